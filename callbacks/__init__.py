@@ -1,0 +1,20 @@
+"""What is attached to `model.fit`."""
+
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+if TYPE_CHECKING:
+    from gradkeeper.callbacks.finding import Finding as Finding
+    from gradkeeper.callbacks.gradient_monitor import GradientMonitor as GradientMonitor
+    from gradkeeper.callbacks.history import GradientHistory as GradientHistory
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["rules"],
+    submod_attrs={
+        "finding": ["Finding"],
+        "gradient_monitor": ["GradientMonitor"],
+        "history": ["GradientHistory"],
+    },
+)
