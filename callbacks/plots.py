@@ -1,0 +1,101 @@
+"""Pictures of a gradient history. Figures are made without pyplot, so no window opens."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+
+from gradkeeper.callbacks.finding import Finding
+from gradkeeper.callbacks.history import GradientHistory
+
+BEFORE, APPLIED, ALARM = "#1f6fb4", "#e08a1e", "#c0392b"
+# More columns than this are not told apart on a page; each drawn one is the largest of its bin.
+_COLUMNS = 600
+
+
+def plot_history(history: GradientHistory, findings: Sequence[Finding] = ()) -> Figure:
+    """Global norm over steps above, norms per layer over steps below."""
+    layers = len(history.layers)
+    figure = Figure(figsize=(10, 5 + 0.3 * layers), layout="constrained", dpi=110)
+    upper, lower = figure.subplots(2, 1, height_ratios=[4, max(1.5, 0.3 * layers)], sharex=True)
+    draw_global_norm(upper, history, findings)
+    draw_layers(lower, history)
+    upper.set_xlabel("")
+    return figure
+
+
+def plot_global_norm(history: GradientHistory, findings: Sequence[Finding] = ()) -> Figure:
+    """The global norm over steps, before clipping and as applied."""
+    figure = Figure(figsize=(10, 4), layout="constrained", dpi=110)
+    draw_global_norm(figure.subplots(), history, findings)
+    return figure
+
+
+def plot_layers(history: GradientHistory) -> Figure:
+    """The norm of every layer over steps, as a heat map with logarithmic colours."""
+    figure = Figure(figsize=(10, 1.6 + 0.3 * len(history.layers)), layout="constrained", dpi=110)
+    draw_layers(figure.subplots(), history)
+    return figure
+
+
+def draw_global_norm(
+    axes: Axes, history: GradientHistory, findings: Sequence[Finding] = ()
+) -> None:
+    """Draws the global norm, the applied norm, non-finite steps and findings into `axes`."""
+    steps, norms, applied = history.steps, history.global_norm, history.applied_global_norm
+    drawn = _drawable(norms)
+    axes.plot(steps, drawn, color=BEFORE, linewidth=1.1, label="before clipping")
+    if history.clipped.any():
+        axes.plot(steps, _drawable(applied), color=APPLIED, linewidth=1.1, label="applied")
+    if np.isfinite(drawn).any():
+        axes.set_yscale("log")
+    bad = history.present.any(axis=1) & ~np.isfinite(norms)
+    for number, (first, last) in enumerate(_runs(bad)):
+        label = None if number else "NaN or Inf"
+        axes.axvspan(steps[first] - 0.5, steps[last] + 0.5, color=ALARM, alpha=0.15, label=label)
+    for number, finding in enumerate(findings):
+        label = None if number else "finding"
+        axes.axvline(finding.step, color=ALARM, linewidth=1, linestyle=":", label=label)
+    axes.set(xlabel="train step", ylabel="global gradient norm")
+    axes.grid(alpha=0.25)
+    if len(steps):
+        axes.legend(loc="best", fontsize="small", framealpha=0.9)
+
+
+def draw_layers(axes: Axes, history: GradientHistory) -> None:
+    """Draws norms per layer as a heat map into `axes`; white where there is no gradient."""
+    norms, edges = _binned(history.layer_norms, history.steps)
+    positive = norms[np.isfinite(norms) & (norms > 0)]
+    if not len(positive):
+        axes.text(0.5, 0.5, "no finite gradient", ha="center", transform=axes.transAxes)
+        return
+    low, high = positive.min(), positive.max()
+    colours = LogNorm(max(low, high * 1e-12), high if high > low else low * 10)
+    rows = np.arange(len(history.layers) + 1)
+    mesh = axes.pcolormesh(edges, rows, norms.T, norm=colours, cmap="viridis", rasterized=True)
+    axes.figure.colorbar(mesh, ax=axes, label="norm per layer", pad=0.01)
+    axes.set_yticks(rows[:-1] + 0.5, history.layers, fontsize="small")
+    axes.invert_yaxis()
+    axes.set_xlabel("train step")
+
+
+def _drawable(norms: np.ndarray) -> np.ndarray:
+    """Norms as a logarithmic axis can show them: gaps where not finite or zero."""
+    return np.where(np.isfinite(norms) & (norms > 0), norms, np.nan)
+
+
+def _runs(flags: np.ndarray) -> list[tuple[int, int]]:
+    """First and last index of each run of True."""
+    changes = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(int)))
+    return [(int(a), int(b) - 1) for a, b in changes.reshape(-1, 2)]
+
+
+def _binned(norms: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The largest norm of each bin of consecutive steps, and the bins' edges."""
+    if not len(steps):
+        return norms, np.arange(1)
+    starts = np.unique(np.linspace(0, len(steps), min(len(steps), _COLUMNS), endpoint=False, dtype=int))
+    edges = np.append(steps[starts], steps[-1] + 1) - 0.5
+    return np.fmax.reduceat(norms, starts, axis=0), edges

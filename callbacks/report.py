@@ -1,0 +1,107 @@
+"""A gradient history as one self-contained HTML page."""
+
+import base64
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from matplotlib.figure import Figure
+
+from gradkeeper import __version__
+from gradkeeper.callbacks.finding import Finding
+from gradkeeper.callbacks.history import GradientHistory
+from gradkeeper.callbacks.plots import plot_global_norm, plot_layers
+
+_TEMPLATE = "report.html.j2"
+
+
+def write_report(
+    path: str | Path,
+    history: GradientHistory,
+    findings: Sequence[Finding],
+    *,
+    title: str,
+    facts: Mapping[str, str] | None = None,
+    figures: Mapping[str, Figure] | None = None,
+) -> Path:
+    """Writes the page: facts, findings with their advice, pictures, a table of layers.
+
+    Args:
+        path: the page's file; its folder must exist.
+        history: the recorded norms.
+        findings: what the rules have found.
+        title: the page's heading.
+        facts: lines for the table at the top, before the history's own.
+        figures: further pictures, by caption, before the gradient's own.
+
+    Returns:
+        The path of the page.
+    """
+    pictures = dict(figures or {})
+    if len(history):
+        pictures["Global gradient norm at every train step"] = plot_global_norm(history, findings)
+        pictures["Gradient norm per layer"] = plot_layers(history)
+    page = _template().render(
+        title=title,
+        version=__version__,
+        facts={**(facts or {}), **_facts(history)},
+        findings=findings,
+        pictures={caption: _embedded(figure) for caption, figure in pictures.items()},
+        layers=list(_layers(history)),
+    )
+    path = Path(path)
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["norm"] = _norm
+    source = files("gradkeeper.callbacks").joinpath(_TEMPLATE).read_text(encoding="utf-8")
+    return environment.from_string(source)
+
+
+def _norm(value: float) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:.3g}"
+
+
+def _facts(history: GradientHistory) -> dict[str, str]:
+    if not len(history):
+        return {"Train steps recorded": "0"}
+    norms = history.global_norm
+    finite = norms[np.isfinite(norms)]
+    bad = int((history.present & ~np.isfinite(history.norms)).any(axis=1).sum())
+    return {
+        "Train steps recorded": f"{len(history):,} ({history.steps[0]:,} to {history.steps[-1]:,})",
+        "Median gradient norm": _norm(float(np.median(finite))) if len(finite) else "none finite",
+        "Largest gradient norm": _norm(float(finite.max())) if len(finite) else "none finite",
+        "Steps with NaN or Inf": f"{bad:,}",
+        "Steps changed by clipping": f"{100 * history.clip_fraction:.1f} %",
+    }
+
+
+def _layers(history: GradientHistory) -> Iterator[dict[str, Any]]:
+    """Per layer: its finite norms' least, median and greatest, and how often it had none."""
+    for layer, norms in zip(history.layers, history.layer_norms.T, strict=True):
+        finite = norms[np.isfinite(norms)]
+        least, median, greatest = (
+            np.percentile(finite, [0, 50, 100]) if len(finite) else [math.nan] * 3
+        )
+        yield {
+            "path": layer,
+            "least": least,
+            "median": median,
+            "greatest": greatest,
+            "not_finite": int(len(norms) - len(finite)),
+        }
+
+
+def _embedded(figure: Figure) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
