@@ -59,9 +59,7 @@ class GradientMonitor(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         if flush_every < 1:
-            raise ValueError(
-                f"flush_every must be at least 1. Received: flush_every={flush_every}"
-            )
+            raise ValueError(f"flush_every must be at least 1. Received: flush_every={flush_every}")
         self._rules = default_rules() if rules is None else _checked(rules)
         self._flush_every = flush_every
         self._sink = None if log_dir is None else ParquetSink(log_dir)
@@ -69,6 +67,8 @@ class GradientMonitor(keras.callbacks.Callback):
         self._history = GradientHistory(refresh=self.flush)
         self._findings: dict[tuple[str, str], Finding] = {}
         self._driver: Driver | None = None
+        # Not `self.model`: Keras sets that before a second fit can be refused.
+        self._watched: keras.Model | None = None
         self._recorder: Recorder | None = None
         self._next_step: int | None = None
         self._rows = self._epoch_start = self._unread = 0
@@ -127,9 +127,11 @@ class GradientMonitor(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         driver = Driver.calling("on_train_begin")
         if self._driver is not None and self._driver.is_running_beside(driver):
+            refused = self.model
+            super().set_model(self._watched)
             raise RuntimeError(
                 "This GradientMonitor is attached to a fit that is still running; give each "
-                f"fit a monitor of its own. Received: model={self.model.name!r}"
+                f"fit a monitor of its own. Received: model={refused.name!r}"
             )
         replicas = self.model.distribute_strategy.num_replicas_in_sync
         if replicas > 1:
@@ -139,19 +141,21 @@ class GradientMonitor(keras.callbacks.Callback):
                 f"{type(self.model.distribute_strategy).__name__}"
             )
         self._driver = driver
+        self._watched = self.model
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.flush()
         self._epoch_start = self._rows
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        model = self._watched
+        if model is None or model.train_function is None:
+            return
         if self._next_step is None:
-            self._next_step = self._first_step()
-        steps_per_execution = self.model.steps_per_execution
-        capacity = _power_of_two(self._flush_every + steps_per_execution)
-        self._unread += steps_per_execution
-        if self.model.train_function is not None:
-            self._recorder = Tap.of(self.model).arm(self, capacity)
+            self._next_step = self._first_step(model)
+        capacity = _power_of_two(self._flush_every + model.steps_per_execution)
+        self._unread += model.steps_per_execution
+        self._recorder = Tap.of(model).arm(self, capacity)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self._unread >= self._flush_every:
@@ -174,7 +178,7 @@ class GradientMonitor(keras.callbacks.Callback):
         self.flush()
         if self._sink is not None:
             self._sink.flush()
-        self._driver = None
+        self._driver = self._watched = None
 
     def flush(self) -> None:
         """Reads what the train steps have recorded since the last look, and judges it."""
@@ -189,9 +193,9 @@ class GradientMonitor(keras.callbacks.Callback):
         self._history.append(window)
         if self._sink is not None:
             self._sink.write(window)
-        for rule in self._rules:
-            for finding in rule.check(window):
-                self._keep(finding)
+        found = [finding for rule in self._rules for finding in rule.check(window)]
+        for finding in sorted(found, key=lambda finding: finding.step):
+            self._keep(finding)
 
     def _keep(self, finding: Finding) -> None:
         key = finding.rule, finding.layer
@@ -200,9 +204,9 @@ class GradientMonitor(keras.callbacks.Callback):
             if self._verbose:
                 print_msg(f"\nGradientMonitor {finding}")
 
-    def _first_step(self) -> int:
+    def _first_step(self, model: keras.Model) -> int:
         # Read at the first batch: BackupAndRestore has set the optimizer's count by then.
-        optimizer = self.model.optimizer
+        optimizer = model.optimizer
         first = int(optimizer.iterations) if optimizer is not None else 0
         if self._sink is not None:
             for window in self._sink.keep_before(first):
@@ -225,8 +229,7 @@ def _checked(rules: Sequence[Rule]) -> list[Rule]:
     for rule in rules:
         if not isinstance(rule, Rule):
             raise TypeError(
-                "rules must be instances of gradkeeper.callbacks.rules.Rule. "
-                f"Received: {rule!r}"
+                f"rules must be instances of gradkeeper.callbacks.rules.Rule. Received: {rule!r}"
             )
     return list(rules)
 

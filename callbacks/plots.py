@@ -96,6 +96,8 @@ def _binned(norms: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarra
     """The largest norm of each bin of consecutive steps, and the bins' edges."""
     if not len(steps):
         return norms, np.arange(1)
-    starts = np.unique(np.linspace(0, len(steps), min(len(steps), _COLUMNS), endpoint=False, dtype=int))
+    starts = np.unique(
+        np.linspace(0, len(steps), min(len(steps), _COLUMNS), endpoint=False, dtype=int)
+    )
     edges = np.append(steps[starts], steps[-1] + 1) - 0.5
     return np.fmax.reduceat(norms, starts, axis=0), edges

@@ -99,8 +99,7 @@ def _read(path: Path) -> Window:
     table = pq.read_table(path)
     variables = tuple(json.loads(table.schema.metadata[_VARIABLES]))
     matrices = [
-        table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        for name in _MATRICES
+        table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False) for name in _MATRICES
     ]
     norms, present, applied, updated = (each.reshape(-1, len(variables)) for each in matrices)
     return Window(table["step"].to_numpy(), variables, norms, present, applied, updated)

@@ -20,9 +20,6 @@ class Probe:
     gradient is None where the loss does not depend on the variable.
     """
 
-    def step_begin(self) -> None:
-        """Called before the model's `train_step`."""
-
     def before_clipping(self, gradients: Gradients, variables: Variables) -> None:
         """Called with the unscaled gradients that the train step hands to the optimizer."""
 
@@ -30,22 +27,41 @@ class Probe:
         """Called with the gradients that the optimizer applies, after its own clipping."""
 
     def step_end(self) -> None:
-        """Called after the model's `train_step`."""
+        """Called after the model's `train_step`; outside of one, after each `apply`."""
+
+
+class Depth:
+    """How many calls of a model's `train_step` are under way.
+
+    One for all calls of a train function: it keeps the hooked `train_step` that it was made
+    with, while the optimizer's hooks are new at every call.
+    """
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    @contextmanager
+    def one_more(self) -> Iterator[None]:
+        self.steps += 1
+        try:
+            yield
+        finally:
+            self.steps -= 1
 
 
 @contextmanager
-def hooked(model: keras.Model, probes: tuple[Probe, ...]) -> Iterator[None]:
+def hooked(model: keras.Model, probes: tuple[Probe, ...], depth: Depth) -> Iterator[None]:
     """Lets the probes see `model`'s train step inside the block; afterwards nothing is left."""
     with ExitStack() as stack:
-        stack.enter_context(_attribute(model, "train_step", _train_step(model, probes)))
+        stack.enter_context(_attribute(model, "train_step", _train_step(model, probes, depth)))
         for optimizer in optimizers_of(model):
-            stack.enter_context(hooked_optimizer(optimizer, probes))
+            stack.enter_context(_hooked_optimizer(optimizer, probes, depth))
         yield
 
 
 @contextmanager
-def hooked_optimizer(
-    optimizer: keras.optimizers.Optimizer, probes: tuple[Probe, ...]
+def _hooked_optimizer(
+    optimizer: keras.optimizers.Optimizer, probes: tuple[Probe, ...], depth: Depth
 ) -> Iterator[None]:
     """Lets the probes see what goes into `optimizer.apply` and what leaves its clipping."""
     innermost = getattr(optimizer, "inner_optimizer", optimizer)
@@ -53,7 +69,7 @@ def hooked_optimizer(
     with (
         _attribute(innermost, "apply", _innermost_apply(innermost, applying)),
         _attribute(innermost, CLIP_GRADIENTS, _clip(innermost, probes, applying)),
-        _attribute(optimizer, "apply", _apply(optimizer, probes)),
+        _attribute(optimizer, "apply", _apply(optimizer, probes, depth)),
     ):
         yield
 
@@ -80,13 +96,12 @@ def _attribute(owner: Any, name: str, value: Callable) -> Iterator[None]:
             attributes[name] = before
 
 
-def _train_step(model: keras.Model, probes: tuple[Probe, ...]) -> Callable:
+def _train_step(model: keras.Model, probes: tuple[Probe, ...], depth: Depth) -> Callable:
     original = model.train_step
 
     def train_step(*args: Any, **kwargs: Any) -> Any:
-        for probe in probes:
-            probe.step_begin()
-        result = original(*args, **kwargs)
+        with depth.one_more():
+            result = original(*args, **kwargs)
         for probe in probes:
             probe.step_end()
         return result
@@ -94,7 +109,9 @@ def _train_step(model: keras.Model, probes: tuple[Probe, ...]) -> Callable:
     return train_step
 
 
-def _apply(optimizer: keras.optimizers.Optimizer, probes: tuple[Probe, ...]) -> Callable:
+def _apply(
+    optimizer: keras.optimizers.Optimizer, probes: tuple[Probe, ...], depth: Depth
+) -> Callable:
     original = optimizer.apply
 
     def apply(grads: Any, trainable_variables: Any = None, **kwargs: Any) -> Any:
@@ -102,7 +119,11 @@ def _apply(optimizer: keras.optimizers.Optimizer, probes: tuple[Probe, ...]) -> 
         seen = _unscaled(optimizer, grads, variables)
         for probe in probes:
             probe.before_clipping(seen, variables)
-        return original(grads, variables, **kwargs)
+        result = original(grads, variables, **kwargs)
+        if not depth.steps:
+            for probe in probes:
+                probe.step_end()
+        return result
 
     return apply
 

@@ -4,31 +4,13 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from gradkeeper.callbacks.tap.shadow import shadow, unscaled
+
 Gradient = tf.Tensor | tf.IndexedSlices
 
 # Below this sum of squares, elements that matter may have been lost to underflow (float32
 # squares vanish under 1e-38; 1e-30 leaves eight decimal digits).
 _TRUSTED_SUM = 1e-30
-
-
-def dense(gradient: Gradient) -> tf.Tensor:
-    """The gradient's values with duplicate rows summed, cast so that squares keep precision.
-
-    An embedding's gradient comes as `IndexedSlices` with one row per look-up. Rows of the
-    same index add up to one row of the true gradient; the norm of the unsummed rows would
-    be another number. Sorting keeps every shape static, which XLA needs.
-    """
-    if isinstance(gradient, tf.IndexedSlices):
-        order = tf.argsort(gradient.indices)
-        indices = tf.gather(gradient.indices, order)
-        starts = tf.cast(indices[1:] != indices[:-1], tf.int32)
-        segments = tf.concat([tf.zeros_like(indices[:1], tf.int32), tf.cumsum(starts)], axis=0)
-        gradient = tf.math.unsorted_segment_sum(
-            tf.gather(gradient.values, order), segments, tf.size(indices)
-        )
-    if gradient.dtype.is_complex:
-        gradient = tf.abs(gradient)
-    return gradient if gradient.dtype == tf.float64 else tf.cast(gradient, tf.float32)
 
 
 def l2_norms(gradients: Sequence[Gradient], dtype: tf.DType) -> tf.Tensor:
@@ -45,14 +27,47 @@ def l2_norms(gradients: Sequence[Gradient], dtype: tf.DType) -> tf.Tensor:
     Returns:
         Norms, [len(gradients)]; NaN or Inf where the gradient holds NaN or Inf.
     """
-    tensors = [dense(gradient) for gradient in gradients]
+    tensors, factors = zip(*map(_measurable, gradients), strict=True)
     sums = tf.stack([tf.cast(tf.reduce_sum(tf.square(tensor)), dtype) for tensor in tensors])
     trusted = tf.reduce_all(tf.math.is_finite(sums) & (sums > _TRUSTED_SUM))
-    return tf.cond(
+    norms = tf.cond(
         trusted,
         lambda: tf.sqrt(sums),
         lambda: tf.stack([tf.cast(_scaled_norm(tensor), dtype) for tensor in tensors]),
     )
+    if all(factor is None for factor in factors):
+        return norms
+    one = tf.ones([], dtype)
+    scales = [one if factor is None else tf.abs(tf.cast(factor, dtype)) for factor in factors]
+    return norms * tf.stack(scales)
+
+
+def _measurable(gradient: Gradient) -> tuple[tf.Tensor, tf.Tensor | None]:
+    """A tensor and a scalar whose product has the gradient's norm; the scalar None for 1."""
+    if isinstance(gradient, tf.IndexedSlices):
+        values, factor = unscaled(gradient.values)
+        tensor = _summed(shadow(values), gradient.indices)
+    else:
+        base, factor = unscaled(gradient)
+        tensor = shadow(base)
+    if tensor.dtype.is_complex:
+        tensor = tf.abs(tensor)
+    return (tensor if tensor.dtype == tf.float64 else tf.cast(tensor, tf.float32)), factor
+
+
+def _summed(values: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
+    """The rows with those of one index added up, then zeros; shape of `values`.
+
+    An embedding's gradient has one row per look-up. Rows of the same index add up to one row
+    of the true gradient; the norm of the rows as they come would be another number. Sorting
+    keeps every shape static, which XLA needs.
+    """
+    order = tf.argsort(indices)
+    indices = tf.gather(indices, order)
+    starts = tf.cast(indices[1:] != indices[:-1], tf.int32)
+    segments = tf.concat([tf.zeros_like(indices[:1], tf.int32), tf.cumsum(starts)], axis=0)
+    rows = tf.gather(values, order)
+    return tf.math.unsorted_segment_sum(rows, segments, tf.size(indices))
 
 
 def _scaled_norm(tensor: tf.Tensor) -> tf.Tensor:

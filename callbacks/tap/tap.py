@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from gradkeeper.callbacks.tap.hooks import Probe, hooked
+from gradkeeper.callbacks.tap.hooks import Depth, Probe, hooked
 from gradkeeper.callbacks.tap.recorder import Owner, Recorder
 
 _ATTRIBUTE = "_gradkeeper_tap"
@@ -24,6 +24,7 @@ class Tap:
     def __init__(self, model: keras.Model, plain: Callable) -> None:
         self._model = model
         self._plain = plain
+        self._depth = Depth()
         self._twins: dict[tuple[Probe, ...], Callable] = {}
         self._recorders: dict[tuple[int, int], Recorder] = {}
 
@@ -64,7 +65,7 @@ class Tap:
     def run(self, iterator: Any, probes: tuple[Probe, ...]) -> Any:
         """Runs the train function with the probes inside, the model left as it was found."""
         self._model.train_function = self._plain
-        with hooked(self._model, probes):
+        with hooked(self._model, probes, self._depth):
             if probes not in self._twins:
                 self._twins[probes] = self._make_twin()
             return self._twins[probes](iterator)

@@ -1,0 +1,44 @@
+"""Norms where float32 squares over- or underflow, and of sparse gradients."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from gradkeeper.callbacks.tap.norms import l2_norms
+
+
+def norm_of(gradient: tf.Tensor | tf.IndexedSlices, jit_compile: bool) -> float:
+    run = tf.function(lambda: l2_norms([gradient], tf.float32), jit_compile=jit_compile)
+    return float(run()[0])
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("scale", [1e20, 1e-25, 1.0])
+def test_no_overflow_and_no_underflow(scale, jit_compile):
+    gradient = tf.constant([3.0, 4.0]) * scale
+    assert norm_of(gradient, jit_compile) == pytest.approx(5 * scale, rel=1e-6)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_zero_nan_and_inf(jit_compile):
+    assert norm_of(tf.zeros([3]), jit_compile) == 0
+    assert np.isnan(norm_of(tf.constant([1.0, np.nan, np.inf]), jit_compile))
+    assert np.isinf(norm_of(tf.constant([1.0, -np.inf]), jit_compile))
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_duplicate_rows_are_summed(jit_compile):
+    values, indices = tf.constant([[1.0, 2.0], [5.0, 0.0], [3.0, 4.0]]), tf.constant([7, 1, 7])
+    slices = tf.IndexedSlices(values, indices, tf.constant([9, 2]))
+    expected = np.linalg.norm([[4, 6], [5, 0]])
+    assert norm_of(slices, jit_compile) == pytest.approx(expected, rel=1e-6)
+
+
+def test_half_precision_is_measured_in_float32():
+    gradient = tf.fill([1000], tf.constant(60.0, tf.float16))
+    assert norm_of(gradient, jit_compile=False) == pytest.approx(60 * 1000**0.5, rel=1e-6)
+
+
+def test_float64_keeps_its_precision():
+    gradient = tf.constant([3e-200, 4e-200], tf.float64)
+    assert float(l2_norms([gradient], tf.float64)[0]) == pytest.approx(5e-200, rel=1e-14)

@@ -1,0 +1,254 @@
+"""Training is the same with and without the monitor, and nothing of it stays behind."""
+
+import gc
+import threading
+import weakref
+
+import keras
+import numpy as np
+import pytest
+from models import compiled, fit
+
+from gradkeeper.callbacks import GradientMonitor
+
+CONFIGURATIONS = {
+    "graph": {},
+    "xla": {"jit_compile": True},
+    "eager": {"run_eagerly": True},
+    "several steps per execution": {"steps_per_execution": 2},
+    "xla and several steps": {"steps_per_execution": 2, "jit_compile": True},
+}
+OPTIMIZERS = {
+    "adam": lambda: keras.optimizers.Adam(0.01),
+    "clipnorm": lambda: keras.optimizers.SGD(0.1, clipnorm=0.05),
+    "global_clipnorm": lambda: keras.optimizers.SGD(0.1, global_clipnorm=0.1),
+    "clipvalue": lambda: keras.optimizers.SGD(0.1, clipvalue=0.01),
+    "accumulation": lambda: keras.optimizers.SGD(0.1, gradient_accumulation_steps=2),
+    "loss scale": lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1)),
+}
+
+
+def assert_same_training(name, optimizer=lambda: keras.optimizers.Adam(0.01), **options):
+    """Weights, optimizer state and losses are bit-identical with a monitor attached."""
+    plain, data = compiled(name, optimizer=optimizer(), **options)
+    expected = fit(plain, data, epochs=2).history
+    watched, data = compiled(name, optimizer=optimizer(), **options)
+    monitor = GradientMonitor(verbose=0)
+    history = fit(watched, data, epochs=2, callbacks=[monitor]).history
+    assert history["loss"] == expected["loss"]
+    for one, other in zip(plain.variables, watched.variables, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+    for one, other in zip(plain.optimizer.variables, watched.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+    assert len(monitor.history) == 6
+
+
+@pytest.mark.parametrize("configuration", CONFIGURATIONS)
+@pytest.mark.parametrize("name", ["embedding", "convolutional"])
+def test_weights_are_bit_identical(name, configuration):
+    assert_same_training(name, **CONFIGURATIONS[configuration])
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_weights_are_bit_identical_under(optimizer):
+    assert_same_training("dense", OPTIMIZERS[optimizer])
+
+
+def test_epoch_logs_reach_history_and_csv_logger(tmp_path):
+    model, data = compiled("dense", optimizer=keras.optimizers.SGD(0.1, global_clipnorm=0.1))
+    log = tmp_path / "log.csv"
+    history = fit(
+        model, data, callbacks=[GradientMonitor(), keras.callbacks.CSVLogger(log)], epochs=2
+    ).history
+    assert history["clip_fraction"] == [1.0, 1.0]
+    np.testing.assert_allclose(history["grad_norm_applied"], 0.1, rtol=1e-5)
+    assert min(history["grad_norm"]) > 0.1
+    assert "grad_norm_applied" in log.read_text().splitlines()[0]
+
+
+class Raises(keras.callbacks.Callback):
+    """Raises at the second batch."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == 1:
+            raise self.error
+
+
+def traces_of(model):
+    return {name: vars(owner).get(name) for owner, name in _places(model)}
+
+
+def _places(model):
+    return [
+        (model, "train_step"),
+        (model, "train_function"),
+        (model.optimizer, "apply"),
+        (model.optimizer, "_clip_gradients"),
+    ]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("boom"), KeyboardInterrupt()])
+def test_nothing_stays_after_an_exception(error):
+    model, data = compiled("dense")
+    fit(model, data)
+    before = traces_of(model)
+    monitor = GradientMonitor()
+    with pytest.raises(type(error)):
+        fit(model, data, callbacks=[monitor, Raises(error)])
+    assert traces_of(model) == before
+    assert len(monitor.history) == 2
+    fit(model, data, callbacks=[monitor])
+    assert len(monitor.history) == 5
+    assert traces_of(model) == before
+
+
+def test_nothing_stays_after_a_train_step_that_raises():
+    model, (x, y) = compiled("dense", run_eagerly=True)
+    before = traces_of(model)
+    with pytest.raises(ValueError, match="incompatible"):
+        fit(model, (x[:, :3], y), callbacks=[GradientMonitor()])
+    assert traces_of(model)["apply"] is before["apply"] is None
+    assert traces_of(model)["train_step"] is None
+
+
+def test_nothing_stays_after_fit():
+    model, data = compiled("dense")
+    fit(model, data)
+    before = traces_of(model)
+    fit(model, data, callbacks=[GradientMonitor()])
+    assert traces_of(model) == before
+
+
+class CountsTraces(keras.layers.Layer):
+    traces = 0
+
+    def call(self, x):
+        self.traces += 1
+        return x
+
+
+def test_a_second_fit_does_not_trace_again():
+    counter = CountsTraces()
+    model = keras.Sequential([keras.Input((6,)), counter, keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    data = np.ones((16, 6), "float32"), np.ones((16, 1), "float32")
+    monitor = GradientMonitor()
+    fit(model, data, callbacks=[monitor])
+    once = counter.traces
+    fit(model, data, callbacks=[monitor])
+    fit(model, data, callbacks=[GradientMonitor()])
+    assert counter.traces == once
+    fit(model, data)
+    plain = counter.traces
+    fit(model, data, callbacks=[monitor])
+    fit(model, data)
+    assert counter.traces == plain
+    assert len(monitor.history) == 6
+
+
+def test_two_monitors_in_one_fit_record_the_same():
+    model, data = compiled("dense")
+    first, second = GradientMonitor(), GradientMonitor(flush_every=1)
+    fit(model, data, epochs=2, callbacks=[first, second])
+    np.testing.assert_array_equal(first.history.norms, second.history.norms)
+    assert len(first.history) == 6
+
+
+class NestedFit(keras.callbacks.Callback):
+    """Fits another model, or the same one, at the end of the first batch."""
+
+    def __init__(self, fit_inside):
+        super().__init__()
+        self.fit_inside = fit_inside
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == 0:
+            self.fit_inside()
+
+
+def test_a_fit_inside_a_fit_is_not_recorded_by_the_outer_monitor():
+    model, data = compiled("dense")
+    outer, inner = GradientMonitor(), GradientMonitor()
+    nested = NestedFit(lambda: fit(model, data, callbacks=[inner]))
+    fit(model, data, callbacks=[outer, nested])
+    assert (len(outer.history), len(inner.history)) == (3, 3)
+
+
+def test_one_monitor_in_two_fits_at_once_is_refused():
+    model, data = compiled("dense")
+    other, _ = compiled("dense")
+    monitor = GradientMonitor()
+    nested = NestedFit(lambda: fit(other, data, callbacks=[monitor]))
+    with pytest.raises(RuntimeError, match="attached to a fit that is still running"):
+        fit(model, data, callbacks=[monitor, nested])
+
+
+def test_one_monitor_in_two_threads_at_once_is_refused():
+    model, data = compiled("dense")
+    other, _ = compiled("dense")
+    monitor, errors = GradientMonitor(), []
+
+    def fit_beside():
+        with pytest.raises(RuntimeError, match="give each fit a monitor of its own") as caught:
+            fit(other, data, callbacks=[monitor])
+        errors.append(caught)
+
+    def in_another_thread():
+        thread = threading.Thread(target=fit_beside)
+        thread.start()
+        thread.join()
+
+    fit(model, data, callbacks=[monitor, NestedFit(in_another_thread)])
+    assert len(errors) == 1
+    assert len(monitor.history) == 3
+
+
+def test_a_train_function_set_by_hand_is_run_and_not_thrown_away():
+    model, data = compiled("dense", run_eagerly=True)
+    model.make_train_function()
+    inside, calls = model.train_function, []
+
+    def by_hand(iterator):
+        calls.append(1)
+        return inside(iterator)
+
+    model.train_function = by_hand
+    monitor = GradientMonitor()
+    fit(model, data, callbacks=[monitor])
+    assert model.train_function is by_hand
+    assert (len(calls), len(monitor.history)) == (3, 3)
+
+
+def test_the_model_is_collectable_while_the_history_lives():
+    model, data = compiled("dense")
+    monitor = GradientMonitor()
+    fit(model, data, callbacks=[monitor])
+    history, alive = monitor.history, weakref.ref(model)
+    monitor.set_model(keras.Sequential())
+    del model
+    gc.collect()
+    assert alive() is None
+    assert len(history) == 3
+
+
+def test_saving_in_the_middle_of_fit(tmp_path):
+    model, data = compiled("dense")
+    path = tmp_path / "model.keras"
+    checkpoint = keras.callbacks.ModelCheckpoint(path)
+    fit(model, data, callbacks=[GradientMonitor(), checkpoint])
+    restored = keras.saving.load_model(path)
+    for one, other in zip(model.get_weights(), restored.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_bad_arguments_are_refused():
+    with pytest.raises(ValueError, match=r"flush_every must be at least 1.*Received"):
+        GradientMonitor(flush_every=0)
+    with pytest.raises(TypeError, match=r"rules must be instances.*Received"):
+        GradientMonitor(rules=["nonfinite"])
+    with pytest.raises(TypeError, match=r"Keras 3 model.*Received"):
+        GradientMonitor().set_model(object())
