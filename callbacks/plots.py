@@ -46,9 +46,11 @@ def draw_global_norm(
     """Draws the global norm, the applied norm, non-finite steps and findings into `axes`."""
     steps, norms, applied = history.steps, history.global_norm, history.applied_global_norm
     drawn = _drawable(norms)
-    axes.plot(steps, drawn, color=BEFORE, linewidth=1.1, label="before clipping")
+    # Points as well where there are few: one finite step among NaN makes no line.
+    line = {"linewidth": 1.1, "marker": "." if np.isfinite(drawn).sum() < 60 else ""}
+    axes.plot(steps, drawn, color=BEFORE, label="before clipping", **line)
     if history.clipped.any():
-        axes.plot(steps, _drawable(applied), color=APPLIED, linewidth=1.1, label="applied")
+        axes.plot(steps, _drawable(applied), color=APPLIED, label="applied", **line)
     if np.isfinite(drawn).any():
         axes.set_yscale("log")
     bad = history.present.any(axis=1) & ~np.isfinite(norms)

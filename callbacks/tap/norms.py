@@ -1,12 +1,13 @@
 """L2 norms of gradients, in the graph, right where float32 squares over- or underflow."""
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import tensorflow as tf
 
 from gradkeeper.callbacks.tap.shadow import shadow, unscaled
 
-Gradient = tf.Tensor | tf.IndexedSlices
+Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices
 
 # Below this sum of squares, elements that matter may have been lost to underflow (float32
 # squares vanish under 1e-38; 1e-30 leaves eight decimal digits).

@@ -109,7 +109,7 @@ class Recorder(Probe):
             for gradient, variable in zip(gradients, variables, strict=True)
             if gradient is not None and id(variable) in columns
         ]
-        if not known or self._rows is None:
+        if not known or self._rows is None or self._count is None:
             return
         norms = l2_norms([gradient for _, gradient in known], self._rows.dtype)
         slot = tf.fill([len(known)], self._count % self.capacity)

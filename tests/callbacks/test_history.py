@@ -1,0 +1,95 @@
+"""The history in memory, as Parquet parts and as a data frame."""
+
+import sys
+
+import numpy as np
+import pytest
+from histories import window
+from models import compiled, fit
+
+from gradkeeper.callbacks import GradientHistory, GradientMonitor
+from gradkeeper.callbacks.sinks import ParquetSink
+
+
+def history(*windows):
+    made = GradientHistory()
+    for each in windows:
+        made.append(each)
+    return made
+
+
+def test_norms_by_layer_and_global():
+    made = history(window([[3.0, 4.0, 12.0]]), window([[0.0, 1.0, 0.0]], first=1))
+    assert made.layers == ["rnn/cell", "dense"]
+    np.testing.assert_allclose(made.layer_norms, [[5, 12], [1, 0]])
+    np.testing.assert_allclose(made.global_norm, [13, 1])
+    assert len(made) == 2
+
+
+def test_clip_fraction_counts_steps_that_clipping_changed():
+    made = history(window([[4.0, 1, 1], [1.0, 1, 1]], applied=[[1.0, 1, 1], [1.0, 1, 1]]))
+    assert made.clipped.tolist() == [True, False]
+    assert made.clip_fraction == 0.5
+
+
+def test_a_variable_that_comes_later_is_missing_before():
+    made = history(
+        window([[1.0, 2.0]], variables=["a/kernel", "b/kernel"]),
+        window([[3.0, 4.0]], variables=["b/kernel", "c/kernel"], first=1),
+    )
+    assert made.variables == ["a/kernel", "b/kernel", "c/kernel"]
+    assert made.present.tolist() == [[True, True, False], [False, True, True]]
+    np.testing.assert_allclose(made.norms, [[1, 2, np.nan], [np.nan, 3, 4]])
+
+
+def test_an_empty_history():
+    assert len(history()) == 0
+    assert history().norms.shape == (0, 0)
+    assert history().clip_fraction == 0
+
+
+def test_data_frame_has_a_row_per_step():
+    frame = history(window([[3.0, 4.0, 12.0]], first=7)).to_dataframe()
+    assert frame.loc[7, "dense/kernel"] == 12
+    assert frame.loc[7, "global_norm"] == 13
+
+
+def test_data_frame_without_pandas_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match=r"gradkeeper\[pandas\]"):
+        history(window([[1.0, 1, 1]])).to_dataframe()
+
+
+def test_parts_are_read_back_equal(tmp_path):
+    model, data = compiled("dense")
+    monitor = GradientMonitor(log_dir=tmp_path)
+    fit(model, data, epochs=2, callbacks=[monitor])
+    read = GradientHistory.load(tmp_path)
+    assert read.variables == monitor.history.variables
+    assert read.steps.tolist() == list(range(6))
+    np.testing.assert_array_equal(read.norms, monitor.history.norms)
+    np.testing.assert_array_equal(read.applied_norms, monitor.history.applied_norms)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_resumed_run_takes_up_the_steps_before(tmp_path):
+    model, data = compiled("dense")
+    fit(model, data, epochs=2, callbacks=[GradientMonitor(log_dir=tmp_path)])
+    model.optimizer.iterations.assign(4)
+    resumed = GradientMonitor(log_dir=tmp_path)
+    fit(model, data, callbacks=[resumed])
+    assert resumed.history.steps.tolist() == list(range(7))
+    assert GradientHistory.load(tmp_path).steps.tolist() == list(range(7))
+
+
+def test_an_unfinished_part_is_ignored(tmp_path):
+    sink = ParquetSink(tmp_path)
+    sink.write(window([[1.0, 2, 3]]))
+    sink.flush()
+    (tmp_path / ".gradients-000001.parquet.tmp").write_bytes(b"half")
+    assert len(GradientHistory.load(tmp_path)) == 1
+
+
+def test_no_parts_is_a_clear_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="No gradient history"):
+        GradientHistory.load(tmp_path)

@@ -1,0 +1,129 @@
+"""Keras's optimizers by name, with the three ways to clip spelled out."""
+
+import inspect
+from typing import Any
+
+import keras
+
+from gradkeeper.training._checks import positive_number, unknown_name, unknown_options
+from gradkeeper.training.schedules import make_schedule
+
+OPTIMIZERS: dict[str, type[keras.optimizers.Optimizer]] = {
+    "adadelta": keras.optimizers.Adadelta,
+    "adafactor": keras.optimizers.Adafactor,
+    "adagrad": keras.optimizers.Adagrad,
+    "adam": keras.optimizers.Adam,
+    "adamax": keras.optimizers.Adamax,
+    "adamw": keras.optimizers.AdamW,
+    "ftrl": keras.optimizers.Ftrl,
+    "lamb": keras.optimizers.Lamb,
+    "lion": keras.optimizers.Lion,
+    "nadam": keras.optimizers.Nadam,
+    "rmsprop": keras.optimizers.RMSprop,
+    "sgd": keras.optimizers.SGD,
+}
+
+
+def make_optimizer(
+    name: str,
+    learning_rate: float | None = None,
+    *,
+    clipnorm: float | None = None,
+    global_clipnorm: float | None = None,
+    clipvalue: float | None = None,
+    schedule: str | keras.optimizers.schedules.LearningRateSchedule | None = None,
+    decay_steps: int | None = None,
+    decay_rate: float | None = None,
+    warmup_steps: int | None = None,
+    final_fraction: float | None = None,
+    weight_decay: float | None = None,
+    **options: Any,
+) -> keras.optimizers.Optimizer:
+    """A Keras optimizer by its name.
+
+    An exploding gradient is tamed by clipping it before the update (Pascanu, Mikolov and
+    Bengio, "On the difficulty of training recurrent neural networks", ICML 2013, section
+    3.2). There are three ways; at most one can be chosen. With g the gradient of one
+    variable:
+
+    - `clipnorm=c`: each variable by itself, g ← g · min(1, c / ‖g‖₂). The direction of each
+      variable's gradient stays; the proportions between variables change.
+    - `global_clipnorm=c`: all variables together, g ← g · min(1, c / ‖(g₁, …, g_n)‖₂). The
+      direction of the whole step stays: this is Pascanu's form.
+    - `clipvalue=c`: every element by itself, g ← max(−c, min(c, g)). The direction changes.
+
+    Args:
+        name: One of `OPTIMIZERS`: adadelta, adafactor, adagrad, adam, adamax, adamw, ftrl,
+            lamb, lion, nadam, rmsprop, sgd.
+        learning_rate: Above 0. Left out only where `schedule` is a schedule object.
+        clipnorm: Largest L2 norm of each variable's gradient.
+        global_clipnorm: Largest L2 norm of all gradients together.
+        clipvalue: Largest absolute value of each gradient element.
+        schedule: None or "constant", "cosine", "exponential", "linear", "step" (see
+            `gradkeeper.training.schedules.make_schedule`), or a Keras schedule object, which
+            then gives the learning rate alone.
+        decay_steps: Train steps over which the schedule decays.
+        decay_rate: Factor per `decay_steps`, in (0, 1): "exponential" and "step" only.
+        warmup_steps: Train steps over which the rate first rises linearly from near 0.
+        final_fraction: Share of `learning_rate` left at the end, in [0, 1]: "cosine" and
+            "linear" only.
+        weight_decay: Share of each weight, times the learning rate, taken off per step.
+            None: the Keras default (0.004 for adamw, none for the others).
+        **options: The optimizer's own Keras arguments, such as `momentum` and `nesterov`
+            for sgd, `rho` for rmsprop, `beta_1` for adam.
+
+    Raises:
+        ValueError: Unknown name or schedule; more than one clip argument; a number out of
+            its range; schedule arguments that the schedule does not use or lacks.
+        TypeError: Options that the optimizer does not take.
+    """
+    if name not in OPTIMIZERS:
+        raise unknown_name("optimizer", name, OPTIMIZERS)
+    arguments: dict[str, Any] = _checked_options(name, options)
+    arguments |= _one_clip(clipnorm=clipnorm, global_clipnorm=global_clipnorm, clipvalue=clipvalue)
+    if weight_decay is not None:
+        arguments["weight_decay"] = _not_negative("weight_decay", weight_decay)
+    arguments["learning_rate"] = make_schedule(
+        schedule,
+        learning_rate,
+        decay_steps=decay_steps,
+        decay_rate=decay_rate,
+        warmup_steps=warmup_steps,
+        final_fraction=final_fraction,
+    )
+    return OPTIMIZERS[name](**arguments)
+
+
+def _one_clip(**clips: float | None) -> dict[str, float]:
+    given = {name: value for name, value in clips.items() if value is not None}
+    if len(given) > 1:
+        received = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        raise ValueError(
+            "Gradients can be clipped in one way at a time: give `clipnorm` (each variable), "
+            "`global_clipnorm` (all together) or `clipvalue` (each element). "
+            f"Received: {received}"
+        )
+    return {name: positive_number(name, value) for name, value in given.items()}
+
+
+def _checked_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """`options`, if the optimizer takes them all besides what `make_optimizer` names."""
+    signature = inspect.signature(OPTIMIZERS[name].__init__)
+    own = set(inspect.signature(make_optimizer).parameters)
+    allowed = (
+        {
+            parameter.name
+            for parameter in signature.parameters.values()
+            if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+        }
+        - own
+        - {"self"}
+    )
+    unknown = set(options) - allowed
+    if unknown:
+        raise unknown_options(f"The optimizer {name!r}", unknown, allowed)
+    return dict(options)
+
+
+def _not_negative(name: str, value: float) -> float:
+    return 0.0 if value == 0 else positive_number(name, value)

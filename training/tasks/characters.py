@@ -1,0 +1,127 @@
+"""Language modelling by characters, whatever the text."""
+
+import functools
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from gradkeeper.training._checks import integer
+from gradkeeper.training.tasks.task import Task
+from gradkeeper.training.tasks.text import preprocess
+from gradkeeper.training.tasks.vocabulary import Vocabulary
+
+
+class CharacterTask(Task):
+    """Predict the next character of a text.
+
+    Inputs: int32 [batch, length], ids of consecutive characters.
+    Targets: int32 [batch, length], the ids one character later.
+
+    Training: in each epoch the text is cut into windows at an offset drawn for that epoch,
+    and all windows come once, in an order drawn for that epoch. Evaluation: consecutive
+    windows from the first character on; what is left over at the end, less than a window, is
+    not used. The vocabulary holds the characters of both texts.
+
+    Baseline: the entropy −Σ p ln p of the single characters of the training text, in nats per
+    character: the loss of a model that knows how frequent each character is and nothing else.
+
+    Args:
+        train_text: Text for training.
+        evaluation_text: Text for evaluation.
+        length: Characters in a window.
+        preprocessing: "none", or "letters" (see `gradkeeper.training.tasks.text`).
+        options: What `Task.options` holds besides `length` and `preprocessing`.
+        data_dir: Where the text came from, see `Task`.
+        seed: Seed of the training batches.
+
+    Raises:
+        ValueError: A text without a single window; an unknown preprocessing.
+    """
+
+    name = "characters"
+    head = "language_model"
+    baseline_label = "nats per character: entropy of the single training characters"
+    input_shape = (None,)
+
+    def __init__(
+        self,
+        train_text: str,
+        evaluation_text: str,
+        *,
+        length: int = 50,
+        preprocessing: str = "none",
+        options: dict[str, Any] | None = None,
+        data_dir: str | PathLike[str] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.length = integer("length", length)
+        own = {"length": self.length, "preprocessing": preprocessing}
+        super().__init__(options={**(options or {}), **own}, data_dir=data_dir, seed=seed)
+        train = self._checked("training", preprocess(train_text, preprocessing))
+        evaluation = self._checked("evaluation", preprocess(evaluation_text, preprocessing))
+        self.vocabulary: Vocabulary = Vocabulary.from_text(train + evaluation)
+        self._train = self.vocabulary.encode(train)
+        self._evaluation = self.vocabulary.encode(evaluation)
+
+    @property
+    def output_units(self) -> int:
+        """Size of the vocabulary."""
+        return len(self.vocabulary)
+
+    @functools.cached_property
+    def baseline(self) -> float:
+        """−Σ p ln p over the training characters."""
+        probabilities = np.bincount(self._train) / len(self._train)
+        present = probabilities[probabilities > 0]
+        return float(-(present * np.log(present)).sum())
+
+    def train_dataset(self, batch_size: int) -> tf.data.Dataset:
+        """See `Task.train_dataset`."""
+        size = integer("batch_size", batch_size)
+        ids = tf.constant(self._train)
+
+        def cut(starts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            windows = tf.gather(ids, starts[:, None] + tf.range(self.length + 1))
+            return windows[:, :-1], windows[:, 1:]
+
+        starts = tf.data.Dataset.counter().flat_map(self._starts).batch(size, drop_remainder=True)
+        endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
+        return starts.map(cut).apply(endless).prefetch(tf.data.AUTOTUNE)
+
+    def evaluation_dataset(self, batch_size: int) -> tf.data.Dataset:
+        """See `Task.evaluation_dataset`."""
+        count = (len(self._evaluation) - 1) // self.length
+        used = self._evaluation[: count * self.length + 1]
+        inputs, targets = used[:-1].reshape(count, -1), used[1:].reshape(count, -1)
+        examples = tf.data.Dataset.from_tensor_slices((inputs, targets))
+        return examples.batch(integer("batch_size", batch_size)).prefetch(tf.data.AUTOTUNE)
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """An epoch is one pass over the training text."""
+        return max(1, self._windows_per_epoch // integer("batch_size", batch_size))
+
+    @property
+    def _windows_per_epoch(self) -> int:
+        """Windows that fit behind any offset below `length`; one for a short text."""
+        return max(1, (len(self._train) - self.length) // self.length)
+
+    def _starts(self, epoch: tf.Tensor) -> tf.data.Dataset:
+        """First characters of the windows of one epoch, in their order."""
+        count = self._windows_per_epoch
+        offsets = min(self.length, len(self._train) - count * self.length)
+        seed = tf.stack([tf.constant(self.seed, tf.int64), epoch])
+        order_seed, offset_seed = tf.unstack(tf.random.split(seed, 2))
+        order = tf.argsort(tf.random.stateless_uniform([count], order_seed))
+        offset = tf.random.stateless_uniform([], offset_seed, 0, offsets, dtype=tf.int32)
+        return tf.data.Dataset.from_tensor_slices(offset + order * self.length)
+
+    def _checked(self, which: str, text: str) -> str:
+        if len(text) > self.length:
+            return text
+        raise ValueError(
+            f"The {which} text is {'too short' if text else 'empty'}: one window takes "
+            f"length + 1 = {self.length + 1} characters (after preprocessing). "
+            f"Received: {len(text)} characters"
+        )

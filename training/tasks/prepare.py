@@ -1,0 +1,74 @@
+"""Preparing a tensorflow-datasets builder: quietly, once, and not in vain."""
+
+import io
+import logging
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+
+SECONDS_TO_REACH = 10
+
+
+def prepare(builder: tfds.core.DatasetBuilder) -> None:
+    """Prepares the builder's data on disk, unless it is there.
+
+    Raises:
+        ConnectionError: The data has to be downloaded and its source cannot be reached.
+            tensorflow-datasets by itself would try for minutes before it says so.
+    """
+    with quiet():
+        if not builder.is_prepared():
+            _require_source(builder)
+            # Another process may be the first to finish: its data is the same.
+            with suppress(FileExistsError):
+                builder.download_and_prepare()
+        if not builder.info.splits:
+            builder.info.read_from_directory(builder.data_path)
+
+
+def _require_source(builder: tfds.core.DatasetBuilder) -> None:
+    downloads = Path(builder.data_path).parents[_levels(builder)] / "downloads"
+    for url, url_info in (builder.url_infos or {}).items():
+        in_place = downloads / "manual" / str(url_info.filename)
+        cached = any((downloads / builder.name).rglob("*.INFO"))
+        if not (in_place.exists() or cached):
+            _reach(url, builder, in_place)
+
+
+def _levels(builder: tfds.core.DatasetBuilder) -> int:
+    """Folders between `data_path` and the data_dir: dataset/[config/]version."""
+    return 2 if builder.builder_config else 1
+
+
+def _reach(url: str, builder: tfds.core.DatasetBuilder, in_place: Path) -> None:
+    try:
+        with urllib.request.urlopen(url, timeout=SECONDS_TO_REACH):
+            return
+    except OSError as error:
+        raise ConnectionError(
+            f"The data of {builder.name!r} is not prepared in {builder.data_path}, and its "
+            f"source cannot be reached: {error}. Without a network, pass as `data_dir` a "
+            f"folder in which it is prepared, or put the file at {in_place}. "
+            f"Received: url={url}"
+        ) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silences tensorflow-datasets: progress bars, prints and warnings that are no news.
+
+    It warns, for instance, that data is not prepared when it is asked whether it is.
+    """
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    tfds.disable_progress_bar()
+    try:
+        with redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        tfds.enable_progress_bar()
+        logger.setLevel(level)

@@ -1,0 +1,89 @@
+"""Tasks whose examples are drawn by a formula."""
+
+import abc
+import math
+from os import PathLike
+from typing import ClassVar
+
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from gradkeeper.training._checks import integer
+from gradkeeper.training.tasks.evaluation_split import EvaluationSplit, EvaluationSplitConfig
+from gradkeeper.training.tasks.prepare import prepare, quiet
+from gradkeeper.training.tasks.task import Task
+
+EVALUATION_EXAMPLES = 1_000
+EXAMPLES_PER_EPOCH = 10_000
+# Training seeds are 0 or more, so that no training batch repeats the evaluation split.
+EVALUATION_SEED = -1
+
+
+class SyntheticTask(Task):
+    """A task with a `sample` method and one option, the length.
+
+    Training batches are drawn on the fly inside tf.data: batch i from the stateless seed
+    (seed, i), so that no batch repeats. The evaluation split is drawn once by the same
+    method, prepared on disk by tensorflow-datasets and read from there ever after.
+
+    Args:
+        length: Number of time steps, or the lag that the task documents.
+        data_dir: Folder of tensorflow-datasets for the evaluation split.
+        seed: Seed of the training batches.
+    """
+
+    # To be raised whenever `sample` draws other numbers: old evaluation splits are then
+    # left alone on disk, and a fresh one is prepared beside them.
+    version: ClassVar[str] = "1.0.0"
+    minimum_length: ClassVar[int] = 1
+
+    def __init__(
+        self, *, length: int = 100, data_dir: str | PathLike[str] | None = None, seed: int = 0
+    ) -> None:
+        self.length = integer("length", length, minimum=self.minimum_length)
+        super().__init__(options={"length": self.length}, data_dir=data_dir, seed=seed)
+
+    @abc.abstractmethod
+    def sample(self, batch_size: int, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """A batch as it is stored. `seed` is int64 [2]; equal seeds draw equal batches."""
+
+    def to_model(self, inputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """A stored batch as a model takes it."""
+        return inputs, targets
+
+    def train_dataset(self, batch_size: int) -> tf.data.Dataset:
+        """See `Task.train_dataset`."""
+        batches = self._draw(integer("batch_size", batch_size), self.seed)
+        return batches.map(self.to_model).prefetch(tf.data.AUTOTUNE)
+
+    def evaluation_dataset(self, batch_size: int) -> tf.data.Dataset:
+        """See `Task.evaluation_dataset`; prepares the split on disk at its first use."""
+        integer("batch_size", batch_size)
+        split = self.evaluation_builder()
+        prepare(split)
+        with quiet():
+            examples = split.as_dataset(split=tfds.Split.TEST)
+        stored = examples.map(lambda example: (example["inputs"], example["targets"]))
+        batches = stored.batch(batch_size).cache()
+        return batches.map(self.to_model).prefetch(tf.data.AUTOTUNE)
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """An epoch is 10,000 examples."""
+        return math.ceil(EXAMPLES_PER_EPOCH / integer("batch_size", batch_size))
+
+    def evaluation_builder(self) -> EvaluationSplit:
+        """The tensorflow-datasets builder of the evaluation split."""
+        config = EvaluationSplitConfig(
+            name=f"{self.name}-length_{self.length}",
+            version=self.version,
+            description=f"{type(self).__name__}, length {self.length}",
+            examples=self._draw(EVALUATION_EXAMPLES, EVALUATION_SEED).take(1).unbatch(),
+        )
+        with quiet():
+            return EvaluationSplit(config=config, data_dir=self.data_dir)
+
+    def _draw(self, batch_size: int, seed: int) -> tf.data.Dataset:
+        def draw(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return self.sample(batch_size, tf.stack([tf.constant(seed, tf.int64), index]))
+
+        return tf.data.Dataset.counter().map(draw)

@@ -1,0 +1,81 @@
+"""The base of all tasks."""
+
+import abc
+from os import PathLike
+from typing import Any, ClassVar
+
+import keras
+import tensorflow as tf
+
+from gradkeeper.training._checks import integer
+from gradkeeper.training.tasks.vocabulary import Vocabulary
+
+
+class Task(abc.ABC):
+    """Data, the head that a model needs for it, the loss, and the value to beat.
+
+    Attributes:
+        name: Name in the table of tasks.
+        options: Every option with its value, as JSON-able values:
+            `load_task(task.name, seed=task.seed, **task.options)` loads the task again.
+        seed: Seed of the training batches.
+        data_dir: Folder of tensorflow-datasets; None for its default.
+        head: The `task` argument of `gradkeeper.zoo.create_model`.
+        baseline_label: What the baseline is, with its unit.
+        vocabulary: Symbols behind integer ids; None where the inputs are numbers.
+    """
+
+    name: ClassVar[str]
+    head: ClassVar[str]
+    baseline_label: ClassVar[str]
+    vocabulary: Vocabulary | None = None
+
+    def __init__(
+        self,
+        *,
+        options: dict[str, Any],
+        data_dir: str | PathLike[str] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.options = options
+        self.data_dir = data_dir
+        self.seed = integer("seed", seed, minimum=0)
+
+    @property
+    @abc.abstractmethod
+    def input_shape(self) -> tuple[int | None, ...]:
+        """Shape of one input, without the batch; None for a free length."""
+
+    @property
+    @abc.abstractmethod
+    def output_units(self) -> int:
+        """Size of the model's last layer."""
+
+    @property
+    @abc.abstractmethod
+    def baseline(self) -> float | None:
+        """The loss that a model must fall below to have learned something; None: unknown."""
+
+    @property
+    def loss(self) -> str | keras.losses.Loss:
+        """For `model.compile`: squared error, or cross-entropy from logits in nats."""
+        if self.head == "regression":
+            return "mean_squared_error"
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    @property
+    def metrics(self) -> list[str]:
+        """For `model.compile`: accuracy, except for a regression."""
+        return [] if self.head == "regression" else ["accuracy"]
+
+    @abc.abstractmethod
+    def train_dataset(self, batch_size: int) -> tf.data.Dataset:
+        """Batches (inputs, targets) without end, the same ones for the same seed."""
+
+    @abc.abstractmethod
+    def evaluation_dataset(self, batch_size: int) -> tf.data.Dataset:
+        """The fixed evaluation split, once, in batches (inputs, targets); the last is short."""
+
+    @abc.abstractmethod
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """How many batches make an epoch."""

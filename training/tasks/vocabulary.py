@@ -1,0 +1,68 @@
+"""Characters and their integer ids."""
+
+import dataclasses
+from collections.abc import Iterable
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+    """A fixed set of characters; the id of each is its place.
+
+    Attributes:
+        characters: The characters in the order of their code points, each once.
+    """
+
+    characters: str
+
+    def __post_init__(self) -> None:
+        if list(self.characters) != sorted(set(self.characters)) or not self.characters:
+            raise ValueError(
+                "`characters` must hold at least one character, each once, in the order of "
+                f"code points. Received: characters={self.characters!r}"
+            )
+
+    @classmethod
+    def from_text(cls, text: str) -> "Vocabulary":
+        """The vocabulary of all characters in `text`."""
+        return cls("".join(sorted(set(text))))
+
+    def __len__(self) -> int:
+        """Number of characters."""
+        return len(self.characters)
+
+    def encode(self, text: str) -> np.ndarray:
+        """The ids of a text, int32 [characters].
+
+        Raises:
+            ValueError: `text` has characters that the vocabulary lacks.
+        """
+        known, points = _code_points(self.characters), _code_points(text)
+        ids = np.searchsorted(known, points).clip(max=len(known) - 1)
+        missing = known[ids] != points
+        if missing.any():
+            received = "".join(map(chr, np.unique(points[missing])[:20]))
+            raise ValueError(
+                f"The text has characters that the vocabulary lacks. Known: "
+                f"{self.characters!r}. Received: {received!r}"
+            )
+        return ids.astype(np.int32)
+
+    def decode(self, ids: Iterable[int] | np.ndarray) -> str:
+        """The text of some ids.
+
+        Raises:
+            ValueError: An id outside [0, len(self)).
+        """
+        numbers = np.asarray(list(ids) if not isinstance(ids, np.ndarray) else ids, dtype=np.int64)
+        outside = (numbers < 0) | (numbers >= len(self))
+        if outside.any():
+            raise ValueError(
+                f"Ids must lie in [0, {len(self)}). Received: {numbers[outside][:10].tolist()}"
+            )
+        return "".join(self.characters[number] for number in numbers)
+
+
+def _code_points(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
