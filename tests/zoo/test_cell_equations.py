@@ -1,0 +1,129 @@
+"""Every cell against a plain NumPy loop in float64."""
+
+import keras
+import numpy as np
+import pytest
+
+from gradkeeper.zoo import layers
+
+UNITS, FEATURES = 4, 3
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def ln(x, gain):
+    mean, variance = x.mean(), x.var()
+    return gain * (x - mean) / np.sqrt(variance + 1e-5)
+
+
+def simple_rnn_twin(w, inputs):
+    h = np.zeros(UNITS)
+    for x in inputs:
+        h = np.tanh(ln(x @ w["kernel"] + h @ w["recurrent_kernel"], w["gain"]) + w["bias"])
+        yield h
+
+
+def lstm_twin(w, inputs):
+    h, c = np.zeros(UNITS), np.zeros(UNITS)
+    for x in inputs:
+        sums = ln(h @ w["recurrent_kernel"], w["recurrent_gain"])
+        sums = sums + ln(x @ w["kernel"], w["input_gain"]) + w["bias"]
+        i, f, g, o = np.split(sums, 4)
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        h = sigmoid(o) * np.tanh(ln(c, w["state_gain"]) + w["state_bias"])
+        yield h
+
+
+def gru_twin(w, inputs):
+    h = np.zeros(UNITS)
+    gates, rest = slice(0, 2 * UNITS), slice(2 * UNITS, None)
+    for x in inputs:
+        from_x, from_h = x @ w["kernel"], h @ w["recurrent_kernel"]
+        z, r = np.split(
+            ln(from_x[gates], w["input_gain"][gates])
+            + ln(from_h[gates], w["recurrent_gain"][gates])
+            + w["bias"][gates],
+            2,
+        )
+        new = ln(from_x[rest], w["input_gain"][rest]) + w["bias"][rest]
+        old = ln(from_h[rest], w["recurrent_gain"][rest]) + w["recurrent_bias"]
+        n = np.tanh(new + sigmoid(r) * old)
+        h = (1 - sigmoid(z)) * h + sigmoid(z) * n
+        yield h
+
+
+TWINS = {
+    "LayerNormSimpleRNN": simple_rnn_twin,
+    "LayerNormLSTM": lstm_twin,
+    "LayerNormGRU": gru_twin,
+}
+
+
+def random_weights(layer, seed):
+    random = np.random.default_rng(seed)
+    for weight in layer.weights:
+        weight.assign(random.normal(size=weight.shape))
+    return {weight.name: keras.ops.convert_to_numpy(weight) for weight in layer.weights}
+
+
+def test_every_layer_has_a_twin():
+    named = [getattr(layers, name) for name in layers.__all__]
+    cell_layers = {
+        each.__name__
+        for each in named
+        if issubclass(each, layers.CellLayer) and each is not layers.CellLayer
+    }
+    assert cell_layers == set(TWINS)
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_equals_a_numpy_loop(name):
+    layer = getattr(layers, name)(UNITS, return_sequences=True, dtype="float64")
+    layer.build((2, 5, FEATURES))
+    weights = random_weights(layer, seed=1)
+    inputs = np.random.default_rng(2).normal(size=(2, 5, FEATURES))
+    expected = [list(TWINS[name](weights, sequence)) for sequence in inputs]
+    np.testing.assert_allclose(layer(inputs), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_scaling_the_kernels_changes_nothing(name):
+    layer = getattr(layers, name)(UNITS, epsilon=1e-14, dtype="float64")
+    inputs = np.random.default_rng(3).normal(size=(2, 5, FEATURES))
+    before = np.array(layer(inputs))
+    for kernel in (layer.cell.kernel, layer.cell.recurrent_kernel):
+        kernel.assign(kernel * 100)
+    np.testing.assert_allclose(layer(inputs), before, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["LayerNormLSTM", "LayerNormGRU"])
+def test_each_kernel_may_be_scaled_alone(name):
+    layer = getattr(layers, name)(UNITS, epsilon=1e-14, dtype="float64")
+    inputs = np.random.default_rng(4).normal(size=(2, 5, FEATURES))
+    before = np.array(layer(inputs))
+    layer.cell.recurrent_kernel.assign(layer.cell.recurrent_kernel * 100)
+    np.testing.assert_allclose(layer(inputs), before, rtol=0, atol=1e-9)
+
+
+def test_forget_bias_starts_at_one():
+    layer = layers.LayerNormLSTM(UNITS)
+    layer.build((None, None, FEATURES))
+    bias = keras.ops.convert_to_numpy(layer.cell.bias)
+    np.testing.assert_array_equal(bias, [0] * UNITS + [1] * UNITS + [0] * 2 * UNITS)
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_without_bias_there_is_none(name):
+    layer = getattr(layers, name)(UNITS, use_bias=False)
+    assert np.isfinite(layer(np.ones((1, 2, FEATURES), "float32"))).all()
+    assert not [weight.name for weight in layer.weights if "bias" in weight.name]
+
+
+def test_statistics_do_not_overflow_in_float16():
+    layer = layers.LayerNormSimpleRNN(UNITS, dtype="mixed_float16")
+    outputs = layer(np.full((1, 2, FEATURES), 2000, "float32"))
+    assert keras.backend.standardize_dtype(outputs.dtype) == "float16"
+    assert np.abs(outputs).max() > 0.1
+    assert np.isfinite(outputs).all()

@@ -1,0 +1,280 @@
+"""What holds for every cell and its layer, in one table."""
+
+import keras
+import numpy as np
+import pytest
+
+from gradkeeper.zoo import layers
+
+NAMES = [
+    name
+    for name in layers.__all__
+    if issubclass(getattr(layers, name), layers.CellLayer) and name != "CellLayer"
+]
+BATCH, TIME, FEATURES, UNITS = 3, 6, 4, 5
+
+pytestmark = pytest.mark.parametrize("name", NAMES)
+
+
+@pytest.fixture
+def inputs():
+    return np.random.default_rng(0).normal(size=(BATCH, TIME, FEATURES)).astype("float32")
+
+
+@pytest.fixture
+def padded_mask():
+    return np.array([[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0], [1, 1, 0, 0, 0, 0]], bool)
+
+
+def make(name, /, **options):
+    return getattr(layers, name)(UNITS, **options)
+
+
+def plain_rnn(layer, **loop):
+    """`keras.layers.RNN` over the same cell, which projects one step at a time."""
+    cell = layer.cell_class.from_config(layer.cell.get_config())
+    rnn = keras.layers.RNN(cell, **loop)
+    rnn.build((BATCH, TIME, FEATURES))
+    rnn.set_weights(layer.get_weights())
+    return rnn
+
+
+def like(layer, **changes):
+    """The layer with the same weights and other options."""
+    twin = type(layer).from_config({**layer.get_config(), **changes})
+    twin.build((BATCH, TIME, FEATURES))
+    twin.set_weights(layer.get_weights())
+    return twin
+
+
+def array(tensor):
+    return keras.ops.convert_to_numpy(tensor)
+
+
+def close(actual, expected, atol=1e-5):
+    np.testing.assert_allclose(array(actual), array(expected), rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("loop", [{}, {"return_sequences": True}, {"go_backwards": True}])
+def test_equals_keras_rnn_over_the_cell(name, inputs, padded_mask, loop):
+    layer = make(name, **loop)
+    layer.build(inputs.shape)
+    close(layer(inputs), plain_rnn(layer, **loop)(inputs))
+    close(layer(inputs, mask=padded_mask), plain_rnn(layer, **loop)(inputs, mask=padded_mask))
+
+
+def test_dropout_equals_keras_rnn_over_the_cell(name, inputs):
+    layer = make(name, dropout=0.4, recurrent_dropout=0.3, seed=1)
+    layer.build(inputs.shape)
+    rnn = plain_rnn(layer)
+    dropped = layer(inputs, training=True)
+    close(dropped, rnn(inputs, training=True))
+    assert np.abs(np.array(dropped) - np.array(layer(inputs))).max() > 1e-3
+
+
+def test_dropout_is_the_same_at_every_step(name):
+    layer = make(name, dropout=0.5, seed=1)
+    ones = np.ones((BATCH, TIME, FEATURES), "float32")
+    layer.build(ones.shape)
+    steps = np.array(layer.cell.project(ones, training=True))
+    close(steps, np.broadcast_to(steps[:, :1], steps.shape))
+    assert np.abs(steps - np.array(layer.cell.project(ones))).max() > 1e-3
+
+
+def test_draws_one_dropout_mask_per_sequence(name, inputs):
+    layer = make(name, dropout=0.5, recurrent_dropout=0.5, seed=1)
+    layer(inputs, training=True)
+    after_one = array(layer.cell.seed_generator.state)
+    longer = make(name, dropout=0.5, recurrent_dropout=0.5, seed=1)
+    longer(np.concatenate([inputs, inputs], axis=1), training=True)
+    np.testing.assert_array_equal(array(longer.cell.seed_generator.state), after_one)
+    first, second = layer(inputs, training=True), layer(inputs, training=True)
+    assert np.abs(np.array(first) - np.array(second)).max() > 1e-3
+
+
+def test_masked_steps_are_as_if_absent(name, inputs, padded_mask):
+    layer = make(name)
+    outputs = np.array(layer(inputs, mask=padded_mask))
+    for row, length in enumerate(padded_mask.sum(axis=1)):
+        close(outputs[row], layer(inputs[row : row + 1, :length])[0])
+
+
+def test_zero_output_for_mask(name, inputs, padded_mask):
+    layer = make(name, return_sequences=True, zero_output_for_mask=True)
+    outputs = np.array(layer(inputs, mask=padded_mask))
+    assert (outputs[~padded_mask] == 0).all()
+    assert (outputs[padded_mask] != 0).all()
+
+
+def test_go_backwards_reads_the_flipped_sequence(name, inputs):
+    layer = make(name, return_sequences=True)
+    expected = layer(inputs[:, ::-1])
+    close(like(layer, go_backwards=True)(inputs), expected)
+
+
+def test_stateful_halves_equal_the_whole(name, inputs):
+    whole = make(name)
+    expected = whole(inputs)
+    layer = like(whole, stateful=True)
+    layer(inputs[:, :2])
+    close(layer(inputs[:, 2:]), expected)
+    layer.reset_state()
+    close(layer(inputs), expected)
+
+
+def test_returned_states_continue_the_sequence(name, inputs):
+    layer = make(name, return_state=True)
+    expected, *final = layer(inputs)
+    assert len(final) == layer.cell.state_count
+    close(final[0], expected)
+    _, *middle = layer(inputs[:, :2])
+    continued, *states = layer(inputs[:, 2:], initial_state=middle)
+    close(continued, expected)
+    for state, other in zip(states, final, strict=True):
+        close(state, other)
+
+
+def test_unrolled_equals_the_loop(name, inputs):
+    layer = make(name, return_sequences=True)
+    expected = layer(inputs)
+    close(like(layer, unroll=True)(inputs), expected)
+
+
+def test_batch_of_one_and_length_of_one(name, inputs):
+    layer = make(name, return_sequences=True)
+    sequence = np.array(layer(inputs))
+    close(layer(inputs[:1, :1]), sequence[:1, :1])
+
+
+def test_bidirectional(name, inputs, padded_mask):
+    both = keras.layers.Bidirectional(make(name, return_sequences=True))
+    outputs = np.array(both(inputs, mask=padded_mask))
+    for row, length in enumerate(padded_mask.sum(axis=1)):
+        alone = inputs[row : row + 1, :length]
+        forward = np.array(both.forward_layer(alone))
+        backward = np.array(both.backward_layer(alone))[:, ::-1]
+        close(outputs[row, :length], np.concatenate([forward, backward], axis=-1)[0])
+
+
+def test_stacked_cells_equal_stacked_layers(name, inputs):
+    cell = getattr(layers, name).cell_class
+    stack = keras.layers.RNN(keras.layers.StackedRNNCells([cell(UNITS), cell(UNITS)]))
+    outputs = stack(inputs)
+    lower, upper = make(name, return_sequences=True), make(name)
+    lower.build(inputs.shape)
+    upper.build((BATCH, TIME, UNITS))
+    weights = stack.get_weights()
+    lower.set_weights(weights[: len(weights) // 2])
+    upper.set_weights(weights[len(weights) // 2 :])
+    close(outputs, upper(lower(inputs)))
+
+
+def test_stacked_cells_with_dropout_train(name, inputs):
+    cell = getattr(layers, name).cell_class
+    options = {"dropout": 0.2, "recurrent_dropout": 0.2}
+    stack = keras.layers.RNN([cell(UNITS, **options), cell(UNITS, **options)])
+    assert np.isfinite(stack(inputs, training=True)).all()
+
+
+def test_cell_takes_a_single_state_bare(name, inputs):
+    cell = getattr(layers, name).cell_class(UNITS)
+    states = cell.get_initial_state(BATCH)
+    output, after = cell(inputs[:, 0], states)
+    assert isinstance(after, list)
+    if cell.state_count == 1:
+        bare, state = cell(inputs[:, 0], states[0])
+        close(bare, output)
+        close(state, output)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision(name, inputs, policy):
+    layer = make(name, return_sequences=True, dtype=policy, dropout=0.1, recurrent_dropout=0.1)
+    outputs = layer(inputs, training=True)
+    assert keras.backend.standardize_dtype(outputs.dtype) == policy.removeprefix("mixed_")
+    assert {keras.backend.standardize_dtype(weight.dtype) for weight in layer.weights} == {
+        "float32"
+    }
+    reference = make(name, return_sequences=True)
+    reference.build(inputs.shape)
+    reference.set_weights(layer.get_weights())
+    close(keras.ops.cast(layer(inputs), "float32"), reference(inputs), atol=0.05)
+
+
+def trained(layer_config, name, inputs, jit_compile):
+    """Predictions after two steps of training."""
+    model = keras.Sequential(
+        [keras.Input((None, FEATURES)), getattr(layers, name).from_config(layer_config)]
+    )
+    random = np.random.default_rng(5)
+    model.set_weights([random.normal(size=w.shape, scale=0.5) for w in model.get_weights()])
+    model.compile(keras.optimizers.SGD(0.1), loss="mse", jit_compile=jit_compile)
+    targets = np.zeros((BATCH, UNITS), "float32")
+    losses = [model.train_on_batch(inputs, targets) for _ in range(2)]
+    return np.array(losses), np.array(model(inputs))
+
+
+def test_xla_trains_the_same(name, inputs):
+    config = make(name).get_config()
+    plain_losses, plain_outputs = trained(config, name, inputs, jit_compile=False)
+    xla_losses, xla_outputs = trained(config, name, inputs, jit_compile=True)
+    assert plain_losses[1] < plain_losses[0]
+    close(xla_losses, plain_losses, atol=1e-5)
+    close(xla_outputs, plain_outputs, atol=1e-5)
+
+
+def test_config_is_flat_and_complete(name):
+    layer = make(
+        name,
+        activation="relu",
+        recurrent_initializer="identity",
+        kernel_regularizer="l2",
+        recurrent_constraint="unit_norm",
+        dropout=0.1,
+        stateful=True,
+        name="mine",
+    )
+    config = layer.get_config()
+    assert config["units"] == UNITS
+    assert config["activation"] == "relu"
+    assert "cell" not in config
+    assert type(layer).from_config(config).get_config() == config
+    assert layer.cell.from_config(layer.cell.get_config()).get_config() == layer.cell.get_config()
+
+
+def test_takes_the_arguments_of_a_keras_layer(name):
+    theirs = set(keras.layers.SimpleRNN(UNITS).get_config())
+    # Left out of the config where there is none.
+    assert theirs - {"activity_regularizer"} <= set(make(name).get_config())
+    assert make(name, activity_regularizer="l2").get_config()["activity_regularizer"]
+
+
+def test_regularizer_adds_its_loss(name, inputs):
+    layer = make(name, recurrent_regularizer=keras.regularizers.L2(0.5))
+    layer(inputs)
+    expected = 0.5 * np.square(array(layer.cell.recurrent_kernel)).sum()
+    close(layer.losses[0], expected, atol=1e-4)
+
+
+def test_unknown_argument_names_the_allowed(name):
+    with pytest.raises(TypeError, match=r"recurrent_dropout.* Received: unitz$"):
+        make(name, unitz=3)
+    with pytest.raises(TypeError, match=r"recurrent_dropout.* Received: unitz$"):
+        getattr(layers, name).cell_class(UNITS, unitz=3)
+
+
+@pytest.mark.parametrize("units", [0, -1, 2.5, "8", True])
+def test_units_below_one_are_refused(name, units):
+    with pytest.raises(ValueError, match=r"`units` must be an integer .* Received: units="):
+        getattr(layers, name)(units)
+
+
+@pytest.mark.parametrize("option", ["dropout", "recurrent_dropout"])
+def test_dropout_outside_its_range_is_refused(name, option):
+    with pytest.raises(ValueError, match=rf"`{option}` must be .* Received: {option}=1.5"):
+        make(name, **{option: 1.5})
+
+
+def test_inputs_without_time_are_refused(name):
+    with pytest.raises(ValueError, match="expected ndim=3, found ndim=2"):
+        make(name)(np.zeros((BATCH, FEATURES), "float32"))

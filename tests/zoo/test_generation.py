@@ -1,0 +1,195 @@
+"""Text from language models, sequences from encoder-decoders."""
+
+import keras
+import numpy as np
+import pytest
+
+from gradkeeper import zoo
+
+CHARACTERS = "abcde"
+
+
+class Vocabulary:
+    def encode(self, text):
+        return np.array([CHARACTERS.index(character) for character in text])
+
+    def decode(self, tokens):
+        return "".join(CHARACTERS[token] for token in tokens)
+
+
+def language_model(name="gru", **options):
+    settings = {"input_shape": (None,), "output_units": 5, "units": 8, "seed": 1}
+    return zoo.create_model(name, task="language_model", **{**settings, **options})
+
+
+def likeliest(model, prompt, length):
+    """Greedy continuation, the whole text through the model for each character."""
+    tokens = list(Vocabulary().encode(prompt))
+    for _ in range(length):
+        tokens.append(int(np.argmax(model(np.array([tokens]))[0, -1])))
+    return Vocabulary().decode(tokens)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return language_model(num_layers=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("gru", {"num_layers": 2, "residual": True, "layer_norm": True}),
+        ("ln_lstm", {}),
+        ("lstm", {"stateful": True, "batch_size": 3}),
+        ("attention_gru", {}),
+        ("attention_rnn", {"input_shape": (12,), "attention": "multiplicative"}),
+    ],
+)
+def test_continues_as_the_whole_text_would(name, options):
+    model = language_model(name, **options)
+    for kernel in model.trainable_variables:
+        kernel.assign(kernel * 3)  # distinct logits
+    any_shape = {"input_shape": (None,), "stateful": False, "batch_size": None}
+    twin = language_model(name, **{**options, **any_shape})
+    twin.set_weights(model.get_weights())
+    text = zoo.generate_text(model, "abc", vocabulary=CHARACTERS, length=8, temperature=0)
+    assert text == likeliest(twin, "abc", 8)
+
+
+def test_a_window_moves_along(model):
+    model = language_model("attention_gru", input_shape=(4,))
+    text = zoo.generate_text(model, "abcdeabc", vocabulary=CHARACTERS, length=6, seed=1)
+    assert text.startswith("abcdeabc")
+    assert len(text) == 14
+
+
+def test_the_seed_decides_the_text(model):
+    texts = [
+        zoo.generate_text(model, "ab", vocabulary=list(CHARACTERS), length=30, seed=seed)
+        for seed in (1, 1, 2)
+    ]
+    assert texts[0] == texts[1] != texts[2]
+    assert set(texts[0]) <= set(CHARACTERS)
+
+
+def test_takes_a_vocabulary_object_and_leaves_the_model_alone(model):
+    before = [np.array(weight) for weight in model.get_weights()]
+    with_object = zoo.generate_text(model, "ab", vocabulary=Vocabulary(), length=5, seed=3)
+    assert with_object == zoo.generate_text(model, "ab", vocabulary=CHARACTERS, length=5, seed=3)
+    assert all(np.array_equal(*pair) for pair in zip(before, model.get_weights(), strict=True))
+    assert not any(layer.stateful for layer in model.layers if hasattr(layer, "stateful"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"prompt": ""}, "at least one token. Received: prompt=''"),
+        ({"prompt": "axyb"}, "only the characters 'abcde'. Received: unknown characters 'xy'"),
+        ({"vocabulary": "abc"}, "5 different characters.* Received: 3"),
+        ({"vocabulary": "abcdd"}, "5 different characters.* Received: 5, 4 of them different"),
+        ({"temperature": -1}, "at least 0. Received: temperature=-1"),
+        ({"temperature": float("nan")}, "at least 0. Received: temperature=nan"),
+        ({"length": 0}, "`length` must be .* Received: length=0"),
+    ],
+)
+def test_text_refuses(model, changes, message):
+    prompt = changes.pop("prompt", "ab")
+    with pytest.raises(ValueError, match=message):
+        zoo.generate_text(model, prompt, **{"vocabulary": CHARACTERS, **changes})
+
+
+def test_text_refuses_tokens_that_the_model_lacks(model):
+    class Wide(Vocabulary):
+        def encode(self, text):
+            return [9]
+
+    with pytest.raises(ValueError, match=r"tokens 0 to 4.* Received: tokens from 9 to 9"):
+        zoo.generate_text(model, "a", vocabulary=Wide())
+
+
+def test_text_refuses_other_models():
+    regression = zoo.create_model("gru", input_shape=(None, 2), output_units=1, units=4)
+    with pytest.raises(ValueError, match=r"needs a language model.* Received: model='gru'"):
+        zoo.generate_text(regression, "a", vocabulary=CHARACTERS)
+
+
+def test_text_refuses_logits_that_are_not_finite():
+    model = language_model()
+    model.get_layer("head").bias.assign(np.full(5, np.nan))
+    with pytest.raises(ValueError, match="not finite"):
+        zoo.generate_text(model, "ab", vocabulary=CHARACTERS, length=1)
+
+
+def encoder_decoder(**options):
+    settings = {"input_shape": (None,), "output_units": 6, "units": 32, "seed": 1}
+    return zoo.create_model("seq2seq_attention", **{**settings, **options})
+
+
+@pytest.fixture(scope="module")
+def translator():
+    return encoder_decoder(units=8)
+
+
+def test_learns_to_reverse_and_decodes_greedily():
+    """Tokens 2..5 reversed; 0 starts, 1 ends."""
+    source = np.random.default_rng(0).integers(2, 6, size=(512, 3))
+    answer = np.concatenate([source[:, ::-1], np.ones((512, 1), int)], axis=1)
+    target = np.concatenate([np.zeros((512, 1), int), answer[:, :-1]], axis=1)
+    model = encoder_decoder(attention="multiplicative")
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(1e-2), loss=loss)
+    model.fit({"source": source, "target": target}, answer, epochs=12, batch_size=64, verbose=0)
+    decoded = zoo.generate(model, source[:32], start_token=0, max_length=6, end_token=1)
+    assert decoded.dtype == np.int32
+    np.testing.assert_array_equal(decoded, answer[:32])
+
+
+def test_decoding_equals_feeding_back_by_hand(translator):
+    source = np.array([[2, 3, 4], [5, 4, 2]])
+    target = np.zeros((2, 1), int)
+    for _ in range(4):
+        logits = keras.ops.convert_to_numpy(translator({"source": source, "target": target}))
+        target = np.concatenate([target, logits[:, -1:].argmax(axis=-1)], axis=1)
+    decoded = zoo.generate(translator, source, start_token=0, max_length=4)
+    np.testing.assert_array_equal(decoded, target[:, 1:])
+    alone = zoo.generate(translator, source[0], start_token=0, max_length=4)
+    np.testing.assert_array_equal(alone, decoded[0])
+
+
+def test_nothing_but_end_tokens_after_the_end(translator):
+    source = np.array([[2, 3, 4], [5, 4, 2], [3, 3, 3]])
+    free = zoo.generate(translator, source, start_token=0, max_length=6)
+    end = int(free[0, 1])
+    decoded = zoo.generate(translator, source, start_token=0, max_length=6, end_token=end)
+    for row, whole in zip(decoded, free, strict=True):
+        ends = np.flatnonzero(whole == end)
+        stop = ends[0] + 1 if len(ends) else len(row)
+        np.testing.assert_array_equal(row[:stop], whole[: len(row)][:stop])
+        assert (row[stop:] == end).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"source": np.zeros((0, 3), int)}, r"not empty. Received: source of shape \(0, 3\)"),
+        ({"source": np.ones((1, 3))}, "integer tokens.* dtype float64"),
+        ({"source": np.array([[9]])}, "tokens from 0 to 5. Received: source from 9 to 9"),
+        ({"start_token": 6}, "`start_token` must be tokens from 0 to 5"),
+        ({"max_length": 0}, "`max_length` must be .* Received: max_length=0"),
+    ],
+)
+def test_decoding_refuses(translator, changes, message):
+    settings = {"source": np.array([[2, 3]]), "start_token": 0, "max_length": 3, **changes}
+    with pytest.raises(ValueError, match=message):
+        zoo.generate(translator, settings.pop("source"), **settings)
+
+
+def test_decoding_refuses_other_models(model):
+    with pytest.raises(ValueError, match=r"needs an encoder-decoder.* Received: model='gru'"):
+        zoo.generate(model, np.array([[1]]), start_token=0, max_length=2)
+
+
+def test_decoding_refuses_padding_as_start():
+    masked = encoder_decoder(mask_zero=True, units=4)
+    with pytest.raises(ValueError, match=r"padding in this model. Received: start_token=0"):
+        zoo.generate(masked, np.array([[1]]), start_token=0, max_length=2)

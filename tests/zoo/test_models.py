@@ -1,0 +1,152 @@
+"""Every entry of the zoo, in one table."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from gradkeeper import zoo
+
+BATCH, TIME, FEATURES, UNITS, OUTPUTS = 4, 6, 3, 8, 5
+
+TABLE = [(name, task) for name in zoo.list_models() for task in zoo.model_info(name).tasks]
+
+
+def small(name, task=None, **options):
+    task = task or zoo.model_info(name).tasks[0]
+    vectors = task in ("regression", "classification", "labelling")
+    shape = (None, FEATURES) if vectors else (None,)
+    settings = {"input_shape": shape, "output_units": OUTPUTS, "units": UNITS, "seed": 1}
+    return zoo.create_model(name, task=task, **{**settings, **options})
+
+
+def batch(task, seed=0):
+    """Inputs, targets and the loss of a task."""
+    random = np.random.default_rng(seed)
+    tokens = random.integers(0, OUTPUTS, size=(BATCH, TIME))
+    vectors = random.normal(size=(BATCH, TIME, FEATURES)).astype("float32")
+    cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    return {
+        "regression": (vectors, random.normal(size=(BATCH, OUTPUTS)), "mse"),
+        "classification": (vectors, tokens[:, 0], cross_entropy),
+        "labelling": (vectors, tokens, cross_entropy),
+        "language_model": (tokens, tokens[:, ::-1], cross_entropy),
+        "sequence_to_sequence": (
+            {"source": tokens, "target": tokens[:, :4]},
+            tokens[:, :4],
+            cross_entropy,
+        ),
+    }[task]
+
+
+def array(tensor):
+    return keras.ops.convert_to_numpy(tensor)
+
+
+@pytest.mark.parametrize(("name", "task"), TABLE)
+def test_outputs_have_the_shape_of_the_task(name, task):
+    model = small(name, task)
+    inputs, targets, _ = batch(task)
+    outputs = array(model(inputs))
+    per_step = task not in ("regression", "classification")
+    assert isinstance(model, keras.Model)
+    assert not model.compiled
+    assert model.name == name
+    assert outputs.shape == ((*targets.shape, OUTPUTS) if per_step else (BATCH, OUTPUTS))
+    assert np.isfinite(outputs).all()
+
+
+@pytest.mark.parametrize("name", zoo.list_models())
+def test_learns(name):
+    model = small(name)
+    inputs, targets, loss = batch(zoo.model_info(name).tasks[0])
+    model.compile(keras.optimizers.Adam(1e-2, global_clipnorm=1.0), loss=loss)
+    losses = [model.train_on_batch(inputs, targets) for _ in range(15)]
+    assert np.isfinite(losses).all()
+    assert losses[-1] < 0.9 * losses[0]
+
+
+@pytest.mark.parametrize(("name", "task"), TABLE)
+def test_saves_and_loads(name, task, tmp_path):
+    model = small(name, task)
+    inputs, _, _ = batch(task)
+    expected = array(model(inputs))
+    model.save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(array(zoo.load_model(tmp_path / "model.keras")(inputs)), expected)
+    model.save_weights(tmp_path / "model.weights.h5")
+    other = small(name, task, seed=2)
+    assert np.abs(array(other(inputs)) - expected).max() > 0
+    other.load_weights(tmp_path / "model.weights.h5")
+    np.testing.assert_array_equal(array(other(inputs)), expected)
+
+
+def test_loads_in_a_process_that_built_nothing(tmp_path):
+    small("ln_lstm", attention="additive", bidirectional=True).save(tmp_path / "model.keras")
+    code = f"from gradkeeper import zoo; zoo.load_model({str(tmp_path / 'model.keras')!r})"
+    subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+
+
+@pytest.mark.parametrize("name", zoo.list_models())
+def test_the_seed_decides_the_weights(name):
+    weights = [small(name, seed=seed).get_weights() for seed in (1, 1, 2)]
+    assert all(np.array_equal(a, b) for a, b in zip(weights[0], weights[1], strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(weights[0], weights[2], strict=True))
+
+
+def test_no_two_kernels_start_alike():
+    model = small("lstm", num_layers=3, units=8, bidirectional=True)
+    kernels = [weight for weight in model.get_weights() if weight.ndim == 2]
+    for index, kernel in enumerate(kernels):
+        for other in kernels[index + 1 :]:
+            assert kernel.shape != other.shape or np.abs(kernel - other).max() > 1e-3
+
+
+def test_lstm_and_gru_are_those_of_keras():
+    assert type(small("lstm").get_layer("lstm_1")) is keras.layers.LSTM
+    assert type(small("gru").get_layer("gru_1")) is keras.layers.GRU
+    assert small("lstm").get_layer("lstm_1").cell.unit_forget_bias
+
+
+def test_irnn_starts_as_an_identity():
+    layer = small("irnn", units=64).get_layer("irnn_1")
+    assert layer.activation is keras.activations.relu
+    np.testing.assert_array_equal(array(layer.cell.recurrent_kernel), np.eye(64))
+    np.testing.assert_array_equal(array(layer.cell.bias), np.zeros(64))
+    assert np.std(array(layer.cell.kernel)) == pytest.approx(0.001, rel=0.2)
+
+
+def test_residual_lstm_adds_each_layer_to_the_one_below():
+    model = small("residual_lstm", num_layers=3, task="labelling")
+    names = [layer.name for layer in model.layers]
+    assert names == ["inputs", "lstm_1", "lstm_2", "residual_2", "lstm_3", "residual_3", "head"]
+    inputs, _, _ = batch("labelling")
+    x = model.get_layer("lstm_1")(inputs)
+    for index in (2, 3):
+        x = x + model.get_layer(f"lstm_{index}")(x)
+    np.testing.assert_allclose(array(model.get_layer("head")(x)), array(model(inputs)), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["lstm", "attention_gru"])
+def test_mixed_precision_gives_float32_logits(name):
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = small(name)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    inputs, targets, loss = batch(zoo.model_info(name).tasks[0])
+    assert keras.backend.standardize_dtype(model(inputs).dtype) == "float32"
+    model.compile("adam", loss=loss)
+    assert np.isfinite(model.train_on_batch(inputs, targets))
+
+
+def test_xla_computes_the_same():
+    inputs, targets, loss = batch("language_model")
+    losses = []
+    for jit_compile in (False, True):
+        model = small("attention_gru", "language_model")
+        model.compile("sgd", loss=loss, jit_compile=jit_compile)
+        losses.append([model.train_on_batch(inputs, targets) for _ in range(2)])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)

@@ -1,0 +1,193 @@
+"""The options of create_model: what they build, and what they refuse."""
+
+import keras
+import numpy as np
+import pytest
+
+from gradkeeper import zoo
+
+FEATURES, UNITS = 3, 4
+
+
+def build(name="gru", **options):
+    settings = {"input_shape": (None, FEATURES), "output_units": 2, "units": UNITS, "seed": 1}
+    return zoo.create_model(name, **{**settings, **options})
+
+
+def language_model(name="gru", **options):
+    return build(name, input_shape=(None,), output_units=7, task="language_model", **options)
+
+
+def array(tensor):
+    return keras.ops.convert_to_numpy(tensor)
+
+
+def names(model):
+    return [layer.name for layer in model.layers]
+
+
+OPTIONS = [
+    {"num_layers": 3},
+    {"bidirectional": True},
+    {"num_layers": 2, "residual": True},
+    {"num_layers": 2, "residual": True, "bidirectional": True, "layer_norm": True},
+    {"layer_norm": True},
+    {"attention": "additive"},
+    {"attention": "multiplicative", "bidirectional": True},
+    {"attention": "multiplicative", "num_layers": 2, "residual": True},
+    {"pooling": "mean"},
+    {"pooling": "max", "layer_norm": True},
+]
+
+
+@pytest.mark.parametrize("name", ["gru", "ln_lstm"])
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_padding_changes_nothing(name, options):
+    """Built with the option, masked steps are as if absent, wherever they stand."""
+    model = build(name, mask_value=0.0, **options)
+    sequence = np.random.default_rng(0).normal(size=(1, 4, FEATURES)).astype("float32")
+    gap = np.zeros((1, 2, FEATURES), "float32")
+    expected = array(model(sequence))
+    for padded in ([sequence, gap], [gap, sequence], [sequence[:, :2], gap, sequence[:, 2:]]):
+        padded_outputs = array(model(np.concatenate(padded, axis=1)))
+        np.testing.assert_allclose(padded_outputs, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", OPTIONS[:8], ids=str)
+def test_labelling_takes_every_option(options):
+    model = build(task="labelling", **options)
+    outputs = array(model(np.ones((2, 5, FEATURES), "float32")))
+    assert outputs.shape == (2, 5, 2)
+
+
+def test_layers_have_short_stable_names():
+    model = build("ln_lstm", num_layers=2, residual=True, layer_norm=True, attention="additive")
+    assert names(model) == [
+        "inputs",
+        "ln_lstm_1",
+        "norm_1",
+        "ln_lstm_2",
+        "norm_2",
+        "residual_2",
+        "pooling",
+        "attention",
+        "attended",
+        "head",
+    ]
+    assert build("attention_rnn", model_name="mine").name == "mine"
+    assert "simple_rnn_1" in names(build("attention_rnn"))
+
+
+def test_entry_defaults_give_way_to_arguments():
+    assert "BahdanauAttention" in str(type(build("attention_lstm").get_layer("attention")))
+    luong = build("attention_lstm", attention="multiplicative").get_layer("attention")
+    assert "LuongAttention" in str(type(luong))
+    layer = build("irnn", activation="tanh", recurrent_initializer="zeros").get_layer("irnn_1")
+    assert layer.activation is keras.activations.tanh
+    assert not array(layer.cell.recurrent_kernel).any()
+
+
+@pytest.mark.parametrize("name", ["lstm", "ln_lstm"])
+def test_layer_options_reach_the_layers(name):
+    model = build(name, num_layers=2, dropout=0.1, recurrent_dropout=0.2, use_bias=False)
+    for index in (1, 2):
+        cell = model.get_layer(f"{name}_{index}").cell
+        assert (cell.dropout, cell.recurrent_dropout, cell.use_bias) == (0.1, 0.2, False)
+
+
+def test_tokens_are_embedded():
+    model = build(input_shape=(None,), vocabulary_size=9, embedding_units=3, mask_zero=True)
+    embedding = model.get_layer("embedding")
+    assert (embedding.input_dim, embedding.output_dim, embedding.mask_zero) == (9, 3, True)
+    outputs = array(model(np.array([[1, 2, 0, 0]])))
+    np.testing.assert_allclose(outputs, array(model(np.array([[1, 2]]))), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["gru", "ln_lstm", "attention_gru"])
+@pytest.mark.parametrize("attention", [None, "multiplicative"])
+def test_language_models_do_not_see_the_future(name, attention):
+    model = language_model(name, num_layers=2, residual=True, attention=attention)
+    tokens = np.array([[1, 2, 3, 4]])
+    other = np.array([[1, 2, 5, 6]])
+    one, two = array(model(tokens)), array(model(other))
+    np.testing.assert_allclose(one[:, :2], two[:, :2], atol=1e-6)
+    assert np.abs(one[:, 2:] - two[:, 2:]).max() > 1e-4
+
+
+@pytest.mark.parametrize("name", ["gru", "ln_lstm"])
+def test_stateful_model_carries_its_states(name):
+    model = build(name, stateful=True, batch_size=2, num_layers=2)
+    inputs = np.random.default_rng(0).normal(size=(2, 6, FEATURES)).astype("float32")
+    expected = array(model(inputs))
+    for layer in model.layers:
+        if hasattr(layer, "reset_state"):
+            layer.reset_state()
+    model(inputs[:, :3])
+    np.testing.assert_allclose(array(model(inputs[:, 3:])), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"bidirectional": True, "num_layers": 2}])
+@pytest.mark.parametrize("attention", ["additive", "multiplicative"])
+def test_encoder_decoder_ignores_source_padding(options, attention):
+    model = build(
+        "seq2seq_attention", input_shape=(None,), attention=attention, mask_zero=True,
+        output_units=7, **options,
+    )  # fmt: skip
+    target = np.array([[1, 2, 3]])
+    expected = array(model({"source": np.array([[4, 5]]), "target": target}))
+    padded = array(model({"source": np.array([[4, 5, 0, 0]]), "target": target}))
+    np.testing.assert_allclose(padded, expected, atol=1e-6)
+
+
+REFUSED = [
+    ({"output_units": 0}, r"`output_units` must be .* Received: output_units=0"),
+    ({"units": 0}, r"`units` must be .* Received: units=0"),
+    ({"num_layers": 0}, r"`num_layers` must be .* Received: num_layers=0"),
+    ({"dropout": -0.1}, r"`dropout` must be .* Received: dropout=-0.1"),
+    ({"recurrent_dropout": 1.0}, r"`recurrent_dropout` must be .* Received: recurrent_dropout=1.0"),
+    ({"input_shape": (0, 2)}, r"at least 1.* Received: input_shape=\(0, 2\)"),
+    ({"input_shape": (5, None)}, r"time may be None.* Received: input_shape=\(5, None\)"),
+    ({"input_shape": 5}, r"\(time, features\).* Received: input_shape=5"),
+    ({"input_shape": (2, 5, 3)}, r"Received: input_shape=\(2, 5, 3\)"),
+    ({"input_shape": (5,)}, r"need `vocabulary_size`.* Received: .*vocabulary_size=None"),
+    ({"task": "translate"}, r"'regression', .*'language_model'. Received: task='translate'"),
+    ({"task": "sequence_to_sequence"}, r"Received: task='sequence_to_sequence'"),
+    ({"task": "language_model"}, r"takes integer tokens.* Received: input_shape=\(None, 3\)"),
+    ({"attention": "cosine"}, r"None, 'additive', 'multiplicative'. Received: attention='cosine'"),
+    ({"pooling": "sum"}, r"'last', 'mean', 'max'. Received: pooling='sum'"),
+    ({"pooling": "max", "task": "labelling"}, r"Received: task='labelling', pooling='max'"),
+    ({"pooling": "max", "attention": "additive"}, r"Received: pooling='max', attention="),
+    ({"residual": True}, r"`num_layers=2` or more. Received: residual=True, num_layers=1"),
+    ({"stateful": True}, r"fixed `batch_size`. Received: stateful=True, batch_size=None"),
+    ({"batch_size": 0}, r"`batch_size` must be .* Received: batch_size=0"),
+    ({"mask_zero": True}, r"`mask_zero` is for integer tokens.* Received: .*mask_zero=True"),
+    ({"embedding_units": 4}, r"`embedding_units` is for integer tokens.* embedding_units=4"),
+    ({"input_shape": (5,), "vocabulary_size": 3, "mask_value": 0.0}, r"`mask_zero=True`.*=0.0"),
+    (
+        {"input_shape": (5,), "task": "language_model", "bidirectional": True},
+        r"must not see the future.* Received: task='language_model', bidirectional=True",
+    ),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), REFUSED, ids=[str(case[0]) for case in REFUSED])
+def test_refuses(options, message):
+    with pytest.raises(ValueError, match=message):
+        build(**options)
+
+
+def test_refuses_residual_lstm_without_residuals():
+    with pytest.raises(ValueError, match=r"use 'lstm' .* Received: residual=False"):
+        build("residual_lstm", residual=False)
+
+
+@pytest.mark.parametrize("option", [{"stateful": True, "batch_size": 2}, {"residual": True}])
+def test_refuses_for_an_encoder_decoder(option):
+    with pytest.raises(ValueError, match="An encoder-decoder is built without `stateful`"):
+        build("seq2seq_attention", input_shape=(None,), num_layers=2, **option)
+
+
+@pytest.mark.parametrize("name", ["gru", "ln_gru"])
+def test_refuses_unknown_layer_options(name):
+    with pytest.raises(TypeError, match=r"passes on .* use_bias.* Received: dropuot$"):
+        build(name, dropuot=0.1)

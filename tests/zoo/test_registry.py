@@ -1,0 +1,99 @@
+"""Names, what is known about them, and that asking costs no Keras."""
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+
+from gradkeeper import zoo
+from gradkeeper.zoo.registry import collect
+
+FIRST = {
+    "simple_rnn",
+    "irnn",
+    "lstm",
+    "gru",
+    "ln_simple_rnn",
+    "ln_lstm",
+    "ln_gru",
+    "residual_lstm",
+    "attention_rnn",
+    "attention_lstm",
+    "attention_gru",
+    "seq2seq_attention",
+}
+
+
+def test_lists_all_sorted():
+    assert set(zoo.list_models()) >= FIRST
+    assert zoo.list_models() == sorted(zoo.list_models())
+
+
+def test_lists_by_wildcard():
+    assert set(zoo.list_models("*lstm*")) >= {"lstm", "ln_lstm", "residual_lstm", "attention_lstm"}
+    assert all("lstm" in name for name in zoo.list_models("*lstm*"))
+    assert zoo.list_models("nothing*") == []
+
+
+@pytest.mark.parametrize("name", zoo.list_models())
+def test_info_is_complete(name):
+    info = zoo.model_info(name)
+    assert info.name == name
+    for text in (info.title, info.paper, info.equations, info.gradient_property):
+        assert len(text) > 3
+    assert info.initialization
+    assert 1980 < info.year < 2030
+    assert info.tasks
+    assert {"optimizer", "learning_rate"} <= set(info.recipe)
+    assert len({"clipnorm", "global_clipnorm", "clipvalue"} & set(info.recipe)) <= 1
+
+
+def test_info_can_not_be_changed():
+    info = zoo.model_info("lstm")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        info.name = "other"
+    with pytest.raises(TypeError):
+        info.recipe["learning_rate"] = 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "near"), [("lsmt", "'lstm'"), ("GRU", "'gru'"), ("layernorm_lstm", "'ln_lstm'")]
+)
+def test_unknown_name_proposes_the_nearest(wrong, near):
+    with pytest.raises(ValueError, match=rf"{near}.*list_models\(\).*Received: name='{wrong}'"):
+        zoo.model_info(wrong)
+    with pytest.raises(ValueError, match=near):
+        zoo.create_model(wrong, input_shape=(None, 2), output_units=1)
+
+
+def test_a_name_twice_is_refused():
+    info = zoo.model_info("lstm")
+    with pytest.raises(ValueError, match=r"Two entries have one name. Received: name='lstm'"):
+        collect([info], [info])
+
+
+def test_listing_does_not_load_keras():
+    code = (
+        "import sys, gradkeeper.zoo as zoo\n"
+        "zoo.list_models(); zoo.model_info('lstm'); zoo.cells; zoo.layers; dir(zoo)\n"
+        "print([name for name in ('keras', 'tensorflow', 'numpy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_public_names():
+    assert set(zoo.__all__) == {
+        "ModelInfo",
+        "cells",
+        "create_model",
+        "generate",
+        "generate_text",
+        "layers",
+        "list_models",
+        "load_model",
+        "model_info",
+    }
+    for name in zoo.__all__:
+        assert getattr(zoo, name) is not None

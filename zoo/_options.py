@@ -1,0 +1,171 @@
+"""The options of a model, checked: each by itself, and each against the others."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gradkeeper.zoo import _checks
+from gradkeeper.zoo._model_info import ModelInfo
+
+PER_STEP_TASKS = ("labelling", "language_model", "sequence_to_sequence")
+ATTENTIONS = ("additive", "multiplicative")
+POOLINGS = ("last", "mean", "max")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """What `create_model` was asked for, the entry's defaults filled in.
+
+    The attributes are the arguments of `create_model`; `layer_options` are further arguments of
+    the recurrent layers.
+    """
+
+    task: str
+    input_shape: tuple[int | None, ...]
+    output_units: int
+    units: int = 128
+    num_layers: int = 1
+    bidirectional: bool = False
+    residual: bool = False
+    layer_norm: bool = False
+    dropout: float = 0.0
+    recurrent_dropout: float = 0.0
+    attention: str | None = None
+    pooling: str = "last"
+    activation: Any = None
+    recurrent_initializer: Any = None
+    kernel_initializer: Any = None
+    vocabulary_size: int | None = None
+    embedding_units: int | None = None
+    mask_zero: bool = False
+    mask_value: float | None = None
+    stateful: bool = False
+    batch_size: int | None = None
+    seed: int | None = None
+    layer_options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether the inputs are integers [batch, time] rather than vectors per step."""
+        return len(self.input_shape) == 1
+
+    @property
+    def per_step(self) -> bool:
+        return self.task in PER_STEP_TASKS
+
+
+def merge(info: ModelInfo, given: Mapping[str, Any]) -> ModelOptions:
+    """Options that were given (not None) over the entry's defaults, checked.
+
+    Raises:
+        ValueError: a value that is not allowed, or two that exclude each other.
+    """
+    chosen = {name: value for name, value in given.items() if value is not None}
+    chosen["task"] = _checks.choice("task", chosen.get("task", info.tasks[0]), info.tasks)
+    chosen["input_shape"] = _input_shape(chosen["input_shape"])
+    options = ModelOptions(**{**info.options, **chosen})
+    _check_values(options)
+    _check_inputs(options)
+    _check_pairs(options)
+    _check_entry(info, chosen)
+    return options
+
+
+def _input_shape(shape: Any) -> tuple[int | None, ...]:
+    """(time,) of tokens or (time, features), without the batch; time may be None."""
+    allowed = (
+        "`input_shape` must be (time,) for integer tokens or (time, features), without the "
+        "batch; each at least 1, time may be None."
+    )
+    if not isinstance(shape, (tuple, list)) or len(shape) not in (1, 2):
+        raise ValueError(f"{allowed} Received: input_shape={shape!r}")
+    time, features = shape[0], shape[1:]
+    sizes = [size for size in (time,) if size is not None] + list(features)
+    if any(not isinstance(size, int) or size < 1 for size in sizes):
+        raise ValueError(f"{allowed} Received: input_shape={tuple(shape)!r}")
+    return tuple(shape)
+
+
+def _check_values(options: ModelOptions) -> None:
+    for name in ("output_units", "units", "num_layers"):
+        _checks.positive_int(name, getattr(options, name))
+    for name in ("vocabulary_size", "embedding_units", "batch_size"):
+        if getattr(options, name) is not None:
+            _checks.positive_int(name, getattr(options, name))
+    _checks.rate("dropout", options.dropout)
+    _checks.rate("recurrent_dropout", options.recurrent_dropout)
+    _checks.choice("pooling", options.pooling, POOLINGS)
+    _checks.choice("attention", options.attention, (None, *ATTENTIONS))
+
+
+def _check_inputs(options: ModelOptions) -> None:
+    shape = f"Received: input_shape={options.input_shape}"
+    task = options.task
+    if task in ("language_model", "sequence_to_sequence"):
+        if not options.takes_tokens:
+            raise ValueError(f'`task="{task}"` takes integer tokens, input_shape (time,). {shape}')
+    elif options.takes_tokens and options.vocabulary_size is None:
+        raise ValueError(
+            "Integer tokens need `vocabulary_size`, the number of distinct tokens; vectors per "
+            f"step need an input_shape (time, features). {shape}, vocabulary_size=None"
+        )
+    if options.takes_tokens and options.mask_value is not None:
+        raise ValueError(
+            "`mask_value` is for vectors per step; mask the token 0 with `mask_zero=True`. "
+            f"{shape}, mask_value={options.mask_value}"
+        )
+    for name in ("vocabulary_size", "embedding_units", "mask_zero"):
+        if not options.takes_tokens and getattr(options, name):
+            raise ValueError(
+                f"`{name}` is for integer tokens, input_shape (time,). "
+                f"{shape}, {name}={getattr(options, name)}"
+            )
+
+
+def _check_pairs(options: ModelOptions) -> None:
+    """Refuses options that exclude each other."""
+    refusals = (
+        (
+            options.task == "language_model" and options.bidirectional,
+            "A language model must not see the future; leave out `bidirectional`.",
+            ("task", "bidirectional"),
+        ),
+        (
+            options.stateful and options.batch_size is None,
+            "`stateful=True` needs a fixed `batch_size`.",
+            ("stateful", "batch_size"),
+        ),
+        (
+            options.residual and options.num_layers < 2,
+            "Residual connections lead around layers 2 and up; use `num_layers=2` or more.",
+            ("residual", "num_layers"),
+        ),
+        (
+            options.pooling != "last" and options.per_step,
+            "This task has one output per step and nothing to pool; leave out `pooling`.",
+            ("task", "pooling"),
+        ),
+        (
+            options.pooling != "last" and options.attention is not None,
+            "Attention pools the sequence by itself; leave out `pooling` or `attention`.",
+            ("pooling", "attention"),
+        ),
+        (
+            options.task == "sequence_to_sequence" and (options.stateful or options.residual),
+            "An encoder-decoder is built without `stateful` and without `residual`.",
+            ("stateful", "residual"),
+        ),
+    )
+    for refused, reason, names in refusals:
+        if refused:
+            received = ", ".join(f"{name}={getattr(options, name)!r}" for name in names)
+            raise ValueError(f"{reason} Received: {received}")
+
+
+def _check_entry(info: ModelInfo, chosen: Mapping[str, Any]) -> None:
+    """Refuses to take from an entry what its name promises."""
+    if info.options.get("residual") and chosen.get("residual") is False:
+        raise ValueError(
+            f"{info.name!r} is residual by definition; use {info.layer_name!r} for the same "
+            "network without residual connections. Received: residual=False"
+        )

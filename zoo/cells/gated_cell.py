@@ -1,0 +1,46 @@
+"""Bases of the cells with gates."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import keras
+from keras import ops
+
+from gradkeeper.zoo.cells._options import resolve
+from gradkeeper.zoo.cells.recurrent_cell import RecurrentCell
+
+
+class GatedCell(RecurrentCell):
+    """A cell with gates.
+
+    Args:
+        recurrent_activation: squashes the gates, into [0, 1] where they are to be gates.
+    """
+
+    def __init__(
+        self, units: int, *, recurrent_activation: Any = "sigmoid", **options: Any
+    ) -> None:
+        super().__init__(units, **options)
+        self.recurrent_activation = resolve("recurrent_activation", recurrent_activation)
+
+
+class ForgetGateCell(GatedCell):
+    """A cell with a forget gate, the block `forget_gate` of its bias.
+
+    Args:
+        unit_forget_bias: adds 1 to the forget gate's first bias, so that the cell starts by
+            remembering (Gers, Schmidhuber, Cummins 2000; Jozefowicz et al. 2015).
+    """
+
+    forget_gate: ClassVar[int] = 1
+
+    def __init__(self, units: int, *, unit_forget_bias: bool = True, **options: Any) -> None:
+        super().__init__(units, **options)
+        self.unit_forget_bias = unit_forget_bias
+
+    def initial_bias(self, shape: Sequence[int], dtype: Any = None) -> Any:
+        bias = super().initial_bias(shape, dtype)
+        if not self.unit_forget_bias:
+            return bias
+        block = ops.arange(self.gates * self.units) // self.units
+        return bias + ops.cast(block == self.forget_gate, keras.backend.standardize_dtype(dtype))

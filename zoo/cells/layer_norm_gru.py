@@ -1,0 +1,73 @@
+"""LayerNormGRUCell."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from gradkeeper.zoo.cells._layer_norm import LayerNormCell
+from gradkeeper.zoo.cells.gated_cell import GatedCell
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class LayerNormGRUCell(LayerNormCell, GatedCell):
+    """GRU with layer normalization.
+
+    Ba, Kiros, Hinton: "Layer Normalization", 2016, arXiv 1607.06450, supplement::
+
+        (z, r) = LN(W_h h_{t-1}; a1) + LN(W_x x_t; a2) + b
+        n = tanh(LN(W x_t; a3) + b3 + sigmoid(r) * (LN(U h_{t-1}; a4) + b4))
+        h_t = (1 - sigmoid(z)) * h_{t-1} + sigmoid(z) * n
+
+    LN(.; a) subtracts the mean, divides by the standard deviation and multiplies by the gain a:
+    over the 2 * units sums of (z, r) at once, and over the units of the candidate n. As in the
+    paper z weighs the candidate; in `keras.layers.GRU` it weighs the old state.
+
+    Inputs: x_t [batch, features]. States: h [batch, units]. Output: h_t [batch, units].
+
+    Weights, in the order z, r, candidate of `keras.layers.GRU`:
+        kernel: (W_x, W), [features, 3 * units].
+        recurrent_kernel: (W_h, U), [units, 3 * units].
+        bias: (b, b3), [3 * units]; without `use_bias` None.
+        recurrent_bias: b4, [units]; without `use_bias` None.
+        recurrent_gain: (a1, a4), [3 * units].
+        input_gain: (a2, a3), [3 * units].
+
+    Args: those of `keras.layers.GRUCell` (without `reset_after`: the reset gate always stands
+    after the matrix product), `epsilon` and `gain_initializer`.
+    """
+
+    gates = 3
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        super().build(input_shape)
+        self.recurrent_gain = self.add_gain("recurrent_gain", 3 * self.units)
+        self.input_gain = self.add_gain("input_gain", 3 * self.units)
+        self.recurrent_bias = self.add_bias("recurrent_bias", self.units)
+
+    def project(self, inputs: Any, training: bool = False) -> Any:
+        sums = ops.matmul(self.drop_inputs(inputs, training), self.kernel)
+        projected = ops.concatenate(self._normalize_parts(sums, self.input_gain), axis=-1)
+        return projected if self.bias is None else projected + self.bias
+
+    def recur(
+        self, projected: Any, states: Sequence[Any], training: bool = False
+    ) -> tuple[Any, list[Any]]:
+        h = states[0]
+        sums = ops.matmul(self.drop_state(h, training), self.recurrent_kernel)
+        gates, candidate = self._normalize_parts(sums, self.recurrent_gain)
+        if self.recurrent_bias is not None:
+            candidate = candidate + self.recurrent_bias
+        gates = self.recurrent_activation(projected[..., : 2 * self.units] + gates)
+        z, r = ops.split(gates, 2, axis=-1)
+        n = self.activation(projected[..., 2 * self.units :] + r * candidate)
+        h = (1 - z) * h + z * n
+        return h, [h]
+
+    def _normalize_parts(self, sums: Any, gain: Any) -> tuple[Any, Any]:
+        split = 2 * self.units
+        return (
+            self.normalize(sums[..., :split], gain[:split]),
+            self.normalize(sums[..., split:], gain[split:]),
+        )

@@ -1,0 +1,67 @@
+"""LayerNormLSTMCell."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from gradkeeper.zoo.cells._layer_norm import LayerNormCell
+from gradkeeper.zoo.cells.gated_cell import ForgetGateCell
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class LayerNormLSTMCell(LayerNormCell, ForgetGateCell):
+    """LSTM with layer normalization.
+
+    Ba, Kiros, Hinton: "Layer Normalization", 2016, arXiv 1607.06450, eq. 20-22::
+
+        (i, f, g, o) = LN(W_h h_{t-1}; a1) + LN(W_x x_t; a2) + b
+        c_t = sigmoid(f) * c_{t-1} + sigmoid(i) * tanh(g)
+        h_t = sigmoid(o) * tanh(LN(c_t; a3) + b3)
+
+    LN(.; a) subtracts the mean, divides by the standard deviation and multiplies by the gain a,
+    over all 4 * units sums at once, per example and step. c is carried raw: LN(c) is only what
+    the output gate sees. The paper's shifts of the first two LN add up with b to one vector and
+    are that one vector here.
+
+    Inputs: x_t [batch, features]. States: h, c, each [batch, units]. Output: h_t [batch, units].
+
+    Weights, gates in the order i, f, g, o of `keras.layers.LSTM` (g is its c):
+        kernel: W_x, [features, 4 * units].
+        recurrent_kernel: W_h, [units, 4 * units].
+        bias: b, [4 * units], 1 for f with `unit_forget_bias`; without `use_bias` None.
+        recurrent_gain, input_gain: a1, a2, each [4 * units].
+        state_gain: a3, [units].
+        state_bias: b3, [units]; without `use_bias` None.
+
+    Args: those of `keras.layers.LSTMCell`, `epsilon` and `gain_initializer`.
+    """
+
+    gates = 4
+    state_count = 2
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        super().build(input_shape)
+        self.recurrent_gain = self.add_gain("recurrent_gain", 4 * self.units)
+        self.input_gain = self.add_gain("input_gain", 4 * self.units)
+        self.state_gain = self.add_gain("state_gain", self.units)
+        self.state_bias = self.add_bias("state_bias", self.units)
+
+    def project(self, inputs: Any, training: bool = False) -> Any:
+        sums = ops.matmul(self.drop_inputs(inputs, training), self.kernel)
+        projected = self.normalize(sums, self.input_gain)
+        return projected if self.bias is None else projected + self.bias
+
+    def recur(
+        self, projected: Any, states: Sequence[Any], training: bool = False
+    ) -> tuple[Any, list[Any]]:
+        h, c = states
+        sums = ops.matmul(self.drop_state(h, training), self.recurrent_kernel)
+        gates = projected + self.normalize(sums, self.recurrent_gain)
+        i, f, g, o = ops.split(gates, 4, axis=-1)
+        c = self.recurrent_activation(f) * c + self.recurrent_activation(i) * self.activation(g)
+        seen = self.normalize(c, self.state_gain)
+        seen = seen if self.state_bias is None else seen + self.state_bias
+        h = self.recurrent_activation(o) * self.activation(seen)
+        return h, [h, c]

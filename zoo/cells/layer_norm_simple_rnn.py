@@ -1,0 +1,48 @@
+"""LayerNormSimpleRNNCell."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from gradkeeper.zoo.cells._layer_norm import LayerNormCell
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class LayerNormSimpleRNNCell(LayerNormCell):
+    """Simple RNN whose summed input is normalized.
+
+    Ba, Kiros, Hinton: "Layer Normalization", 2016, arXiv 1607.06450, eq. 4::
+
+        a_t = W_x x_t + W_h h_{t-1}
+        h_t = tanh(g * (a_t - mean(a_t)) / sqrt(var(a_t) + epsilon) + b)
+
+    Scaling W_x and W_h together leaves h_t as it is, so that the recurrence can not explode by
+    the size of W_h. Mean and variance are over the units, per example and step.
+
+    Inputs: x_t [batch, features]. States: h [batch, units]. Output: h_t [batch, units].
+
+    Weights:
+        kernel: W_x, [features, units].
+        recurrent_kernel: W_h, [units, units].
+        bias: b, [units]; without `use_bias` None.
+        gain: g, [units].
+
+    Args: those of `keras.layers.SimpleRNNCell`, `epsilon` and `gain_initializer`.
+    """
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        super().build(input_shape)
+        self.gain = self.add_gain("gain", self.units)
+
+    def project(self, inputs: Any, training: bool = False) -> Any:
+        return ops.matmul(self.drop_inputs(inputs, training), self.kernel)
+
+    def recur(
+        self, projected: Any, states: Sequence[Any], training: bool = False
+    ) -> tuple[Any, list[Any]]:
+        h = self.drop_state(states[0], training)
+        a = self.normalize(projected + ops.matmul(h, self.recurrent_kernel), self.gain)
+        output = self.activation(a if self.bias is None else a + self.bias)
+        return output, [output]

@@ -1,0 +1,183 @@
+"""The base of the zoo's cells."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import keras
+from keras import ops
+
+from gradkeeper.zoo import _checks
+from gradkeeper.zoo._keras_private import DropoutRNNCell
+from gradkeeper.zoo.cells._options import LAYER_ARGUMENTS, cell_options, resolve, serialize
+
+
+class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
+    """A Keras cell whose step is split in two.
+
+    `project` maps the inputs and knows no state; `recur` combines its result with the states.
+    `call` is one after the other. A layer can therefore project all time steps in one matrix
+    product before its loop (`gradkeeper.zoo.layers.CellLayer` does).
+
+    A subclass sets `gates` (blocks of `units` columns in the kernels) and `state_count`, and
+    writes `recur`; it overrides `build` for further weights and `project` for anything besides
+    `inputs @ kernel + bias`. Options of its own are keyword-only arguments of its constructor,
+    kept as attributes of the same name: configs and layers find them there.
+
+    Weights:
+        kernel: [features, gates * units].
+        recurrent_kernel: [units, gates * units].
+        bias: [gates * units], None without `use_bias`.
+
+    Args:
+        units: width of the output and of each state.
+        activation: of the candidate state.
+        dropout: fraction of the inputs to drop, one mask for all steps and gates.
+        recurrent_dropout: fraction of the previous output to drop, one mask likewise.
+        seed: of the dropout masks.
+
+    Raises:
+        ValueError: `units` below 1, or a dropout outside [0, 1).
+        TypeError: unknown arguments.
+    """
+
+    gates: ClassVar[int] = 1
+    state_count: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        units: int,
+        *,
+        activation: Any = "tanh",
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "orthogonal",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        recurrent_constraint: Any = None,
+        bias_constraint: Any = None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
+        **unknown: Any,
+    ) -> None:
+        allowed = {"units", *cell_options(type(self)), *LAYER_ARGUMENTS}
+        _checks.no_unknown(type(self).__name__, unknown, allowed)
+        super().__init__(name=name, dtype=dtype, trainable=trainable)
+        self.units = _checks.positive_int("units", units)
+        self.activation = resolve("activation", activation)
+        self.use_bias = use_bias
+        self.kernel_initializer = resolve("kernel_initializer", kernel_initializer)
+        self.recurrent_initializer = resolve("recurrent_initializer", recurrent_initializer)
+        self.bias_initializer = resolve("bias_initializer", bias_initializer)
+        self.kernel_regularizer = resolve("kernel_regularizer", kernel_regularizer)
+        self.recurrent_regularizer = resolve("recurrent_regularizer", recurrent_regularizer)
+        self.bias_regularizer = resolve("bias_regularizer", bias_regularizer)
+        self.kernel_constraint = resolve("kernel_constraint", kernel_constraint)
+        self.recurrent_constraint = resolve("recurrent_constraint", recurrent_constraint)
+        self.bias_constraint = resolve("bias_constraint", bias_constraint)
+        self.dropout = _checks.rate("dropout", dropout)
+        self.recurrent_dropout = _checks.rate("recurrent_dropout", recurrent_dropout)
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.state_size = self.units if self.state_count == 1 else [self.units] * self.state_count
+        self.output_size = self.units
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        width = self.gates * self.units
+        self.kernel = self.add_weight(
+            shape=(input_shape[-1], width),
+            name="kernel",
+            initializer=self.kernel_initializer,
+            regularizer=self.kernel_regularizer,
+            constraint=self.kernel_constraint,
+        )
+        self.recurrent_kernel = self.add_weight(
+            shape=(self.units, width),
+            name="recurrent_kernel",
+            initializer=self.recurrent_initializer,
+            regularizer=self.recurrent_regularizer,
+            constraint=self.recurrent_constraint,
+        )
+        self.bias = self.add_bias("bias", width, self.initial_bias)
+        self.built = True
+
+    def add_bias(self, name: str, width: int, initializer: Any = None) -> Any:
+        """A bias weight [width] with the bias options of the cell; None without `use_bias`."""
+        if not self.use_bias:
+            return None
+        return self.add_weight(
+            shape=(width,),
+            name=name,
+            initializer=initializer or self.bias_initializer,
+            regularizer=self.bias_regularizer,
+            constraint=self.bias_constraint,
+        )
+
+    def initial_bias(self, shape: Sequence[int], dtype: Any = None) -> Any:
+        """First value of `bias`; for cells that start some gates open or closed."""
+        return self.bias_initializer(shape, dtype=dtype)
+
+    def project(self, inputs: Any, training: bool = False) -> Any:
+        """The part of a step that needs no state.
+
+        Args:
+            inputs: [batch, features], or a whole sequence [batch, time, features].
+
+        Returns:
+            One tensor of the same rank; the width is the cell's own choice.
+        """
+        projected = ops.matmul(self.drop_inputs(inputs, training), self.kernel)
+        return projected if self.bias is None else projected + self.bias
+
+    def recur(
+        self, projected: Any, states: Sequence[Any], training: bool = False
+    ) -> tuple[Any, list[Any]]:
+        """The part of a step that needs the states.
+
+        Args:
+            projected: what `project` made of one time step.
+            states: `state_count` tensors [batch, units], the previous output first.
+
+        Returns:
+            The output [batch, units], and the states after the step.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define `recur`.")
+
+    def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Any, Any]:
+        nested = isinstance(states, (list, tuple))
+        projected = self.project(inputs, training)
+        output, after = self.recur(projected, states if nested else [states], training)
+        return output, after if nested else after[0]
+
+    def drop_inputs(self, inputs: Any, training: bool) -> Any:
+        """Applies the sequence's dropout mask to one step or to all of them alike."""
+        if not training or self.dropout == 0:
+            return inputs
+        if len(inputs.shape) == 2:
+            return inputs * self.get_dropout_mask(inputs)
+        return inputs * self.get_dropout_mask(inputs[:, 0])[:, None]
+
+    def drop_state(self, state: Any, training: bool) -> Any:
+        """Applies the sequence's recurrent dropout mask."""
+        if not training or self.recurrent_dropout == 0:
+            return state
+        return state * self.get_recurrent_dropout_mask(state)
+
+    def get_initial_state(self, batch_size: Any = None) -> list[Any]:
+        """Zeros: `state_count` tensors [batch_size, units]."""
+        return [
+            ops.zeros((batch_size, self.units), dtype=self.compute_dtype)
+            for _ in range(self.state_count)
+        ]
+
+    def get_config(self) -> dict[str, Any]:
+        options = {
+            option: serialize(option, getattr(self, option)) for option in cell_options(type(self))
+        }
+        return {**super().get_config(), "units": self.units, **options}

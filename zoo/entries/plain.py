@@ -1,0 +1,121 @@
+"""Plain recurrent networks: simple, identity-initialized, gated, residual."""
+
+from gradkeeper.zoo._model_info import ModelInfo
+
+LSTM_EQUATIONS = """\
+i, f, o = sigmoid(W_i [x_t; h_{t-1}] + b_i), likewise f, o
+g = tanh(W_g [x_t; h_{t-1}] + b_g)
+c_t = f * c_{t-1} + i * g
+h_t = o * tanh(c_t)"""
+
+GRU_EQUATIONS = """\
+z, r = sigmoid(W_z x_t + U_z h_{t-1} + b_z), likewise r
+n = tanh(W x_t + b + r * (U h_{t-1} + b'))
+h_t = z * h_{t-1} + (1 - z) * n"""
+
+SIMPLE_RNN_EQUATIONS = "h_t = tanh(W_x x_t + W_h h_{t-1} + b)"
+
+ENTRIES = (
+    ModelInfo(
+        name="simple_rnn",
+        title="Simple recurrent network (Elman)",
+        paper="Elman: Finding Structure in Time. Cognitive Science 14",
+        year=1990,
+        equations=SIMPLE_RNN_EQUATIONS,
+        gradient_property=(
+            "dh_t/dh_{t-1} = diag(1 - h_t^2) W_h, multiplied once per step: the gradient "
+            "explodes where W_h stretches and vanishes where it shrinks or tanh saturates. "
+            "Needs clipping; learns dependencies over 10 to 20 steps."
+        ),
+        initialization="Orthogonal W_h: neither stretches nor shrinks at the start.",
+        recipe={"optimizer": "adam", "learning_rate": 1e-3, "global_clipnorm": 1.0},
+        layer="keras.layers:SimpleRNN",
+        layer_name="simple_rnn",
+    ),
+    ModelInfo(
+        name="irnn",
+        title="ReLU network with identity recurrent matrix",
+        paper=(
+            "Le, Jaitly, Hinton: A Simple Way to Initialize Recurrent Networks of Rectified "
+            "Linear Units. arXiv 1504.00941"
+        ),
+        year=2015,
+        equations="h_t = relu(W_x x_t + W_h h_{t-1} + b), W_h = identity at the start",
+        gradient_property=(
+            "At the start dh_t/dh_{t-1} is the identity on active units: the gradient arrives "
+            "unchanged over hundreds of steps. Nothing holds W_h there: relu is unbounded, and "
+            "past the identity activations and gradients explode. Needs clipping and a small "
+            "learning rate."
+        ),
+        initialization="W_h identity, W_x normal with standard deviation 0.001, bias 0.",
+        recipe={"optimizer": "adam", "learning_rate": 1e-4, "global_clipnorm": 1.0},
+        layer="keras.layers:SimpleRNN",
+        layer_name="irnn",
+        options={
+            "activation": "relu",
+            "recurrent_initializer": "identity",
+            "kernel_initializer": {
+                "class_name": "RandomNormal",
+                "config": {"mean": 0.0, "stddev": 0.001},
+            },
+        },
+    ),
+    ModelInfo(
+        name="lstm",
+        title="Long short-term memory with forget gate",
+        paper=(
+            "Hochreiter, Schmidhuber: Long Short-Term Memory. Neural Computation 9, 1997; "
+            "forget gate: Gers, Schmidhuber, Cummins: Learning to Forget, 2000"
+        ),
+        year=1997,
+        equations=LSTM_EQUATIONS,
+        gradient_property=(
+            "Along the cell state dc_t/dc_{t-1} = diag(f): with f near 1 the gradient neither "
+            "grows nor fades. The paths through h can still explode, so that clipping stays "
+            "useful."
+        ),
+        initialization="Forget bias 1: f starts at 0.73; orthogonal recurrent kernel.",
+        recipe={"optimizer": "adam", "learning_rate": 1e-3, "global_clipnorm": 1.0},
+        layer="keras.layers:LSTM",
+        layer_name="lstm",
+    ),
+    ModelInfo(
+        name="gru",
+        title="Gated recurrent unit",
+        paper=(
+            "Cho et al.: Learning Phrase Representations using RNN Encoder-Decoder. arXiv "
+            "1406.1078 (reset gate after the matrix product, as in version 1 and cuDNN)"
+        ),
+        year=2014,
+        equations=GRU_EQUATIONS,
+        gradient_property=(
+            "dh_t/dh_{t-1} contains diag(z): units with z near 1 copy their state and hand the "
+            "gradient back unchanged."
+        ),
+        initialization="Orthogonal recurrent kernel, biases 0: z starts at 0.5.",
+        recipe={"optimizer": "adam", "learning_rate": 1e-3, "global_clipnorm": 1.0},
+        layer="keras.layers:GRU",
+        layer_name="gru",
+    ),
+    ModelInfo(
+        name="residual_lstm",
+        title="Stacked LSTM with residual connections between the layers",
+        paper=(
+            "Prakash et al.: Neural Paraphrase Generation with Stacked Residual LSTM Networks. "
+            "arXiv 1610.03098; Wu et al.: Google's Neural Machine Translation System. arXiv "
+            "1609.08144, eq. 6"
+        ),
+        year=2016,
+        equations=f"{LSTM_EQUATIONS}\noutput of layer l = input of layer l + h_t, from layer 2 on",
+        gradient_property=(
+            "The sum gives the gradient a path of slope 1 past every layer, so that the lower "
+            "layers of a deep stack learn as fast as the upper ones. Through time each layer is "
+            "an LSTM."
+        ),
+        initialization="As the LSTM.",
+        recipe={"optimizer": "adam", "learning_rate": 1e-3, "global_clipnorm": 1.0},
+        layer="keras.layers:LSTM",
+        layer_name="lstm",
+        options={"num_layers": 4, "residual": True},
+    ),
+)

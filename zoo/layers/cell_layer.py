@@ -1,0 +1,87 @@
+"""The base of the zoo's recurrent layers."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import keras
+
+from gradkeeper.zoo import _checks
+from gradkeeper.zoo._keras_private import rnn
+from gradkeeper.zoo.cells._options import cell_options
+from gradkeeper.zoo.cells.recurrent_cell import RecurrentCell
+
+LAYER_OPTIONS = (
+    "return_sequences",
+    "return_state",
+    "go_backwards",
+    "stateful",
+    "unroll",
+    "zero_output_for_mask",
+    "activity_regularizer",
+    "name",
+    "dtype",
+    "trainable",
+)
+
+
+class CellLayer(keras.layers.RNN):
+    """A `RecurrentCell` as a layer with the arguments of `keras.layers.LSTM`.
+
+    A subclass names its `cell_class`. The layer equals `keras.layers.RNN(cell)`, but projects
+    the inputs of all time steps in one matrix product before the loop.
+
+    Inputs: [batch, time, features]. Output: [batch, units], or with `return_sequences`
+    [batch, time, units]; with `return_state` followed by the cell's states, each [batch, units].
+
+    Args:
+        units: width of the output.
+        options: those of the cell, and `return_sequences`, `return_state`, `go_backwards`,
+            `stateful`, `unroll`, `zero_output_for_mask` as in `keras.layers.RNN`.
+
+    Raises:
+        TypeError: an option that neither the cell nor the layer has.
+    """
+
+    cell_class: ClassVar[type[RecurrentCell]]
+
+    def __init__(self, units: int, **options: Any) -> None:
+        unknown = set(options).difference(self.option_names())
+        _checks.no_unknown(type(self).__name__, unknown, ["units", *self.option_names()])
+        layer = {name: options[name] for name in LAYER_OPTIONS if name in options}
+        cell = {name: value for name, value in options.items() if name not in layer}
+        shared = {name: layer[name] for name in ("dtype", "trainable") if name in layer}
+        super().__init__(self.cell_class(units, name="cell", **shared, **cell), **layer)
+        self.input_spec = keras.layers.InputSpec(ndim=3)
+
+    @classmethod
+    def option_names(cls) -> list[str]:
+        """Names of the keyword arguments."""
+        return [*cell_options(cls.cell_class), *LAYER_OPTIONS]
+
+    def inner_loop(
+        self, sequences: Any, initial_state: Any, mask: Any, training: bool = False
+    ) -> tuple[Any, Any, Any]:
+        def step(projected: Any, states: Sequence[Any]) -> tuple[Any, list[Any]]:
+            return self.cell.recur(projected, states, training)
+
+        return rnn(
+            step,
+            self.cell.project(sequences, training),
+            initial_state,
+            go_backwards=self.go_backwards,
+            mask=mask,
+            unroll=self.unroll,
+            input_length=sequences.shape[1],
+            zero_output_for_mask=self.zero_output_for_mask,
+            return_all_outputs=self.return_sequences,
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        cell = config.pop("cell")["config"]
+        options = {name: cell[name] for name in cell_options(self.cell_class)}
+        return {**config, "units": cell["units"], **options}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "CellLayer":
+        return cls(**config)

@@ -1,0 +1,17 @@
+"""LayerNormLSTM."""
+
+import keras
+
+from gradkeeper.zoo.cells.layer_norm_lstm import LayerNormLSTMCell
+from gradkeeper.zoo.layers.cell_layer import CellLayer
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class LayerNormLSTM(CellLayer):
+    """`LayerNormLSTMCell` as a layer, with the arguments of `keras.layers.LSTM`.
+
+    Ba, Kiros, Hinton: "Layer Normalization", 2016, arXiv 1607.06450. The cell's docstring has
+    the equations and weights, `CellLayer` the shapes.
+    """
+
+    cell_class = LayerNormLSTMCell

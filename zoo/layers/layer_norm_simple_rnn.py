@@ -1,0 +1,17 @@
+"""LayerNormSimpleRNN."""
+
+import keras
+
+from gradkeeper.zoo.cells.layer_norm_simple_rnn import LayerNormSimpleRNNCell
+from gradkeeper.zoo.layers.cell_layer import CellLayer
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class LayerNormSimpleRNN(CellLayer):
+    """`LayerNormSimpleRNNCell` as a layer, with the arguments of `keras.layers.SimpleRNN`.
+
+    Ba, Kiros, Hinton: "Layer Normalization", 2016, arXiv 1607.06450. The cell's docstring has
+    the equations and weights, `CellLayer` the shapes.
+    """
+
+    cell_class = LayerNormSimpleRNNCell

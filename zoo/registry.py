@@ -1,0 +1,43 @@
+"""The table of all entries."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from types import MappingProxyType
+
+from gradkeeper.zoo._model_info import ModelInfo
+from gradkeeper.zoo.entries import attention, layer_norm, plain
+
+
+def collect(*families: Iterable[ModelInfo]) -> Mapping[str, ModelInfo]:
+    """One table of several families; a name that comes twice raises ValueError."""
+    table: dict[str, ModelInfo] = {}
+    for info in (info for family in families for info in family):
+        if info.name in table:
+            raise ValueError(f"Two entries have one name. Received: name={info.name!r}")
+        table[info.name] = info
+    return MappingProxyType(table)
+
+
+ENTRIES = collect(plain.ENTRIES, layer_norm.ENTRIES, attention.ENTRIES)
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of the entries that match a pattern with wildcards (`*lstm*`), sorted."""
+    return sorted(name for name in ENTRIES if fnmatchcase(name, pattern))
+
+
+def model_info(name: str) -> ModelInfo:
+    """What the zoo knows about an entry.
+
+    Raises:
+        ValueError: no such entry; the message proposes the nearest names.
+    """
+    if name in ENTRIES:
+        return ENTRIES[name]
+    near = difflib.get_close_matches(str(name).lower(), ENTRIES, n=3, cutoff=0.5)
+    hint = f"Did you mean {' or '.join(repr(each) for each in near)}? " if near else ""
+    raise ValueError(
+        f"The zoo has no model of this name. {hint}"
+        f"`list_models()` names all {len(ENTRIES)}. Received: name={name!r}"
+    )

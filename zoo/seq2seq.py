@@ -1,0 +1,84 @@
+"""The encoder-decoder."""
+
+from dataclasses import replace
+from typing import Any
+
+import keras
+
+from gradkeeper.zoo import heads
+from gradkeeper.zoo._model_info import ModelInfo
+from gradkeeper.zoo._options import ModelOptions
+from gradkeeper.zoo._recurrent import recurrent_layer, seeded
+
+
+def encoder_decoder(info: ModelInfo, options: ModelOptions, name: str) -> keras.Model:
+    """A recurrent encoder, and a recurrent decoder that attends to it.
+
+    Teacher forcing: the target input is the target shifted right by one, a start token first;
+    `gradkeeper.zoo.generate` feeds the model its own outputs instead.
+
+    Decoder layer l starts from the last states of encoder layer l, led through one tanh layer
+    per state where the encoder is bidirectional. The attention is Luong's: the decoder's output
+    d_t is the query, and tanh(W_c [context_t; d_t]) goes to the output layer.
+
+    Inputs: {"source": [batch, time], "target": [batch, steps]}, integer tokens.
+    Output: logits [batch, steps, output_units].
+    """
+    source = keras.Input(options.input_shape, options.batch_size, dtype="int32", name="source")
+    target = keras.Input((None,), options.batch_size, dtype="int32", name="target")
+    sizes = (options.vocabulary_size or options.output_units, options.output_units)
+    encoded, states = _encoder(_embedded(source, sizes[0], "source", options), info, options)
+    x = _decoder(_embedded(target, sizes[1], "target", options), states, info, options)
+    x = heads.attended(x, encoded, options)
+    combine = keras.layers.Dense(options.units, activation="tanh", name="combine")
+    x = _normalized(seeded(combine, options.seed)(x), "norm_attention", options)
+    logits = heads.output_layer(options)(x)
+    return keras.Model({"source": source, "target": target}, logits, name=name)
+
+
+def _embedded(tokens: Any, size: int, side: str, options: ModelOptions) -> Any:
+    embedding = keras.layers.Embedding(
+        size,
+        options.embedding_units or options.units,
+        mask_zero=options.mask_zero,
+        name=f"{side}_embedding",
+    )
+    return seeded(embedding, options.seed)(tokens)
+
+
+def _normalized(x: Any, name: str, options: ModelOptions) -> Any:
+    return keras.layers.LayerNormalization(name=name)(x) if options.layer_norm else x
+
+
+def _encoder(x: Any, info: ModelInfo, options: ModelOptions) -> tuple[Any, list[list[Any]]]:
+    """All outputs of the last layer, and for each layer the states that its decoder starts from."""
+    states = []
+    for index in range(1, options.num_layers + 1):
+        layer = recurrent_layer(
+            info, options, f"encoder_{index}", return_sequences=True, return_state=True
+        )
+        x, *last = layer(x)
+        states.append(_bridge(last, index, options) if options.bidirectional else last)
+        x = _normalized(x, f"encoder_norm_{index}", options)
+    return x, states
+
+
+def _bridge(last: list[Any], index: int, options: ModelOptions) -> list[Any]:
+    """Joins the states of both directions to states of the decoder's width."""
+    half = len(last) // 2
+    joined = []
+    for number, pair in enumerate(zip(last[:half], last[half:], strict=True), start=1):
+        label = f"bridge_{index}_{number}"
+        dense = keras.layers.Dense(options.units, activation="tanh", name=label)
+        pair = keras.layers.Concatenate(name=f"{label}_states")(list(pair))
+        joined.append(seeded(dense, options.seed)(pair))
+    return joined
+
+
+def _decoder(x: Any, states: list[list[Any]], info: ModelInfo, options: ModelOptions) -> Any:
+    forward = replace(options, bidirectional=False)
+    for index, initial_state in enumerate(states, start=1):
+        layer = recurrent_layer(info, forward, f"decoder_{index}", return_sequences=True)
+        x = layer(x, initial_state=initial_state)
+        x = _normalized(x, f"decoder_norm_{index}", options)
+    return x

@@ -1,0 +1,179 @@
+"""generate_text: a language model put to use."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+
+from gradkeeper.zoo import _checks
+from gradkeeper.zoo.layers.sequence_attention import SequenceAttention
+
+WINDOW = 128
+
+
+class Vocabulary(Protocol):
+    """Text to tokens and back."""
+
+    def encode(self, text: str) -> Any: ...
+
+    def decode(self, tokens: Any) -> str: ...
+
+
+class Characters:
+    """A vocabulary of single characters; a character's token is its place in the list."""
+
+    def __init__(self, characters: Sequence[str]) -> None:
+        self.characters = list(characters)
+        self.tokens = {character: token for token, character in enumerate(self.characters)}
+
+    def encode(self, text: str) -> np.ndarray:
+        unknown = sorted(set(text) - set(self.tokens))
+        if unknown:
+            raise ValueError(
+                f"The vocabulary has only the characters {''.join(self.characters)!r}. "
+                f"Received: unknown characters {''.join(unknown)!r} in {text!r}"
+            )
+        return np.array([self.tokens[character] for character in text], "int32")
+
+    def decode(self, tokens: Any) -> str:
+        return "".join(self.characters[token] for token in tokens)
+
+
+def generate_text(
+    model: keras.Model,
+    prompt: str,
+    *,
+    vocabulary: Vocabulary | Sequence[str],
+    length: int = 200,
+    temperature: float = 1.0,
+    seed: int | None = None,
+) -> str:
+    """Lets a language model continue a text.
+
+    A copy of the model with the same weights and `stateful=True` reads the prompt and then its
+    own output, one token at a time. A model with attention looks back instead over a window of
+    its fixed length, or of 128 tokens.
+
+    Args:
+        model: of `create_model(..., task="language_model")`, trained.
+        prompt: what to continue; at least one token.
+        vocabulary: has `encode(text) -> tokens` and `decode(tokens) -> text`; or the characters,
+            as a string or list, in the order of their tokens.
+        length: tokens to generate.
+        temperature: divides the logits before sampling: below 1 safer, above 1 wilder, 0 always
+            the likeliest token.
+        seed: of the sampling; the same seed gives the same text.
+
+    Returns:
+        The prompt and its continuation.
+
+    Raises:
+        ValueError: not a language model, an empty prompt, characters that are not in the
+            vocabulary, a vocabulary of another size than the model's, a negative temperature.
+    """
+    _check_model(model)
+    _checks.positive_int("length", length)
+    if not temperature >= 0:
+        raise ValueError(f"`temperature` must be at least 0. Received: temperature={temperature}")
+    words = _vocabulary(vocabulary, model.output_shape[-1])
+    tokens = _prompt_tokens(prompt, words, model.output_shape[-1])
+    next_logits = _windowed(model) if _has_attention(model) else _stepped(model)
+    random = np.random.default_rng(seed)
+    given = len(tokens)
+    for _ in range(length):
+        tokens.append(_sample(next_logits(tokens), temperature, random))
+    return prompt + words.decode(np.array(tokens[given:], "int32"))
+
+
+def _stepped(model: keras.Model) -> Callable[[list[int]], np.ndarray]:
+    """Logits after the tokens so far, of which only those not yet read are read."""
+    twin = _twin(model, length=1, stateful=True)
+    read = 0
+
+    def next_logits(tokens: list[int]) -> np.ndarray:
+        nonlocal read
+        for token in tokens[read:]:
+            logits = twin.predict_on_batch(np.array([[token]], "int32"))
+        read = len(tokens)
+        return np.asarray(logits)[0, -1]
+
+    return next_logits
+
+
+def _windowed(model: keras.Model) -> Callable[[list[int]], np.ndarray]:
+    """Logits after the last tokens; what fills the window behind them is not seen."""
+    length = model.input_shape[1] or WINDOW
+    twin = _twin(model, length=length, stateful=False)
+
+    def next_logits(tokens: list[int]) -> np.ndarray:
+        recent = tokens[-length:]
+        window = np.full((1, length), recent[-1], "int32")
+        window[0, : len(recent)] = recent
+        return np.asarray(twin.predict_on_batch(window))[0, len(recent) - 1]
+
+    return next_logits
+
+
+def _twin(model: keras.Model, *, length: int, stateful: bool) -> keras.Model:
+    """A copy with the same weights for one sequence of a fixed length."""
+
+    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+        config = layer.get_config()
+        if "stateful" in config:
+            config["stateful"] = stateful
+        return type(layer).from_config(config)
+
+    inputs = keras.Input(batch_shape=(1, length), dtype="int32", name="inputs")
+    twin = keras.models.clone_model(model, input_tensors=inputs, clone_function=clone)
+    twin.set_weights(model.get_weights())
+    return twin
+
+
+def _sample(logits: np.ndarray, temperature: float, random: np.random.Generator) -> int:
+    if not np.isfinite(logits).all():
+        raise ValueError("The model's logits are not finite. Received: NaN or infinite logits")
+    if temperature == 0:
+        return int(logits.argmax())
+    scaled = (logits.astype("float64") - logits.max()) / temperature
+    weights = np.exp(scaled)
+    return int(random.choice(len(weights), p=weights / weights.sum()))
+
+
+def _has_attention(model: keras.Model) -> bool:
+    return any(isinstance(layer, SequenceAttention) for layer in model.layers)
+
+
+def _check_model(model: keras.Model) -> None:
+    shapes = (model.input_shape, model.output_shape)
+    if isinstance(model.input_shape, dict) or [len(shape) for shape in shapes] != [2, 3]:
+        raise ValueError(
+            "`generate_text` needs a language model: integer tokens [batch, time] in, logits "
+            "[batch, time, vocabulary] out; `generate` is for encoder-decoders. "
+            f"Received: model={model.name!r} with input_shape={shapes[0]}, output_shape={shapes[1]}"
+        )
+
+
+def _vocabulary(vocabulary: Any, size: int) -> Vocabulary:
+    # A str has an `encode` too, into bytes.
+    if hasattr(vocabulary, "decode"):
+        known: Vocabulary = vocabulary
+        return known
+    if len(vocabulary) != size or len(set(vocabulary)) != size:
+        raise ValueError(
+            f"`vocabulary` must have {size} different characters, one for each of the model's "
+            f"logits. Received: {len(vocabulary)}, {len(set(vocabulary))} of them different"
+        )
+    return Characters(vocabulary)
+
+
+def _prompt_tokens(prompt: str, vocabulary: Vocabulary, size: int) -> list[int]:
+    tokens = [int(token) for token in np.ravel(vocabulary.encode(prompt))] if prompt else []
+    if not tokens:
+        raise ValueError(f"`prompt` must have at least one token. Received: prompt={prompt!r}")
+    if min(tokens) < 0 or max(tokens) >= size:
+        raise ValueError(
+            f"The model knows the tokens 0 to {size - 1}; the vocabulary does not fit it. "
+            f"Received: tokens from {min(tokens)} to {max(tokens)}"
+        )
+    return tokens
