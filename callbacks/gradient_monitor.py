@@ -155,7 +155,10 @@ class GradientMonitor(keras.callbacks.Callback):
             self._next_step = self._first_step(model)
         capacity = _power_of_two(self._flush_every + model.steps_per_execution)
         self._unread += model.steps_per_execution
-        self._recorder = Tap.of(model).arm(self, capacity)
+        recorder = Tap.of(model).arm(self, capacity)
+        if recorder is not self._recorder:
+            self.flush()
+            self._recorder = recorder
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self._unread >= self._flush_every:

@@ -8,6 +8,7 @@ they share: a second `fit` does not trace again, and recompiling drops them.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import keras
@@ -37,7 +38,10 @@ class Tap:
         tap = getattr(function, _ATTRIBUTE, None)
         if tap is None:
             tap = cls(model, function)
-            setattr(function, _ATTRIBUTE, tap)
+            # A function set by hand may be an object that takes no attributes. Then the tap
+            # lasts for a call, which costs nothing: such a function has no twin.
+            with suppress(AttributeError):
+                setattr(function, _ATTRIBUTE, tap)
         return tap
 
     def arm(self, owner: Owner, capacity: int) -> Recorder:

@@ -66,6 +66,22 @@ def test_epoch_logs_reach_history_and_csv_logger(tmp_path):
     assert "grad_norm_applied" in log.read_text().splitlines()[0]
 
 
+def test_early_stopping_sees_the_norms():
+    model, data = compiled("dense")
+    stops = keras.callbacks.EarlyStopping("grad_norm", mode="max", patience=1)
+    history = fit(model, data, callbacks=[GradientMonitor(), stops], epochs=30).history
+    assert len(history["grad_norm"]) < 30
+
+
+def test_tensorboard_sees_the_norms(tmp_path):
+    pytest.importorskip("tensorboard", reason="an option of TensorFlow that is not installed")
+    model, data = compiled("dense")
+    board = keras.callbacks.TensorBoard(tmp_path, write_graph=False)
+    fit(model, data, callbacks=[GradientMonitor(), board])
+    (events,) = tmp_path.glob("train/events*")
+    assert b"epoch_grad_norm_applied" in events.read_bytes()
+
+
 class Raises(keras.callbacks.Callback):
     """Raises at the second batch."""
 
@@ -207,20 +223,43 @@ def test_one_monitor_in_two_threads_at_once_is_refused():
     assert len(monitor.history) == 3
 
 
+class ByHand:
+    """A train function with a method, which takes no attributes."""
+
+    def __init__(self, model):
+        model.make_train_function()
+        self.inside, self.calls = model.train_function, 0
+
+    def run(self, iterator):
+        self.calls += 1
+        return self.inside(iterator)
+
+
 def test_a_train_function_set_by_hand_is_run_and_not_thrown_away():
     model, data = compiled("dense", run_eagerly=True)
-    model.make_train_function()
-    inside, calls = model.train_function, []
-
-    def by_hand(iterator):
-        calls.append(1)
-        return inside(iterator)
-
-    model.train_function = by_hand
+    by_hand = ByHand(model)
+    model.train_function = by_hand.run
     monitor = GradientMonitor()
     fit(model, data, callbacks=[monitor])
-    assert model.train_function is by_hand
-    assert (len(calls), len(monitor.history)) == (3, 3)
+    assert model.train_function == by_hand.run
+    assert (by_hand.calls, len(monitor.history)) == (3, 3)
+
+
+class Recompiles(keras.callbacks.Callback):
+    """Freezes the first layer after the first batch."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == 0:
+            self.model.layers[0].trainable = False
+            self.model.compile("sgd", "mse")
+            self.model.make_train_function()
+
+
+def test_recompiling_inside_a_fit_is_followed():
+    model, data = compiled("dense")
+    monitor = GradientMonitor()
+    fit(model, data, callbacks=[monitor, Recompiles()])
+    assert monitor.history.present.tolist() == [[True] * 4, *[[False, False, True, True]] * 2]
 
 
 def test_the_model_is_collectable_while_the_history_lives():

@@ -62,6 +62,22 @@ def test_applied_norms_are_those_after_clipping(clip, expected):
     assert history.clip_fraction == (1.0 if clip else 0.0)
 
 
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"jit_compile": True},
+        {"run_eagerly": True},
+        {"steps_per_execution": 2},
+        {"steps_per_execution": 2, "jit_compile": True},
+    ],
+)
+def test_norms_are_the_same_however_the_step_is_run(how):
+    model, data = compiled("embedding", **how)
+    monitor = GradientMonitor()
+    fit(model, data, callbacks=[monitor])
+    np.testing.assert_allclose(monitor.history.norms, twin_norms("embedding"), rtol=1e-5)
+
+
 def test_unscaled_norms_under_mixed_precision():
     plain, data = compiled("dense")
     reference = GradientMonitor()
