@@ -1,0 +1,85 @@
+"""The same network without clipping, and with each of the three ways to clip.
+
+    python examples/clipping_compared.py
+
+A simple network reads the adding problem; its recurrent matrix stretches the gradient at every
+step. Writes `clipping-compared.png`: the norm before clipping, the norm as applied, and the loss.
+"""
+
+import keras
+import numpy as np
+import typer
+from matplotlib.figure import Figure
+
+from gradkeeper import zoo
+from gradkeeper.callbacks import GradientMonitor
+from gradkeeper.training import load_task, make_optimizer
+
+CLIPPINGS: dict[str, dict[str, float]] = {
+    "none": {},
+    "clipnorm=0.5": {"clipnorm": 0.5},
+    "global_clipnorm=1": {"global_clipnorm": 1.0},
+    "clipvalue=0.1": {"clipvalue": 0.1},
+}
+
+
+def train(
+    clipping: dict[str, float], steps: int, length: int
+) -> tuple[list[float], GradientMonitor]:
+    """Losses by step, and the monitor, of one training."""
+    keras.utils.set_random_seed(0)
+    task = load_task("adding", length=length)
+    stretching = keras.initializers.Orthogonal(gain=1.3, seed=0)
+    model = zoo.create_model(
+        "simple_rnn",
+        input_shape=task.input_shape,
+        output_units=1,
+        units=32,
+        activation="relu",
+        recurrent_initializer=stretching,
+    )
+    model.compile(make_optimizer("sgd", 0.05, **clipping), loss=task.loss)
+    monitor, losses = GradientMonitor(verbose=0), []
+    record = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda _, logs: losses.append(logs["loss"])
+    )
+    model.fit(
+        task.train_dataset(32),
+        epochs=steps // 10,
+        steps_per_epoch=10,
+        shuffle=False,
+        verbose=0,
+        callbacks=[monitor, record],
+    )
+    return losses, monitor
+
+
+def main(steps: int = 1000, length: int = 20) -> None:
+    """Trains four times, prints a line each, and draws."""
+    figure = Figure(figsize=(15, 6), layout="constrained")
+    axes = figure.subplots(2, len(CLIPPINGS), sharex=True, sharey="row")
+    for (name, clipping), (norms, loss) in zip(CLIPPINGS.items(), axes.T, strict=True):
+        losses, monitor = train(clipping, steps, length)
+        history = monitor.history
+        largest = np.nanmax(history.global_norm)
+        changed = 100 * history.clip_fraction
+        print(
+            f"{name:18} largest norm {largest:10.3g}  clipped {changed:5.1f} % of the steps  "
+            f"last loss {losses[-1]:.4f}"
+        )
+        norms.semilogy(history.steps, history.global_norm, label="before clipping")
+        norms.semilogy(history.steps, history.applied_global_norm, label="applied")
+        norms.set(title=name)
+        loss.semilogy(np.arange(1, len(losses) + 1) * 10, losses, color="black")
+        loss.axhline(1 / 6, linestyle=":", color="gray", label="baseline 1/6")
+        loss.set(xlabel="train step")
+    axes[0, 0].set(ylabel="global gradient norm")
+    axes[1, 0].set(ylabel="mean squared error")
+    axes[0, 0].legend()
+    axes[1, 0].legend()
+    figure.savefig("clipping-compared.png")
+    print("Picture: clipping-compared.png")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,54 @@
+"""Every example runs as it is, here with settings that end soon."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SHAKESPEARE = ROOT.parent / "shared" / "data" / "tfds_prepared"
+
+# Arguments, what must be printed, what must be written.
+EXAMPLES = {
+    "attach_to_keras_project": (["--epochs", "2"], "[vanishing]", "gradient-report.html"),
+    "attention_seq2seq": (
+        ["--examples", "200", "--length", "4", "--epochs", "1"],
+        "test   average loss",
+        None,
+    ),
+    "character_language_model": (
+        ["--steps", "3", "--units", "8", "--data-dir", str(SHAKESPEARE)],
+        "== gru:",
+        None,
+    ),
+    "clipping_compared": (["--steps", "20"], "clipvalue=0.1", "clipping-compared.png"),
+    "convolutional_depth": (
+        ["--depth", "4", "--examples", "64"],
+        "sigmoid",
+        "convolutional-depth.png",
+    ),
+}
+
+
+def test_every_example_is_listed():
+    assert {path.stem for path in (ROOT / "examples").glob("*.py")} == set(EXAMPLES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_runs(name, tmp_path):
+    arguments, printed, written = EXAMPLES[name]
+    if str(SHAKESPEARE) in arguments and not SHAKESPEARE.is_dir():
+        pytest.skip("needs tiny Shakespeare, prepared beside the checkout")
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / f"{name}.py", *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert printed in done.stdout
+    if written is not None:
+        assert (tmp_path / written).stat().st_size > 10_000
