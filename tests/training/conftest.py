@@ -1,0 +1,18 @@
+"""Small experiments, and one folder for their evaluation data."""
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory):
+    """Arguments of an experiment of a second or two."""
+    return {
+        "model": "gru",
+        "task": "adding",
+        "task_options": {"length": 6},
+        "units": 4,
+        "batch_size": 8,
+        "epochs": 3,
+        "steps_per_epoch": 4,
+        "data_dir": tmp_path_factory.mktemp("tensorflow_datasets"),
+    }

@@ -1,0 +1,132 @@
+"""The `gradkeeper` command: light help, errors in one line, commands that leave their files."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from typer.testing import CliRunner
+
+from gradkeeper import __version__, zoo
+from gradkeeper.training import Result, list_tasks
+from gradkeeper.training.cli import app
+
+COMMAND = [sys.executable, "-c", "from gradkeeper.training.cli import main; main()"]
+SIZE = ("--length", "6", "--units", "4", "--batch-size", "8", "--steps-per-epoch", "4")
+
+
+@pytest.fixture(autouse=True)
+def quiet_tensorflow(monkeypatch):
+    """Set by the user: then the command leaves the error stream, which pytest holds, alone."""
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["list"], ["--version"]])
+def test_what_needs_no_tensorflow_does_not_import_it(arguments):
+    check = (
+        "import sys; from gradkeeper.training.cli import app\n"
+        f"try: app({arguments!r})\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "heavy = {'tensorflow', 'keras', 'matplotlib', 'pyarrow'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", check], check=True, capture_output=True)
+
+
+def test_version():
+    assert run("--version").output.strip() == f"gradkeeper {__version__}"
+
+
+def test_list_names_all_models_and_tasks():
+    output = run("list").output
+    assert all(name in output for name in [*zoo.list_models(), *list_tasks()])
+
+
+def test_list_follows_a_pattern():
+    output = run("list", "*lstm*").output
+    assert "ln_lstm" in output
+    assert "gru" not in output
+    assert "adding" not in output
+
+
+def test_train_and_report(tmp_path, small):
+    place = ("--run-dir", tmp_path / "run", "--data-dir", small["data_dir"])
+    clip = ("--global-clipnorm", "0.5", "--optimizer-option", "beta_1=0.8")
+    done = run("train", "gru", "--task", "adding", *SIZE, "--epochs", 1, *clip, *place)
+    assert done.exit_code == 0, done.output
+    assert str(tmp_path / "run" / "report.html") in done.output
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["task_options"] == {"length": 6}
+    assert config["optimizer_options"] == {"beta_1": 0.8}
+    assert config["global_clipnorm"] == 0.5
+
+    resumed = run("train", "--resume", "--epochs", 2, *place)
+    assert resumed.exit_code == 0, resumed.output
+    assert Result.load(tmp_path / "run").metrics["step"] == [4, 8]
+
+    for name in ("report.html", "loss.png", "gradients.png"):
+        (tmp_path / "run" / name).unlink()
+    assert run("report", tmp_path / "run").exit_code == 0
+    for name in ("report.html", "loss.png", "gradients.png"):
+        assert (tmp_path / "run" / name).exists(), name
+
+
+def test_an_interrupted_training_ends_with_130_and_says_how_to_go_on(tmp_path, small):
+    place = ["--run-dir", str(tmp_path / "run"), "--data-dir", str(small["data_dir"])]
+    command = [*COMMAND, "train", "gru", "--task", "adding", *SIZE, "--epochs", "100000", *place]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    metrics = tmp_path / "run" / "metrics.csv"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and len(metrics.read_text().splitlines()) > 2):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "--resume" in output
+    assert "Traceback" not in errors
+    assert Result.load(tmp_path / "run").status == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "grew", "--task", "adding"], "Did you mean 'gru'"),
+        (["train", "gru", "--task", "added"], "Did you mean 'adding'"),
+        (["train", "gru"], "`--task` is missing"),
+        (["train"], "Name a model"),
+        (["train", "--resume"], "needs `--run-dir`"),
+        (["train", "gru", "--task", "adding", "--optimizer", "adm"], "Did you mean 'adam'"),
+        (["train", "gru", "--task", "adding", "--length", "0"], "length=0"),
+        (["train", "gru", "--task", "adding", "--option", "size=3"], "Allowed: length"),
+        (["train", "gru", "--task", "adding", "--option", "length"], "takes key=value"),
+        (["train", "gru", "--task", "adding", "--clipnorm", "-1"], "clipnorm=-1"),
+        (
+            ["train", "gru", "--task", "adding", "--clipnorm", "1", "--clipvalue", "1"],
+            "one way at a time",
+        ),
+        (["compare", "gru", "gru", "--task", "adding"], "each once"),
+        (["list", "*transformer*"], "pattern='*transformer*'"),
+        (["report", "nowhere"], "Not a run directory"),
+    ],
+)
+def test_bad_input_is_one_message_and_exit_code_2(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments)
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    result = run("--debug", "report", tmp_path)
+    assert isinstance(result.exception, FileNotFoundError)

@@ -1,0 +1,134 @@
+"""Comparisons: the table, the files, interruption, refusals; pictures of runs that exploded."""
+
+import csv
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from gradkeeper.callbacks import GradientHistory
+from gradkeeper.callbacks.window import Window
+from gradkeeper.training import Comparison, Experiment, Result, compare
+from gradkeeper.training.plots import plot_explosion
+
+
+@pytest.fixture(scope="module")
+def compared(small, tmp_path_factory):
+    arguments = {**small, "epochs": 2, "run_dir": tmp_path_factory.mktemp("runs") / "both"}
+    del arguments["model"], arguments["task"]
+    clippings = ({}, {"clipnorm": 0.01})
+    return compare(["simple_rnn", "gru"], "adding", clippings=clippings, verbose=0, **arguments)
+
+
+def result_of(norms, losses):
+    """A run whose single variable had these gradient norms."""
+    count = len(norms)
+    column = np.array(norms, np.float32)[:, None]
+    present = np.ones((count, 1), bool)
+    history = GradientHistory()
+    history.append(Window(np.arange(count), ("head/kernel",), column, present, column, present))
+    metrics = {"epoch": list(range(len(losses))), "val_loss": losses}
+    metrics["step"] = [count // len(losses) * (epoch + 1) for epoch in metrics["epoch"]]
+    return Result(
+        run_dir="run", status="finished", config={}, metrics=metrics, history=history, findings=[],
+        baseline=0.5, baseline_label="", parameters=3, time_per_step=math.nan,
+    )  # fmt: skip
+
+
+def shown(table, width=80):
+    console = Console(width=width)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get()
+
+
+def test_every_model_is_trained_with_every_clipping(compared):
+    assert list(compared.groups) == ["clipping: none", "clipping: clipnorm=0.01"]
+    assert all(list(runs) == ["simple_rnn", "gru"] for runs in compared.groups.values())
+    for group, _, result in compared:
+        assert (result.clip_fraction == 1.0) == ("clipnorm" in group)
+    losses = [result.metrics["loss"][0] for _, _, result in compared]
+    assert len(set(losses)) == 4
+
+
+def test_runs_of_a_comparison_share_the_first_step(compared):
+    free, clipped = compared.groups.values()
+    for model in free:
+        assert free[model].history.global_norm[0] == clipped[model].history.global_norm[0]
+
+
+def test_a_comparison_leaves_its_files(compared):
+    table = (compared.run_dir / "comparison.csv").read_text(encoding="utf-8")
+    rows = list(csv.DictReader(table.splitlines()))
+    assert [row["run"] for row in rows] == ["simple_rnn", "gru"] * 2
+    assert float(rows[1]["final_loss"]) == compared.groups["clipping: none"]["gru"].final_loss
+    assert (compared.run_dir / "comparison.png").stat().st_size > 10_000
+    page = (compared.run_dir / "report.html").read_text(encoding="utf-8")
+    for _, _, result in compared:
+        assert f'href="{result.run_dir.name}/report.html"' in page
+
+
+def test_the_table_fits_a_terminal(compared):
+    output = shown(compared.table())
+    assert "…" not in output
+    assert "clipping: clipnorm=0.01" in output
+    assert output.count("simple_rnn") == 2
+
+
+def test_an_explosion_is_marked_in_table_and_picture(tmp_path):
+    comparison = Comparison("explosion", tmp_path)
+    comparison.add("none", "bad", result_of([1.0, 1e20, np.nan, np.nan], [0.4, math.nan]))
+    comparison.add("none", "good", result_of([1.0, 0.9, 0.8, 0.7], [0.4, 0.1]))
+    assert "1e+20 → NaN" in shown(comparison.table())
+    losses, norms = comparison.plot().axes
+    assert [text.get_text() for text in losses.texts] == ["NaN"]
+    assert [text.get_text() for text in norms.texts] == ["bad: NaN at step 2"]
+    assert norms.get_yscale() == "log"
+
+
+def test_runs_without_a_finite_number_can_be_drawn(tmp_path):
+    result = result_of([np.nan] * 3, [math.nan])
+    comparison = Comparison("nothing", tmp_path)
+    comparison.add("none", "bad", result)
+    comparison.plot(tmp_path / "picture.png")
+    plot_explosion(result).savefig(tmp_path / "explosion.png")
+    empty = dataclasses.replace(result, history=GradientHistory(), metrics={})
+    comparison.add("none", "empty", empty)
+    comparison.plot(tmp_path / "picture.png")
+
+
+def test_a_comparison_that_exists_is_refused(compared, small):
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        compare(["gru"], run_dir=compared.run_dir, data_dir=small["data_dir"])
+
+
+@pytest.mark.parametrize("models", [[], ["gru", "gru"]])
+def test_models_are_named_once(models, tmp_path):
+    with pytest.raises(ValueError, match=r"each once\. Received: models="):
+        compare(models, run_dir=tmp_path / "none")
+
+
+def test_a_bad_argument_is_refused_before_anything_is_trained(tmp_path):
+    with pytest.raises(ValueError, match="Received: name='grew'"):
+        compare(["gru", "grew"], run_dir=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_what_was_trained_is_kept_when_interrupted(small, tmp_path, monkeypatch):
+    arguments = {**small, "epochs": 1, "steps_per_epoch": 1, "run_dir": tmp_path / "runs"}
+    del arguments["model"]
+    train = Experiment.run
+
+    def interrupted(self, **options):
+        if self.config["model"] == "lstm":
+            raise KeyboardInterrupt
+        return train(self, **options)
+
+    monkeypatch.setattr(Experiment, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        compare(["gru", "lstm"], clippings=({},), verbose=0, **arguments)
+    table = (tmp_path / "runs" / "comparison.csv").read_text(encoding="utf-8")
+    assert [row["run"] for row in csv.DictReader(table.splitlines())] == ["gru"]
+    assert (tmp_path / "runs" / "report.html").exists()

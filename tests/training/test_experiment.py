@@ -1,0 +1,216 @@
+"""Experiments: what they leave, that they repeat, stop, go on, and refuse bad input."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from gradkeeper.callbacks import GradientHistory
+from gradkeeper.training import Experiment, Result
+from gradkeeper.training.run_directory import RunDirectory
+from gradkeeper.training.run_report import write_run_report
+
+SEED = 3
+LEFT = (
+    "config.json",
+    "status.json",
+    "metrics.csv",
+    "findings.json",
+    "model.keras",
+    "checkpoints/best.keras",
+    "report.html",
+    "loss.png",
+    "gradients.png",
+)
+COMPARED = ("epoch", "step", "loss", "val_loss", "grad_norm", "grad_norm_applied", "clip_fraction")
+
+
+class InterruptAt(keras.callbacks.Callback):
+    """What Ctrl-C does, in a train step of an epoch."""
+
+    def __init__(self, epoch, step):
+        super().__init__()
+        self.at = epoch, step
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if (self.epoch, batch) == self.at:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def clipped(small):
+    return {**small, "global_clipnorm": 0.1, "seed": SEED}
+
+
+@pytest.fixture(scope="module")
+def finished(clipped, tmp_path_factory):
+    """A run of 3 epochs of 4 steps."""
+    return Experiment(**clipped, run_dir=tmp_path_factory.mktemp("runs") / "one").run(verbose=0)
+
+
+def assert_equal_runs(one, other):
+    for name in COMPARED:
+        assert one.metrics[name] == other.metrics[name], name
+    assert one.history.variables == other.history.variables
+    np.testing.assert_array_equal(one.history.steps, other.history.steps)
+    np.testing.assert_array_equal(one.history.norms, other.history.norms)
+
+
+def test_a_run_leaves_its_directory(finished):
+    for name in LEFT:
+        assert (finished.run_dir / name).stat().st_size > 0, name
+    assert GradientHistory.load(finished.run_dir / "gradients").steps.tolist() == list(range(12))
+    assert json.loads((finished.run_dir / "status.json").read_text())["status"] == "finished"
+
+
+def test_the_result_tells_what_the_run_came_to(finished):
+    assert finished.status == "finished"
+    assert finished.metrics["step"] == [4, 8, 12]
+    assert finished.final_loss == finished.metrics["val_loss"][-1]
+    assert finished.baseline == pytest.approx(1 / 6)
+    assert finished.clip_fraction > 0
+    assert finished.largest_norm == finished.history.global_norm.max()
+    assert finished.nonfinite_step is None
+    assert finished.time_per_step > 0
+    model = keras.saving.load_model(finished.run_dir / "model.keras")
+    assert finished.parameters == model.count_params()
+
+
+def test_the_same_configuration_gives_an_equal_run(finished, tmp_path):
+    again = Experiment.from_config(finished.run_dir, run_dir=tmp_path / "again")
+    assert again.config == finished.config
+    assert_equal_runs(again.run(verbose=0), finished)
+
+
+def test_another_seed_gives_another_run(finished, tmp_path):
+    other = Experiment.from_config(finished.config, seed=4, epochs=1, run_dir=tmp_path / "other")
+    assert other.run(verbose=0).metrics["loss"][0] != finished.metrics["loss"][0]
+
+
+def test_an_interrupted_run_is_usable_and_goes_on_as_if_undisturbed(finished, clipped, tmp_path):
+    place = {"run_dir": tmp_path / "run"}
+    with pytest.raises(KeyboardInterrupt):
+        Experiment(**clipped, **place, callbacks=[InterruptAt(1, 2)]).run(verbose=0)
+    stopped = Result.load(place["run_dir"])
+    assert stopped.status == "interrupted"
+    assert stopped.metrics["loss"] == finished.metrics["loss"][:1]
+    assert stopped.history.steps.tolist() == list(range(7))
+    for name in LEFT:
+        assert (place["run_dir"] / name).exists(), name
+    keras.saving.load_model(place["run_dir"] / "model.keras")
+
+    resumed = Experiment.from_config(place["run_dir"], **place, resume=True).run(verbose=0)
+    assert resumed.status == "finished"
+    assert_equal_runs(resumed, finished)
+
+
+def test_a_finished_run_goes_on_to_more_epochs(clipped, tmp_path, finished):
+    place = {"run_dir": tmp_path / "run"}
+    Experiment(**{**clipped, "epochs": 2}, **place).run(verbose=0)
+    longer = Experiment.from_config(place["run_dir"], **place, resume=True, epochs=3)
+    assert_equal_runs(longer.run(verbose=0), finished)
+
+
+def test_a_failure_is_noted_and_raised(small, tmp_path):
+    class Fault(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            raise RuntimeError("out of paper")
+
+    with pytest.raises(RuntimeError, match="out of paper"):
+        Experiment(**small, run_dir=tmp_path / "run", callbacks=[Fault()]).run(verbose=0)
+    failed = Result.load(tmp_path / "run")
+    assert failed.status == "failed"
+    assert failed.history.steps.tolist() == [0, 1, 2, 3]
+
+
+def test_a_killed_run_can_be_reported(finished, tmp_path):
+    """No status, no findings: only what is written during training."""
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    for name in ("config.json", "metrics.csv", "gradients"):
+        (killed / name).symlink_to(finished.run_dir / name)
+    result = Result.load(killed)
+    assert (result.status, result.baseline) == ("running", None)
+    directory = write_run_report(result)
+    assert "running, 3 epochs" in directory.report.read_text(encoding="utf-8")
+
+
+def test_the_recipe_of_the_entry_is_the_default(tmp_path):
+    assert Experiment("irnn", "adding").config["learning_rate"] == 1e-4
+    assert Experiment("irnn", "adding", optimizer="sgd").config["learning_rate"] == 0.01
+    config = Experiment("residual_lstm", "adding").config
+    assert (config["optimizer"], config["num_layers"], config["units"]) == ("adam", 4, 128)
+    assert config["global_clipnorm"] is None
+
+
+def test_an_existing_run_is_refused(finished, small):
+    with pytest.raises(FileExistsError, match=r"--overwrite.*--resume.*Received: run_dir="):
+        Experiment(**small, run_dir=finished.run_dir).run(verbose=0)
+
+
+def test_what_is_not_a_run_is_never_overwritten(small, tmp_path):
+    (tmp_path / "thesis.tex").write_text("two years of work")
+    with pytest.raises(FileExistsError, match=r"holds no config\.json"):
+        Experiment(**small, run_dir=tmp_path, overwrite=True).run(verbose=0)
+    assert (tmp_path / "thesis.tex").exists()
+
+
+def test_bad_input_costs_no_earlier_run(finished, small):
+    bad = Experiment(**{**small, "task_options": {"length": 0}}, run_dir=finished.run_dir,
+                     overwrite=True)  # fmt: skip
+    with pytest.raises(ValueError, match="length=0"):
+        bad.run(verbose=0)
+    assert (finished.run_dir / "model.keras").exists()
+
+
+def test_a_run_directory_below_a_file_is_refused_before_training(small, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"cannot be written to.*Received: run_dir=.*file/run"):
+        Experiment(**small, run_dir=tmp_path / "file" / "run").run(verbose=0)
+
+
+def test_only_a_run_is_resumed(small, tmp_path):
+    with pytest.raises(FileNotFoundError, match="Not a run directory"):
+        Experiment(**small, run_dir=tmp_path / "none", resume=True).run(verbose=0)
+
+
+def test_a_run_is_resumed_with_its_own_configuration(finished, clipped):
+    changed = Experiment(**{**clipped, "units": 5}, run_dir=finished.run_dir, resume=True)
+    with pytest.raises(ValueError, match=r"Received: units=5 \(was 4\)"):
+        changed.run(verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"model": "grew"}, "Did you mean 'gru'.*Received: name='grew'"),
+        ({"task": "added"}, "Did you mean 'adding'.*Received: task='added'"),
+        ({"optimizer": "adm"}, "Did you mean 'adam'.*Received: optimizer='adm'"),
+        ({"clipnorm": 1.0, "clipvalue": 1.0}, "one way at a time.*clipnorm=1.0, clipvalue=1.0"),
+        ({"clipnorm": -1.0}, "Received: clipnorm=-1.0"),
+        ({"epochs": 0}, "Received: epochs=0"),
+        ({"steps_per_epoch": 0}, "Received: steps_per_epoch=0"),
+        ({"units": 2.5}, "Received: units=2.5"),
+        ({"schedule": "cosin"}, "Received: schedule='cosin'"),
+        ({"model_options": {"activation": print}}, "plain JSON"),
+        ({"model_options": {"units": 3}}, "do not belong in `model_options`.*'units': 3"),
+        ({"optimizer_options": {"clipnorm": 1}}, "do not belong in `optimizer_options`"),
+        ({"overwrite": True}, "Received: run_dir=None"),
+        ({"overwrite": True, "resume": True, "run_dir": "x"}, "either `overwrite`.*or `resume`"),
+    ],
+)
+def test_bad_arguments_are_refused(bad, message):
+    with pytest.raises(ValueError, match=message):
+        Experiment(**bad).run(verbose=0)
+
+
+def test_the_directory_names_every_file(finished):
+    directory = RunDirectory(finished.run_dir)
+    named = {path for path in vars(directory).values() if path != directory.path}
+    assert {path.name for path in named if path.exists()} >= {
+        path.name for path in finished.run_dir.iterdir()
+    }

@@ -1,0 +1,55 @@
+"""From an experiment's configuration to a compiled model."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from gradkeeper import zoo
+from gradkeeper.training.optimizers import make_optimizer
+from gradkeeper.training.schedules import SCHEDULES
+from gradkeeper.training.tasks import Task
+
+
+def build_model(config: Mapping[str, Any], task: Task, steps_per_epoch: int) -> keras.Model:
+    """The zoo's model for a task, compiled with the optimizer.
+
+    Args:
+        config: see `Experiment.config`.
+        task: what the model is trained on.
+        steps_per_epoch: train steps per epoch; a schedule decays over all epochs.
+    """
+    optimizer = build_optimizer(config, total_steps=config["epochs"] * steps_per_epoch)
+    model = zoo.create_model(
+        config["model"],
+        input_shape=task.input_shape,
+        output_units=task.output_units,
+        task=task.head,
+        units=config["units"],
+        num_layers=config["num_layers"],
+        **config["model_options"],
+    )
+    model.compile(
+        optimizer=optimizer,
+        loss=task.loss,
+        metrics=task.metrics,
+        steps_per_execution=config["steps_per_execution"],
+        jit_compile=config["jit_compile"],
+    )
+    return model
+
+
+def build_optimizer(config: Mapping[str, Any], *, total_steps: int) -> keras.optimizers.Optimizer:
+    """The optimizer of a configuration; its schedule decays over `total_steps`."""
+    options = dict(config["optimizer_options"])
+    if "decay_steps" in SCHEDULES.get(config["schedule"] or "constant", ()):
+        options.setdefault("decay_steps", max(1, total_steps - options.get("warmup_steps", 0)))
+    return make_optimizer(
+        config["optimizer"],
+        config["learning_rate"],
+        clipnorm=config["clipnorm"],
+        global_clipnorm=config["global_clipnorm"],
+        clipvalue=config["clipvalue"],
+        schedule=config["schedule"],
+        **options,
+    )

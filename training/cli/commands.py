@@ -1,0 +1,83 @@
+"""The commands of `gradkeeper`.
+
+What needs TensorFlow is imported inside the commands: help and bad options answer at once.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gradkeeper import __version__
+from gradkeeper.training.cli.compare import compare
+from gradkeeper.training.cli.support import Commands, console, loading
+from gradkeeper.training.cli.train import train
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+    help="Recurrent Keras models, and the keeper that watches their gradients.",
+)
+
+
+def main() -> None:
+    """The entry point."""
+    app()
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        console.print(f"gradkeeper {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None: ...
+
+
+app.command()(train)
+app.command()(compare)
+
+
+@app.command("list")
+def list_all(
+    pattern: Annotated[str, typer.Argument(help="Wildcards, such as '*lstm*'.")] = "*",
+) -> None:
+    """List the models of the zoo and the tasks."""
+    from gradkeeper.training.cli.catalogue import print_catalogue
+
+    print_catalogue(console, pattern)
+
+
+@app.command()
+def report(
+    run_dir: Annotated[Path, typer.Argument(help="A run directory.", show_default=False)],
+) -> None:
+    """Write the report and the pictures of a run again, without training."""
+    with loading():
+        from gradkeeper.training.result import Result
+        from gradkeeper.training.run_report import write_run_report
+    directory = write_run_report(Result.load(run_dir))
+    console.print(f"Report: {directory.report}", soft_wrap=True)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for pictures and report.")] = Path(
+        "gradkeeper-demo"
+    ),
+) -> None:
+    """See a network explode, clipping save it, and gates that need no saving."""
+    with loading():
+        from gradkeeper.training.demo import run_demo
+    run_demo(out, console=console)

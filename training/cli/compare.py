@@ -1,0 +1,71 @@
+"""`gradkeeper compare`."""
+
+from typing import Annotated, Any
+
+import typer
+
+from gradkeeper.training.cli import options
+from gradkeeper.training.cli.support import console, given, loading, pairs
+
+Models = Annotated[list[str], typer.Argument(help="Models of the zoo.", show_default=False)]
+
+
+def compare(
+    models: Models,
+    task: options.Task = None,
+    length: options.Length = None,
+    option: options.TaskOptions = None,
+    data_dir: options.DataDir = None,
+    units: options.Units = None,
+    num_layers: options.NumLayers = None,
+    optimizer: options.Optimizer = None,
+    learning_rate: options.LearningRate = None,
+    clipnorm: options.Clipnorm = None,
+    global_clipnorm: options.GlobalClipnorm = None,
+    clipvalue: options.Clipvalue = None,
+    schedule: options.Schedule = None,
+    optimizer_option: options.OptimizerOptions = None,
+    batch_size: options.BatchSize = None,
+    epochs: options.Epochs = None,
+    steps_per_epoch: options.StepsPerEpoch = None,
+    jit_compile: options.JitCompile = None,
+    seed: options.Seed = None,
+    run_dir: options.RunDir = None,
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Train MODELS on one task, without clipping and with it, and show them side by side.
+
+    The clipping is global_clipnorm=1 unless one is given.
+    """
+    arguments = given(
+        task=task,
+        data_dir=data_dir,
+        units=units,
+        num_layers=num_layers,
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        schedule=schedule,
+        batch_size=batch_size,
+        epochs=epochs,
+        steps_per_epoch=steps_per_epoch,
+        jit_compile=jit_compile,
+        seed=seed,
+        task_options={**given(length=length), **pairs("--option", option)} or None,
+        optimizer_options=pairs("--optimizer-option", optimizer_option) or None,
+    )
+    clip = given(clipnorm=clipnorm, global_clipnorm=global_clipnorm, clipvalue=clipvalue)
+    _run(models, arguments, clip, given(run_dir=run_dir, overwrite=overwrite))
+
+
+def _run(
+    models: list[str], arguments: dict[str, Any], clip: dict[str, float], places: dict[str, Any]
+) -> None:
+    with loading():
+        from gradkeeper.training import compare as run_all
+    if clip:
+        arguments["clippings"] = ({}, clip)
+    comparison = run_all(models, **arguments, **places)
+    console.print()
+    console.print(comparison.table())
+    for name in ("comparison.csv", "comparison.png", "report.html"):
+        console.print(f"{comparison.run_dir / name}", soft_wrap=True)

@@ -1,0 +1,105 @@
+"""The options of `train` and `compare`, each described once."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+_MODEL, _TASK, _OPTIMIZER, _TRAINING, _RUN = (
+    "Model",
+    "Task",
+    "Optimizer",
+    "Training",
+    "Run directory",
+)
+
+
+def _option(panel: str, text: str, *names: str) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel=panel, show_default=False)
+
+
+Task = Annotated[
+    str | None, _option(_TASK, "What to train on; `gradkeeper list` names all.", "--task")
+]
+Length = Annotated[int | None, _option(_TASK, "Time steps of the task's sequences.", "--length")]
+TaskOptions = Annotated[
+    list[str] | None,
+    _option(_TASK, "A further option of the task as key=value; may be repeated.", "--option"),
+]
+DataDir = Annotated[Path | None, _option(_TASK, "Folder of tensorflow-datasets.", "--data-dir")]
+Units = Annotated[int | None, _option(_MODEL, "Width of each recurrent layer.", "--units")]
+NumLayers = Annotated[
+    int | None, _option(_MODEL, "Recurrent layers on top of each other.", "--num-layers")
+]
+ModelOptions = Annotated[
+    list[str] | None,
+    _option(
+        _MODEL,
+        "A further argument of zoo.create_model as key=value; may be repeated.",
+        "--model-option",
+    ),
+]
+Optimizer = Annotated[
+    str | None,
+    _option(_OPTIMIZER, "Its name; the recipe of the zoo entry by default.", "--optimizer"),
+]
+LearningRate = Annotated[
+    float | None, _option(_OPTIMIZER, "The recipe of the zoo entry by default.", "--learning-rate")
+]
+Clipnorm = Annotated[
+    float | None, _option(_OPTIMIZER, "Largest norm of each variable's gradient.", "--clipnorm")
+]
+GlobalClipnorm = Annotated[
+    float | None,
+    _option(_OPTIMIZER, "Largest norm of all gradients together.", "--global-clipnorm"),
+]
+Clipvalue = Annotated[
+    float | None,
+    _option(_OPTIMIZER, "Largest absolute value of each gradient element.", "--clipvalue"),
+]
+Schedule = Annotated[
+    str | None, _option(_OPTIMIZER, "constant, cosine, exponential, linear or step.", "--schedule")
+]
+OptimizerOptions = Annotated[
+    list[str] | None,
+    _option(
+        _OPTIMIZER,
+        "A further argument of make_optimizer as key=value (momentum=0.9); may be repeated.",
+        "--optimizer-option",
+    ),
+]
+BatchSize = Annotated[
+    int | None, _option(_TRAINING, "Examples per train step; 50 by default.", "--batch-size")
+]
+Epochs = Annotated[int | None, _option(_TRAINING, "In all; 10 by default.", "--epochs")]
+StepsPerEpoch = Annotated[
+    int | None, _option(_TRAINING, "The task's own number by default.", "--steps-per-epoch")
+]
+StepsPerExecution = Annotated[
+    int | None,
+    _option(_TRAINING, "Train steps per call of the compiled function.", "--steps-per-execution"),
+]
+JitCompile = Annotated[
+    bool | None,
+    _option(
+        _TRAINING, "Compile with XLA; Keras decides by default.", "--jit-compile/--no-jit-compile"
+    ),
+]
+Seed = Annotated[
+    int | None, _option(_TRAINING, "Of weights, batches and dropout; 0 by default.", "--seed")
+]
+RunDir = Annotated[
+    Path | None,
+    _option(_RUN, "Where the run is kept; the next free runs/... by default.", "--run-dir"),
+]
+Overwrite = Annotated[
+    bool, _option(_RUN, "Delete the run that the directory holds.", "--overwrite")
+]
+Resume = Annotated[
+    bool,
+    _option(
+        _RUN,
+        "Go on with the run that --run-dir holds; MODEL and options may be left out.",
+        "--resume",
+    ),
+]

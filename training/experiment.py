@@ -1,0 +1,243 @@
+"""One training run, from its configuration to its run directory."""
+
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from gradkeeper import zoo
+from gradkeeper.training._checks import integer, unknown_name
+from gradkeeper.training.build import build_model, build_optimizer
+from gradkeeper.training.optimizers import OPTIMIZERS
+from gradkeeper.training.result import Result
+from gradkeeper.training.run_directory import (
+    RunDirectory,
+    next_run_directory,
+    read_json,
+    write_json,
+)
+from gradkeeper.training.session import Session
+from gradkeeper.training.tasks import list_tasks, load_task
+
+# May differ between a run and its resumption.
+_FREE_ON_RESUME = {"epochs", "data_dir"}
+_OF_MODEL = {"name", "input_shape", "output_units", "task", "units", "num_layers"}
+_OF_OPTIMIZER = {
+    "name",
+    "learning_rate",
+    "clipnorm",
+    "global_clipnorm",
+    "clipvalue",
+    "schedule",
+}
+
+
+class Experiment:
+    """A zoo model trained on a task under a `GradientMonitor`.
+
+        result = Experiment("gru", "adding", global_clipnorm=1.0, epochs=5).run()
+        result.final_loss, result.largest_norm, result.findings, result.run_dir
+
+    Trains through `model.fit` and leaves a run directory (`RunDirectory` names its files).
+    Two runs with one configuration are equal: weights, metrics and gradient norms.
+
+    Args:
+        model: a name of `zoo.list_models()`.
+        task: a name of `list_tasks()`.
+        units, num_layers: size of the model; 128 and 1 unless the zoo entry says otherwise.
+        model_options: further arguments of `zoo.create_model`, JSON-able.
+        task_options: the task's own options, such as `length`.
+        optimizer, learning_rate: see `make_optimizer`; by default those of the zoo entry's
+            recipe, and for another optimizer than the recipe's Keras's default rate.
+        clipnorm, global_clipnorm, clipvalue: at most one of them; no clipping by default.
+        schedule: see `make_schedule`; `decay_steps` is the whole training unless given.
+        optimizer_options: further arguments of `make_optimizer`.
+        batch_size: examples per train step.
+        epochs: in all, those before a resumption included.
+        steps_per_epoch: the task's own number by default.
+        steps_per_execution, jit_compile: see `keras.Model.compile`.
+        seed: of weights, batches and dropout.
+        data_dir: folder of tensorflow-datasets.
+        run_dir: the run directory; the next free `runs/<model>-<task>-<number>` by default.
+        overwrite: delete the run that `run_dir` holds.
+        resume: go on after the last whole epoch of the run that `run_dir` holds.
+        callbacks: further Keras callbacks; they see the gradient norms in the epoch logs.
+
+    Raises:
+        ValueError: on an unknown model, task or optimizer, two clip arguments, or a number out
+            of its range. Options of the model or the task are judged in `run`, before anything
+            is written.
+    """
+
+    def __init__(
+        self,
+        model: str = "gru",
+        task: str = "adding",
+        *,
+        units: int | None = None,
+        num_layers: int | None = None,
+        model_options: Mapping[str, Any] | None = None,
+        task_options: Mapping[str, Any] | None = None,
+        optimizer: str | None = None,
+        learning_rate: float | None = None,
+        clipnorm: float | None = None,
+        global_clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        schedule: str | None = None,
+        optimizer_options: Mapping[str, Any] | None = None,
+        batch_size: int = 50,
+        epochs: int = 10,
+        steps_per_epoch: int | None = None,
+        steps_per_execution: int = 1,
+        jit_compile: bool | str = "auto",
+        seed: int = 0,
+        data_dir: str | PathLike[str] | None = None,
+        run_dir: str | PathLike[str] | None = None,
+        overwrite: bool = False,
+        resume: bool = False,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+    ) -> None:
+        info = zoo.model_info(model)
+        size = {"units": 128, "num_layers": 1, **info.options}
+        optimizer = info.recipe["optimizer"] if optimizer is None else optimizer
+        if learning_rate is None:
+            learning_rate = _usual_learning_rate(optimizer, info.recipe)
+        self.config: dict[str, Any] = {
+            "model": model,
+            "task": task,
+            "units": integer("units", size["units"] if units is None else units),
+            "num_layers": integer(
+                "num_layers", size["num_layers"] if num_layers is None else num_layers
+            ),
+            "model_options": dict(model_options or {}),
+            "task_options": dict(task_options or {}),
+            "optimizer": optimizer,
+            "learning_rate": learning_rate,
+            "clipnorm": clipnorm,
+            "global_clipnorm": global_clipnorm,
+            "clipvalue": clipvalue,
+            "schedule": schedule,
+            "optimizer_options": dict(optimizer_options or {}),
+            "batch_size": integer("batch_size", batch_size),
+            "epochs": integer("epochs", epochs),
+            "steps_per_epoch": None
+            if steps_per_epoch is None
+            else integer("steps_per_epoch", steps_per_epoch),
+            "steps_per_execution": integer("steps_per_execution", steps_per_execution),
+            "jit_compile": jit_compile,
+            "seed": integer("seed", seed, minimum=0),
+            "data_dir": None if data_dir is None else str(data_dir),
+        }
+        _require_json(self.config)
+        _refuse_double("model_options", model_options, _OF_MODEL)
+        _refuse_double("optimizer_options", optimizer_options, _OF_OPTIMIZER)
+        if task not in list_tasks():
+            raise unknown_name("task", task, list_tasks())
+        build_optimizer(self.config, total_steps=1)
+        if run_dir is None and (overwrite or resume):
+            raise ValueError(
+                "`overwrite` and `resume` must be told which run. Received: run_dir=None"
+            )
+        self.run_dir = next_run_directory(f"{model}-{task}") if run_dir is None else Path(run_dir)
+        self._overwrite = overwrite
+        self._resume = resume
+        self._callbacks = list(callbacks)
+
+    @classmethod
+    def from_config(
+        cls, config: Mapping[str, Any] | str | PathLike[str], **changes: Any
+    ) -> "Experiment":
+        """An experiment again, from its configuration or its `config.json`.
+
+        Args:
+            config: `.config`, or the path of a `config.json` or of the run directory.
+            **changes: arguments that replace the configuration's, and the others (`run_dir`).
+        """
+        if isinstance(config, Mapping):
+            return cls(**{**config, **changes})
+        return cls.from_config(read_json(_config_file(Path(config))), **changes)
+
+    def run(self, *, verbose: int = 1, title: str | None = None) -> Result:
+        """Trains, and leaves the run directory.
+
+        Args:
+            verbose: 1 to show progress, 0 to keep quiet.
+            title: of the progress; "<model> on <task>" by default.
+
+        Raises:
+            KeyboardInterrupt: when interrupted, after the run directory has been completed.
+            ValueError, TypeError: on a bad model, task or optimizer argument.
+            OSError: if the run directory exists, is missing, or cannot be written to.
+        """
+        keras.utils.set_random_seed(self.config["seed"])
+        directory = RunDirectory(self.run_dir)
+        directory.check(overwrite=self._overwrite, resume=self._resume)
+        if self._resume:
+            self._require_same(read_json(directory.config))
+        task = load_task(
+            self.config["task"],
+            data_dir=self.config["data_dir"],
+            seed=self.config["seed"],
+            **self.config["task_options"],
+        )
+        steps = self.config["steps_per_epoch"] or task.steps_per_epoch(self.config["batch_size"])
+        model = build_model(self.config, task, steps)
+        directory.prepare(overwrite=self._overwrite)
+        write_json(directory.config, self.config)
+        session = Session(directory, self.config, task, model, steps)
+        title = title or f"{self.config['model']} on {self.config['task']}"
+        return session.train(self._callbacks, verbose=verbose, title=title)
+
+    def _require_same(self, before: Mapping[str, Any]) -> None:
+        """Refuses to go on with a run under another configuration."""
+        names = dict.fromkeys([*before, *self.config])
+        changed = [
+            f"{name}={self.config.get(name)!r} (was {before.get(name)!r})"
+            for name in names
+            if name not in _FREE_ON_RESUME and self.config.get(name) != before.get(name)
+        ]
+        if changed:
+            raise ValueError(
+                "A run is resumed with the configuration it began with; only "
+                f"{', '.join(sorted(_FREE_ON_RESUME))} may change. Received: {', '.join(changed)}"
+            )
+
+
+def _usual_learning_rate(optimizer: str, recipe: Mapping[str, Any]) -> float:
+    if optimizer == recipe["optimizer"]:
+        return float(recipe["learning_rate"])
+    if optimizer not in OPTIMIZERS:
+        raise unknown_name("optimizer", optimizer, OPTIMIZERS)
+    signature = inspect.signature(OPTIMIZERS[optimizer].__init__)
+    return float(signature.parameters["learning_rate"].default)
+
+
+def _refuse_double(name: str, options: Mapping[str, Any] | None, own: set[str]) -> None:
+    double = own & set(options or {})
+    if double:
+        raise ValueError(
+            f"Arguments that an experiment has itself, or takes from the task, do not belong in "
+            f"`{name}`: {', '.join(sorted(own))}. Received: {name}={dict(options or {})!r}"
+        )
+
+
+def _config_file(path: Path) -> Path:
+    if path.is_file():
+        return path
+    directory = RunDirectory(path)
+    directory.require()
+    return directory.config
+
+
+def _require_json(config: Mapping[str, Any]) -> None:
+    try:
+        json.dumps(config)
+    except TypeError as error:
+        raise ValueError(
+            "The configuration of an experiment must be plain JSON values: names instead of "
+            f"objects. Received: {error}"
+        ) from error

@@ -1,0 +1,81 @@
+"""The table of epochs, as a CSV file."""
+
+import csv
+import io
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from gradkeeper.training.run_directory import write_text
+
+_FIRST = ("epoch", "step", "seconds")
+
+
+class MetricsFile(keras.callbacks.Callback):
+    """Writes a row per epoch to a CSV file, whole or not at all.
+
+    Columns: `epoch` (counted from 0), `step` (train steps done), `seconds` (of this epoch,
+    validation included), then the epoch's logs. A resumed training keeps the rows of the
+    epochs before the one it starts with.
+
+    Args:
+        path: the CSV file.
+        first_epoch: the epoch at which this training starts.
+    """
+
+    def __init__(self, path: Path, *, first_epoch: int = 0) -> None:
+        super().__init__()
+        self._path = path
+        self.rows: list[dict[str, float]] = []
+        if path.exists():
+            self.rows = [row for row in read_metrics(path) if row["epoch"] < first_epoch]
+        self._began = 0.0
+
+    @property
+    def columns(self) -> dict[str, list[float]]:
+        """The table by column; NaN where an epoch lacks the value."""
+        return columns_of(self.rows)
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        write_metrics(self._path, self.rows)
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._began = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        row = {
+            "epoch": float(epoch),
+            "step": float(self.model.optimizer.iterations),
+            "seconds": round(time.perf_counter() - self._began, 4),
+        }
+        row |= {name: float(value) for name, value in (logs or {}).items()}
+        self.rows.append(row)
+        write_metrics(self._path, self.rows)
+
+
+def write_metrics(path: Path, rows: list[dict[str, float]]) -> None:
+    """Writes rows under a header of all their columns; whole numbers without a point."""
+    text = io.StringIO()
+    names = list(dict.fromkeys([*_FIRST, *(name for row in rows for name in row)]))
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow(row | {name: int(row[name]) for name in ("epoch", "step")})
+    write_text(path, text.getvalue())
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """Reads what `write_metrics` wrote; empty cells are left out of their row."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return [
+            {name: float(cell) for name, cell in row.items() if cell}
+            for row in csv.DictReader(file)
+        ]
+
+
+def columns_of(rows: list[dict[str, float]]) -> dict[str, list[float]]:
+    """Rows as a table by column; NaN where a row lacks the value."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name, float("nan")) for row in rows] for name in names}

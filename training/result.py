@@ -1,0 +1,121 @@
+"""What a training run came to."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gradkeeper.callbacks import Finding, GradientHistory
+from gradkeeper.callbacks.rules import default_rules
+from gradkeeper.training.metrics_file import columns_of, read_metrics
+from gradkeeper.training.run_directory import RUNNING, RunDirectory, read_json
+
+
+@dataclass(frozen=True)
+class Result:
+    """A run as its directory tells it.
+
+    Attributes:
+        run_dir: the run directory.
+        status: "running", "finished", "interrupted" or "failed".
+        config: the arguments of `Experiment`.
+        metrics: the table of epochs by column: `epoch`, `step`, `seconds`, `loss`, ...
+        history: gradient norms of every train step.
+        findings: what the rules found, by step.
+        baseline: the loss that a model must beat; None where the task has none.
+        baseline_label: what the baseline is.
+        parameters: number of trainable weights.
+        time_per_step: mean seconds per train step.
+    """
+
+    run_dir: Path
+    status: str
+    config: dict[str, Any]
+    metrics: dict[str, list[float]]
+    history: GradientHistory
+    findings: list[Finding]
+    baseline: float | None
+    baseline_label: str
+    parameters: int
+    time_per_step: float
+
+    @classmethod
+    def load(cls, run_dir: str | Path) -> "Result":
+        """Reads a run directory, also one whose training was interrupted or killed.
+
+        Raises:
+            FileNotFoundError: if it is not a run directory.
+        """
+        directory = RunDirectory(run_dir)
+        directory.require()
+        status = read_json(directory.status) if directory.status.exists() else {}
+        history = _history(directory)
+        return cls(
+            run_dir=directory.path,
+            status=status.get("status", RUNNING),
+            config=read_json(directory.config),
+            metrics=columns_of(read_metrics(directory.metrics))
+            if directory.metrics.exists()
+            else {},
+            history=history,
+            findings=_findings(directory, history),
+            baseline=status.get("baseline"),
+            baseline_label=status.get("baseline_label", ""),
+            parameters=status.get("parameters", 0),
+            time_per_step=status.get("time_per_step") or math.nan,
+        )
+
+    @property
+    def final_loss(self) -> float:
+        """The loss on the evaluation data after the last epoch; NaN before the first."""
+        losses = self.metrics.get("val_loss") or self.metrics.get("loss") or [math.nan]
+        return losses[-1]
+
+    @property
+    def beats_baseline(self) -> bool:
+        """Whether the final loss is below the baseline."""
+        return self.baseline is not None and self.final_loss < self.baseline
+
+    @property
+    def largest_norm(self) -> float:
+        """The largest finite global gradient norm before clipping; NaN if there is none."""
+        norms = self.history.global_norm
+        finite = norms[np.isfinite(norms)]
+        return float(finite.max()) if len(finite) else math.nan
+
+    @property
+    def nonfinite_step(self) -> int | None:
+        """The first step whose gradient held NaN or Inf."""
+        present = self.history.present
+        bad = (present & ~np.isfinite(self.history.norms)).any(axis=1)
+        return int(self.history.steps[np.argmax(bad)]) if bad.any() else None
+
+    @property
+    def clip_fraction(self) -> float:
+        """Share of the steps in which clipping changed a gradient, 0 to 1."""
+        return self.history.clip_fraction
+
+
+def _history(directory: RunDirectory) -> GradientHistory:
+    if any(directory.gradients.glob("gradients-*.parquet")):
+        return GradientHistory.load(directory.gradients)
+    return GradientHistory()
+
+
+def _findings(directory: RunDirectory, history: GradientHistory) -> list[Finding]:
+    """The findings on disk; judged again by the default rules where the run left none."""
+    if directory.findings.exists():
+        return [Finding(**finding) for finding in read_json(directory.findings)]
+    window = history.since(0)
+    found = [finding for rule in default_rules() for finding in rule.check(window)]
+    return first_of_each(found)
+
+
+def first_of_each(findings: list[Finding]) -> list[Finding]:
+    """The earliest finding of each rule and layer, by step."""
+    kept: dict[tuple[str, str], Finding] = {}
+    for finding in sorted(findings, key=lambda finding: finding.step):
+        kept.setdefault((finding.rule, finding.layer), finding)
+    return list(kept.values())

@@ -1,0 +1,63 @@
+"""The numbers of a run as a person reads them."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from gradkeeper.training.result import Result
+
+_CLIPS = ("clipnorm", "global_clipnorm", "clipvalue")
+HEADINGS = (
+    "run",
+    "loss",
+    "baseline",
+    "largest norm",
+    "clipped",
+    "weights",
+    "step",
+    "findings",
+)
+
+
+def cells(result: Result) -> list[str]:
+    """A run's cells of a table, for all `HEADINGS` but the first."""
+    return [
+        number(result.final_loss),
+        "–" if result.baseline is None else number(result.baseline),
+        largest_norm(result),
+        f"{100 * result.clip_fraction:.0f} %",
+        f"{result.parameters:,}",
+        time_per_step(result),
+        findings(result),
+    ]
+
+
+def number(value: float) -> str:
+    """Three significant digits, or NaN."""
+    return "NaN" if math.isnan(value) else f"{value:.3g}"
+
+
+def largest_norm(result: Result) -> str:
+    """The largest finite norm, and whether norms that were not finite came as well."""
+    largest = "" if math.isnan(result.largest_norm) else f"{result.largest_norm:.3g}"
+    return largest if result.nonfinite_step is None else f"{largest} → NaN".strip()
+
+
+def time_per_step(result: Result) -> str:
+    """In milliseconds."""
+    seconds = result.time_per_step
+    return "–" if math.isnan(seconds) else f"{1000 * seconds:.1f} ms"
+
+
+def findings(result: Result) -> str:
+    """The rules that found something, each once with its first step."""
+    first: dict[str, int] = {}
+    for finding in result.findings:
+        first.setdefault(finding.rule, finding.step)
+    return ", ".join(f"{rule} at {step:,}" for rule, step in first.items()) or "none"
+
+
+def clipping(config: Mapping[str, Any]) -> str:
+    """The clip argument, such as "global_clipnorm=1"; "none" without one."""
+    given = [name for name in _CLIPS if config.get(name) is not None]
+    return ", ".join(f"{name}={config[name]:g}" for name in given) or "none"

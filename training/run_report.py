@@ -1,0 +1,49 @@
+"""The pages and pictures of a run directory."""
+
+from gradkeeper.callbacks.plots import plot_history
+from gradkeeper.callbacks.report import write_report
+from gradkeeper.training.plots import plot_loss
+from gradkeeper.training.result import Result
+from gradkeeper.training.result_text import clipping, number, time_per_step
+from gradkeeper.training.run_directory import RunDirectory
+
+
+def write_run_report(result: Result) -> RunDirectory:
+    """Writes `report.html`, `loss.png` and `gradients.png` into the run's directory."""
+    directory = RunDirectory(result.run_dir)
+    loss = plot_loss(result)
+    loss.savefig(directory.loss_picture)
+    plot_history(result.history, result.findings).savefig(directory.gradient_picture)
+    write_report(
+        directory.report,
+        result.history,
+        result.findings,
+        title=f"{result.config['model']} on {result.config['task']}",
+        facts=_facts(result),
+        figures={"Loss": loss},
+    )
+    return directory
+
+
+def _facts(result: Result) -> dict[str, str]:
+    config = result.config
+    loss = number(result.final_loss)
+    if result.baseline is not None:
+        loss += f" (baseline {number(result.baseline)}: {result.baseline_label})"
+    return {
+        "Status": f"{result.status}, {len(result.metrics.get('epoch', []))} epochs",
+        "Loss on the evaluation data": "no epoch was finished" if not result.metrics else loss,
+        "Model": f"{config['num_layers']} × {config['units']} units{_listed(config['model_options'])}",
+        "Parameters": f"{result.parameters:,}",
+        "Task": f"{config['task']}{_listed(config['task_options'])}",
+        "Optimizer": f"{config['optimizer']}, learning rate {config['learning_rate']:g}"
+        + (f", {config['schedule']} schedule" if config["schedule"] else "")
+        + _listed(config["optimizer_options"]),
+        "Clipping": clipping(config),
+        "Batch size, seed": f"{config['batch_size']}, {config['seed']}",
+        "Time per train step": time_per_step(result),
+    }
+
+
+def _listed(options: dict[str, object]) -> str:
+    return "".join(f", {name}={value}" for name, value in options.items())

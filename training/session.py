@@ -1,0 +1,160 @@
+"""The `fit` of an experiment, and what it leaves on disk whatever its end."""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+from rich.console import Console
+
+from gradkeeper import __version__
+from gradkeeper.callbacks import Finding, GradientMonitor
+from gradkeeper.training.metrics_file import MetricsFile
+from gradkeeper.training.progress import TrainingProgress
+from gradkeeper.training.result import Result, first_of_each
+from gradkeeper.training.run_directory import (
+    FAILED,
+    FINISHED,
+    INTERRUPTED,
+    RUNNING,
+    RunDirectory,
+    read_json,
+    write_json,
+)
+from gradkeeper.training.run_report import write_run_report
+from gradkeeper.training.step_timer import StepTimer
+from gradkeeper.training.tasks import Task
+
+
+class Session:
+    """A model being trained into a run directory.
+
+    Args:
+        directory: prepared, its `config.json` written.
+        config: see `Experiment.config`.
+        task: what the model is trained on.
+        model: built and compiled.
+        steps_per_epoch: train steps per epoch.
+    """
+
+    def __init__(
+        self,
+        directory: RunDirectory,
+        config: Mapping[str, Any],
+        task: Task,
+        model: keras.Model,
+        steps_per_epoch: int,
+    ) -> None:
+        self._directory = directory
+        self._config = config
+        self._task = task
+        self._model = model
+        self._steps_per_epoch = steps_per_epoch
+        self._first_epoch = self._epochs_done()
+        self._monitor = GradientMonitor(log_dir=directory.gradients, verbose=0)
+        self._metrics = MetricsFile(directory.metrics, first_epoch=self._first_epoch)
+        self._timer = StepTimer()
+        self._began = time.time()
+
+    def train(
+        self, callbacks: Sequence[keras.callbacks.Callback], *, verbose: int, title: str
+    ) -> Result:
+        """Fits the model; on any exception the run directory is completed all the same."""
+        self._write_status(RUNNING)
+        status = FAILED
+        try:
+            self._fit(callbacks, verbose, title)
+            status = FINISHED
+        except KeyboardInterrupt:
+            status = INTERRUPTED
+            raise
+        finally:
+            result = self._leave(status)
+        return result
+
+    def _fit(self, callbacks: Sequence[keras.callbacks.Callback], verbose: int, title: str) -> None:
+        batch_size, seen = self._config["batch_size"], self._first_epoch * self._steps_per_epoch
+        # The monitor first, so that all see its numbers in the logs; the backup last, so that
+        # what the others wrote is never behind it.
+        attached = [self._monitor, *callbacks, self._metrics, self._timer, *self._checkpoints()]
+        progress = self._progress(verbose, title)
+        with progress:
+            self._model.fit(
+                self._task.train_dataset(batch_size).skip(seen),
+                validation_data=self._task.evaluation_dataset(batch_size),
+                epochs=self._config["epochs"],
+                steps_per_epoch=self._steps_per_epoch,
+                callbacks=[*attached, progress],
+                shuffle=False,
+                verbose=0,
+            )
+
+    def _progress(self, verbose: int, title: str) -> TrainingProgress:
+        console = Console(highlight=False, quiet=verbose == 0)
+        return TrainingProgress(
+            self._monitor, title, first_epoch=self._first_epoch, console=console
+        )
+
+    def _checkpoints(self) -> list[keras.callbacks.Callback]:
+        losses = [row["val_loss"] for row in self._metrics.rows if "val_loss" in row]
+        finite = [loss for loss in losses if math.isfinite(loss)]
+        best = keras.callbacks.ModelCheckpoint(
+            self._directory.best_model,
+            monitor="val_loss",
+            mode="min",
+            save_best_only=True,
+            initial_value_threshold=min(finite, default=None),
+        )
+        backup = keras.callbacks.BackupAndRestore(
+            self._directory.backup, double_checkpoint=True, delete_checkpoint=False
+        )
+        return [best, backup]
+
+    def _epochs_done(self) -> int:
+        """The epoch at which BackupAndRestore will start."""
+        metadata = self._directory.backup / "training_metadata.json"
+        return int(read_json(metadata)["epoch"]) if metadata.exists() else 0
+
+    def _leave(self, status: str) -> Result:
+        """Writes all that the run has come to, and reads it back."""
+        self._write_status(status)
+        self._monitor.on_train_end()
+        found = [finding.to_dict() for finding in self._findings()]
+        write_json(self._directory.findings, found)
+        self._model.save(self._directory.model)
+        result = Result.load(self._directory.path)
+        write_run_report(result)
+        return result
+
+    def _findings(self) -> list[Finding]:
+        """What was found, the findings before a resumption included."""
+        path = self._directory.findings
+        seen = self._first_epoch * self._steps_per_epoch
+        before = [Finding(**each) for each in read_json(path)] if path.exists() else []
+        kept = [finding for finding in before if finding.step < seen]
+        return first_of_each([*kept, *self._monitor.findings])
+
+    def _write_status(self, status: str) -> None:
+        seconds = self._timer.seconds_per_step
+        write_json(
+            self._directory.status,
+            {
+                "status": status,
+                "baseline": self._task.baseline,
+                "baseline_label": self._task.baseline_label,
+                "parameters": self._parameters(),
+                "time_per_step": None if math.isnan(seconds) else seconds,
+                "began": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self._began)),
+                "seconds": round(time.time() - self._began, 1),
+                "versions": {
+                    "gradkeeper": __version__,
+                    "keras": keras.__version__,
+                    "tensorflow": tf.__version__,
+                },
+            },
+        )
+
+    def _parameters(self) -> int:
+        return sum(math.prod(weight.shape) for weight in self._model.trainable_weights)
