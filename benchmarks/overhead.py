@@ -77,7 +77,9 @@ def measure(
 
 def main(turns: int = 30, jit_compile: bool = False) -> None:
     """Measures every model and prints a table."""
-    table = Table("model", "plain step", "watched / plain", "quartiles", title="Cost of the monitor")
+    table = Table(
+        "model", "plain step", "watched / plain", "quartiles", title="Cost of the monitor"
+    )
     for build in MODELS:
         plain, ratios = measure(build, jit_compile, turns)
         low, median, high = np.percentile(ratios, [25, 50, 75])

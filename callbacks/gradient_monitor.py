@@ -122,6 +122,11 @@ class GradientMonitor(keras.callbacks.Callback):
                 "GradientMonitor needs a Keras 3 model (keras.Model); models of the legacy "
                 f"tf_keras package are not supported. Received: {type(model)}"
             )
+        if keras.backend.backend() != "tensorflow":
+            raise RuntimeError(
+                "GradientMonitor reads the train step of Keras's TensorFlow backend. "
+                f"Received: KERAS_BACKEND={keras.backend.backend()}"
+            )
         super().set_model(model)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -178,6 +183,13 @@ class GradientMonitor(keras.callbacks.Callback):
             logs.update(self._epoch_logs())
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Reads what is left and writes it to `log_dir`.
+
+        `fit` does so at its end; call it after a `fit` that raised or was interrupted.
+        """
         self.flush()
         if self._sink is not None:
             self._sink.flush()

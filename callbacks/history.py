@@ -50,7 +50,8 @@ class GradientHistory:
         self._windows.append(window)
 
     def __len__(self) -> int:
-        return len(self.steps)
+        self._fetch()
+        return sum(map(len, self._windows))
 
     @property
     def steps(self) -> np.ndarray:
@@ -113,8 +114,15 @@ class GradientHistory:
         return self._all.clip_fraction
 
     def since(self, row: int) -> Window:
-        """The steps from row `row` on."""
-        return self._all[row:]
+        """The steps from row `row` on; negative rows count from the end. Reads no others."""
+        left = len(self) - row if row >= 0 else -row
+        recent: list[Window] = []
+        for window in reversed(self._windows):
+            if left <= 0:
+                break
+            recent.insert(0, window[-left:])
+            left -= len(window)
+        return Window.concatenate(recent)
 
     def to_dataframe(self) -> "pd.DataFrame":
         """A row per train step: norms per variable, global norms, and whether it was clipped.
@@ -137,8 +145,11 @@ class GradientHistory:
 
     @property
     def _all(self) -> Window:
-        if self._refresh is not None:
-            self._refresh()
+        self._fetch()
         if len(self._windows) != 1:
             self._windows = [Window.concatenate(self._windows)]
         return self._windows[0]
+
+    def _fetch(self) -> None:
+        if self._refresh is not None:
+            self._refresh()

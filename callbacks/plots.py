@@ -47,10 +47,11 @@ def draw_global_norm(
     steps, norms, applied = history.steps, history.global_norm, history.applied_global_norm
     drawn = _drawable(norms)
     # Points as well where there are few: one finite step among NaN makes no line.
-    line = {"linewidth": 1.1, "marker": "." if np.isfinite(drawn).sum() < 60 else ""}
-    axes.plot(steps, drawn, color=BEFORE, label="before clipping", **line)
+    marker = "." if np.isfinite(drawn).sum() < 60 else ""
+    axes.plot(steps, drawn, marker=marker, lw=1.1, color=BEFORE, label="before clipping")
     if history.clipped.any():
-        axes.plot(steps, _drawable(applied), color=APPLIED, label="applied", **line)
+        applied = _drawable(applied)
+        axes.plot(steps, applied, marker=marker, lw=1.1, color=APPLIED, label="applied")
     if np.isfinite(drawn).any():
         axes.set_yscale("log")
     bad = history.present.any(axis=1) & ~np.isfinite(norms)
@@ -73,8 +74,10 @@ def draw_layers(axes: Axes, history: GradientHistory) -> None:
     if not len(positive):
         axes.text(0.5, 0.5, "no finite gradient", ha="center", transform=axes.transAxes)
         return
-    low, high = positive.min(), positive.max()
-    colours = LogNorm(max(low, high * 1e-12), high if high > low else low * 10)
+    # Colours for what is within reach of the usual: an explosion must not make one of the rest.
+    usual = np.median(positive)
+    low, high = max(positive.min(), usual * 1e-6), min(positive.max(), usual * 1e6)
+    colours = LogNorm(low, high if high > low else low * 10)
     rows = np.arange(len(history.layers) + 1)
     mesh = axes.pcolormesh(edges, rows, norms.T, norm=colours, cmap="viridis", rasterized=True)
     axes.figure.colorbar(mesh, ax=axes, label="norm per layer", pad=0.01)

@@ -1,23 +1,16 @@
 """A gradient history as one self-contained HTML page."""
 
-import base64
-import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
-import jinja2
 import numpy as np
 from matplotlib.figure import Figure
 
-from gradkeeper import __version__
 from gradkeeper.callbacks.finding import Finding
 from gradkeeper.callbacks.history import GradientHistory
+from gradkeeper.callbacks.page import write_page
 from gradkeeper.callbacks.plots import plot_global_norm, plot_layers
-
-_TEMPLATE = "report.html.j2"
 
 
 def write_report(
@@ -46,28 +39,20 @@ def write_report(
     if len(history):
         pictures["Global gradient norm at every train step"] = plot_global_norm(history, findings)
         pictures["Gradient norm per layer"] = plot_layers(history)
-    page = _template().render(
+    return write_page(
+        path,
+        "gradkeeper.callbacks",
+        "report.html.j2",
         title=title,
-        version=__version__,
         facts={**(facts or {}), **_facts(history)},
         findings=findings,
-        pictures={caption: _embedded(figure) for caption, figure in pictures.items()},
+        pictures=pictures,
         layers=list(_layers(history)),
     )
-    path = Path(path)
-    path.write_text(page, encoding="utf-8")
-    return path
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["norm"] = _norm
-    source = files("gradkeeper.callbacks").joinpath(_TEMPLATE).read_text(encoding="utf-8")
-    return environment.from_string(source)
 
 
 def _norm(value: float) -> str:
-    return "–" if value is None or math.isnan(value) else f"{value:.3g}"
+    return "–" if math.isnan(value) else f"{value:.3g}"
 
 
 def _facts(history: GradientHistory) -> dict[str, str]:
@@ -85,7 +70,7 @@ def _facts(history: GradientHistory) -> dict[str, str]:
     }
 
 
-def _layers(history: GradientHistory) -> Iterator[dict[str, Any]]:
+def _layers(history: GradientHistory) -> Iterator[dict[str, str]]:
     """Per layer: its finite norms' least, median and greatest, and how often it had none."""
     for layer, norms in zip(history.layers, history.layer_norms.T, strict=True):
         finite = norms[np.isfinite(norms)]
@@ -94,14 +79,8 @@ def _layers(history: GradientHistory) -> Iterator[dict[str, Any]]:
         )
         yield {
             "path": layer,
-            "least": least,
-            "median": median,
-            "greatest": greatest,
-            "not_finite": int(len(norms) - len(finite)),
+            "least": _norm(least),
+            "median": _norm(median),
+            "greatest": _norm(greatest),
+            "not_finite": f"{len(norms) - len(finite):,}",
         }
-
-
-def _embedded(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -61,8 +61,7 @@ def main(steps: int = 1000, length: int = 20) -> None:
     for (name, clipping), (norms, loss) in zip(CLIPPINGS.items(), axes.T, strict=True):
         losses, monitor = train(clipping, steps, length)
         history = monitor.history
-        largest = np.nanmax(history.global_norm)
-        changed = 100 * history.clip_fraction
+        largest, changed = np.nanmax(history.global_norm), 100 * history.clip_fraction
         print(
             f"{name:18} largest norm {largest:10.3g}  clipped {changed:5.1f} % of the steps  "
             f"last loss {losses[-1]:.4f}"
@@ -73,10 +72,11 @@ def main(steps: int = 1000, length: int = 20) -> None:
         loss.semilogy(np.arange(1, len(losses) + 1) * 10, losses, color="black")
         loss.axhline(1 / 6, linestyle=":", color="gray", label="baseline 1/6")
         loss.set(xlabel="train step")
-    axes[0, 0].set(ylabel="global gradient norm")
-    axes[1, 0].set(ylabel="mean squared error")
-    axes[0, 0].legend()
-    axes[1, 0].legend()
+    for first, label in zip(
+        axes[:, 0], ("global gradient norm", "mean squared error"), strict=True
+    ):
+        first.set(ylabel=label)
+        first.legend()
     figure.savefig("clipping-compared.png")
     print("Picture: clipping-compared.png")
 

@@ -77,7 +77,7 @@ class TrainingProgress(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self._task is None or time.perf_counter() - self._read_at < _SECONDS_BETWEEN_READINGS:
             return
-        norms = self._monitor.history.global_norm
+        norms = self._monitor.history.since(-1).global_norm
         seen = dict(logs or {}) | ({"grad_norm": norms[-1]} if len(norms) else {})
         completed = self._epoch * self.params["steps"] + batch + 1
         self._bar.update(self._task, completed=completed, state=self._state(seen))

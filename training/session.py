@@ -120,7 +120,7 @@ class Session:
     def _leave(self, status: str) -> Result:
         """Writes all that the run has come to, and reads it back."""
         self._write_status(status)
-        self._monitor.on_train_end()
+        self._monitor.close()
         found = [finding.to_dict() for finding in self._findings()]
         write_json(self._directory.findings, found)
         self._model.save(self._directory.model)

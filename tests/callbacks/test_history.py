@@ -42,6 +42,15 @@ def test_a_variable_that_comes_later_is_missing_before():
     np.testing.assert_allclose(made.norms, [[1, 2, np.nan], [np.nan, 3, 4]])
 
 
+def test_the_last_steps():
+    made = history(*(window([[float(step), 0, 0]] * 2, first=2 * step) for step in range(4)))
+    assert len(made) == 8
+    assert made.since(3).steps.tolist() == [3, 4, 5, 6, 7]
+    assert made.since(-1).global_norm.tolist() == [3]
+    assert made.since(8).steps.tolist() == []
+    assert made.steps.tolist() == list(range(8))
+
+
 def test_an_empty_history():
     assert len(history()) == 0
     assert history().norms.shape == (0, 0)
