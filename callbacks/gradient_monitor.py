@@ -145,6 +145,7 @@ class GradientMonitor(keras.callbacks.Callback):
                 f"without the monitor. Received: {replicas} replicas under "
                 f"{type(self.model.distribute_strategy).__name__}"
             )
+        Tap.disarm(self.model)
         self._driver = driver
         self._watched = self.model
 

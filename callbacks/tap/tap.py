@@ -44,6 +44,13 @@ class Tap:
                 setattr(function, _ATTRIBUTE, tap)
         return tap
 
+    @staticmethod
+    def disarm(model: keras.Model) -> None:
+        """Takes back what a training that died between arming and its next step has left."""
+        function = model.train_function
+        if isinstance(function, _ArmedFunction):
+            model.train_function = function.tap._plain
+
     def arm(self, owner: Owner, capacity: int) -> Recorder:
         """Has the next call of the model's train function recorded for `owner`.
 

@@ -122,6 +122,19 @@ def test_nothing_stays_after_an_exception(error):
     assert traces_of(model) == before
 
 
+def test_an_exception_between_arming_and_the_step_leaves_no_row_behind():
+    class RaisesEarly(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            raise RuntimeError("boom")
+
+    model, data = compiled("dense")
+    monitor = GradientMonitor()
+    with pytest.raises(RuntimeError, match="boom"):
+        fit(model, data, callbacks=[monitor, RaisesEarly()])
+    fit(model, data, callbacks=[monitor])
+    assert monitor.history.steps.tolist() == [0, 1, 2]
+
+
 def test_nothing_stays_after_a_train_step_that_raises():
     model, (x, y) = compiled("dense", run_eagerly=True)
     before = traces_of(model)
