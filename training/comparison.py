@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 # Keeps the columns of the tables of all groups below each other.
-_WIDTHS = (8, 8, 14, 7, 8, 8)
+_WIDTHS = (8, 8, 12, 7, 7, 7)
 
 
 class Comparison:
