@@ -73,10 +73,23 @@ class ExplodingGradient(Rule):
                 f"The gradient norm is {norm:.3g}, {compared}; most of it is in {layer} "
                 f"({share[largest]:.3g})."
             ),
-            advice=(
-                "Clip: global_clipnorm near the usual norm (1.0 where you have no better idea). "
-                "If it happens often, lower the learning rate, or use gated cells or an "
-                "orthogonal recurrent initializer."
-            ),
-            evidence={"norm": norm, "usual": usual, "layer_norm": float(share[largest])},
+            advice=_advice(window, row),
+            evidence={
+                "norm": norm,
+                "usual": usual,
+                "layer_norm": float(share[largest]),
+                "clipped": bool(window.clipped[row]),
+            },
         )
+
+
+def _advice(window: Window, row: int) -> str:
+    first = (
+        f"Clipping held what was applied to {window.applied_global_norm[row]:.3g}."
+        if window.clipped[row]
+        else "Clip: global_clipnorm near the usual norm (1.0 where you have no better idea)."
+    )
+    return (
+        f"{first} If it happens often, lower the learning rate, or use gated cells or an "
+        "orthogonal recurrent initializer."
+    )

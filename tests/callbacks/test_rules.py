@@ -50,6 +50,13 @@ def test_exploding_from_the_first_step():
     assert "above the bound" in first.message
 
 
+def test_an_explosion_that_clipping_held_is_not_told_to_clip():
+    (held,) = ExplodingGradient().check(window([[2.0, 1.0, 3e4]], applied=[[0.1, 0.1, 1.0]]))
+    (free,) = ExplodingGradient().check(window([[2.0, 1.0, 3e4]]))
+    assert "Clipping held what was applied to 1.01" in held.advice
+    assert "global_clipnorm near" in free.advice
+
+
 def test_ordinary_noise_is_no_explosion():
     norms = np.random.default_rng(0).lognormal(sigma=0.8, size=(500, 3))
     assert not list(ExplodingGradient().check(window(norms)))
