@@ -40,8 +40,9 @@ class GradientMonitor(keras.callbacks.Callback):
         rules: the rules to follow; `gradkeeper.callbacks.rules.default_rules()` by default.
         flush_every: train steps between two looks at what was recorded. A finding names its
             exact step, and is told at most so many steps later.
-        log_dir: folder for the history as Parquet parts; what it holds of earlier steps is
-            taken up again when training is resumed.
+        log_dir: folder for the history as Parquet parts. Training goes on in it at the
+            optimizer's count of steps: what it holds of earlier steps is taken up again, what
+            it holds from that step on is replaced; so give each run a folder of its own.
         verbose: 1 to print findings as they are made, 0 to keep quiet.
 
     Raises:

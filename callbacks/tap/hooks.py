@@ -119,7 +119,7 @@ def _apply(
         seen = _unscaled(optimizer, grads, variables)
         for probe in probes:
             probe.before_clipping(seen, variables)
-        result = original(grads, variables, **kwargs)
+        result = original(grads, _as_given(trainable_variables, variables), **kwargs)
         if not depth.steps:
             for probe in probes:
                 probe.step_end()
@@ -134,13 +134,18 @@ def _innermost_apply(optimizer: keras.optimizers.Optimizer, applying: list[Varia
 
     def apply(grads: Any, trainable_variables: Any = None, **kwargs: Any) -> Any:
         grads, variables = list(grads), variables_of(optimizer, trainable_variables)
-        applying.append([v for g, v in zip(grads, variables, strict=True) if g is not None])
+        applying.append([v for g, v in zip(grads, variables, strict=False) if g is not None])
         try:
-            return original(grads, variables, **kwargs)
+            return original(grads, _as_given(trainable_variables, variables), **kwargs)
         finally:
             applying.pop()
 
     return apply
+
+
+def _as_given(trainable_variables: Any, variables: Variables) -> Variables | None:
+    """The variables as the caller meant them: none stays none, an iterator was read once."""
+    return None if trainable_variables is None else variables
 
 
 def _clip(

@@ -20,8 +20,13 @@ CLIP_GRADIENTS = "_clip_gradients"
 def variables_of(
     optimizer: keras.optimizers.Optimizer, variables: Iterable[Any] | None
 ) -> list[Any]:
-    """The variables that a call `optimizer.apply(gradients, variables)` is about."""
-    return list(optimizer._trainable_variables if variables is None else variables)
+    """The variables that a call `optimizer.apply(gradients, variables)` is about.
+
+    Empty for an optimizer that is not built and is told none: Keras itself refuses that call.
+    """
+    if variables is None:
+        variables = getattr(optimizer, "_trainable_variables", [])
+    return list(variables)
 
 
 __all__ = ["CLIP_GRADIENTS", "print_msg", "variables_of"]

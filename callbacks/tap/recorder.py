@@ -106,7 +106,7 @@ class Recorder(Probe):
         columns = {id(each): i for i, each in enumerate(self._trainable_variables())}
         known = [
             (columns[id(variable)], gradient)
-            for gradient, variable in zip(gradients, variables, strict=True)
+            for gradient, variable in zip(gradients, variables, strict=False)
             if gradient is not None and id(variable) in columns
         ]
         if not known or self._rows is None or self._count is None:

@@ -156,6 +156,32 @@ def test_all_optimizers_of_a_custom_train_step_are_seen():
     assert monitor.history.present.all()
 
 
+class AppliesAnIterator(keras.Model):
+    """Hands its optimizer variables as an iterator at first, and then none, as Keras allows."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(1)
+
+    def train_step(self, data):
+        x, y = data
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.square(self.dense(x) - y))
+        gradients = tape.gradient(loss, self.trainable_variables)
+        given = None if self.optimizer.built else iter(self.trainable_variables)
+        self.optimizer.apply(gradients, given)
+        return {"loss": loss}
+
+
+def test_variables_may_come_as_an_iterator_or_be_left_out():
+    model = AppliesAnIterator()
+    model.compile("sgd", run_eagerly=True)
+    monitor = GradientMonitor()
+    fit(model, (np.ones((16, 4)), np.ones((16, 1))), callbacks=[monitor])
+    assert monitor.history.present.tolist() == [[True, True]] * 2
+    assert monitor.history.updated.all()
+
+
 class ByHand(keras.Model):
     """A train step that updates its weight without an optimizer."""
 
