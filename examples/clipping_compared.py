@@ -29,29 +29,25 @@ def train(
     """Losses by step, and the monitor, of one training."""
     keras.utils.set_random_seed(0)
     task = load_task("adding", length=length)
-    stretching = keras.initializers.Orthogonal(gain=1.3, seed=0)
     model = zoo.create_model(
         "simple_rnn",
         input_shape=task.input_shape,
         output_units=1,
         units=32,
         activation="relu",
-        recurrent_initializer=stretching,
+        recurrent_initializer=keras.initializers.Orthogonal(gain=1.3, seed=0),
     )
     model.compile(make_optimizer("sgd", 0.05, **clipping), loss=task.loss)
-    monitor, losses = GradientMonitor(verbose=0), []
-    record = keras.callbacks.LambdaCallback(
-        on_epoch_end=lambda _, logs: losses.append(logs["loss"])
-    )
-    model.fit(
+    monitor = GradientMonitor(verbose=0)
+    history = model.fit(
         task.train_dataset(32),
         epochs=steps // 10,
         steps_per_epoch=10,
         shuffle=False,
         verbose=0,
-        callbacks=[monitor, record],
+        callbacks=[monitor],
     )
-    return losses, monitor
+    return history.history["loss"], monitor
 
 
 def main(steps: int = 1000, length: int = 20) -> None:
@@ -72,9 +68,8 @@ def main(steps: int = 1000, length: int = 20) -> None:
         loss.semilogy(np.arange(1, len(losses) + 1) * 10, losses, color="black")
         loss.axhline(1 / 6, linestyle=":", color="gray", label="baseline 1/6")
         loss.set(xlabel="train step")
-    for first, label in zip(
-        axes[:, 0], ("global gradient norm", "mean squared error"), strict=True
-    ):
+    labels = "global gradient norm", "mean squared error"
+    for first, label in zip(axes[:, 0], labels, strict=True):
         first.set(ylabel=label)
         first.legend()
     figure.savefig("clipping-compared.png")
