@@ -4,6 +4,8 @@ import sys
 from dataclasses import dataclass
 from types import CodeType, FrameType
 
+import keras
+
 
 @dataclass(frozen=True)
 class Driver:
@@ -26,13 +28,33 @@ class Driver:
         assert frame is not None
         return cls(id(frame), frame.f_code)
 
+    def is_calling(self) -> bool:
+        """Whether this driver makes the call under way, itself and not through a callback."""
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame.f_code not in _HOOKS:
+            if self._is(frame):
+                return True
+            frame = frame.f_back
+        return False
+
     def is_running_beside(self, other: "Driver") -> bool:
         """Whether this driver is on a thread's stack, and is not `other`."""
         return self != other and any(self._is_on(top) for top in sys._current_frames().values())
 
     def _is_on(self, frame: FrameType | None) -> bool:
         while frame is not None:
-            if id(frame) == self.frame and frame.f_code is self.code:
+            if self._is(frame):
                 return True
             frame = frame.f_back
         return False
+
+    def _is(self, frame: FrameType) -> bool:
+        return id(frame) == self.frame and frame.f_code is self.code
+
+
+# A callback's code runs below one of these.
+_HOOKS = {
+    method.__code__
+    for name, method in vars(keras.callbacks.CallbackList).items()
+    if name.startswith("on_")
+}

@@ -1,20 +1,27 @@
 """The callback that records the true training gradients of any Keras model."""
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
-import numpy as np
 
+from gradkeeper.callbacks.blindness import why_nothing_was_seen
+from gradkeeper.callbacks.cost import Cost, CostMeter
 from gradkeeper.callbacks.driver import Driver
+from gradkeeper.callbacks.epoch import EpochSummary
 from gradkeeper.callbacks.finding import Finding
 from gradkeeper.callbacks.history import GradientHistory
-from gradkeeper.callbacks.rules import Rule, default_rules
-from gradkeeper.callbacks.sinks import ParquetSink
+from gradkeeper.callbacks.rules import Rule, default_rules, rules_from
+from gradkeeper.callbacks.settings import Optimizers, Settings
+from gradkeeper.callbacks.sinks import ParquetSink, Sink, TensorBoardSink
+from gradkeeper.callbacks.stream import StepStream
 from gradkeeper.callbacks.tap import Recorder, Tap
 from gradkeeper.callbacks.tap.keras_private import print_msg
+from gradkeeper.callbacks.tap.optimizers import attribute_name, optimizers_of
+from gradkeeper.callbacks.watched_loop import recorder_for, watched_loop
+from gradkeeper.callbacks.window import Window
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,7 +36,8 @@ class GradientMonitor(keras.callbacks.Callback):
 
     The norms are those of the gradients that the model is trained with, measured inside the
     compiled train step, before the optimizer's clipping and after it. Training is not
-    changed: weights and losses are bit-identical with and without the monitor.
+    changed: weights and losses are bit-identical with and without the monitor. Under a
+    `tf.distribute` strategy the norms are those of the global batch, beside each replica's own.
 
     Epoch logs, for every callback that stands behind the monitor in the list (and History):
         grad_norm: mean over the epoch's steps of the global gradient norm before clipping.
@@ -37,43 +45,83 @@ class GradientMonitor(keras.callbacks.Callback):
         clip_fraction: share of the steps in which clipping changed a gradient, 0 to 1.
 
     Args:
-        rules: the rules to follow; `gradkeeper.callbacks.rules.default_rules()` by default.
+        rules: the rules to follow, as instances or by name ("nonfinite"); all of
+            `gradkeeper.callbacks.rules.RULES` by default.
+        optimizers: the optimizers whose calls are recorded, where the model does not hold
+            them in attributes of its own; as a list, or by the names that `tracks` shall have.
+        watch: what is recorded: "gradients" always, "updates" and "weights" on request (the
+            norms of what each step changes, and of what it changes).
+        layers: patterns such as "*lstm*"; only variables whose path or layer matches one are
+            recorded. All by default.
+        every_n_steps: of how many train steps one is measured.
         flush_every: train steps between two looks at what was recorded. A finding names its
             exact step, and is told at most so many steps later.
+        warmup: first train steps that are recorded but judged only by the rules that ask
+            for no usual (`nonfinite` and its like).
+        budget: the share of the training's time that the monitor may cost, such as 0.02.
+            Measuring is thinned until it does; a non-finite value is then found at the next
+            measured step, and the finding says between which steps it arose.
         log_dir: folder for the history as Parquet parts. Training goes on in it at the
             optimizer's count of steps: what it holds of earlier steps is taken up again, what
             it holds from that step on is replaced; so give each run a folder of its own.
+        tensorboard_dir: folder for TensorBoard's event files.
+        histograms: whether to take histograms of the gradients' magnitudes for TensorBoard, at
+            one step in `flush_every`.
         verbose: 1 to print findings as they are made, 0 to keep quiet.
 
     Raises:
-        ValueError: on a bad argument, and in `fit` under a strategy with several replicas.
+        ValueError: on a bad argument.
         RuntimeError: if it is attached to a fit while another fit that it is attached to runs.
+        TypeError: if it is attached to something that is no Keras 3 model.
     """
 
     def __init__(
         self,
         *,
-        rules: Sequence[Rule] | None = None,
+        rules: Sequence[Rule | str] | None = None,
+        optimizers: Optimizers | None = None,
+        watch: Sequence[str] = ("gradients",),
+        layers: str | Sequence[str] | None = None,
+        every_n_steps: int = 1,
         flush_every: int = 50,
+        warmup: int = 0,
+        budget: float | None = None,
         log_dir: str | Path | None = None,
+        tensorboard_dir: str | Path | None = None,
+        histograms: bool = False,
         verbose: int = 1,
     ) -> None:
         super().__init__()
-        if flush_every < 1:
-            raise ValueError(f"flush_every must be at least 1. Received: flush_every={flush_every}")
-        self._rules = default_rules() if rules is None else _checked(rules)
-        self._flush_every = flush_every
-        self._sink = None if log_dir is None else ParquetSink(log_dir)
+        self._rules = default_rules() if rules is None else rules_from(rules)
+        self._settings = Settings(
+            optimizers=optimizers,
+            watch=watch,
+            layers=layers,
+            every_n_steps=every_n_steps,
+            flush_every=flush_every,
+            warmup=warmup,
+            budget=budget,
+            histograms=histograms,
+        )
         self._verbose = verbose
+        self._sinks: list[Sink] = []
+        if log_dir is not None:
+            self._sinks.append(ParquetSink(log_dir))
+        if tensorboard_dir is not None:
+            self._sinks.append(TensorBoardSink(tensorboard_dir))
         self._history = GradientHistory(refresh=self.flush)
+        self._tracks: dict[str, GradientHistory] = {}
         self._findings: dict[tuple[str, str], Finding] = {}
+        self._stream = StepStream(self)
+        self._epoch = EpochSummary()
+        self._meter = CostMeter(every_n_steps, budget)
         self._driver: Driver | None = None
         # Not `self.model`: Keras sets that before a second fit can be refused.
         self._watched: keras.Model | None = None
-        self._recorder: Recorder | None = None
-        self._next_step: int | None = None
-        self._rows = self._epoch_start = self._unread = 0
-        self._told_blind = False
+        self._tap: Tap | None = None
+        self._loops: dict[tuple[int, ...], Recorder] = {}
+        self._looping = self._told_blind = False
+        self._unread = 0
 
     @property
     def history(self) -> GradientHistory:
@@ -81,10 +129,26 @@ class GradientMonitor(keras.callbacks.Callback):
         return self._history
 
     @property
+    def tracks(self) -> dict[str, GradientHistory]:
+        """The history of each optimizer by itself, by its name.
+
+        The name is that of the model's attribute or, of an optimizer found elsewhere, its own.
+        An optimizer that is called several times in a train step for the same variables has
+        a track for each time.
+        """
+        self.flush()
+        return dict(self._tracks)
+
+    @property
     def findings(self) -> list[Finding]:
         """What the rules have found, by step: the first of each rule and layer."""
         self.flush()
         return sorted(self._findings.values(), key=lambda finding: finding.step)
+
+    @property
+    def cost(self) -> Cost:
+        """What this monitor has cost in this very run."""
+        return self._meter.cost
 
     def plot(self, path: str | Path | None = None) -> "Figure":
         """Draws global norm over steps and norms per layer; saved as well if a path is given."""
@@ -100,8 +164,8 @@ class GradientMonitor(keras.callbacks.Callback):
         path: str | Path,
         *,
         title: str = "Gradient report",
-        facts: dict[str, str] | None = None,
-        figures: "dict[str, Figure] | None" = None,
+        facts: Mapping[str, str] | None = None,
+        figures: "Mapping[str, Figure] | None" = None,
     ) -> Path:
         """Writes one HTML page that needs nothing else, pictures inside.
 
@@ -113,16 +177,49 @@ class GradientMonitor(keras.callbacks.Callback):
         """
         from gradkeeper.callbacks.report import write_report
 
-        return write_report(
-            path, self.history, self.findings, title=title, facts=facts, figures=figures
-        )
+        history, findings = self.history, self.findings
+        facts = {**(facts or {}), "Cost of the monitor": str(self.cost)}
+        return write_report(path, history, findings, title=title, facts=facts, figures=figures)
+
+    @contextmanager
+    def watch(
+        self, optimizer: Any, variables: Sequence[Any] | None = None
+    ) -> Iterator["GradientMonitor"]:
+        """Records a training loop of one's own: every call of `optimizer.apply` is a step.
+
+            with monitor.watch(optimizer, model.trainable_variables):
+                for x, y in dataset:
+                    train_step(x, y)  # a tf.function that is first called in here, or eager code
+
+        Read `history` or call `flush` at least every 4,096 steps of a compiled loop.
+
+        Args:
+            optimizer: a Keras optimizer, or a list of them.
+            variables: what is recorded, in this order; all variables by default.
+
+        Raises:
+            RuntimeError: if the monitor is attached to a fit that is running.
+        """
+        self._refuse_if_running(None, "watch()")
+        optimizers = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
+        given = None if variables is None else list(variables)
+        key = tuple(map(id, (*optimizers, *(given or ()))))
+        if key not in self._loops:
+            self._loops[key] = recorder_for(self._settings, optimizers, given)
+        recorder = self._loops[key]
+        self._looping = True
+        try:
+            with watched_loop(recorder, optimizers, self, self._settings.flush_every):
+                self._stream.follow(recorder)
+                yield self
+            self._tell_if_blind(optimizers)
+        finally:
+            self._looping = False
+            self.close()
 
     def set_model(self, model: keras.Model) -> None:
         if not isinstance(model, keras.Model):
-            raise TypeError(
-                "GradientMonitor needs a Keras 3 model (keras.Model); models of the legacy "
-                f"tf_keras package are not supported. Received: {type(model)}"
-            )
+            raise TypeError(_NOT_KERAS_3.format(type(model)))
         if keras.backend.backend() != "tensorflow":
             raise RuntimeError(
                 "GradientMonitor reads the train step of Keras's TensorFlow backend. "
@@ -130,126 +227,158 @@ class GradientMonitor(keras.callbacks.Callback):
             )
         super().set_model(model)
 
+    def _implements_train_batch_hooks(self) -> bool:
+        """Asked by tf_keras alone, before it hands over its model."""
+        raise TypeError(_NOT_KERAS_3.format("tf_keras, the legacy Keras 2"))
+
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        driver = Driver.calling("on_train_begin")
-        if self._driver is not None and self._driver.is_running_beside(driver):
-            refused = self.model
+        driver, model = Driver.calling("on_train_begin"), self.model
+        if self._watched is not None:
             super().set_model(self._watched)
-            raise RuntimeError(
-                "This GradientMonitor is attached to a fit that is still running; give each "
-                f"fit a monitor of its own. Received: model={refused.name!r}"
-            )
-        replicas = self.model.distribute_strategy.num_replicas_in_sync
-        if replicas > 1:
-            raise ValueError(
-                "GradientMonitor reads the gradients of one replica; train on one device, or "
-                f"without the monitor. Received: {replicas} replicas under "
-                f"{type(self.model.distribute_strategy).__name__}"
-            )
-        Tap.disarm(self.model)
-        self._driver = driver
-        self._watched = self.model
+        self._refuse_if_running(driver, f"model={model.name!r}")
+        super().set_model(model)
+        Tap.disarm(model)
+        self._driver, self._watched = driver, model
+        self._meter.fit_begins()
+        if self._stream.recorder is not None:
+            self._stream.recorder.measure_every(self._settings.every_n_steps)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.flush()
-        self._epoch_start = self._rows
+        self._epoch = EpochSummary()
 
+    # There is no on_train_batch_end: with one, Keras would have to wait for each step's logs
+    # before it can begin the next step.
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         model = self._watched
-        if model is None or model.train_function is None:
+        if model is None or self._driver is None:
             return
-        if self._next_step is None:
-            self._next_step = self._first_step(model)
-        capacity = _power_of_two(self._flush_every + model.steps_per_execution)
+        if model.train_function is None:  # in a loop of one's own, before its first step
+            model.make_train_function()
+        if self._unread >= self._settings.flush_every:
+            self._tell_if_blind()
+            self.flush()
+        self._take_up(model)
         self._unread += model.steps_per_execution
-        recorder = Tap.of(model).arm(self, capacity)
-        if recorder is not self._recorder:
-            self.flush()
-            self._recorder = recorder
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        if self._unread >= self._flush_every:
-            self.flush()
-        if not self._told_blind and self._recorder and not self._recorder.has_seen_gradients:
-            self._told_blind = True
-            print_msg(
-                "\nGradientMonitor sees no gradients: this model's train step calls no "
-                "optimizer's apply() or apply_gradients()."
-            )
+        self._tap = Tap.of(model, self._tap)
+        compiled = bool(model.jit_compile) and not model.run_eagerly
+        capacity = self._settings.flush_every + model.steps_per_execution
+        recorder = self._tap.arm(
+            self._settings.options(capacity, compiled=compiled),
+            self._driver,
+            self._settings.optimizers and list(self._settings.optimizers.values()),
+        )
+        if recorder is not self._stream.recorder:
+            self._read()
+        if recorder.claim(self) or recorder is not self._stream.recorder:
+            recorder.around_call = self._meter.around_call
+            self._stream.follow(recorder)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._tell_if_blind()
         self.flush()
-        if self._sink is not None:
-            self._sink.flush()
-        if logs is not None and self._rows > self._epoch_start:
-            logs.update(self._epoch_logs())
+        for sink in self._sinks:
+            sink.flush()
+        if logs is not None:
+            logs.update(self._epoch.logs())
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self.close()
 
     def close(self) -> None:
-        """Reads what is left and writes it to `log_dir`.
+        """Reads what is left and writes it to `log_dir` and `tensorboard_dir`.
 
         `fit` does so at its end; call it after a `fit` that raised or was interrupted.
         """
         self.flush()
-        if self._sink is not None:
-            self._sink.flush()
+        for sink in self._sinks:
+            sink.close()
+        self._stream.leave()
         self._driver = self._watched = None
+        if self._tap is not None and self._tap.is_kept:
+            self._tap = None
 
     def flush(self) -> None:
         """Reads what the train steps have recorded since the last look, and judges it."""
         self._unread = 0
-        recorded = self._recorder.drain() if self._recorder else None
-        if recorded is None or self._next_step is None:
+        with self._meter.on_host():
+            self._read()
+
+    def _read(self) -> None:
+        readout = self._stream.read()
+        if readout is None:
             return
-        steps = self._next_step + np.arange(len(recorded))
-        window = dataclasses.replace(recorded, steps=steps)
-        self._next_step += len(window)
-        self._rows += len(window)
+        window = readout.window
+        self._epoch.add(window)
         self._history.append(window)
-        if self._sink is not None:
-            self._sink.write(window)
-        found = [finding for rule in self._rules for finding in rule.check(window)]
-        for finding in sorted(found, key=lambda finding: finding.step):
-            self._keep(finding)
+        for track, part in readout.tracks.items():
+            name = self._track_name(*track)
+            self._tracks.setdefault(name, GradientHistory()).append(part)
+        for sink in self._sinks:
+            sink.write(window)
+        if readout.lost:
+            self._tell(
+                f"GradientMonitor lost {readout.lost:,} steps before step {window.steps[0]:,}: "
+                "call its flush() more often."
+            )
+        self._judge(window)
 
-    def _keep(self, finding: Finding) -> None:
-        key = finding.rule, finding.layer
-        if key not in self._findings:
-            self._findings[key] = finding
-            if self._verbose:
-                print_msg(f"\nGradientMonitor {finding}")
+    def _judge(self, window: Window) -> None:
+        for finding in sorted(self._found(window), key=lambda finding: finding.step):
+            key = finding.rule, finding.layer
+            if key not in self._findings:
+                self._findings[key] = finding
+                self._tell(f"GradientMonitor {finding}")
 
-    def _first_step(self, model: keras.Model) -> int:
+    def _found(self, window: Window) -> Iterator[Finding]:
+        for rule in self._rules:
+            for finding in rule.check(window):
+                if rule.judges_warmup or finding.step >= self._settings.warmup:
+                    yield finding
+
+    def _tell(self, message: str) -> None:
+        # On a line of its own: a progress bar may stand on the current one.
+        if self._verbose:
+            print_msg(f"\n{message}")
+
+    def _tell_if_blind(self, optimizers: Sequence[Any] | None = None) -> None:
+        recorder = self._stream.recorder
+        if self._told_blind or recorder is None or recorder.has_seen_gradients:
+            return
+        self._told_blind = True
+        if optimizers is None:
+            named = self._settings.optimizers
+            optimizers = optimizers_of(self._watched) if named is None else list(named.values())
+        self._tell(why_nothing_was_seen(optimizers))
+
+    def _refuse_if_running(self, driver: Driver | None, received: str) -> None:
+        running = self._driver is not None and self._driver.is_running_beside(driver)
+        if running or self._looping:
+            raise RuntimeError(
+                "This GradientMonitor is attached to a fit that is still running; give each "
+                f"fit a monitor of its own. Received: {received}"
+            )
+
+    def _take_up(self, model: keras.Model) -> None:
+        """Takes up the steps that were trained, and perhaps recorded, before the first."""
+        if self._stream.next_step is not None:
+            return
         # Read at the first batch: BackupAndRestore has set the optimizer's count by then.
         optimizer = model.optimizer
-        first = int(optimizer.iterations) if optimizer is not None else 0
-        if self._sink is not None:
-            for window in self._sink.keep_before(first):
+        first = 0 if optimizer is None else int(optimizer.iterations.numpy())
+        self._stream.next_step = first
+        for sink in self._sinks:
+            for window in sink.keep_before(first):
                 self._history.append(window)
-                self._rows += len(window)
-            self._epoch_start = self._rows
-        return first
 
-    def _epoch_logs(self) -> dict[str, float]:
-        window = self._history.since(self._epoch_start)
-        applied = window.applied_global_norm[window.updated.any(axis=1)]
-        return {
-            "grad_norm": float(window.global_norm.mean()),
-            "grad_norm_applied": float(applied.mean()) if len(applied) else float("nan"),
-            "clip_fraction": window.clip_fraction,
-        }
+    def _track_name(self, optimizer: keras.optimizers.Optimizer, turn: int) -> str:
+        named = self._settings.optimizers or {}
+        own = (name for name, each in named.items() if each is optimizer)
+        name = next(own, None) or attribute_name(self._watched, optimizer) or optimizer.name
+        return name if turn == 0 else f"{name}, call {turn + 1}"
 
 
-def _checked(rules: Sequence[Rule]) -> list[Rule]:
-    for rule in rules:
-        if not isinstance(rule, Rule):
-            raise TypeError(
-                f"rules must be instances of gradkeeper.callbacks.rules.Rule. Received: {rule!r}"
-            )
-    return list(rules)
-
-
-def _power_of_two(steps: int) -> int:
-    return 1 << max(steps - 1, 255).bit_length()
+_NOT_KERAS_3 = (
+    "GradientMonitor needs a Keras 3 model (keras.Model); models of the legacy tf_keras package "
+    "are not supported. Received: {}"
+)

@@ -61,8 +61,9 @@ def _facts(history: GradientHistory) -> dict[str, str]:
     norms = history.global_norm
     finite = norms[np.isfinite(norms)]
     bad = int((history.present & ~np.isfinite(history.norms)).any(axis=1).sum())
+    steps = f"{history.recorded:,} ({history.steps[0]:,} to {history.steps[-1]:,})"
     return {
-        "Train steps recorded": f"{len(history):,} ({history.steps[0]:,} to {history.steps[-1]:,})",
+        "Train steps recorded": steps,
         "Median gradient norm": _norm(float(np.median(finite))) if len(finite) else "none finite",
         "Largest gradient norm": _norm(float(finite.max())) if len(finite) else "none finite",
         "Steps with NaN or Inf": f"{bad:,}",

@@ -1,7 +1,7 @@
-"""Consecutive train steps, as rules, sinks and the history see them."""
+"""Consecutive recorded train steps, as rules, sinks and the history see them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -12,36 +12,82 @@ _CLIPPED_BELOW = 1.0 - 1e-4
 
 @dataclass(frozen=True)
 class Window:
-    """Gradient norms of consecutive train steps, oldest first.
+    """What was recorded of consecutive train steps, oldest first.
+
+    Steps that were not measured (`every_n_steps`, `budget`) have no row.
 
     Attributes:
         steps: train steps, counted from 0, int64 [steps].
-        variables: paths of the trainable variables, in the model's order.
-        norms: L2 norms before clipping, [steps, variables]; NaN where `present` is False.
-        present: whether a gradient reached the optimizer, [steps, variables].
-        applied_norms: L2 norms after clipping, [steps, variables]; NaN where `updated` is False.
-        updated: whether a gradient was applied, [steps, variables].
+        variables: paths of the variables, in the model's order.
+        present: whether a gradient reached the optimizer, bool [steps, variables].
+        updated: whether a gradient was applied, bool [steps, variables].
+        values: statistics per variable, float [steps, variables] each, by name: `norm`,
+            `applied_norm`, `max_abs`, `nonfinite`, and where watched `update_norm` and
+            `weight_norm`. NaN where there is none.
+        scalars: statistics per step, float64 [steps] each, by name: `loss`, `learning_rate`,
+            `loss_scale`, `unclipped_norm` (what entered the clipping, where that is not the step's own
+            gradient), `clip_limit` (the optimizer's own). NaN where there is none.
+        replica_norms: L2 norms of each replica's own gradient, [steps, replicas, variables]; no
+            replicas on a single device.
     """
 
     steps: np.ndarray
     variables: tuple[str, ...]
-    norms: np.ndarray
     present: np.ndarray
-    applied_norms: np.ndarray
     updated: np.ndarray
+    values: Mapping[str, np.ndarray]
+    scalars: Mapping[str, np.ndarray] = field(default_factory=dict)
+    replica_norms: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
+
+    def __post_init__(self) -> None:
+        if not self.replica_norms.size:
+            none = np.zeros((len(self.steps), 0, len(self.variables)), np.float32)
+            object.__setattr__(self, "replica_norms", none)
 
     def __len__(self) -> int:
         return len(self.steps)
 
-    def __getitem__(self, rows: slice) -> "Window":
+    def __getitem__(self, rows: slice | np.ndarray) -> "Window":
+        """The window of some of the rows: a slice, row numbers or a mask."""
         return Window(
             self.steps[rows],
             self.variables,
-            self.norms[rows],
             self.present[rows],
-            self.applied_norms[rows],
             self.updated[rows],
+            {name: value[rows] for name, value in self.values.items()},
+            {name: value[rows] for name, value in self.scalars.items()},
+            self.replica_norms[rows],
         )
+
+    def value(self, name: str) -> np.ndarray:
+        """The statistic per variable of this name, [steps, variables]; NaN if not watched."""
+        if name in self.values:
+            return self.values[name]
+        return np.full((len(self), len(self.variables)), np.nan, np.float32)
+
+    def scalar(self, name: str) -> np.ndarray:
+        """The statistic per step of this name, [steps]; NaN if there is none."""
+        return self.scalars[name] if name in self.scalars else np.full(len(self), np.nan)
+
+    @property
+    def norms(self) -> np.ndarray:
+        """L2 norms before clipping, unscaled, [steps, variables]; NaN where not `present`."""
+        return self.value("norm")
+
+    @property
+    def applied_norms(self) -> np.ndarray:
+        """L2 norms after clipping, [steps, variables]; NaN where not `updated`."""
+        return self.value("applied_norm")
+
+    @property
+    def max_abs(self) -> np.ndarray:
+        """Largest magnitude of an element, before clipping, [steps, variables]."""
+        return self.value("max_abs")
+
+    @cached_property
+    def nonfinite(self) -> np.ndarray:
+        """Number of elements that are NaN or infinite, int64 [steps, variables]."""
+        return np.nan_to_num(self.value("nonfinite")).astype(np.int64)
 
     @cached_property
     def layers(self) -> list[str]:
@@ -49,12 +95,28 @@ class Window:
         return list(dict.fromkeys(layer_of(variable) for variable in self.variables))
 
     @cached_property
+    def layer_columns(self) -> list[np.ndarray]:
+        """For each layer, the columns of its variables."""
+        columns: dict[str, list[int]] = {layer: [] for layer in self.layers}
+        for column, name in enumerate(self.variables):
+            columns[layer_of(name)].append(column)
+        return [np.array(each) for each in columns.values()]
+
+    @cached_property
     def layer_norms(self) -> np.ndarray:
         """L2 norms before clipping over all variables of a layer, [steps, layers]."""
-        owners = np.array([self.layers.index(layer_of(name)) for name in self.variables])
-        columns = [owners == layer for layer in range(len(self.layers))]
-        norms = [total_norm(self.norms[:, c], self.present[:, c]) for c in columns]
-        return np.stack(norms, axis=1) if norms else np.zeros((len(self), 0))
+        return self.by_layer(self.norms, self.present)
+
+    def by_layer(self, norms: np.ndarray, there: np.ndarray) -> np.ndarray:
+        """Norms per variable as norms per layer, [steps, layers]; NaN where there is none."""
+        if not self.layers:
+            return np.zeros((len(self), 0))
+        order = np.concatenate(self.layer_columns)
+        starts = np.cumsum([0, *map(len, self.layer_columns[:-1])])
+        squares = np.square(np.where(there, norms, 0.0).astype(np.float64))[:, order]
+        sums = np.add.reduceat(squares, starts, axis=1)
+        known = np.logical_or.reduceat(there[:, order], starts, axis=1)
+        return np.where(known, np.sqrt(sums), np.nan)
 
     @cached_property
     def global_norm(self) -> np.ndarray:
@@ -67,9 +129,46 @@ class Window:
         return total_norm(self.applied_norms, self.updated)
 
     @cached_property
+    def replica_global_norms(self) -> np.ndarray:
+        """L2 norm over all variables of each replica's own gradient, [steps, replicas]."""
+        norms = self.replica_norms
+        rows = [total_norm(norms[:, r], self.present) for r in range(norms.shape[1])]
+        return np.stack(rows, axis=1) if rows else np.zeros((len(self), 0))
+
+    @cached_property
+    def update_ratios(self) -> np.ndarray:
+        """Norm of the update over norm of the weight before it, [steps, variables]."""
+        update, weight = self.value("update_norm"), self.value("weight_norm")
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(weight > 0, update / weight, np.nan)
+
+    @cached_property
+    def skipped(self) -> np.ndarray:
+        """Whether loss scaling skipped the step for overflow, bool [steps]."""
+        scaled = np.isfinite(self.scalar("loss_scale"))
+        overflow = (self.present & (self.nonfinite > 0)).any(axis=1)
+        return scaled & overflow & ~self.updated.any(axis=1)
+
+    @cached_property
+    def accumulated(self) -> np.ndarray:
+        """Whether the step's gradient was only added to an accumulator, bool [steps]."""
+        return self.present.any(axis=1) & ~self.updated.any(axis=1) & ~self.skipped
+
+    @cached_property
+    def clip_coefficient(self) -> np.ndarray:
+        """Norm applied over norm that entered the clipping, [steps]; 1 where it did nothing."""
+        entered = self.scalar("unclipped_norm")
+        entered = np.where(np.isnan(entered), self.global_norm, entered)
+        applied = self.applied_global_norm
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(entered > 0, applied / entered, np.where(applied == 0, 1.0, np.nan))
+
+    @cached_property
     def clipped(self) -> np.ndarray:
         """Whether the optimizer's clipping changed a gradient, bool [steps]."""
-        return np.any(self.applied_norms < self.norms * _CLIPPED_BELOW, axis=1)
+        gathered = ~np.isnan(self.scalar("unclipped_norm"))
+        by_variable = np.any(self.applied_norms < self.norms * _CLIPPED_BELOW, axis=1)
+        return np.where(gathered, self.clip_coefficient < _CLIPPED_BELOW, by_variable)
 
     @property
     def clip_fraction(self) -> float:
@@ -80,35 +179,47 @@ class Window:
     @classmethod
     def concatenate(cls, windows: Sequence["Window"]) -> "Window":
         """One window of all steps; a variable that a window lacks is missing in its steps."""
-        variables = tuple(dict.fromkeys(name for window in windows for name in window.variables))
-        widened = [window._with_variables(variables) for window in windows] or [_EMPTY]
+        if not windows:
+            none = np.zeros((0, 0), bool)
+            return cls(np.zeros(0, np.int64), (), none, none, {})
+        variables = tuple(dict.fromkeys(name for each in windows for name in each.variables))
+        wide = [each.with_variables(variables) for each in windows]
+        replicas = max(each.replica_norms.shape[1] for each in wide)
         return cls(
-            np.concatenate([window.steps for window in widened]),
+            np.concatenate([each.steps for each in wide]),
             variables,
-            np.concatenate([window.norms for window in widened]),
-            np.concatenate([window.present for window in widened]),
-            np.concatenate([window.applied_norms for window in widened]),
-            np.concatenate([window.updated for window in widened]),
+            np.concatenate([each.present for each in wide]),
+            np.concatenate([each.updated for each in wide]),
+            _joined(wide, lambda each: each.values, Window.value),
+            _joined(wide, lambda each: each.scalars, Window.scalar),
+            np.concatenate([each._with_replicas(replicas) for each in wide]),
         )
 
-    def _with_variables(self, variables: tuple[str, ...]) -> "Window":
+    def with_variables(self, variables: tuple[str, ...]) -> "Window":
+        """The window with these columns; those that it lacks are missing in every step."""
         if variables == self.variables:
             return self
         columns = [variables.index(name) for name in self.variables]
 
         def widened(values: np.ndarray, fill: float | bool) -> np.ndarray:
-            wide = np.full((len(self), len(variables)), fill, values.dtype)
-            wide[:, columns] = values
+            wide = np.full((*values.shape[:-1], len(variables)), fill, values.dtype)
+            wide[..., columns] = values
             return wide
 
         return Window(
             self.steps,
             variables,
-            widened(self.norms, np.nan),
             widened(self.present, False),
-            widened(self.applied_norms, np.nan),
             widened(self.updated, False),
+            {name: widened(value, np.nan) for name, value in self.values.items()},
+            self.scalars,
+            widened(self.replica_norms, np.nan),
         )
+
+    def _with_replicas(self, replicas: int) -> np.ndarray:
+        steps, there, variables = self.replica_norms.shape
+        more = np.full((steps, replicas - there, variables), np.nan, self.replica_norms.dtype)
+        return np.concatenate([self.replica_norms, more], axis=1)
 
 
 def layer_of(variable: str) -> str:
@@ -122,8 +233,11 @@ def total_norm(norms: np.ndarray, present: np.ndarray) -> np.ndarray:
     return np.where(present.any(axis=1), np.sqrt(squares.sum(axis=1)), np.nan)
 
 
-_EMPTY = Window(
-    np.zeros(0, np.int64),
-    (),
-    *(np.zeros((0, 0), dtype) for dtype in (np.float32, bool, np.float32, bool)),
-)
+def _joined(
+    windows: Sequence[Window],
+    named: Callable[[Window], Mapping[str, np.ndarray]],
+    of: Callable[[Window, str], np.ndarray],
+) -> dict[str, np.ndarray]:
+    """Each statistic that some window has, over all windows."""
+    names = dict.fromkeys(name for each in windows for name in named(each))
+    return {name: np.concatenate([of(each, name) for each in windows]) for name in names}

@@ -1,13 +1,35 @@
 """Rules that read recorded gradient norms and say what is wrong."""
 
+from gradkeeper.callbacks.rules.clip_always import ClipAlways
+from gradkeeper.callbacks.rules.clip_never import ClipNever
+from gradkeeper.callbacks.rules.dead import DeadGradient
 from gradkeeper.callbacks.rules.exploding import ExplodingGradient
+from gradkeeper.callbacks.rules.loss_scale_stuck import LossScaleStuck
+from gradkeeper.callbacks.rules.missing import MissingGradient
 from gradkeeper.callbacks.rules.nonfinite import NonFiniteGradient
+from gradkeeper.callbacks.rules.registry import RULES, default_rules, rules_from
+from gradkeeper.callbacks.rules.replica_disagreement import ReplicaDisagreement
 from gradkeeper.callbacks.rules.rule import Rule
+from gradkeeper.callbacks.rules.spike import GradientSpike
+from gradkeeper.callbacks.rules.update_ratio import UpdateRatio
 from gradkeeper.callbacks.rules.vanishing import VanishingGradient
+from gradkeeper.callbacks.rules.vanishing_with_depth import VanishingWithDepth
 
-__all__ = ["ExplodingGradient", "NonFiniteGradient", "Rule", "VanishingGradient", "default_rules"]
-
-
-def default_rules() -> list[Rule]:
-    """The rules that a `GradientMonitor` follows unless told otherwise."""
-    return [NonFiniteGradient(), ExplodingGradient(), VanishingGradient()]
+__all__ = [
+    "RULES",
+    "ClipAlways",
+    "ClipNever",
+    "DeadGradient",
+    "ExplodingGradient",
+    "GradientSpike",
+    "LossScaleStuck",
+    "MissingGradient",
+    "NonFiniteGradient",
+    "ReplicaDisagreement",
+    "Rule",
+    "UpdateRatio",
+    "VanishingGradient",
+    "VanishingWithDepth",
+    "default_rules",
+    "rules_from",
+]

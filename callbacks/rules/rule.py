@@ -11,6 +11,7 @@ class Rule:
 
     A rule may yield the same trouble again: the monitor keeps the first finding of each
     rule and layer. State from one window to the next lives on the rule; `reset` clears it.
+    What a rule finds must not depend on how the run is cut into windows.
 
     A rule of one's own:
 
@@ -24,9 +25,14 @@ class Rule:
                         severity="warning", message="The update is large.",
                         advice="Lower the learning rate.",
                     )
+
+    Attributes:
+        name: the rule's name in findings, and in a list of rules.
+        judges_warmup: whether what the rule says of the monitor's first `warmup` steps counts.
     """
 
     name = "rule"
+    judges_warmup = False
 
     def check(self, window: Window) -> Iterator[Finding]:
         """Yields what is wrong in these steps, which follow on the last window's."""

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from gradkeeper.callbacks.finding import Finding
+from gradkeeper.callbacks.rules._streaks import Streaks
+from gradkeeper.callbacks.rules._text import span
 from gradkeeper.callbacks.rules.rule import Rule
 from gradkeeper.callbacks.window import Window
 
@@ -12,9 +14,11 @@ from gradkeeper.callbacks.window import Window
 class VanishingGradient(Rule):
     """A layer whose gradient stays negligible beside the largest layer's.
 
+    A layer whose gradient is exactly zero all that time is left to `DeadGradient`.
+
     Args:
         ratio: norm of the layer over norm of the largest layer, below which it is negligible.
-        patience: consecutive steps for which that must hold.
+        patience: consecutive measured steps for which that must hold.
     """
 
     name = "vanishing"
@@ -27,36 +31,50 @@ class VanishingGradient(Rule):
             )
         self._ratio = ratio
         self._patience = patience
-        self._lasting: dict[str, int] = {}
+        self._streaks = Streaks()
+        self._zeros = Streaks()
 
     def reset(self) -> None:
-        self._lasting.clear()
+        self._streaks.clear()
+        self._zeros.clear()
 
     def check(self, window: Window) -> Iterator[Finding]:
-        for row, norms in enumerate(window.layer_norms):
-            finite = norms[np.isfinite(norms)]
-            largest = finite.max() if len(finite) else 0.0
-            for layer, norm in zip(window.layers, norms, strict=True):
-                negligible = largest > 0 and norm < self._ratio * largest
-                self._lasting[layer] = self._lasting.get(layer, 0) + 1 if negligible else 0
-                if self._lasting[layer] == self._patience:
-                    yield self._finding(int(window.steps[row]), layer, norm, largest)
+        norms = window.layer_norms
+        largest = np.max(norms, axis=1, initial=0.0, where=np.isfinite(norms))
+        negligible = norms < self._ratio * largest[:, None]
+        counted = np.isfinite(norms)
+        names, steps = window.layers, window.steps
+        lengths, starts = self._streaks.follow(names, steps, negligible, counted)
+        zeros, _ = self._zeros.follow(names, steps, norms == 0, counted)
+        reached = counted & (lengths == self._patience) & (zeros < self._patience)
+        for row, layer in np.argwhere(reached):
+            yield self._finding(
+                window.layers[layer],
+                (int(starts[row, layer]), int(window.steps[row])),
+                float(norms[row, layer]),
+                float(largest[row]),
+            )
 
-    def _finding(self, step: int, layer: str, norm: float, largest: float) -> Finding:
-        first = step - self._patience + 1
+    def _finding(self, layer: str, steps: tuple[int, int], norm: float, largest: float) -> Finding:
         return Finding(
-            step=first,
+            step=steps[0],
             layer=layer,
             rule=self.name,
             severity="warning",
             message=(
-                f"For {self._patience} steps the gradient of {layer} has been below "
-                f"{self._ratio:g} of the largest layer's ({norm:.3g} against {largest:.3g})."
+                f"For {self._patience} measured steps ({span(*steps)}) the gradient of {layer} "
+                f"has been below {self._ratio:g} of the largest layer's ({norm:.3g} against "
+                f"{largest:.3g})."
             ),
             advice=(
                 "Use gated cells, residual connections or LayerNormalization, an activation "
                 "that does not saturate (ReLU with an identity recurrent matrix), or a shorter "
                 "sequence; check that the layer's output reaches the loss at all."
             ),
-            evidence={"norm": float(norm), "largest": float(largest), "steps": self._patience},
+            evidence={
+                "norm": norm,
+                "largest": largest,
+                "steps": self._patience,
+                "last_step": steps[1],
+            },
         )

@@ -1,78 +1,121 @@
-"""Gradient norms as a folder of Parquet parts, readable at any moment."""
+"""Gradient statistics as a folder of Parquet parts, readable at any moment."""
 
-import json
-import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gradkeeper.callbacks.sinks._parts import read_part, steps_of, write_part
+from gradkeeper.callbacks.sinks.sink import Sink
 from gradkeeper.callbacks.window import Window
 
 _PART = re.compile(r"gradients-(\d{6,})\.parquet")
-_VARIABLES = b"gradkeeper.variables"
-_MATRICES = ("norm", "present", "applied_norm", "updated")
+# So many small parts are merged into one: a reader opens a thousand files in seconds.
+_MANY = 20
 
 
-class ParquetSink:
-    """Appends windows to `log_dir` as `gradients-000000.parquet`, `gradients-000001.parquet`, ...
+class ParquetSink(Sink):
+    """Writes windows to `log_dir` as `gradients-000000.parquet`, `gradients-000001.parquet`, ...
 
-    Each part has a row per train step with the columns `step` (int64) and `norm`, `present`,
-    `applied_norm`, `updated` (lists with an item per variable); the variables' paths are in
-    the schema's metadata. A part is written under a temporary name and renamed, so that
-    what a reader finds is whole.
+    Every window becomes a part at once, so that a killed process loses no window that was
+    written; small parts are merged from time to time. A part is written under a temporary
+    name and renamed: what a reader finds is whole. A kill while parts are merged leaves
+    steps twice, which `read_parts` passes over.
 
     Args:
         log_dir: the folder; made if it is not there.
-        rows_per_part: train steps that are collected before a part is written.
+        rows_per_part: parts of fewer train steps are merged when many lie there.
     """
 
-    def __init__(self, log_dir: str | Path, rows_per_part: int = 1000) -> None:
+    def __init__(self, log_dir: str | Path, *, rows_per_part: int = 1000) -> None:
         self._folder = Path(log_dir)
         self._rows_per_part = rows_per_part
+        self._small: list[Path] = []
+        self._next = 0
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._waiting: list[Window] = []
+        self._look()
 
-    def keep_before(self, step: int) -> list[Window]:
+    def write(self, window: Window) -> None:
+        """Writes the window as a part of its own; on return it is in the folder."""
+        if not len(window):
+            return
+        path = self._folder / f"gradients-{self._next:06d}.parquet"
+        write_part(path, window)
+        self._next += 1
+        self._small = [*self._small, path] if len(window) < self._rows_per_part else []
+        if len(self._small) >= _MANY:
+            self._merge()
+
+    def keep_before(self, step: int) -> Iterable[Window]:
         """Drops what the folder holds from `step` on, as a resumed run records it again.
 
         Returns:
-            The windows that stay.
+            The windows that stay, each read when it is asked for.
         """
-        kept = []
+        for unfinished in self._folder.glob(".gradients-*.parquet.tmp"):
+            unfinished.unlink()
+        seen = _Seen()
         for path in _parts(self._folder):
-            window = _read(path)
-            before = window[: int(np.searchsorted(window.steps, step))]
-            if not len(before):
+            steps = steps_of(path)
+            kept = seen.fresh(steps) & (steps < step)
+            if not kept.any():
                 path.unlink()
-                continue
-            if len(before) < len(window):
-                _write(path, before)
-            kept.append(before)
-        return kept
+            elif not kept.all():
+                write_part(path, read_part(path)[kept])
+        self._look()
+        return map(read_part, _parts(self._folder))
 
-    def write(self, window: Window) -> None:
-        """Takes the window; writes a part when enough rows wait."""
-        self._waiting.append(window)
-        if sum(map(len, self._waiting)) >= self._rows_per_part:
-            self.flush()
+    def _look(self) -> None:
+        """Finds the small parts at the end of the folder and the next part's number."""
+        self._small, self._next = [], 0
+        for path in _parts(self._folder):
+            small = pq.read_metadata(path).num_rows < self._rows_per_part
+            self._small = [*self._small, path] if small else []
+            self._next = _number(path) + 1
 
-    def flush(self) -> None:
-        """Writes the rows that wait."""
-        if not self._waiting:
-            return
-        numbers = [_number(path) for path in _parts(self._folder)]
-        path = self._folder / f"gradients-{max(numbers, default=-1) + 1:06d}.parquet"
-        _write(path, Window.concatenate(self._waiting))
-        self._waiting = []
+    def _merge(self) -> None:
+        """Puts the small parts at the end into the first of them."""
+        first, *others = self._small
+        merged = Window.concatenate([read_part(path) for path in self._small])
+        _, once = np.unique(merged.steps, return_index=True)
+        write_part(first, merged[np.sort(once)])
+        for path in others:
+            path.unlink()
+        self._small = [first] if len(once) < self._rows_per_part else []
 
 
 def read_parts(log_dir: str | Path) -> Iterator[Window]:
-    """The windows in the folder, oldest first."""
-    return map(_read, _parts(Path(log_dir)))
+    """The windows in the folder, oldest first; a step that occurs again is left out."""
+    seen, paths = _Seen(), _parts(Path(log_dir))
+    while paths:
+        try:
+            window = read_part(paths.pop(0))
+        except FileNotFoundError:
+            # A run that goes on has merged it; what was read before is seen, not read twice.
+            paths = _parts(Path(log_dir))
+            continue
+        fresh = seen.fresh(window.steps)
+        if fresh.any():
+            yield window if fresh.all() else window[fresh]
+
+
+class _Seen:
+    """The train steps that were read."""
+
+    def __init__(self) -> None:
+        self._steps: list[np.ndarray] = []
+        self._last = -1
+
+    def fresh(self, steps: np.ndarray) -> np.ndarray:
+        """Which of the steps were not there before, bool [steps]; they are from now on."""
+        again = steps <= self._last
+        if again.any():
+            again = np.isin(steps, np.concatenate(self._steps))
+        self._steps.append(steps)
+        self._last = max(self._last, int(steps.max(initial=-1)))
+        return ~again
 
 
 def _parts(folder: Path) -> list[Path]:
@@ -81,25 +124,3 @@ def _parts(folder: Path) -> list[Path]:
 
 def _number(path: Path) -> int:
     return int(path.stem.removeprefix("gradients-"))
-
-
-def _write(path: Path, window: Window) -> None:
-    matrices = (window.norms, window.present, window.applied_norms, window.updated)
-    columns = {"step": pa.array(window.steps)}
-    for name, matrix in zip(_MATRICES, matrices, strict=True):
-        width = len(window.variables)
-        columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(matrix.reshape(-1)), width)
-    table = pa.table(columns).replace_schema_metadata({_VARIABLES: json.dumps(window.variables)})
-    temporary = path.with_name(f".{path.name}.tmp")
-    pq.write_table(table, temporary)
-    os.replace(temporary, path)
-
-
-def _read(path: Path) -> Window:
-    table = pq.read_table(path)
-    variables = tuple(json.loads(table.schema.metadata[_VARIABLES]))
-    matrices = [
-        table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False) for name in _MATRICES
-    ]
-    norms, present, applied, updated = (each.reshape(-1, len(variables)) for each in matrices)
-    return Window(table["step"].to_numpy(), variables, norms, present, applied, updated)

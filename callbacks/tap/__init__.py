@@ -1,6 +1,8 @@
 """The part inside the train step: hooks, the instrumented train function, what it writes."""
 
-from gradkeeper.callbacks.tap.recorder import Recorder
+from gradkeeper.callbacks.tap.options import Options
+from gradkeeper.callbacks.tap.readout import Readout
+from gradkeeper.callbacks.tap.recorder import Owner, Recorder
 from gradkeeper.callbacks.tap.tap import Tap
 
-__all__ = ["Recorder", "Tap"]
+__all__ = ["Options", "Owner", "Readout", "Recorder", "Tap"]

@@ -1,84 +1,285 @@
 """Instance attributes put in place for the length of one call, and taken back."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from gradkeeper.callbacks.tap.keras_private import CLIP_GRADIENTS, variables_of
+from gradkeeper.callbacks.tap.keras_private import ALL_REDUCE, CLIP_GRADIENTS, variables_of
+from gradkeeper.callbacks.tap.optimizers import (
+    accumulates,
+    clipping_of,
+    is_plain,
+    nested_optimizers,
+)
+from gradkeeper.callbacks.tap.replica import Replica
 
 Gradients = list[Any]
 Variables = list[Any]
+
+_unconverted = tf.autograph.experimental.do_not_convert
+
+
+@dataclass
+class Application:
+    """One outermost call of an optimizer's `apply`, while it is traced or run.
+
+    Attributes:
+        optimizer: the optimizer that the train step called.
+        variables: what it was called for, one to one with the gradients.
+        replica: the replica that called it.
+        turn: how many calls in this train step had some of these variables before.
+        scale: what the loss, and so each gradient, was multiplied with; None for 1.
+        clipping: the optimizer's own clipping, by the name of its argument; None without.
+        is_plain: whether what is handed to it is applied as it is, in every step.
+        accumulates: whether it gathers gradients over several steps.
+        clipped: whether the gradients have passed a Keras optimizer's clipping.
+        weights: what the variables were before, if a probe asked.
+    """
+
+    optimizer: keras.optimizers.Optimizer
+    variables: Variables
+    replica: Replica
+    turn: int
+    scale: Any
+    clipping: str | None
+    is_plain: bool
+    accumulates: bool
+    clipped: bool = False
+    weights: list[tf.Tensor] = field(default_factory=list)
 
 
 class Probe:
     """What wants to see a train step from inside. Every method runs while the step is traced.
 
-    `before_clipping` and `applied` receive gradients and their variables, one to one; a
-    gradient is None where the loss does not depend on the variable.
+    Gradients and their variables come one to one; a gradient is None where the loss does not
+    depend on the variable, and as it was handed over: not divided by `scale`.
     """
 
-    def before_clipping(self, gradients: Gradients, variables: Variables) -> None:
-        """Called with the unscaled gradients that the train step hands to the optimizer."""
+    def step_begin(self, replica: Replica) -> None:
+        """Called before the model's `train_step`; outside of one, before each `apply`."""
 
-    def applied(self, gradients: Gradients, variables: Variables) -> None:
-        """Called with the gradients that the optimizer applies, after its own clipping."""
+    def loss(self, replica: Replica, value: Any) -> None:
+        """Called with what the model's `compute_loss` returned in the train step."""
 
-    def step_end(self) -> None:
+    def before(self, application: Application, gradients: Gradients) -> None:
+        """Called with the gradients that the train step hands to the optimizer."""
+
+    def clipped(
+        self, application: Application, entered: Gradients, left: Gradients, variables: Variables
+    ) -> None:
+        """Called with the gradients before and after the optimizer's clipping."""
+
+    def reduced(self, application: Application, gradients: Gradients, variables: Variables) -> None:
+        """Called with the gradients that are applied; of all replicas, added up."""
+
+    def after(self, application: Application) -> None:
+        """Called when `apply` has returned."""
+
+    def step_end(self, replica: Replica) -> None:
         """Called after the model's `train_step`; outside of one, after each `apply`."""
 
 
-class Depth:
-    """How many calls of a model's `train_step` are under way.
+@dataclass
+class _Stand:
+    """Where a replica stands in its train step.
 
-    One for all calls of a train function: it keeps the hooked `train_step` that it was made
-    with, while the optimizer's hooks are new at every call.
+    Kept by replica and not by thread: a strategy runs parts of one step in further threads.
     """
 
-    def __init__(self) -> None:
-        self.steps = 0
+    steps: int = 0
+    application: Application | None = None
+    applying: list[Variables] = field(default_factory=list)
+    turns: dict[int, list[set[int]]] = field(default_factory=dict)
+
+    def turn(self, optimizer: keras.optimizers.Optimizer, variables: Variables) -> int:
+        """Counts the call among those of this step for some of the same variables."""
+        rounds = self.turns.setdefault(id(optimizer), [])
+        keys = {id(variable) for variable in variables}
+        for number, seen in enumerate(rounds):
+            if not seen & keys:
+                seen |= keys
+                return number
+        rounds.append(keys)
+        return len(rounds) - 1
+
+
+class Hooks:
+    """Lets probes see the train steps of a model, or the calls of some optimizers.
+
+    Args:
+        probes: who wants to see.
+        optimizers: the optimizers to look at, with all that they have inside.
+        model: whose `train_step` makes a step; None where each `apply` is a step.
+    """
+
+    def __init__(
+        self,
+        probes: Sequence[Probe],
+        optimizers: Sequence[keras.optimizers.Optimizer],
+        model: keras.Model | None = None,
+    ) -> None:
+        self._probes = tuple(probes)
+        self._model = model
+        self._optimizers = list({id(o): o for each in optimizers for o in _tree(each)}.values())
+        self._stands: dict[int, _Stand] = {}
 
     @contextmanager
-    def one_more(self) -> Iterator[None]:
-        self.steps += 1
-        try:
+    def in_place(self) -> Iterator[None]:
+        """Inside the block, the probes see; afterwards nothing is left."""
+        with ExitStack() as stack:
+            if self._model is not None:
+                put = _attribute(self._model, "train_step", self._train_step(self._model))
+                stack.enter_context(put)
+                put = _attribute(self._model, "compute_loss", self._compute_loss(self._model))
+                stack.enter_context(put)
+            for optimizer in self._optimizers:
+                for name, make in (
+                    ("apply", self._apply),
+                    (CLIP_GRADIENTS, self._clip),
+                    (ALL_REDUCE, self._all_reduce),
+                ):
+                    stack.enter_context(_attribute(optimizer, name, make(optimizer)))
             yield
-        finally:
-            self.steps -= 1
 
+    def _train_step(self, model: keras.Model) -> Callable:
+        original = model.train_step
 
-@contextmanager
-def hooked(model: keras.Model, probes: tuple[Probe, ...], depth: Depth) -> Iterator[None]:
-    """Lets the probes see `model`'s train step inside the block; afterwards nothing is left."""
-    with ExitStack() as stack:
-        stack.enter_context(_attribute(model, "train_step", _train_step(model, probes, depth)))
-        for optimizer in optimizers_of(model):
-            stack.enter_context(_hooked_optimizer(optimizer, probes, depth))
-        yield
+        def train_step(*args: Any, **kwargs: Any) -> Any:
+            replica = Replica.current()
+            stand = self._stand(replica)
+            if not stand.steps:
+                stand = self._stands[replica.index] = _Stand()
+            stand.steps += 1
+            try:
+                self._tell("step_begin", replica)
+                result = original(*args, **kwargs)
+            finally:
+                stand.steps -= 1
+            self._tell("step_end", replica)
+            return result
 
+        return train_step
 
-@contextmanager
-def _hooked_optimizer(
-    optimizer: keras.optimizers.Optimizer, probes: tuple[Probe, ...], depth: Depth
-) -> Iterator[None]:
-    """Lets the probes see what goes into `optimizer.apply` and what leaves its clipping."""
-    innermost = getattr(optimizer, "inner_optimizer", optimizer)
-    applying: list[Variables] = []
-    with (
-        _attribute(innermost, "apply", _innermost_apply(innermost, applying)),
-        _attribute(innermost, CLIP_GRADIENTS, _clip(innermost, probes, applying)),
-        _attribute(optimizer, "apply", _apply(optimizer, probes, depth)),
-    ):
-        yield
+    def _compute_loss(self, model: keras.Model) -> Callable:
+        original = model.compute_loss
 
+        def compute_loss(*args: Any, **kwargs: Any) -> Any:
+            value = original(*args, **kwargs)
+            replica = Replica.current()
+            if self._stand(replica).steps:
+                self._tell("loss", replica, value)
+            return value
 
-def optimizers_of(model: keras.Model) -> list[keras.optimizers.Optimizer]:
-    """The compiled optimizer and those that a custom `train_step` keeps in attributes."""
-    candidates = [getattr(model, "optimizer", None), *vars(model).values()]
-    found = [each for each in candidates if isinstance(each, keras.optimizers.Optimizer)]
-    return list({id(each): each for each in found}.values())
+        return compute_loss
+
+    def _apply(self, optimizer: keras.optimizers.Optimizer) -> Callable:
+        original = optimizer.apply
+
+        # Autograph, where a custom loop uses it, converts this function and so the original.
+        def apply(grads: Any, trainable_variables: Any = None, **kwargs: Any) -> Any:
+            grads, variables = list(grads), variables_of(optimizer, trainable_variables)
+            application = self._enter(optimizer, grads, variables)
+            try:
+                # None stays none; an iterator was read once.
+                given = None if trainable_variables is None else variables
+                result = original(grads, given, **kwargs)
+            finally:
+                self._leave(application)
+            self._finish(application)
+            return result
+
+        return apply
+
+    @_unconverted
+    def _enter(
+        self, optimizer: keras.optimizers.Optimizer, grads: Gradients, variables: Variables
+    ) -> Application | None:
+        """Notes for whom `apply` is called; the outermost call is the application."""
+        replica = Replica.current()
+        stand = self._stand(replica)
+        outermost = stand.application is None
+        if outermost and not stand.steps:
+            stand.turns.clear()
+            self._tell("step_begin", replica)
+        application = None
+        if outermost:
+            application = stand.application = Application(
+                optimizer,
+                variables,
+                replica,
+                stand.turn(optimizer, variables),
+                _loss_scale(optimizer, variables),
+                clipping_of(optimizer),
+                is_plain(optimizer),
+                accumulates(optimizer),
+            )
+        stand.applying.append(
+            [v for g, v in zip(grads, variables, strict=False) if _is_clipped(g, v)]
+        )
+        if application is not None:
+            try:
+                self._tell("before", application, grads)
+            except BaseException:
+                self._leave(application)
+                raise
+        return application
+
+    @_unconverted
+    def _leave(self, application: Application | None) -> None:
+        stand = self._stand(Replica.current())
+        stand.applying.pop()
+        if application is not None:
+            stand.application = None
+
+    @_unconverted
+    def _finish(self, application: Application | None) -> None:
+        if application is None:
+            return
+        self._tell("after", application)
+        if not self._stand(application.replica).steps:
+            self._tell("step_end", application.replica)
+
+    def _clip(self, optimizer: keras.optimizers.Optimizer) -> Callable:
+        original = getattr(optimizer, CLIP_GRADIENTS)
+
+        @_unconverted
+        def clip_gradients(grads: Any) -> Any:
+            entered = list(grads)
+            left = list(original(entered))
+            stand = self._stand(Replica.current())
+            variables = stand.applying[-1] if stand.applying else []
+            if stand.application is not None and len(variables) == len(left):
+                stand.application.clipped = True
+                self._tell("clipped", stand.application, entered, left, variables)
+            return left
+
+        return clip_gradients
+
+    def _all_reduce(self, optimizer: keras.optimizers.Optimizer) -> Callable:
+        original = getattr(optimizer, ALL_REDUCE)
+
+        @_unconverted
+        def all_reduce(grads_and_vars: Any) -> Any:
+            pairs = list(original(grads_and_vars))
+            stand = self._stand(Replica.current())
+            variables = stand.applying[-1] if stand.applying else []
+            if stand.application is not None and len(variables) == len(pairs):
+                gradients = [gradient for gradient, _ in pairs]
+                self._tell("reduced", stand.application, gradients, variables)
+            return pairs
+
+        return all_reduce
+
+    def _stand(self, replica: Replica) -> _Stand:
+        return self._stands.setdefault(replica.index, _Stand())
+
+    def _tell(self, method: str, *args: Any) -> None:
+        for probe in self._probes:
+            getattr(probe, method)(*args)
 
 
 @contextmanager
@@ -96,97 +297,22 @@ def _attribute(owner: Any, name: str, value: Callable) -> Iterator[None]:
             attributes[name] = before
 
 
-def _train_step(model: keras.Model, probes: tuple[Probe, ...], depth: Depth) -> Callable:
-    original = model.train_step
-
-    def train_step(*args: Any, **kwargs: Any) -> Any:
-        with depth.one_more():
-            result = original(*args, **kwargs)
-        for probe in probes:
-            probe.step_end()
-        return result
-
-    return train_step
+def _tree(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optimizer]:
+    return [optimizer, *nested_optimizers(optimizer)]
 
 
-def _apply(
-    optimizer: keras.optimizers.Optimizer, probes: tuple[Probe, ...], depth: Depth
-) -> Callable:
-    original = optimizer.apply
-
-    def apply(grads: Any, trainable_variables: Any = None, **kwargs: Any) -> Any:
-        grads, variables = list(grads), variables_of(optimizer, trainable_variables)
-        seen = _unscaled(optimizer, grads, variables)
-        for probe in probes:
-            probe.before_clipping(seen, variables)
-        result = original(grads, _as_given(trainable_variables, variables), **kwargs)
-        if not depth.steps:
-            for probe in probes:
-                probe.step_end()
-        return result
-
-    return apply
+def _is_clipped(gradient: Any, variable: Any) -> bool:
+    """Whether the pair reaches Keras's clipping: float8 scales are overwritten before."""
+    return gradient is not None and not getattr(variable, "overwrite_with_gradient", False)
 
 
-def _innermost_apply(optimizer: keras.optimizers.Optimizer, applying: list[Variables]) -> Callable:
-    """Notes which variables a call of `apply` is for: its clipping is not told."""
-    original = optimizer.apply
-
-    def apply(grads: Any, trainable_variables: Any = None, **kwargs: Any) -> Any:
-        grads, variables = list(grads), variables_of(optimizer, trainable_variables)
-        applying.append([v for g, v in zip(grads, variables, strict=False) if g is not None])
-        try:
-            return original(grads, _as_given(trainable_variables, variables), **kwargs)
-        finally:
-            applying.pop()
-
-    return apply
-
-
-def _as_given(trainable_variables: Any, variables: Variables) -> Variables | None:
-    """The variables as the caller meant them: none stays none, an iterator was read once."""
-    return None if trainable_variables is None else variables
-
-
-def _clip(
-    optimizer: keras.optimizers.Optimizer,
-    probes: tuple[Probe, ...],
-    applying: list[Variables],
-) -> Callable:
-    original = getattr(optimizer, CLIP_GRADIENTS)
-
-    def clip_gradients(grads: Any) -> Any:
-        clipped = list(original(grads))
-        variables = applying[-1] if applying else []
-        if len(variables) == len(clipped):
-            for probe in probes:
-                probe.applied(clipped, variables)
-        return clipped
-
-    return clip_gradients
-
-
-def _unscaled(
-    optimizer: keras.optimizers.Optimizer, gradients: Gradients, variables: Variables
-) -> Gradients:
-    """The gradients divided by the scale that the optimizer multiplied the loss with."""
-    scale = optimizer.loss_scale_factor
-    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        if not optimizer.built:
-            # What `apply` does first: the scale read must be the variable, not its first value.
-            with keras.name_scope(optimizer.name):
-                optimizer.build(variables)
-            optimizer.built = True
-        scale = optimizer.dynamic_scale
-    if scale is None:
-        return gradients
-    return [None if each is None else _divided(each, scale) for each in gradients]
-
-
-def _divided(gradient: tf.Tensor | tf.IndexedSlices, scale: Any) -> tf.Tensor | tf.IndexedSlices:
-    if isinstance(gradient, tf.IndexedSlices):
-        values = _divided(gradient.values, scale)
-        return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
-    # In float32 at least: an unscaled float16 gradient may underflow.
-    wide = gradient if gradient.dtype == tf.float64 else tf.cast(gradient, tf.float32)
-    return wide / tf.cast(tf.convert_to_tensor(scale), wide.dtype)
+def _loss_scale(optimizer: keras.optimizers.Optimizer, variables: Variables) -> Any:
+    """What the optimizer has multiplied the loss with."""
+    if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return optimizer.loss_scale_factor
+    if not optimizer.built:
+        # What `apply` does first: the scale read must be the variable, not its first value.
+        with keras.name_scope(optimizer.name):
+            optimizer.build(variables)
+        optimizer.built = True
+    return optimizer.dynamic_scale

@@ -2,8 +2,12 @@
 
 `_clip_gradients`: the only place where a gradient can be seen after Keras has clipped it
     and before it is applied; `apply` does both in one call.
+`_all_reduce_sum_gradients`: the only place where the gradients of all replicas can be seen
+    added up; it stands between clipping and update.
 `_trainable_variables`: the variables that `optimizer.apply(gradients)` means when it is
     called without variables.
+`_flatten_layers`: a layer's direct sublayers, also those kept in attributes and lists;
+    `model.layers` exists on models only, and leaves out an RNN's cell.
 `keras.src.utils.io_utils.print_msg`: the channel of Keras's own messages, which honours
     `keras.config.disable_interactive_logging()`.
 """
@@ -15,6 +19,7 @@ import keras
 from keras.src.utils.io_utils import print_msg
 
 CLIP_GRADIENTS = "_clip_gradients"
+ALL_REDUCE = "_all_reduce_sum_gradients"
 
 
 def variables_of(
@@ -29,4 +34,9 @@ def variables_of(
     return list(variables)
 
 
-__all__ = ["CLIP_GRADIENTS", "print_msg", "variables_of"]
+def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """The layers directly inside a layer or model."""
+    return layer._flatten_layers(include_self=False, recursive=False)
+
+
+__all__ = ["ALL_REDUCE", "CLIP_GRADIENTS", "print_msg", "sublayers", "variables_of"]

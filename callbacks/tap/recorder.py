@@ -1,19 +1,25 @@
-"""The probe that writes one row of gradient norms per train step into a ring buffer."""
+"""The probe that writes the statistics of every train step into rings, in the graph."""
 
 import weakref
-from typing import Any, Protocol
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol, TypeAlias
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from gradkeeper.callbacks.tap.hooks import Gradients, Probe, Variables
-from gradkeeper.callbacks.tap.norms import l2_norms
-from gradkeeper.callbacks.window import Window
+from gradkeeper.callbacks.tap.hooks import Application, Gradients, Probe, Variables
+from gradkeeper.callbacks.tap.lane import Lane, Table
+from gradkeeper.callbacks.tap.measure import l2_norms, statistics, sums_of_squares
+from gradkeeper.callbacks.tap.names import variable_names
+from gradkeeper.callbacks.tap.optimizers import clip_limit_of
+from gradkeeper.callbacks.tap.options import Options
+from gradkeeper.callbacks.tap.readout import MEASURED, Readout, read
+from gradkeeper.callbacks.tap.replica import Replica
+from gradkeeper.callbacks.tap.ring import MISSING
+from gradkeeper.callbacks.tap.shadow import shadow
 
-_STATISTICS = ("norm", "applied")
-# Norms are never negative: a row or column that nothing was written to stays recognisable.
-_MISSING = -1.0
+Pair: TypeAlias = tuple[Any, Any]
 
 
 class Owner(Protocol):
@@ -24,117 +30,264 @@ class Owner(Protocol):
 
 
 class Recorder(Probe):
-    """Writes norms into a variable of shape [capacity, statistics, variables], in the graph.
+    """Writes norms and their like; the host must read every `options.capacity` rows.
 
-    The host must read every `capacity` steps at the latest; what was read is cleared.
+    With several replicas, each writes the norms of its own gradients, and the first one the
+    statistics of the gradients added up, which are those of the global batch.
+
+    Args:
+        options: what is recorded.
+        model: gives the variables their names; None where there is no model.
+        variables: what is recorded, in this order, where there is no model; None for all.
+        optimizers: whose calls are recorded; None for all that are seen.
+        on_host: whether counters may lie in host memory, see `Lane`.
     """
 
-    def __init__(self, model: keras.Model, capacity: int) -> None:
-        self._model = weakref.ref(model)
-        self.capacity = capacity
+    def __init__(
+        self,
+        options: Options,
+        model: keras.Model | None = None,
+        *,
+        variables: list[Any] | None = None,
+        optimizers: tuple[keras.optimizers.Optimizer, ...] | None = None,
+        on_host: bool = True,
+    ) -> None:
+        self.options = options
+        self.optimizers = optimizers
+        self._model = (lambda: None) if model is None else weakref.ref(model)
+        self._variables = variables
+        self._on_host = on_host
         self._owner: weakref.ref[Owner] | None = None
-        self._variables: tuple[str, ...] = ()
-        self._rows: tf.Variable | None = None
-        self._count: tf.Variable | None = None
-        self._read = 0
+        self._lanes: dict[int, Lane] = {}
+        self._order: tuple[str, ...] = ()
+
+        # Stands around each call of the train function; see `CostMeter`.
+        self.around_call: Callable[[Recorder], AbstractContextManager] = nullcontext
 
     @property
     def has_seen_gradients(self) -> bool:
         """Whether an optimizer was called in a train step that was traced or run."""
-        return self._rows is not None
+        return any(lane.tables for lane in self._lanes.values())
 
-    def claim(self, owner: Owner) -> None:
-        """Makes `owner` the reader of the rows to come; a former one gets its rows first."""
+    def claim(self, owner: Owner) -> bool:
+        """Makes `owner` the reader of the rows to come; a former one gets its rows first.
+
+        Returns:
+            Whether the rows have had another reader, or none.
+        """
         before = self._owner() if self._owner else None
         if before is owner:
-            return
+            return False
         if before is not None:
             before.flush()
         self.drain()
         self._owner = weakref.ref(owner)
+        self.around_call = nullcontext
+        self.measure_every(self.options.every)
+        return True
 
-    def drain(self) -> Window | None:
-        """Reads and clears the rows written since the last call; None if there are none.
+    def is_read_by(self, owner: Owner | None) -> bool:
+        """Whether `owner` has claimed the rows."""
+        return self._owner is not None and self._owner() is owner
 
-        Steps are counted from the recorder's first.
-        """
-        if self._rows is None or self._count is None:
-            return None
-        end = int(self._count.numpy())
-        steps = np.arange(max(self._read, end - self.capacity), end)
-        self._read = end
-        if not len(steps):
-            return None
-        rows = self._rows.numpy()[steps % self.capacity]
-        self._rows.assign(tf.fill(self._rows.shape, tf.cast(_MISSING, self._rows.dtype)))
-        norms, applied = rows[:, 0], rows[:, 1]
-        present, updated = norms != _MISSING, applied != _MISSING
-        return Window(
-            steps,
-            self._variables,
-            np.where(present, norms, np.nan),
-            present,
-            np.where(updated, applied, np.nan),
-            updated,
-        )
+    def measure_every(self, period: int) -> None:
+        """Measures one of so many train steps from now on; none if 0."""
+        for lane in self._lanes.values():
+            lane.measure_every(period)
 
-    def before_clipping(self, gradients: Gradients, variables: Variables) -> None:
-        self._allocate()
-        self._write("norm", gradients, variables)
+    def wait(self) -> int:
+        """Waits for the train steps under way; how many there were in all."""
+        return max((lane.wait() for lane in self._lanes.values()), default=0)
 
-    def applied(self, gradients: Gradients, variables: Variables) -> None:
-        self._write("applied", gradients, variables)
+    def drain(self) -> Readout | None:
+        """Reads and clears the rows written since the last call; None if there are none."""
+        return read(self._lanes, self._order) if self.has_seen_gradients else None
 
-    def step_end(self) -> None:
-        if self._count is not None:
-            self._count.assign_add(1)
+    def step_begin(self, replica: Replica) -> None:
+        if replica.index not in self._lanes:
+            self._lanes[replica.index] = Lane(self.options, replica.device, on_host=self._on_host)
 
-    def _allocate(self) -> None:
-        # At the first apply and not before: a model may be built by its first train step.
-        if self._rows is not None:
+    def loss(self, replica: Replica, value: Any) -> None:
+        lane = self._lanes[replica.index]
+        mean = tf.reduce_mean(shadow(tf.convert_to_tensor(value)))
+        lane.loss.write(lane.slot, _cell(mean))
+
+    def before(self, application: Application, gradients: Gradients) -> None:
+        if not self._is_about(application):
             return
-        variables = self._trainable_variables()
-        self._variables = self._names(variables)
-        wide = any(variable.dtype == "float64" for variable in variables)
-        shape = [self.capacity, len(_STATISTICS), len(variables)]
-        with tf.init_scope():
-            fill = tf.fill(shape, tf.cast(_MISSING, tf.float64 if wide else tf.float32))
-            self._rows = tf.Variable(fill, trainable=False, name="gradkeeper_rows")
-            self._count = tf.Variable(0, dtype=tf.int64, trainable=False, name="gradkeeper_count")
+        lane, table = self._place(application)
+        pairs = _pairs(gradients, application.variables)
+        self._remember_weights(application, table)
+        if application.replica.count > 1:
+            lane.when_measuring(lambda: self._write_replica(lane, table, pairs, application))
+            if not application.is_plain:
+                gradients = _summed_over_replicas([gradient for gradient, _ in pairs])
+                pairs = list(zip(gradients, [variable for _, variable in pairs], strict=True))
+                self._write_before(application, pairs)
+        else:
+            self._write_before(application, pairs)
 
-    def _write(self, statistic: str, gradients: Gradients, variables: Variables) -> None:
-        columns = {id(each): i for i, each in enumerate(self._trainable_variables())}
-        known = [
-            (columns[id(variable)], gradient)
-            for gradient, variable in zip(gradients, variables, strict=False)
-            if gradient is not None and id(variable) in columns
-        ]
-        if not known or self._rows is None or self._count is None:
+    def clipped(
+        self, application: Application, entered: Gradients, left: Gradients, variables: Variables
+    ) -> None:
+        if application.is_plain or application.replica.count > 1:
             return
-        norms = l2_norms([gradient for _, gradient in known], self._rows.dtype)
-        slot = tf.fill([len(known)], self._count % self.capacity)
-        row = tf.fill([len(known)], tf.constant(_STATISTICS.index(statistic), tf.int64))
-        column = tf.constant([column for column, _ in known], tf.int64)
-        self._rows.scatter_nd_update(tf.stack([slot, row, column], axis=1), norms)
+        if not self._is_about(application):
+            return
+        lane, table = self._place(application)
 
-    def _names(self, variables: list[Any]) -> tuple[str, ...]:
-        """The variables' paths, without the model's own name where all begin with it."""
+        def write() -> None:
+            self._write_norms(lane, table, "applied_norm", _pairs(left, variables))
+            if application.accumulates:
+                norms = l2_norms(_selected(_pairs(entered, variables), table), table.dtype)
+                lane.per_step(table, "unclipped_norm").write(lane.slot, _cell(tf.norm(norms)))
+
+        lane.when_measuring(write)
+
+    def reduced(self, application: Application, gradients: Gradients, variables: Variables) -> None:
+        if application.replica.count == 1 or not self._is_about(application):
+            return
+        pairs = _pairs(gradients, variables)
+        if application.is_plain:
+            self._write_before(application, pairs)
+        elif application.replica.index == 0:
+            lane, table = self._place(application)
+            lane.when_measuring(lambda: self._write_norms(lane, table, "applied_norm", pairs))
+
+    def after(self, application: Application) -> None:
+        if not self._is_about(application):
+            return
+        lane, table = self._place(application)
+        # An optimizer that bypasses Keras's clipping shows no more than what it was given.
+        table.applies_all = application.is_plain or not application.clipped
+        if not self._watches_weights or application.replica.index > 0:
+            return
+        weights = application.weights
+
+        def write() -> None:
+            new = [tf.convert_to_tensor(variable) for variable in table.variables]
+            if self.options.weights:
+                row = l2_norms(weights, table.dtype)
+                lane.per_variable(table, "weight_norm").write(lane.slot, row)
+            if self.options.updates:
+                moved = [tf.subtract(a, b) for a, b in zip(new, weights, strict=True)]
+                row = l2_norms(moved, table.dtype)
+                lane.per_variable(table, "update_norm").write(lane.slot, row)
+
+        lane.when_measuring(write)
+
+    def step_end(self, replica: Replica) -> None:
+        self._lanes[replica.index].end_step()
+
+    def _write_before(self, application: Application, pairs: list[Pair]) -> None:
+        """Writes what is known before clipping; of several replicas, the first one writes."""
+        if application.replica.index > 0:
+            return
+        lane, table = self._place(application)
+        shared = None
+        if application.clipping in ("clipnorm", "global_clipnorm"):
+            # Outside the branch, where TensorFlow merges them with the clipping's own.
+            shared = sums_of_squares(_selected(pairs, table), table.dtype, application.clipping)
+
+        def write() -> None:
+            measured = statistics(_selected(pairs, table), table.dtype, sums=shared)
+            if application.scale is not None:
+                scale = tf.cast(tf.convert_to_tensor(application.scale), table.dtype)
+                measured = tf.stack([measured[0] / scale, measured[1] / scale, measured[2]])
+                lane.per_step(table, "loss_scale").write(lane.slot, _cell(scale))
+            row = tf.reshape(_columns(measured, pairs, table), [-1])
+            lane.per_variable(table, "measured", len(MEASURED)).write(lane.slot, row)
+            rate = tf.convert_to_tensor(application.optimizer.learning_rate)
+            lane.per_step(table, "learning_rate").write(lane.slot, _cell(rate))
+
+        lane.when_measuring(write)
+
+    def _write_replica(
+        self, lane: Lane, table: Table, pairs: list[Pair], application: Application
+    ) -> None:
+        self._write_norms(lane, table, "replica_norm", pairs, application.scale)
+
+    def _write_norms(
+        self, lane: Lane, table: Table, name: str, pairs: list[Pair], scale: Any = None
+    ) -> None:
+        norms = l2_norms(_selected(pairs, table), table.dtype)
+        if scale is not None:
+            norms = norms / tf.cast(tf.convert_to_tensor(scale), table.dtype)
+        row = _columns(norms[tf.newaxis], pairs, table)[0]
+        lane.per_variable(table, name).write(lane.slot, row)
+
+    def _is_about(self, application: Application) -> bool:
+        named = self.optimizers
+        return named is None or any(application.optimizer is each for each in named)
+
+    @property
+    def _watches_weights(self) -> bool:
+        return self.options.updates or self.options.weights
+
+    def _remember_weights(self, application: Application, table: Table) -> None:
+        if self._watches_weights and application.replica.index == 0:
+            application.weights = [tf.convert_to_tensor(each) for each in table.variables]
+
+    def _place(self, application: Application) -> tuple[Lane, Table]:
+        """Where the call is written. Made at the first one: a model may be built by then only."""
+        lane = self._lanes[application.replica.index]
+        table = lane.table(application.optimizer, application.turn, application.variables)
+        if table is None:
+            names = self._names(application.variables)
+            chosen = [i for i, name in enumerate(names) if self._records(name)]
+            table = Table(
+                application.optimizer,
+                application.turn,
+                tuple(names[i] for i in chosen),
+                tuple(application.variables[i] for i in chosen),
+                tuple(map(id, application.variables)),
+                clip_limit_of(application.optimizer),
+            )
+            lane.tables.append(table)
+        return lane, table
+
+    def _records(self, name: str) -> bool:
+        return self.options.selects(name) and (self._variables is None or name in self._order)
+
+    def _names(self, variables: Variables) -> list[str]:
+        """Names of the variables, unique among these and all that are trained."""
         model = self._model()
-        prefix = f"{model.name}/" if model is not None else ""
-        paths = [variable.path for variable in variables]
-        shared = all(path.startswith(prefix) for path in paths)
-        return unique_names([path.removeprefix(prefix) for path in paths] if shared else paths)
-
-    def _trainable_variables(self) -> list[Any]:
-        model = self._model()
-        return [] if model is None else model.trainable_variables
+        trained = self._variables or [] if model is None else model.trainable_variables
+        every = list({id(each): each for each in (*trained, *variables)}.values())
+        names = dict(zip(map(id, every), variable_names(model, every), strict=True))
+        order = [names[id(each)] for each in trained]
+        self._order = tuple(name for name in order if self.options.selects(name))
+        return [names[id(each)] for each in variables]
 
 
-def unique_names(names: list[str]) -> tuple[str, ...]:
-    """The names, with `_1`, `_2`, ... behind those that occurred before."""
-    seen: dict[str, int] = {}
-    unique = []
-    for name in names:
-        count = seen[name] = seen.get(name, -1) + 1
-        unique.append(f"{name}_{count}" if count else name)
-    return tuple(unique)
+def _cell(value: tf.Tensor) -> tf.Tensor:
+    return tf.reshape(tf.cast(value, tf.float64), [1])
+
+
+def _pairs(gradients: Gradients, variables: Variables) -> list[Pair]:
+    """The gradients that can be measured, with their variables."""
+    return [
+        (gradient, variable)
+        for gradient, variable in zip(gradients, variables, strict=False)
+        if isinstance(gradient, (tf.Tensor, tf.IndexedSlices))
+    ]
+
+
+def _selected(pairs: list[Pair], table: Table) -> list[Any]:
+    """The gradients of the variables that have a column."""
+    return [gradient for gradient, variable in pairs if id(variable) in table.columns]
+
+
+def _columns(measured: tf.Tensor, pairs: list[Pair], table: Table) -> tf.Tensor:
+    """Statistics of the selected gradients, [statistics, gradients], in the table's columns."""
+    found = [table.columns[id(v)] for _, v in pairs if id(v) in table.columns]
+    if found == list(range(len(table.names))):
+        return measured
+    missing = tf.fill([measured.shape[0], 1], tf.cast(MISSING, measured.dtype))
+    sources = [found.index(c) if c in found else len(found) for c in range(len(table.names))]
+    return tf.gather(tf.concat([measured, missing], axis=1), sources, axis=1)
+
+
+def _summed_over_replicas(gradients: Gradients) -> Gradients:
+    context = tf.distribute.get_replica_context()
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, gradients) if gradients else []

@@ -7,16 +7,23 @@ which Keras would not call for. The twins are kept on the plain train function, 
 they share: a second `fit` does not trace again, and recompiling drops them.
 """
 
-from collections.abc import Callable
-from contextlib import suppress
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from typing import Any, Optional, TypeAlias
 
 import keras
 
-from gradkeeper.callbacks.tap.hooks import Depth, Probe, hooked
-from gradkeeper.callbacks.tap.recorder import Owner, Recorder
+from gradkeeper.callbacks.driver import Driver
+from gradkeeper.callbacks.tap.hooks import Hooks
+from gradkeeper.callbacks.tap.optimizers import optimizers_of
+from gradkeeper.callbacks.tap.options import Options
+from gradkeeper.callbacks.tap.recorder import Recorder
+from gradkeeper.callbacks.tap.substitution import is_made_by_keras, place_of_train_function
 
 _ATTRIBUTE = "_gradkeeper_tap"
+
+# What is recorded, of which optimizers (by `id`; None for the model's), and a number.
+Key: TypeAlias = tuple[Options, tuple[int, ...] | None, int]
 
 
 class Tap:
@@ -25,24 +32,38 @@ class Tap:
     def __init__(self, model: keras.Model, plain: Callable) -> None:
         self._model = model
         self._plain = plain
-        self._depth = Depth()
-        self._twins: dict[tuple[Probe, ...], Callable] = {}
-        self._recorders: dict[tuple[int, int], Recorder] = {}
+        self._can_be_made = _is_made_for(model, plain)
+        # A function of the user's own, through and through, has none: it is run as it is.
+        self._place = None if self._can_be_made else place_of_train_function(plain)
+        self._hooks: dict[tuple[Recorder, ...], Hooks] = {}
+        self._twins: dict[tuple[Recorder, ...], Callable] = {}
+        self._recorders: dict[Key, Recorder] = {}
 
     @classmethod
-    def of(cls, model: keras.Model) -> "Tap":
-        """The tap of the model's current train function; made at the first call."""
+    def of(cls, model: keras.Model, before: Optional["Tap"] = None) -> "Tap":
+        """The tap of the model's current train function; made at the first call.
+
+        Args:
+            model: the model, whose `train_function` is there.
+            before: the tap that the caller had before, which it gets again if it can.
+        """
         function = model.train_function
         if isinstance(function, _ArmedFunction):
             return function.tap
+        if before is not None and before._model is model and before._plain == function:
+            return before
         tap = getattr(function, _ATTRIBUTE, None)
-        if tap is None:
+        if tap is None or tap._model is not model:
             tap = cls(model, function)
-            # A function set by hand may be an object that takes no attributes. Then the tap
-            # lasts for a call, which costs nothing: such a function has no twin.
+            # A function set by hand may be an object that takes no attributes.
             with suppress(AttributeError):
                 setattr(function, _ATTRIBUTE, tap)
         return tap
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the train function keeps the tap, so that nobody else has to."""
+        return getattr(self._plain, _ATTRIBUTE, None) is self
 
     @staticmethod
     def disarm(model: keras.Model) -> None:
@@ -51,59 +72,109 @@ class Tap:
         if isinstance(function, _ArmedFunction):
             model.train_function = function.tap._plain
 
-    def arm(self, owner: Owner, capacity: int) -> Recorder:
-        """Has the next call of the model's train function recorded for `owner`.
+    def arm(
+        self,
+        options: Options,
+        driver: Driver,
+        optimizers: Sequence[keras.optimizers.Optimizer] | None = None,
+    ) -> Recorder:
+        """Has the next call of the model's train function recorded.
 
         Args:
-            owner: who reads the rows.
-            capacity: train steps that the recorder can hold between two reads.
+            options: what is recorded.
+            driver: who must make the call: others (a `train_on_batch` or another `fit` in a
+                callback) are not the training that is recorded.
+            optimizers: the optimizers to look at; those of the model by default.
 
         Returns:
-            The recorder; callbacks with the same capacity use it one after the other (so
+            The recorder, not yet claimed; callbacks with the same options use it one after the other (so
             that a fresh monitor traces nothing anew), and one each within a step.
         """
         armed = self._model.train_function
         if not isinstance(armed, _ArmedFunction):
             armed = self._model.train_function = _ArmedFunction(self)
-        key = (capacity, sum(probe.capacity == capacity for probe in armed.probes))
+        armed.expect(driver)
+        named = None if optimizers is None else tuple(optimizers)
+        wanted = options, named and tuple(map(id, named))
+        number = sum(key[:2] == wanted for key in armed.keys)
+        key = (*wanted, number)
         if key not in self._recorders:
-            self._recorders[key] = Recorder(self._model, capacity)
-        recorder = self._recorders[key]
-        recorder.claim(owner)
-        armed.probes.append(recorder)
-        return recorder
+            self._recorders[key] = self._new_recorder(options, named)
+        armed.keys.append(key)
+        return self._recorders[key]
 
-    def run(self, iterator: Any, probes: tuple[Probe, ...]) -> Any:
-        """Runs the train function with the probes inside, the model left as it was found."""
+    def run(self, iterator: Any, keys: Sequence[Key]) -> Any:
+        """Runs the train function with the recorders inside, the model left as it was found."""
+        probes = tuple(self._recorders[key] for key in keys)
         self._model.train_function = self._plain
-        with hooked(self._model, probes, self._depth):
+        with self._hooks_of(probes).in_place(), ExitStack() as around:
+            for probe in probes:
+                around.enter_context(probe.around_call(probe))
+            if self._place is None and not self._can_be_made:
+                return self._plain(iterator)
             if probes not in self._twins:
                 self._twins[probes] = self._make_twin()
-            return self._twins[probes](iterator)
+            if self._place is None:
+                return self._twins[probes](iterator)
+            with self._place.holding(self._twins[probes]):
+                return self._plain(iterator)
+
+    def run_plain(self, iterator: Any) -> Any:
+        """Runs the train function as if nothing of ours was there; what is armed stays armed."""
+        armed, self._model.train_function = self._model.train_function, self._plain
+        try:
+            return self._plain(iterator)
+        finally:
+            if self._model.train_function is self._plain:
+                self._model.train_function = armed
+
+    def _new_recorder(
+        self, options: Options, optimizers: tuple[keras.optimizers.Optimizer, ...] | None
+    ) -> Recorder:
+        compiled = bool(self._model.jit_compile) and not self._model.run_eagerly
+        return Recorder(options, self._model, optimizers=optimizers, on_host=not compiled)
+
+    def _hooks_of(self, probes: tuple[Recorder, ...]) -> Hooks:
+        hooks = self._hooks.get(probes)
+        # Looked for again until one is called: a train step may make its optimizers itself.
+        if hooks is None or not all(probe.has_seen_gradients for probe in probes):
+            named = [each for probe in probes for each in probe.optimizers or ()]
+            hooks = Hooks(probes, [*optimizers_of(self._model), *named], self._model)
+            if probes not in self._twins:
+                self._hooks[probes] = hooks
+        return hooks
 
     def _make_twin(self) -> Callable:
-        if not _is_made_by_keras(self._model, self._plain):
-            return self._plain
         try:
             self._model.train_function = None
             self._model.make_train_function()
-            return self._model.train_function
+            return self._model.train_function or self._plain
         finally:
             self._model.train_function = self._plain
 
 
 class _ArmedFunction:
-    """Stands in for `model.train_function` until it is called, once."""
+    """Stands in for `model.train_function` until the training that armed it calls it, once."""
 
     def __init__(self, tap: Tap) -> None:
         self.tap = tap
-        self.probes: list[Recorder] = []
+        self.keys: list[Key] = []
+        self._driver: Driver | None = None
+
+    def expect(self, driver: Driver) -> None:
+        """Makes it wait for a call by `driver`; what another had armed is void."""
+        if driver != self._driver:
+            self.keys.clear()
+        self._driver = driver
 
     def __call__(self, iterator: Any) -> Any:
-        return self.tap.run(iterator, tuple(self.probes))
+        if self._driver is None or not self._driver.is_calling():
+            return self.tap.run_plain(iterator)
+        keys, self.keys, self._driver = self.keys, [], None
+        return self.tap.run(iterator, keys)
 
 
-def _is_made_by_keras(model: keras.Model, function: Callable) -> bool:
-    """False for a train function that the user has set by hand: it is run as it is."""
+def _is_made_for(model: keras.Model, function: Callable) -> bool:
+    """Whether the model's own `make_train_function` made the function."""
     overridden = type(model).make_train_function is not keras.Model.make_train_function
-    return overridden or getattr(function, "__module__", "").startswith("keras.")
+    return overridden or is_made_by_keras(function)

@@ -1,79 +1,284 @@
-"""What the rules say about made-up histories."""
+"""What holds for every rule: one history that it flags, and ones that it does not."""
+
+import dataclasses
+import json
 
 import numpy as np
 import pytest
 from histories import window
 
-from gradkeeper.callbacks.rules import ExplodingGradient, NonFiniteGradient, VanishingGradient
+from gradkeeper.callbacks.rules import RULES, ExplodingGradient, Rule, default_rules, rules_from
+from gradkeeper.callbacks.window import Window
 
 NAN, INF = float("nan"), float("inf")
-CALM = [[1.0, 0.5, 0.8]]
+LAYERS = tuple(f"dense_{i}" for i in range(6))
+VARIABLES = tuple(f"{layer}/{name}" for layer in LAYERS for name in ("kernel", "bias"))
 
 
-def test_nonfinite_names_step_variables_and_the_layer_nearest_the_output():
-    rule = NonFiniteGradient()
-    assert not list(rule.check(window(CALM * 20)))
-    (finding,) = rule.check(window([*CALM, [NAN, INF, 0.8], [NAN] * 3], first=20))
-    assert (finding.step, finding.layer, finding.severity) == (21, "rnn/cell", "error")
-    assert finding.evidence["variables"] == ["rnn/cell/kernel", "rnn/cell/bias"]
-    assert (finding.evidence["kind"], finding.evidence["last_finite_step"]) == ("NaN", 20)
-    assert "2 of 3 variables" in finding.message
-    assert "global_clipnorm" in finding.advice
+def healthy(steps=600, sigma=0.3, **more):
+    """Six layers of about the same norm, [steps, 12], with a batch's noise common to all."""
+    random = np.random.default_rng(1)
+    common = random.lognormal(sigma=sigma, size=(steps, 1))
+    own = random.lognormal(sigma=0.1, size=(steps, len(VARIABLES)))
+    return window(common * own, variables=VARIABLES, **more)
 
 
-def test_nonfinite_from_the_first_step_points_at_the_data():
-    (finding,) = NonFiniteGradient().check(window([[INF] * 3]))
-    assert (finding.step, finding.evidence["kind"]) == (0, "Inf")
-    assert "input data" in finding.advice
+def changed(history, rows, columns, norm):
+    """The history with another norm in these rows and columns."""
+    norms = history.norms.copy()
+    norms[rows, columns] = norm
+    return window(norms, variables=history.variables, scalars=history.scalars)
 
 
-def test_a_missing_gradient_is_not_a_nan():
-    missing = window(CALM * 3)
-    missing.norms[:, 1], missing.present[:, 1] = NAN, False
-    assert not list(NonFiniteGradient().check(missing))
+def vanishing_with_depth():
+    factors = np.repeat(0.1 ** np.arange(5, -1, -1.0), 2)
+    return window(healthy().norms * factors, variables=VARIABLES)
 
 
-@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e3])
-def test_exploding_is_relative_to_what_the_run_is_used_to(scale):
-    rule = ExplodingGradient(absolute=INF)
-    calm = np.array(CALM * 30) * scale
-    assert not list(rule.check(window(calm)))
-    (finding,) = rule.check(window(np.array([[500.0, 1.0, 1.0], *CALM]) * scale, first=30))
-    assert (finding.step, finding.layer) == (30, "rnn/cell")
-    assert finding.evidence["norm"] == pytest.approx(500 * scale, rel=1e-3)
-    assert "times the usual" in finding.message
+def missing():
+    history = healthy()
+    for array in (history.present, history.updated):
+        array[:, 4] = False
+    history.norms[:, 4] = history.applied_norms[:, 4] = NAN
+    return history
 
 
-def test_exploding_from_the_first_step():
-    first, *_ = ExplodingGradient().check(window([[2.0, 1.0, 3e4]]))
-    assert (first.step, first.layer, first.evidence["usual"]) == (0, "dense", None)
-    assert "above the bound" in first.message
+def clipped():
+    norms = healthy(sigma=0.1).norms
+    return window(norms, applied=norms * 0.2, variables=VARIABLES)
 
 
-def test_an_explosion_that_clipping_held_is_not_told_to_clip():
-    (held,) = ExplodingGradient().check(window([[2.0, 1.0, 3e4]], applied=[[0.1, 0.1, 1.0]]))
-    (free,) = ExplodingGradient().check(window([[2.0, 1.0, 3e4]]))
-    assert "Clipping held what was applied to 1.01" in held.advice
-    assert "global_clipnorm near" in free.advice
+def large_updates():
+    norms = healthy().norms
+    weights = np.full(norms.shape, 10.0)
+    updates = np.full(norms.shape, 1e-2)
+    updates[100:, 2:4] = 3.0
+    return healthy(values={"update_norm": updates, "weight_norm": weights})
 
 
-def test_ordinary_noise_is_no_explosion():
-    norms = np.random.default_rng(0).lognormal(sigma=0.8, size=(500, 3))
-    assert not list(ExplodingGradient().check(window(norms)))
+def replicas_apart():
+    norms = np.repeat(healthy().norms[:, None], 4, axis=1)
+    norms[100:, 2] *= 30
+    return healthy(replica_norms=norms)
 
 
-def test_vanishing_needs_patience_across_windows():
-    rule = VanishingGradient(patience=30)
-    vanished = [[1e-9, 1e-9, 1.0]]
-    assert not list(rule.check(window(vanished * 20)))
-    (finding,) = rule.check(window(vanished * 20, first=20))
-    assert (finding.step, finding.layer) == (0, "rnn/cell")
+def stuck_loss_scale():
+    history = changed(healthy(), slice(100, None), slice(None), NAN)
+    history.updated[100:] = False
+    scale = 2.0 ** np.clip(115 - np.arange(600), -20, 15)
+    return dataclasses.replace(history, scalars={"loss_scale": scale})
+
+
+# For each rule a history, the step and layer of the only finding in it.
+TROUBLED = {
+    "nonfinite": (changed(healthy(), slice(100, None), [1, 4], NAN), 100, "dense_2"),
+    "exploding": (changed(healthy(), 100, [2, 5], [900, 300]), 100, "dense_1"),
+    "spike": (changed(healthy(), 100, [2, 5], [90, 60]), 100, "dense_1"),
+    "vanishing": (changed(healthy(), slice(100, None), [0, 1], 1e-9), 100, "dense_0"),
+    "vanishing_with_depth": (vanishing_with_depth(), 0, "dense_0"),
+    "dead": (changed(healthy(), slice(100, None), [0, 1], 0), 100, "dense_0"),
+    "missing": (missing(), 0, "dense_2"),
+    "clip_always": (clipped(), 0, ""),
+    "clip_never": (healthy(scalars={"clip_limit": [100.0] * 600}), 0, ""),
+    "update_ratio": (large_updates(), 100 - 9, "dense_1"),
+    "replica_disagreement": (replicas_apart(), 100, ""),
+    "loss_scale_stuck": (stuck_loss_scale(), 100, ""),
+}
+
+
+def told(rule, history, rows):
+    """What the rule says of the history, cut into windows of so many rows."""
+    cuts = [history[i : i + rows] for i in range(0, len(history), rows)]
+    return [finding.to_dict() for cut in cuts for finding in rule.check(cut)]
+
+
+def test_every_rule_is_listed_by_its_name():
+    assert list(RULES) == [rule.name for rule in default_rules()] == list(TROUBLED)
+    assert {name for name, rule in RULES.items() if rule.judges_warmup} == {
+        "nonfinite",
+        "missing",
+        "replica_disagreement",
+        "loss_scale_stuck",
+    }
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_flags_its_trouble_with_step_layer_and_evidence(name):
+    history, step, layer = TROUBLED[name]
+    (finding,) = RULES[name]().check(history)
+    assert (finding.rule, finding.step, finding.layer) == (name, step, layer)
+    assert json.loads(json.dumps(finding.evidence, allow_nan=False))
+    assert finding.message.endswith(".")
+    assert finding.advice.endswith(".")
+    assert "nan" not in finding.message.replace("nonfinite", "")
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_its_trouble_is_no_other_rules_trouble(name):
+    history, *_ = TROUBLED[name]
+    others = [rule for rule in default_rules() if rule.name != name]
+    found = {finding.rule for rule in others for finding in rule.check(history)}
+    assert not found
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_is_quiet_in_healthy_runs(name):
+    steps = np.arange(600)
+    decay = (0.01 + np.exp(-steps / 60))[:, None]
+    quiet = {
+        "noise": healthy(sigma=0.8),
+        "a decay at the start": window(healthy(sigma=0.5).norms * decay, variables=VARIABLES),
+        "a slow climb": window(healthy().norms * 1.01 ** steps[:, None], variables=VARIABLES),
+        "one step": healthy(steps=1),
+        "no step": healthy()[:0],
+        "no variables": window(np.zeros((30, 0)), variables=()),
+        "zero gradients": window(np.zeros((200, 12)), variables=VARIABLES),
+    }
+    for kind, history in quiet.items():
+        assert not list(RULES[name]().check(history)), kind
+
+
+@pytest.fixture(scope="module")
+def messy():
+    """A long run in which much goes wrong, measured in some of its steps."""
+    random = np.random.default_rng(2)
+    shape = (900, len(VARIABLES))
+    calm = random.lognormal(sigma=1.0, size=shape)
+    norms = calm.copy()
+    for factor in (0.0, 1e-9, 40.0, 3e3, NAN, INF):
+        for start in random.integers(150, 880, 6):
+            steps = slice(start, start + random.integers(1, 90))
+            columns = slice(random.integers(0, shape[1]), None, random.integers(1, 6))
+            norms[steps, columns] = calm[steps, columns] * factor
+    norms[100] *= 60
+    norms[20:95, 5] = 0
+    norms[300:420] *= 1e-4 ** np.linspace(1, 0, shape[1])
+    values = {
+        name: random.lognormal(sigma=6, size=shape) for name in ("update_norm", "weight_norm")
+    }
+    replicas = norms[:, None] * random.lognormal(sigma=2, size=(900, 3, 1))
+    scalars = {
+        "loss_scale": np.where(np.arange(900) < 700, 2.0 ** random.integers(-2, 9, 900), NAN),
+        "clip_limit": np.full(900, 1.0),
+    }
+    applied = norms * random.choice([0.1, 1.0], (900, 1), p=[0.97, 0.03])
+    history = window(
+        norms,
+        applied=applied,
+        variables=VARIABLES,
+        values=values,
+        scalars=scalars,
+        replica_norms=replicas,
+    )
+    history.updated[:] = np.isfinite(norms).all(axis=1)[:, None] & (random.random((900, 1)) < 0.9)
+    gone = random.random(shape) < 0.05
+    gone[:40, 3], gone[:, 7] = True, True
+    history.present[:] &= ~gone
+    history.updated[:] &= ~gone
+    for array in (history.norms, history.applied_norms):
+        array[gone] = NAN
+    return dataclasses.replace(history, steps=np.cumsum(random.choice([1, 5], 900)))
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_does_not_depend_on_how_the_run_is_cut_into_windows(name, messy):
+    for history in (TROUBLED[name][0], messy):
+        whole = told(RULES[name](), history, len(history))
+        for rows in (1, 7):
+            assert told(RULES[name](), history, rows) == whole
+
+
+def test_a_messy_run_exercises_the_rules(messy):
+    found = {finding["rule"] for rule in default_rules() for finding in told(rule, messy, 900)}
+    assert found == set(RULES) - {"clip_never"}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_reset_forgets_the_run(name):
+    rule, (history, *_) = RULES[name](), TROUBLED[name]
+    first = told(rule, history, 50)
     rule.reset()
-    broken = [*vanished * 20, *CALM, *vanished * 20]
-    assert not list(rule.check(window(broken)))
+    assert told(rule, history, 50) == first
 
 
-@pytest.mark.parametrize("rule", [ExplodingGradient, VanishingGradient])
-def test_bad_thresholds_are_refused(rule):
-    with pytest.raises(ValueError, match=r"ratio.*Received: ratio=-1"):
-        rule(ratio=-1)
+@pytest.mark.parametrize("name", RULES)
+def test_follows_a_run_whose_variables_change(name):
+    history, *_ = TROUBLED[name]
+    rule = RULES[name]()
+    few = history.variables[:3]
+    kept = {key: value[:300, :3] for key, value in history.values.items()}
+    cut = history[:300]
+    first = Window(
+        cut.steps,
+        few,
+        cut.present[:, :3],
+        cut.updated[:, :3],
+        kept,
+        cut.scalars,
+        cut.replica_norms[:, :, :3],
+    )
+    assert [*rule.check(first), *rule.check(history[300:])]
+
+
+BAD = [
+    ("exploding", {"ratio": -1}),
+    ("exploding", {"ratio": NAN}),
+    ("exploding", {"warmup": 0}),
+    ("exploding", {"beyond": 0.5}),
+    ("spike", {"ratio": 1}),
+    ("spike", {"z": 0}),
+    ("spike", {"above": 0}),
+    ("spike", {"warmup": 5}),
+    ("vanishing", {"ratio": -1}),
+    ("vanishing", {"patience": 0}),
+    ("vanishing_with_depth", {"ratio": 2}),
+    ("vanishing_with_depth", {"correlation": 1.5}),
+    ("vanishing_with_depth", {"layers": 1}),
+    ("dead", {"patience": 0}),
+    ("missing", {"patience": 0}),
+    ("clip_always", {"share": 0}),
+    ("clip_always", {"least": 300}),
+    ("clip_never", {"least": 0}),
+    ("update_ratio", {"low": 1, "high": 0.1}),
+    ("update_ratio", {"patience": 0}),
+    ("replica_disagreement", {"ratio": 1}),
+    ("replica_disagreement", {"patience": 0}),
+    ("loss_scale_stuck", {"patience": 0}),
+    ("loss_scale_stuck", {"share": 1}),
+    ("loss_scale_stuck", {"memory": 0}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), BAD)
+def test_bad_thresholds_are_refused(name, options):
+    option, value = next(iter(options.items()))
+    with pytest.raises(ValueError, match=rf"needs .*{option}.* Received: .*{option}={value}"):
+        RULES[name](**options)
+
+
+def test_rules_come_from_names_and_instances():
+    own = ExplodingGradient(ratio=7)
+    first, second = rules_from(["nonfinite", own])
+    assert (first.name, second) == ("nonfinite", own)
+    assert [rule.name for rule in rules_from(list(RULES))] == list(RULES)
+    assert rules_from([]) == []
+
+
+@pytest.mark.parametrize(
+    ("specification", "error", "text"),
+    [
+        (["explosion"], ValueError, r"'nonfinite', 'exploding'.*Received: 'explosion'"),
+        ([3], TypeError, r"'nonfinite', 'exploding'.*Received: 3"),
+        ([ExplodingGradient], TypeError, r"instances of .*Rule.*Received: <class"),
+        ("nonfinite", TypeError, r"list of rules.*Received: rules='nonfinite'"),
+        (Rule(), TypeError, r"list of rules.*Received: rules=<"),
+    ],
+)
+def test_what_is_no_rule_is_refused(specification, error, text):
+    with pytest.raises(error, match=text):
+        rules_from(specification)
+
+
+def test_a_rule_must_check():
+    with pytest.raises(NotImplementedError, match="Rule must define check"):
+        Rule().check(healthy())

@@ -27,8 +27,9 @@ def result_of(norms, losses):
     count = len(norms)
     column = np.array(norms, np.float32)[:, None]
     present = np.ones((count, 1), bool)
+    values = {"norm": column, "applied_norm": column}
     history = GradientHistory()
-    history.append(Window(np.arange(count), ("head/kernel",), column, present, column, present))
+    history.append(Window(np.arange(count), ("head/kernel",), present, present, values))
     metrics = {"epoch": list(range(len(losses))), "val_loss": losses}
     metrics["step"] = [count // len(losses) * (epoch + 1) for epoch in metrics["epoch"]]
     return Result(

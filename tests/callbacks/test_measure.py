@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from gradkeeper.callbacks.tap.norms import l2_norms
+from gradkeeper.callbacks.tap.measure import l2_norms
 
 
 def norm_of(gradient: tf.Tensor | tf.IndexedSlices, jit_compile: bool) -> float:

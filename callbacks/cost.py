@@ -1,0 +1,128 @@
+"""What a monitor costs in the very run that it watches."""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from gradkeeper.callbacks.tap import Recorder
+
+_FIRST_CALL = 100
+_PAIRS = 16
+_AGAIN_AFTER = 5000
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The monitor's share of a training's time.
+
+    Attributes:
+        measuring: added time of a measured step over that of a step not measured, from
+            steps of both kinds in turn; NaN where they were not compared.
+        quartiles: lower and upper quartile of that over the pairs of neighbours.
+        pairs: how many pairs of steps were compared.
+        every: of how many steps one is measured.
+        host: time of reading, judging and writing over the time of the train steps.
+    """
+
+    measuring: float
+    quartiles: tuple[float, float]
+    pairs: int
+    every: int
+    host: float
+
+    @property
+    def total(self) -> float:
+        """Added time over the time of training without the monitor; NaN if not known."""
+        return self.measuring / self.every + self.host
+
+    def __str__(self) -> str:
+        host = f"reading and judging {100 * self.host:.1f} %"
+        if math.isnan(self.measuring):
+            return f"{host} of the training; the compiled step's share was not measured"
+        low, high = self.quartiles
+        thinned = f", one step of {self.every} measured" if self.every > 1 else ""
+        return (
+            f"{100 * self.total:.1f} % of the training: a measured step "
+            f"{100 * self.measuring:+.1f} % (quartiles {100 * low:+.1f} to {100 * high:+.1f} %, "
+            f"{self.pairs} pairs of steps){thinned}; {host}"
+        )
+
+
+class CostMeter:
+    """Times train steps with and without measurement in turn, for a short while.
+
+    After some hundred calls of the train function, when traces and caches are settled, every
+    other call of a few dozen is not measured. With a budget, measuring is then thinned until
+    its cost keeps within it, and compared again from time to time.
+
+    Args:
+        every: of how many steps one is measured, at most.
+        budget: the share of the training's time that the monitor may cost; None for any.
+    """
+
+    def __init__(self, every: int, budget: float | None) -> None:
+        self._every = self._least = every
+        self._budget = budget
+        self._calls = self._began = 0
+        self._seconds: tuple[list[float], list[float]] = ([], [])
+        self._ratios: np.ndarray = np.zeros(0)
+        self._in_steps = self._on_host = 0.0
+
+    @property
+    def cost(self) -> Cost:
+        """What is known by now."""
+        known = len(self._ratios) > 0
+        low, middle, high = np.percentile(self._ratios, [25, 50, 75]) if known else [math.nan] * 3
+        host = self._on_host / self._in_steps if self._in_steps else 0.0
+        quartiles = (float(low), float(high))
+        return Cost(float(middle), quartiles, len(self._ratios), self._every, host)
+
+    def fit_begins(self) -> None:
+        """A new training is timed from its own first call on."""
+        self._calls = 0
+        self._began = _FIRST_CALL
+        self._seconds = ([], [])
+
+    @contextmanager
+    def around_call(self, recorder: Recorder) -> Iterator[None]:
+        """Stands around a call of the train function."""
+        number = self._calls - self._began
+        comparing = recorder.options.switchable and 0 <= number < 2 * _PAIRS
+        measured = number % 2 == 0
+        if comparing:
+            recorder.measure_every(1 if measured else 0)
+            recorder.wait()
+        start = time.perf_counter()
+        yield
+        if comparing:
+            recorder.wait()
+        seconds = time.perf_counter() - start
+        self._calls += 1
+        if self._calls > 1:  # the first one traces
+            self._in_steps += seconds
+        if comparing:
+            self._seconds[0 if measured else 1].append(seconds)
+            if number == 2 * _PAIRS - 1:
+                self._conclude(recorder)
+
+    @contextmanager
+    def on_host(self) -> Iterator[None]:
+        """Stands around reading, judging and writing."""
+        start = time.perf_counter()
+        yield
+        self._on_host += time.perf_counter() - start
+
+    def _conclude(self, recorder: Recorder) -> None:
+        with_it, without = map(np.array, self._seconds)
+        self._ratios = with_it / without - 1
+        self._seconds = ([], [])
+        if self._budget is not None:
+            self._began = self._calls + _AGAIN_AFTER
+            left = max(self._budget - self.cost.host, self._budget / 10)
+            needed = math.ceil(max(0.0, self.cost.measuring) / left)
+            self._every = max(self._least, needed)
+        recorder.measure_every(self._every)

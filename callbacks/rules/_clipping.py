@@ -1,0 +1,42 @@
+"""What clipping did to each update."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gradkeeper.callbacks.window import Window
+
+
+@dataclass(frozen=True)
+class Updates:
+    """The steps of a window that applied a finite gradient.
+
+    Attributes:
+        steps: train steps, [updates].
+        clipped: whether clipping changed a gradient, bool [updates].
+        entered: global norm that entered the clipping, [updates].
+        shrunk: norm that entered over norm applied, [updates]; 1 where clipping did nothing.
+        limit: configured limit of the clipping, [updates]; NaN where none is.
+    """
+
+    steps: np.ndarray
+    clipped: np.ndarray
+    entered: np.ndarray
+    shrunk: np.ndarray
+    limit: np.ndarray
+
+    @classmethod
+    def of(cls, window: Window) -> "Updates":
+        """The updates of this window."""
+        gathered = window.scalar("unclipped_norm")
+        entered = np.where(np.isnan(gathered), window.global_norm, gathered)
+        rows = np.flatnonzero(window.updated.any(axis=1) & np.isfinite(entered))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            shrunk = 1.0 / window.clip_coefficient[rows]
+        return cls(
+            window.steps[rows],
+            window.clipped[rows].astype(bool),
+            entered[rows],
+            shrunk,
+            window.scalar("clip_limit")[rows],
+        )

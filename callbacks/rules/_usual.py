@@ -1,0 +1,58 @@
+"""What global norm a run is used to."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gradkeeper.callbacks.rules._recent import Recent, row_quantiles
+
+_SHORT = 10
+_SHORT_SEEN = 5
+
+
+@dataclass(frozen=True)
+class Usual:
+    """For each step, from the steps before it; NaN where too few were seen.
+
+    Attributes:
+        median: running median of the norm, [steps].
+        peak: largest that a median over a few steps has been in the whole run, [steps]. A run
+            that has converged comes back to it now and then.
+    """
+
+    median: np.ndarray
+    peak: np.ndarray
+
+
+class UsualNorm:
+    """Follows the global norm of a run across windows.
+
+    Args:
+        memory: steps that the running median looks back on.
+        warmup: steps that must have been seen.
+    """
+
+    def __init__(self, *, memory: int, warmup: int) -> None:
+        self._warmup = warmup
+        self._long = Recent(memory)
+        self._short = Recent(_SHORT)
+        self._peak = 0.0
+        self._seen = 0
+
+    def reset(self) -> None:
+        """Forgets the run."""
+        self._long.clear()
+        self._short.clear()
+        self._peak, self._seen = 0.0, 0
+
+    def follow(self, norms: np.ndarray) -> Usual:
+        """What was usual before each of these finite norms, [steps]."""
+        seen = self._seen + np.arange(len(norms))
+        short = row_quantiles(self._short.before(norms), 0.5)
+        peak = np.maximum.accumulate(np.where(seen >= _SHORT_SEEN, short, 0.0))
+        peak = np.maximum(peak, self._peak)
+        median = row_quantiles(self._long.before(norms), 0.5)
+        if len(norms):
+            self._peak, self._seen = float(peak[-1]), int(seen[-1]) + 1
+        known = seen >= self._warmup
+        return Usual(np.where(known, median, np.nan), np.where(known, peak, np.nan))

@@ -1,0 +1,94 @@
+"""Clipping that acts on every step."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from gradkeeper.callbacks.finding import Finding
+from gradkeeper.callbacks.rules._clipping import Updates
+from gradkeeper.callbacks.rules._recent import Recent
+from gradkeeper.callbacks.rules.rule import Rule
+from gradkeeper.callbacks.window import Window
+
+
+class ClipAlways(Rule):
+    """Nearly all updates are changed by clipping.
+
+    Every step then has the same length: with plain gradient descent this is the normalized
+    gradient method, with learning rate times limit as its step.
+
+    Args:
+        share: share of the updates that clipping changed, at least, 0 to 1.
+        memory: updates that the share is taken over.
+        least: updates that must have been seen.
+    """
+
+    name = "clip_always"
+
+    def __init__(self, *, share: float = 0.95, memory: int = 200, least: int = 100) -> None:
+        if not 0 < share <= 1 or not 1 <= least <= memory:
+            raise ValueError(
+                "ClipAlways needs 0 < share <= 1 and 1 <= least <= memory. "
+                f"Received: share={share}, memory={memory}, least={least}"
+            )
+        self._share = share
+        self._least = least
+        self._clipped = Recent(memory)
+        self._entered = Recent(memory)
+        self._shrunk = Recent(memory)
+        self._steps = Recent(memory)
+        self._was_always = False
+
+    def reset(self) -> None:
+        for recent in (self._clipped, self._entered, self._shrunk, self._steps):
+            recent.clear()
+        self._was_always = False
+
+    def check(self, window: Window) -> Iterator[Finding]:
+        updates = Updates.of(window)
+        clipped = self._clipped.through(updates.clipped.astype(float))
+        entered = self._entered.through(updates.entered)
+        shrunk = self._shrunk.through(updates.shrunk)
+        steps = self._steps.through(updates.steps.astype(float))
+        seen = (~np.isnan(clipped)).sum(axis=1)
+        share = np.nansum(clipped, axis=1) / np.maximum(seen, 1)
+        always = (seen >= self._least) & (share >= self._share)
+        before = np.concatenate([[self._was_always], always[:-1]])
+        for row in np.flatnonzero(always & ~before[: len(always)]):
+            evidence = {
+                "share": float(share[row]),
+                "updates": int(seen[row]),
+                "percentile_90": float(np.nanpercentile(entered[row], 90)),
+                "percentile_50": float(np.nanpercentile(entered[row], 50)),
+                "factor": float(np.nanpercentile(shrunk[row], 90)),
+                "limit": _known(updates.limit[row]),
+                "last_step": int(updates.steps[row]),
+            }
+            yield self._finding(int(np.nanmin(steps[row])), evidence)
+        self._was_always = bool(always[-1]) if len(always) else self._was_always
+
+    def _finding(self, first: int, evidence: dict[str, float | int | None]) -> Finding:
+        limit = evidence["limit"]
+        of = "" if limit is None else f" of {limit:g}"
+        return Finding(
+            step=first,
+            layer="",
+            rule=self.name,
+            severity="warning",
+            message=(
+                f"Clipping{of} changed {evidence['share']:.0%} of the last {evidence['updates']} "
+                f"updates; the norm that entered it has median {evidence['percentile_50']:.3g} "
+                f"and 90th percentile {evidence['percentile_90']:.3g}."
+            ),
+            advice=(
+                "The step's length no longer follows the gradient: it is the learning rate times "
+                f"the limit. Raise the limit about {evidence['factor']:.2g}-fold "
+                f"(global_clipnorm={evidence['percentile_90']:.2g}, the 90th percentile) and "
+                "lower the learning rate accordingly, or keep it if this is what you want."
+            ),
+            evidence=evidence,
+        )
+
+
+def _known(limit: float) -> float | None:
+    return float(limit) if np.isfinite(limit) else None

@@ -1,0 +1,75 @@
+"""Clipping that never acts."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from gradkeeper.callbacks.finding import Finding
+from gradkeeper.callbacks.rules._clipping import Updates
+from gradkeeper.callbacks.rules.rule import Rule
+from gradkeeper.callbacks.window import Window
+
+
+class ClipNever(Rule):
+    """Clipping is configured and has changed no update so far.
+
+    Silent where the configured limit was not recorded (`window.scalars["clip_limit"]`).
+
+    Args:
+        least: updates under a configured limit that must have been seen.
+    """
+
+    name = "clip_never"
+
+    def __init__(self, *, least: int = 500) -> None:
+        if least < 1:
+            raise ValueError(f"ClipNever needs least >= 1. Received: least={least}")
+        self._least = least
+        self._entered: list[float] = []
+        self._first = 0
+        self._is_settled = False
+
+    def reset(self) -> None:
+        self._entered.clear()
+        self._is_settled = False
+
+    def check(self, window: Window) -> Iterator[Finding]:
+        if self._is_settled or "clip_limit" not in window.scalars:
+            return
+        updates = Updates.of(window)
+        limited = np.flatnonzero(np.isfinite(updates.limit))
+        rows = limited[: self._least - len(self._entered)]
+        if not len(rows):
+            return
+        if not self._entered:
+            self._first = int(updates.steps[rows[0]])
+        self._entered.extend(updates.entered[rows].tolist())
+        clips = bool(updates.clipped[rows].any())
+        self._is_settled = clips or len(self._entered) >= self._least
+        if self._is_settled and not clips:
+            yield self._finding(float(updates.limit[rows[-1]]), int(updates.steps[rows[-1]]))
+
+    def _finding(self, limit: float, last: int) -> Finding:
+        useful = float(np.percentile(self._entered, 99))
+        largest = max(self._entered)
+        return Finding(
+            step=self._first,
+            layer="",
+            rule=self.name,
+            severity="info",
+            message=(
+                f"Clipping at {limit:g} has changed none of {len(self._entered)} updates; the "
+                f"largest norm that entered it is {largest:.3g}."
+            ),
+            advice=(
+                f"A global_clipnorm of {useful:.2g}, the 99th percentile, would hold the rare "
+                "large steps; or leave it as a safeguard."
+            ),
+            evidence={
+                "limit": limit,
+                "updates": len(self._entered),
+                "largest": largest,
+                "percentile_99": useful,
+                "last_step": last,
+            },
+        )

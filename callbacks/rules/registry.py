@@ -1,0 +1,68 @@
+"""The rules by name."""
+
+from collections.abc import Sequence
+
+from gradkeeper.callbacks.rules.clip_always import ClipAlways
+from gradkeeper.callbacks.rules.clip_never import ClipNever
+from gradkeeper.callbacks.rules.dead import DeadGradient
+from gradkeeper.callbacks.rules.exploding import ExplodingGradient
+from gradkeeper.callbacks.rules.loss_scale_stuck import LossScaleStuck
+from gradkeeper.callbacks.rules.missing import MissingGradient
+from gradkeeper.callbacks.rules.nonfinite import NonFiniteGradient
+from gradkeeper.callbacks.rules.replica_disagreement import ReplicaDisagreement
+from gradkeeper.callbacks.rules.rule import Rule
+from gradkeeper.callbacks.rules.spike import GradientSpike
+from gradkeeper.callbacks.rules.update_ratio import UpdateRatio
+from gradkeeper.callbacks.rules.vanishing import VanishingGradient
+from gradkeeper.callbacks.rules.vanishing_with_depth import VanishingWithDepth
+
+RULES: dict[str, type[Rule]] = {
+    "nonfinite": NonFiniteGradient,
+    "exploding": ExplodingGradient,
+    "spike": GradientSpike,
+    "vanishing": VanishingGradient,
+    "vanishing_with_depth": VanishingWithDepth,
+    "dead": DeadGradient,
+    "missing": MissingGradient,
+    "clip_always": ClipAlways,
+    "clip_never": ClipNever,
+    "update_ratio": UpdateRatio,
+    "replica_disagreement": ReplicaDisagreement,
+    "loss_scale_stuck": LossScaleStuck,
+}
+
+
+def default_rules() -> list[Rule]:
+    """The rules that a `GradientMonitor` follows unless told otherwise: all, by their defaults."""
+    return [rule() for rule in RULES.values()]
+
+
+def rules_from(specification: Sequence[Rule | str]) -> list[Rule]:
+    """The rules of a list of rules and names of rules; a name stands for the rule's defaults.
+
+    Raises:
+        TypeError: if it is no list, or something in it is neither a rule nor a string.
+        ValueError: on a name that is not in `RULES`.
+    """
+    if isinstance(specification, (str, Rule)):
+        raise TypeError(
+            f"rules must be a list of rules, {_either()}. Received: rules={specification!r}"
+        )
+    return [_rule_from(each) for each in specification]
+
+
+def _rule_from(each: Rule | str) -> Rule:
+    if isinstance(each, Rule):
+        return each
+    if not isinstance(each, str):
+        raise TypeError(f"rules must be {_either()}. Received: {each!r}")
+    if each not in RULES:
+        raise ValueError(f"Unknown rule; rules must be {_either()}. Received: {each!r}")
+    return RULES[each]()
+
+
+def _either() -> str:
+    return (
+        "instances of gradkeeper.callbacks.rules.Rule or names of rules "
+        f"({', '.join(map(repr, RULES))})"
+    )

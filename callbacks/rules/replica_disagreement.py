@@ -1,0 +1,129 @@
+"""Replicas whose gradients do not look alike."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from gradkeeper.callbacks.finding import Finding
+from gradkeeper.callbacks.rules._recent import row_quantiles
+from gradkeeper.callbacks.rules._streaks import Streaks
+from gradkeeper.callbacks.rules._text import span
+from gradkeeper.callbacks.rules.rule import Rule
+from gradkeeper.callbacks.window import Window
+
+
+class ReplicaDisagreement(Rule):
+    """A replica whose own gradient is not finite, or of another size than the other replicas'.
+
+    Read from each replica's gradient before the sum over replicas. Steps that loss scaling
+    skipped are not judged.
+
+    Args:
+        ratio: a replica's global norm over the median of the other replicas' above which, or
+            below whose inverse, it disagrees.
+        patience: consecutive measured steps for which that must hold.
+    """
+
+    name = "replica_disagreement"
+    judges_warmup = True
+
+    def __init__(self, *, ratio: float = 10.0, patience: int = 5) -> None:
+        if not ratio > 1 or patience < 1:
+            raise ValueError(
+                "ReplicaDisagreement needs ratio > 1 and patience >= 1. "
+                f"Received: ratio={ratio}, patience={patience}"
+            )
+        self._ratio = ratio
+        self._patience = patience
+        self._large = Streaks()
+        self._small = Streaks()
+        self._nonfinite = Streaks()
+
+    def reset(self) -> None:
+        for streaks in (self._large, self._small, self._nonfinite):
+            streaks.clear()
+
+    def check(self, window: Window) -> Iterator[Finding]:
+        if window.replica_norms.shape[1] < 2:
+            return
+        rows = np.flatnonzero(window.present.any(axis=1) & ~window.skipped)
+        norms, steps = window.replica_global_norms[rows], window.steps[rows]
+        finite = np.isfinite(norms)
+        names = [str(replica) for replica in range(norms.shape[1])]
+        others = _median_of_others(norms)
+        alone = ~finite & finite.any(axis=1, keepdims=True)
+        broken, _ = self._nonfinite.follow(names, steps, alone)
+        large, began_large = self._large.follow(names, steps, norms > self._ratio * others)
+        small, began_small = self._small.follow(names, steps, self._ratio * norms < others)
+        for row in range(len(rows)):
+            new = np.flatnonzero(broken[row] == 1)
+            if len(new):
+                yield self._broken(int(steps[row]), new.tolist(), norms[row])
+            for lengths, began in ((large, began_large), (small, began_small)):
+                new = np.flatnonzero(lengths[row] == self._patience)
+                if len(new):
+                    between = int(began[row, new[0]]), int(steps[row])
+                    yield self._apart(between, new.tolist(), norms[row], others[row])
+
+    def _broken(self, step: int, replicas: list[int], norms: np.ndarray) -> Finding:
+        finite = norms[np.isfinite(norms)]
+        return Finding(
+            step=step,
+            layer="",
+            rule=self.name,
+            severity="error",
+            message=(
+                f"The gradient of replica {_joined(replicas)} is not finite, while "
+                f"{len(finite)} of {len(norms)} replicas have a finite one (median norm "
+                f"{np.median(finite):.3g})."
+            ),
+            advice=(
+                "Look at that replica's share of this step's batch (an empty or all-masked one "
+                "divides by zero), then at its device: memory errors, driver, temperature."
+            ),
+            evidence={"replicas": replicas, "norms": _jsonable(norms)},
+        )
+
+    def _apart(
+        self, between: tuple[int, int], replicas: list[int], norms: np.ndarray, others: np.ndarray
+    ) -> Finding:
+        first = replicas[0]
+        times = f"{norms[first]:.3g} against {others[first]:.3g}"
+        return Finding(
+            step=between[0],
+            layer="",
+            rule=self.name,
+            severity="warning",
+            message=(
+                f"For {self._patience} measured steps ({span(*between)}) the gradient norm of "
+                f"replica {_joined(replicas)} has been more than {self._ratio:g} times "
+                f"{'larger' if norms[first] > others[first] else 'smaller'} than the median of "
+                f"the others ({times})."
+            ),
+            advice=(
+                "Check that the data is shuffled before it is sharded, that each replica's loss "
+                "is divided by the global batch size, and that the replicas' weights are equal."
+            ),
+            evidence={
+                "replicas": replicas,
+                "norms": _jsonable(norms),
+                "others": float(others[first]),
+                "last_step": between[1],
+            },
+        )
+
+
+def _median_of_others(norms: np.ndarray) -> np.ndarray:
+    """For each replica the median of the other replicas' finite norms, [steps, replicas]."""
+    finite = np.where(np.isfinite(norms), norms, np.nan)
+    replicas = range(norms.shape[1])
+    others = [row_quantiles(np.delete(finite, replica, axis=1), 0.5) for replica in replicas]
+    return np.stack(others, axis=1)
+
+
+def _joined(replicas: list[int]) -> str:
+    return ", ".join(map(str, replicas))
+
+
+def _jsonable(norms: np.ndarray) -> list[float | None]:
+    return [float(norm) if np.isfinite(norm) else None for norm in norms]

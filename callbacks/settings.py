@@ -1,0 +1,102 @@
+"""What a monitor is asked to record, checked."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import keras
+
+from gradkeeper.callbacks.tap import Options
+
+Optimizers: TypeAlias = (
+    Sequence[keras.optimizers.Optimizer] | Mapping[str, keras.optimizers.Optimizer]
+)
+
+_WATCHABLE = ("gradients", "updates", "weights")
+
+
+class Settings:
+    """The arguments of a `GradientMonitor` that say what it records.
+
+    Attributes:
+        optimizers: the optimizers named by the user, by name where they have been given one;
+            None for the model's.
+        every_n_steps: of how many train steps one is measured.
+        flush_every: train steps between two looks.
+        warmup: first train steps that are hardly judged.
+
+    Raises:
+        ValueError: on a value that is not allowed.
+        TypeError: on an optimizer that is none.
+    """
+
+    def __init__(
+        self,
+        *,
+        optimizers: Optimizers | None,
+        watch: Sequence[str],
+        layers: str | Sequence[str] | None,
+        every_n_steps: int,
+        flush_every: int,
+        warmup: int,
+        budget: float | None,
+        histograms: bool,
+    ) -> None:
+        _check_least("every_n_steps", every_n_steps, 1)
+        _check_least("flush_every", flush_every, 1)
+        _check_least("warmup", warmup, 0)
+        if budget is not None and not 0 < budget < 1:
+            raise ValueError(f"budget is a share between 0 and 1. Received: budget={budget}")
+        watch = (watch,) if isinstance(watch, str) else tuple(watch)
+        if not set(watch) <= set(_WATCHABLE):
+            raise ValueError(f"watch takes {', '.join(_WATCHABLE)}. Received: watch={watch}")
+        self.optimizers = _named(optimizers)
+        self.flush_every = flush_every
+        self.warmup = warmup
+        self._watch = watch
+        self._layers = (layers,) if isinstance(layers, str) else tuple(layers or ())
+        self.every_n_steps = every_n_steps
+        self._has_budget = budget is not None
+        self._histograms = histograms
+
+    def options(self, capacity: int, *, compiled: bool) -> Options:
+        """The options of a recorder that can hold `capacity` steps.
+
+        Args:
+            capacity: how many steps at least.
+            compiled: whether XLA compiles the step as a whole. A branch inside it makes the
+                host wait for the device, so that measuring can be switched only on request.
+        """
+        return Options(
+            capacity=_power_of_two(capacity),
+            every=self.every_n_steps,
+            updates="updates" in self._watch,
+            weights="weights" in self._watch,
+            histograms=self.flush_every if self._histograms else 0,
+            layers=self._layers,
+            switchable=not compiled or self._has_budget or self.every_n_steps > 1,
+        )
+
+
+def _named(optimizers: Any) -> dict[str, keras.optimizers.Optimizer] | None:
+    if optimizers is None:
+        return None
+    if isinstance(optimizers, keras.optimizers.Optimizer):
+        optimizers = [optimizers]
+    if not isinstance(optimizers, Mapping):
+        optimizers = {each.name: each for each in map(_checked, optimizers)}
+    return {name: _checked(each) for name, each in optimizers.items()}
+
+
+def _checked(optimizer: Any) -> keras.optimizers.Optimizer:
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
+        raise TypeError(f"optimizers must be Keras 3 optimizers. Received: {optimizer!r}")
+    return optimizer
+
+
+def _check_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}. Received: {name}={value}")
+
+
+def _power_of_two(steps: int) -> int:
+    return 1 << max(steps - 1, 255).bit_length()

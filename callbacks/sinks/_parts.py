@@ -1,0 +1,74 @@
+"""One Parquet part: a window as a file.
+
+A row per train step with the columns `step` (int64), `present` and `updated` (lists of bool,
+an item per variable), each statistic per variable by its name (`norm`, `applied_norm`, ...;
+lists of float), each statistic per step by its name (`loss`, ...; float64), and on several
+replicas `replica_norms` (lists of replicas x variables floats). The variables' paths are in
+the schema's metadata.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gradkeeper.callbacks.window import Window
+
+_VARIABLES = b"gradkeeper.variables"
+_OWN = ("step", "present", "updated", "replica_norms")
+
+
+def write_part(path: Path, window: Window) -> None:
+    """Writes the window; the file appears whole or not at all."""
+    lists = {"present": window.present, "updated": window.updated, **window.values}
+    lists["replica_norms"] = window.replica_norms
+    columns = {"step": pa.array(window.steps)}
+    # Arrow has no lists of no item.
+    columns |= {name: _lists(value) for name, value in lists.items() if value.size}
+    columns |= {name: pa.array(value) for name, value in window.scalars.items()}
+    table = pa.table(columns).replace_schema_metadata({_VARIABLES: json.dumps(window.variables)})
+    temporary = path.with_name(f".{path.name}.tmp")
+    # A dictionary of norms, which hardly ever repeat, costs thrice the time and no less room.
+    pq.write_table(table, temporary, compression="zstd", use_dictionary=False)
+    os.replace(temporary, path)
+
+
+def read_part(path: Path) -> Window:
+    """Reads a part, also one of the first format, which had norms and flags only."""
+    with pq.ParquetFile(path) as file:
+        table = file.read()
+    variables = tuple(json.loads(table.schema.metadata[_VARIABLES]))
+    rows, width = table.num_rows, len(variables)
+    lists, scalars = {}, {}
+    for name in table.column_names:
+        column = table[name].combine_chunks()
+        if pa.types.is_fixed_size_list(column.type):
+            lists[name] = column.flatten().to_numpy(zero_copy_only=False)
+        else:
+            scalars[name] = column.to_numpy(zero_copy_only=False)
+    matrices = {name: value.reshape(rows, -1, width) for name, value in lists.items()}
+    present, updated = (
+        matrices[flag][:, 0] if flag in matrices else np.zeros((rows, width), bool)
+        for flag in ("present", "updated")
+    )
+    values = {name: value[:, 0] for name, value in matrices.items() if name not in _OWN}
+    if "nonfinite" not in values and "norm" in values:
+        # The first format did not count elements: one at least.
+        values["nonfinite"] = (present & ~np.isfinite(values["norm"])).astype(np.float32)
+    replicas = matrices.get("replica_norms", np.zeros((0, 0, 0), np.float32))
+    return Window(scalars.pop("step"), variables, present, updated, values, scalars, replicas)
+
+
+def steps_of(path: Path) -> np.ndarray:
+    """The train steps of a part, int64 [steps]."""
+    with pq.ParquetFile(path) as file:
+        return file.read(["step"])["step"].to_numpy()
+
+
+def _lists(values: np.ndarray) -> pa.FixedSizeListArray:
+    """A list per step of [steps, ...]."""
+    flat = pa.array(np.ascontiguousarray(values).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, int(np.prod(values.shape[1:])))

@@ -1,0 +1,157 @@
+"""What one replica writes while it trains: which steps, and a table for each optimizer."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from gradkeeper.callbacks.tap.options import Options
+from gradkeeper.callbacks.tap.ring import MISSING, Ring, make_variable
+
+
+@dataclass
+class Table:
+    """Where the statistics of some variables are written, a row per train step.
+
+    Attributes:
+        optimizer: the optimizer that was called for the variables.
+        turn: how many calls in the same train step came before for some of them.
+        names: the recorded variables' names, one per column.
+        variables: the recorded variables.
+        keys: `id` of each variable of the call, recorded or not.
+        clip_limit: the limit of the optimizer's own clipping; None without.
+        applies_all: whether all that comes before the clipping is applied as it is.
+        rings: rings by statistic.
+    """
+
+    optimizer: keras.optimizers.Optimizer
+    turn: int
+    names: tuple[str, ...]
+    variables: tuple[Any, ...]
+    keys: tuple[int, ...]
+    clip_limit: float | None
+    applies_all: bool = False
+    rings: dict[str, Ring] = field(default_factory=dict)
+
+    @cached_property
+    def columns(self) -> dict[int, int]:
+        """The column of each recorded variable, by `id`."""
+        return {id(variable): column for column, variable in enumerate(self.variables)}
+
+    @cached_property
+    def dtype(self) -> tf.DType:
+        """float64 if a variable is, so that no norm overflows; float32 otherwise."""
+        wide = any(tf.as_dtype(v.dtype).size > 4 for v in self.variables)
+        return tf.float64 if wide else tf.float32
+
+
+class Lane:
+    """The counters and tables of one replica.
+
+    Args:
+        options: what is recorded.
+        device: the replica's device; None for TensorFlow's choice.
+        on_host: whether the counters lie in host memory, where reading them does not wait
+            for a device. A step compiled by XLA as a whole needs them on its own.
+    """
+
+    def __init__(self, options: Options, device: str | None, *, on_host: bool) -> None:
+        self._options = options
+        self._device = device
+        counters = "CPU:0" if on_host and device is None else device
+        self._seen = make_variable(np.int64(0), counters)
+        self._written = make_variable(np.int64(0), counters)
+        self._period = make_variable(np.int64(options.every), counters)
+        self._stamps = Ring(options.capacity, 1, tf.int64, empty=MISSING, device=counters)
+        self.tables: list[Table] = []
+        self._read = 0
+
+    def per_variable(self, table: Table, name: str, statistics: int = 1) -> Ring:
+        """The table's ring for one or more statistics of each variable."""
+        if name not in table.rings:
+            width = statistics * len(table.names)
+            table.rings[name] = self._ring(width, table.dtype, MISSING)
+        return table.rings[name]
+
+    def per_step(self, table: Table, name: str) -> Ring:
+        """The table's ring for a statistic of the step."""
+        if name not in table.rings:
+            table.rings[name] = self._ring(1, tf.float64, np.nan)
+        return table.rings[name]
+
+    @cached_property
+    def loss(self) -> Ring:
+        """The ring for the step's loss."""
+        return self._ring(1, tf.float64, np.nan)
+
+    def table(self, optimizer: Any, turn: int, variables: Sequence[Any]) -> Table | None:
+        """The table for such a call; None if there was none before."""
+        keys = set(map(id, variables))
+        alike = (t for t in self.tables if t.optimizer is optimizer and t.turn == turn)
+        return next((each for each in alike if keys <= set(each.keys)), None)
+
+    @property
+    def slot(self) -> tf.Tensor:
+        """The row that this train step writes, in the graph."""
+        return self._written % self._options.capacity
+
+    def when_measuring(self, write: Callable[[], None]) -> None:
+        """Has `write` run in the train steps that are measured, in the graph."""
+        if not self._options.switchable:
+            write()
+            return
+
+        def branch() -> tf.Tensor:
+            write()
+            return tf.constant(0)
+
+        tf.cond(self._is_measuring(), branch, lambda: tf.constant(0))
+
+    def end_step(self) -> None:
+        """Stamps the row and counts the step, in the graph."""
+
+        def stamp() -> None:
+            self._stamps.write(self.slot, tf.reshape(self._seen.read_value(), [1]))
+            self._written.assign_add(1)
+
+        self.when_measuring(stamp)
+        self._seen.assign_add(1)
+
+    def measure_every(self, period: int) -> None:
+        """Measures one of so many steps from now on; none if 0."""
+        self._period.assign(period)
+
+    def wait(self) -> int:
+        """Train steps that have begun and ended; waits for those under way."""
+        return int(self._seen.numpy())
+
+    def rows(self) -> tuple[np.ndarray, np.ndarray, int]:
+        """What was written since the last call.
+
+        Returns:
+            Slots and train steps (counted from this lane's first) of the rows, oldest first,
+            and how many rows were lost because the ring had gone round.
+        """
+        end = int(self._written.numpy())
+        begin = max(self._read, end - self._options.capacity)
+        lost, self._read = begin - self._read, end
+        slots = np.arange(begin, end) % self._options.capacity
+        return slots, self._stamps.read(slots)[:, 0], lost
+
+    def clear(self) -> None:
+        """Forgets the rows that were read."""
+        for table in self.tables:
+            for ring in table.rings.values():
+                ring.clear()
+        self.loss.clear()
+
+    def _ring(self, width: int, dtype: tf.DType, empty: float) -> Ring:
+        return Ring(self._options.capacity, width, dtype, empty=empty, device=self._device)
+
+    def _is_measuring(self) -> tf.Tensor:
+        period = tf.maximum(self._period.read_value(), 1)
+        return (self._period > 0) & tf.equal(self._seen % period, 0)

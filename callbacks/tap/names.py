@@ -1,0 +1,61 @@
+"""Names by which a person recognises a model's variables."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+
+from gradkeeper.callbacks.tap.keras_private import sublayers
+
+
+def variable_names(model: keras.Model | None, variables: Sequence[Any]) -> tuple[str, ...]:
+    """Unique names: the path of layers that leads from the model to each variable.
+
+    Such as `encoder/bidirectional/forward_lstm/lstm_cell/recurrent_kernel`. (Keras's own
+    `variable.path` leaves out the models that a layer is nested in.) A shared layer has the
+    path by which it is reached first; a variable outside the model has the path it gives
+    itself. Where names are equal all the same, `_1`, `_2`, ... follow.
+
+    Args:
+        model: the model, or None where there is none.
+        variables: Keras or TensorFlow variables.
+    """
+    paths: dict[int, str] = {}
+    if model is not None:
+        for path, variable in _walk(model, "", set()):
+            paths.setdefault(id(variable), path)
+    return unique_names([paths.get(id(each)) or _own_path(each) for each in variables])
+
+
+def unique_names(names: Sequence[str]) -> tuple[str, ...]:
+    """The names, with `_1`, `_2`, ... behind those that occurred before."""
+    taken = set(names)
+    seen: set[str] = set()
+    unique = []
+    for name in names:
+        number = 0
+        candidate = name
+        while candidate in seen or (number and candidate in taken):
+            number += 1
+            candidate = f"{name}_{number}"
+        seen.add(candidate)
+        unique.append(candidate)
+    return tuple(unique)
+
+
+def _walk(
+    layer: keras.layers.Layer, prefix: str, visited: set[int]
+) -> Iterator[tuple[str, keras.Variable]]:
+    visited.add(id(layer))
+    inside = [each for each in sublayers(layer) if id(each) not in visited]
+    theirs = {id(variable) for each in sublayers(layer) for variable in each.variables}
+    for variable in layer.variables:
+        if id(variable) not in theirs:
+            yield f"{prefix}{variable.name}", variable
+    for each in inside:
+        if id(each) not in visited:
+            yield from _walk(each, f"{prefix}{each.name}/", visited)
+
+
+def _own_path(variable: Any) -> str:
+    return getattr(variable, "path", None) or str(variable.name).partition(":")[0]

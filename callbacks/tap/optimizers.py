@@ -1,0 +1,102 @@
+"""The optimizers of a model, and what is inside one."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import keras
+
+from gradkeeper.callbacks.tap.keras_private import CLIP_GRADIENTS, sublayers
+
+_CLIPPINGS = ("clipnorm", "global_clipnorm", "clipvalue")
+
+
+def optimizers_of(model: keras.Model) -> list[keras.optimizers.Optimizer]:
+    """The compiled optimizer and those in attributes of the model and of models inside it.
+
+    Looked for in lists, tuples and dicts as well; one that is inside another is not listed.
+    """
+    owners: dict[int, keras.layers.Layer] = {id(model): model}
+    waiting = [model]
+    while waiting:
+        new = {id(each): each for each in sublayers(waiting.pop()) if id(each) not in owners}
+        owners.update(new)
+        waiting += new.values()
+    found = [getattr(model, "optimizer", None)]
+    for owner in owners.values():
+        found += _optimizers_in(vars(owner).values())
+    optimizers = list({id(each): each for each in found if each is not None}.values())
+    inner = {id(each) for optimizer in optimizers for each in nested_optimizers(optimizer)}
+    return [each for each in optimizers if id(each) not in inner]
+
+
+def attribute_name(owner: Any, optimizer: keras.optimizers.Optimizer) -> str | None:
+    """The attribute in which the model keeps the optimizer; None if it is in none."""
+    attributes = {} if owner is None else {"optimizer": owner.optimizer, **vars(owner)}
+    names = (name for name, value in attributes.items() if value is optimizer)
+    return next(names, None)
+
+
+def nested_optimizers(
+    optimizer: keras.optimizers.Optimizer,
+) -> list[keras.optimizers.Optimizer]:
+    """The optimizers that an optimizer has in its attributes, and those inside them."""
+    found: dict[int, keras.optimizers.Optimizer] = {}
+    waiting = [optimizer]
+    while waiting:
+        for each in _optimizers_in(vars(waiting.pop()).values()):
+            if each is not optimizer and id(each) not in found:
+                found[id(each)] = each
+                waiting.append(each)
+    return list(found.values())
+
+
+def clipping_of(optimizer: keras.optimizers.Optimizer) -> str | None:
+    """The argument by which the optimizer, or the first one inside that does, clips."""
+    return next((name for name, _ in _clip_limits(optimizer)), None)
+
+
+def clip_limit_of(optimizer: keras.optimizers.Optimizer) -> float | None:
+    """The limit of that clipping."""
+    return next((limit for _, limit in _clip_limits(optimizer)), None)
+
+
+def accumulates(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Whether the optimizer, or one inside it, gathers gradients over several steps."""
+    every = (optimizer, *nested_optimizers(optimizer))
+    return any(getattr(each, "gradient_accumulation_steps", None) for each in every)
+
+
+def is_plain(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Whether the optimizer applies, in every step, just the gradients that it is given."""
+    own, base = type(optimizer), keras.optimizers.Optimizer
+    return (
+        own.apply is base.apply
+        and getattr(own, CLIP_GRADIENTS) is getattr(base, CLIP_GRADIENTS)
+        and not nested_optimizers(optimizer)
+        and clipping_of(optimizer) is None
+        and not accumulates(optimizer)
+    )
+
+
+def bypasses_apply(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Whether the class has an `apply_gradients` of its own, which need not call `apply`."""
+    own = type(optimizer).apply_gradients
+    return own is not keras.optimizers.Optimizer.apply_gradients
+
+
+def _clip_limits(optimizer: keras.optimizers.Optimizer) -> Iterator[tuple[str, float]]:
+    for each in (optimizer, *nested_optimizers(optimizer)):
+        for name in _CLIPPINGS:
+            limit = getattr(each, name, None)
+            if limit:
+                yield name, float(limit)
+
+
+def _optimizers_in(values: Iterable[Any]) -> Iterator[keras.optimizers.Optimizer]:
+    for value in values:
+        if isinstance(value, keras.optimizers.Optimizer):
+            yield value
+        elif isinstance(value, dict):
+            yield from _optimizers_in(value.values())
+        elif isinstance(value, (list, tuple)):
+            yield from _optimizers_in(value)

@@ -1,0 +1,35 @@
+"""What a recorder records."""
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+
+@dataclass(frozen=True)
+class Options:
+    """Recorders with equal options can stand in for one another.
+
+    Attributes:
+        capacity: train steps that can be held between two reads.
+        every: of how many train steps one is measured.
+        updates: whether norms of updates are measured.
+        weights: whether norms of weights are measured.
+        histograms: of how many train steps a histogram of magnitudes is taken of one; 0 for none.
+        layers: patterns of which a variable's path, or its layer's, must match one; empty
+            for all.
+        switchable: whether measuring can be turned off from outside, step by step.
+    """
+
+    capacity: int
+    every: int = 1
+    updates: bool = False
+    weights: bool = False
+    histograms: int = 0
+    layers: tuple[str, ...] = ()
+    switchable: bool = True
+
+    def selects(self, name: str) -> bool:
+        """Whether the variable with this path is to be measured."""
+        layer = name.rpartition("/")[0]
+        return not self.layers or any(
+            fnmatchcase(name, pattern) or fnmatchcase(layer, pattern) for pattern in self.layers
+        )

@@ -1,0 +1,152 @@
+"""From the rings of all replicas to windows of train steps."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import keras
+import numpy as np
+
+from gradkeeper.callbacks.tap.lane import Lane, Table
+from gradkeeper.callbacks.tap.ring import MISSING, Ring
+from gradkeeper.callbacks.window import Window
+
+MEASURED = ("norm", "max_abs", "nonfinite")
+_WEIGHTS = ("update_norm", "weight_norm")
+_PER_STEP = ("learning_rate", "loss_scale", "unclipped_norm")
+
+# An optimizer, and how many calls in the same train step came before for the same variables.
+Track: TypeAlias = tuple[keras.optimizers.Optimizer, int]
+
+
+@dataclass(frozen=True)
+class Readout:
+    """What was read at once.
+
+    Attributes:
+        window: all variables; steps are counted from the recorder's first.
+        tracks: the same by optimizer and turn; of one call, only its own variables.
+        lost: rows that were overwritten before they could be read.
+    """
+
+    window: Window
+    tracks: dict[Track, Window]
+    lost: int
+
+
+def read(lanes: Mapping[int, Lane], order: Sequence[str]) -> Readout | None:
+    """Reads and clears the lanes, by replica; None if there is no new row.
+
+    Args:
+        lanes: the lane of each replica; the first one's steps count.
+        order: names of the model's variables, the first columns of the whole window.
+    """
+    replicas = sorted(lanes)
+    rows = {replica: lanes[replica].rows() for replica in replicas}
+    steps = rows[replicas[0]][1]
+    for replica in replicas[1:]:  # after an exception one may be a step ahead
+        steps = np.intersect1d(steps, rows[replica][1])
+    if not len(steps):
+        return None
+    slots = {replica: slots[np.isin(at, steps)] for replica, (slots, at, _) in rows.items()}
+    loss = sum(_cells(lanes[r].loss, slots[r], 1)[:, 0] for r in replicas)
+    # Every replica makes its tables in the same order.
+    groups = zip(*(lanes[replica].tables for replica in replicas), strict=False)
+    parts: dict[Track, list[Window]] = {}
+    for group in groups:
+        part = _window(group, [slots[replica] for replica in replicas], steps, loss)
+        parts.setdefault((group[0].optimizer, group[0].turn), []).append(part)
+    tracks = {track: _merged(windows) for track, windows in parts.items()}
+    window = _merged(list(tracks.values()), order)
+    for lane in lanes.values():
+        lane.clear()
+    return Readout(window, tracks, max(lost for _, _, lost in rows.values()))
+
+
+def _window(
+    tables: Sequence[Table], slots: Sequence[np.ndarray], steps: np.ndarray, loss: np.ndarray
+) -> Window:
+    """What the replicas wrote in their tables for one and the same call."""
+    table, width = tables[0], len(tables[0].names)
+
+    def column(name: str) -> np.ndarray:
+        return _cells(table.rings.get(name), slots[0], width)
+
+    measured = _cells(table.rings.get("measured"), slots[0], len(MEASURED) * width)
+    values = {
+        name: measured.reshape(-1, len(MEASURED), width)[:, i] for i, name in enumerate(MEASURED)
+    }
+    present = values["norm"] != MISSING
+    values["applied_norm"] = values["norm"] if table.applies_all else column("applied_norm")
+    updated = present & (values["applied_norm"] != MISSING)
+    values |= {name: column(name) for name in _WEIGHTS if name in table.rings}
+    there = {name: present if name in MEASURED else updated for name in values}
+    scalars = {name: _cells(table.rings.get(name), slots[0], 1)[:, 0] for name in _PER_STEP}
+    limit = np.nan if table.clip_limit is None else table.clip_limit
+    replicas = [
+        np.where(present, _cells(each.rings.get("replica_norm"), at, width), np.nan)
+        for each, at in zip(tables, slots, strict=True)
+    ]
+    return Window(
+        steps,
+        table.names,
+        present,
+        updated,
+        {name: np.where(there[name], value, np.nan) for name, value in values.items()},
+        {"loss": loss, "clip_limit": np.full(len(steps), limit), **scalars},
+        np.stack(replicas, axis=1)[:, : len(tables) if len(tables) > 1 else 0],
+    )
+
+
+def _cells(ring: Ring | None, slots: np.ndarray, width: int) -> np.ndarray:
+    """The rows at these slots, [slots, width]; NaN or `MISSING` where nothing was written."""
+    if ring is None:
+        return np.full((len(slots), width), MISSING if width > 1 else np.nan)
+    return ring.read(slots)
+
+
+def _merged(windows: Sequence[Window], order: Sequence[str] = ()) -> Window:
+    """One window of the same steps with the columns of all, beginning with those in `order`.
+
+    Where a variable's gradient was applied several times in a step, the largest counts.
+    """
+    names = tuple(dict.fromkeys([*order, *(name for each in windows for name in each.variables)]))
+    merged, *others = (window.with_variables(names) for window in windows)
+    for other in others:
+        merged = Window(
+            merged.steps,
+            names,
+            merged.present | other.present,
+            merged.updated | other.updated,
+            {
+                name: _larger(merged.value(name), other.value(name), *_owners(name, merged, other))
+                for name in {**merged.values, **other.values}
+            },
+            {
+                name: np.where(
+                    np.isnan(merged.scalar(name)), other.scalar(name), merged.scalar(name)
+                )
+                for name in {**merged.scalars, **other.scalars}
+            },
+            _larger(
+                merged.replica_norms,
+                other.replica_norms,
+                merged.present[:, np.newaxis],
+                other.present[:, np.newaxis],
+            ),
+        )
+    return merged
+
+
+def _owners(name: str, one: Window, other: Window) -> tuple[np.ndarray, np.ndarray]:
+    if name in MEASURED:
+        return one.present, other.present
+    return one.updated, other.updated
+
+
+def _larger(
+    one: np.ndarray, other: np.ndarray, one_there: np.ndarray, other_there: np.ndarray
+) -> np.ndarray:
+    """The larger of two where both are there, NaN counting as the largest."""
+    both = np.where(one_there & other_there, np.maximum(one, other), other)
+    return np.where(one_there & ~other_there, one, both)

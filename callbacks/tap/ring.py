@@ -1,0 +1,62 @@
+"""A variable that the train step writes rows into, and the host reads."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import tensorflow as tf
+
+# Norms and counts are never negative: a cell that nothing was written to stays recognisable.
+MISSING = -1.0
+
+
+def make_variable(value: np.ndarray, device: str | None) -> tf.Variable:
+    """A plain variable on the device (None: where TensorFlow puts it).
+
+    Made in a thread of its own, whose TensorFlow context is empty: neither the graph under
+    trace nor a strategy, a device or a name scope around it has a say in the variable.
+    """
+
+    def make() -> tf.Variable:
+        with tf.device(device):
+            return tf.Variable(value, trainable=False, name="gradkeeper")
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(make).result()
+
+
+class Ring:
+    """A variable of shape [capacity, width].
+
+    Args:
+        capacity: rows that it holds.
+        width: numbers in a row.
+        dtype: a TensorFlow dtype.
+        empty: what a cell holds that nothing was written to.
+        device: where the variable lies; None for TensorFlow's choice.
+    """
+
+    def __init__(
+        self, capacity: int, width: int, dtype: tf.DType, *, empty: float, device: str | None
+    ) -> None:
+        self._empty = np.full((capacity, width), empty, dtype.as_numpy_dtype)
+        self._rows = make_variable(self._empty, device)
+
+    def write(self, slot: tf.Tensor, row: tf.Tensor) -> None:
+        """Writes a row, in the graph.
+
+        Raises:
+            ValueError: if the row has another width; TensorFlow itself would not notice.
+        """
+        width = self._rows.shape[1]
+        if row.shape != (width,):
+            raise ValueError(f"A row of this ring has {width} numbers. Received: {row.shape}")
+        row = tf.cast(row, self._rows.dtype)[tf.newaxis]
+        self._rows.scatter_update(tf.IndexedSlices(row, tf.reshape(slot, [1])))
+
+    def read(self, slots: np.ndarray) -> np.ndarray:
+        """The rows at these slots, [slots, width]."""
+        return self._rows.numpy()[slots]
+
+    def clear(self) -> None:
+        """Marks every cell as not written to."""
+        self._rows.assign(self._empty)

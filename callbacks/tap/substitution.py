@@ -1,0 +1,97 @@
+"""Finding the train function that Keras made inside one that a user has put in its place."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+
+
+def is_made_by_keras(function: Any) -> bool:
+    """Whether the function is what `keras.Model.make_train_function` makes."""
+    return getattr(function, "__module__", None) == _MODULE
+
+
+class Place:
+    """Where a function keeps another that it calls: a closure's cell or a named value.
+
+    Args:
+        cell: the closure's cell; or
+        names: the dict that holds the function
+        name: under this name.
+    """
+
+    def __init__(self, cell: Any = None, names: dict[str, Any] | None = None, name: str = ""):
+        self._cell, self._names, self._name = cell, names, name
+
+    @property
+    def content(self) -> Any:
+        """What lies there."""
+        return self._cell.cell_contents if self._names is None else self._names[self._name]
+
+    @contextmanager
+    def holding(self, function: Callable) -> Iterator[None]:
+        """Has `function` lie there inside the block."""
+        before = self.content
+        self._put(function)
+        try:
+            yield
+        finally:
+            self._put(before)
+
+    def _put(self, content: Any) -> None:
+        if self._names is None:
+            self._cell.cell_contents = content
+        else:
+            self._names[self._name] = content
+
+
+def place_of_train_function(function: Any) -> Place | None:
+    """Where a train function set by hand keeps the one that Keras made, if it does.
+
+    Looks in its closure, its object's attributes and the global names that it uses, and in
+    functions that lie there in turn.
+    """
+    waiting, visited = [function], set()
+    while waiting:
+        each = waiting.pop()
+        if id(each) in visited:
+            continue
+        visited.add(id(each))
+        for place in _places(each):
+            if is_made_by_keras(place.content):
+                return place
+            if inspect.isroutine(place.content):
+                waiting.append(place.content)
+    return None
+
+
+def _places(function: Any) -> Iterator[Place]:
+    owner = getattr(function, "__self__", function)
+    if not isinstance(owner, (keras.Model, type)) and not inspect.ismodule(owner):
+        yield from (Place(names=vars(owner), name=name) for name in _names(owner))
+    plain = inspect.unwrap(getattr(function, "__func__", function))
+    if not inspect.isfunction(plain):
+        return
+    for cell in plain.__closure__ or ():
+        if _is_filled(cell):
+            yield Place(cell)
+    for name in plain.__code__.co_names:
+        if name in plain.__globals__:
+            yield Place(names=plain.__globals__, name=name)
+
+
+def _names(owner: Any) -> list[str]:
+    return list(vars(owner)) if hasattr(owner, "__dict__") else []
+
+
+def _is_filled(cell: Any) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018 - raises where the name has no value yet
+    except ValueError:
+        return False
+    return True
+
+
+_MODULE = keras.Model.make_train_function.__module__

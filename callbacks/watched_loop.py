@@ -1,0 +1,53 @@
+"""Recording a training loop that is not `fit`."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from gradkeeper.callbacks.settings import Settings
+from gradkeeper.callbacks.tap import Recorder
+from gradkeeper.callbacks.tap.hooks import Hooks, Probe
+from gradkeeper.callbacks.tap.recorder import Owner
+from gradkeeper.callbacks.tap.replica import Replica
+
+# No callback runs in such a loop, so that rows may wait for long.
+CAPACITY = 4096
+
+
+class _EagerFlush(Probe):
+    """Has the rows read as they come, where every step runs Python."""
+
+    def __init__(self, owner: Owner, every: int) -> None:
+        self._owner, self._every, self._steps = owner, every, 0
+
+    def step_end(self, replica: Replica) -> None:
+        self._steps += tf.executing_eagerly()
+        if self._steps >= self._every:
+            self._steps = 0
+            self._owner.flush()
+
+
+@contextmanager
+def watched_loop(
+    recorder: Recorder, optimizers: Sequence[keras.optimizers.Optimizer], owner: Any, every: int
+) -> Iterator[None]:
+    """Records every call of the optimizers' `apply` inside the block, as a step each."""
+    recorder.claim(owner)
+    probes = [recorder, _EagerFlush(owner, every)]
+    with Hooks(probes, optimizers).in_place():
+        yield
+
+
+def recorder_for(
+    settings: Settings,
+    optimizers: Sequence[keras.optimizers.Optimizer],
+    variables: Sequence[Any] | None,
+) -> Recorder:
+    """A recorder for such a loop; kept for a second one, whose functions are traced by then."""
+    named = None if variables is None else list(variables)
+    return Recorder(
+        settings.options(CAPACITY, compiled=True), variables=named, optimizers=tuple(optimizers)
+    )

@@ -1,0 +1,175 @@
+"""What the rules on clipping, updates, replicas and loss scaling say about made-up histories."""
+
+import numpy as np
+import pytest
+from histories import window
+
+from gradkeeper.callbacks.rules import (
+    ClipAlways,
+    ClipNever,
+    LossScaleStuck,
+    ReplicaDisagreement,
+    UpdateRatio,
+)
+
+NAN, INF = float("nan"), float("inf")
+CALM = [1.0, 0.5, 0.8]
+
+
+def clipped_at(limit, norms):
+    """A window of one variable with these norms under global clipping."""
+    norms = np.array(norms, float)[:, None]
+    scalars = {"clip_limit": [limit] * len(norms), "unclipped_norm": norms[:, 0]}
+    return window(
+        norms, applied=np.minimum(norms, limit), variables=["dense/kernel"], scalars=scalars
+    )
+
+
+def with_ratios(ratios, weight=2.0):
+    """A window whose updates are these shares of the weights, [steps, variables]."""
+    weights = np.full(np.shape(ratios), weight)
+    values = {"update_norm": np.array(ratios) * weights, "weight_norm": weights}
+    return window([CALM] * len(ratios), values=values)
+
+
+def with_replicas(rows):
+    """A window of one variable with these norms, [steps, replicas]."""
+    rows = np.array(rows, float)
+    return window(rows[:, :1], variables=["dense/kernel"], replica_norms=rows[:, :, None])
+
+
+def with_scale(scale, skipped):
+    """A window under loss scaling, some of its steps skipped."""
+    skipped = np.array(skipped, bool)
+    norms = np.where(skipped[:, None], INF, CALM)
+    history = window(norms, scalars={"loss_scale": np.broadcast_to(scale, len(skipped))})
+    history.updated[skipped] = False
+    return history
+
+
+def test_clip_always_recommends_a_limit_from_what_entered():
+    (finding,) = ClipAlways().check(clipped_at(1.0, np.linspace(2, 12, 101)))
+    assert (finding.step, finding.layer, finding.severity) == (0, "", "warning")
+    assert finding.evidence["percentile_90"] == pytest.approx(11, abs=0.1)
+    assert "Clipping of 1 changed 100% of the last 100 updates" in finding.message
+    assert "11-fold (global_clipnorm=11" in finding.advice
+
+
+def test_clip_always_is_silent_before_it_has_seen_enough_and_below_its_share():
+    assert not list(ClipAlways().check(clipped_at(1.0, [2.0] * 99)))
+    assert not list(ClipAlways().check(clipped_at(1.0, [2.0] * 9 + [0.5] + [2.0] * 8 + [0.5])))
+    assert not list(ClipAlways().check(clipped_at(1.0, [2.0, 2.0, 2.0, 0.5] * 100)))
+
+
+def test_clip_always_counts_updates_only():
+    accumulating = clipped_at(1.0, [2.0] * 400)
+    accumulating.updated[::2] = False
+    accumulating.applied_norms[::2] = NAN
+    (finding,) = ClipAlways().check(accumulating)
+    assert (finding.step, finding.evidence["last_step"]) == (1, 199)
+
+
+def test_clip_never_recommends_the_99th_percentile():
+    norms = np.linspace(0, 5, 501)[1:]
+    (finding,) = ClipNever().check(clipped_at(10.0, norms))
+    assert (finding.step, finding.layer, finding.severity) == (0, "", "info")
+    assert finding.evidence["percentile_99"] == pytest.approx(4.95, abs=0.01)
+    assert "Clipping at 10 has changed none of 500 updates" in finding.message
+
+
+def test_clip_never_is_silent_without_a_limit_and_where_it_clips():
+    assert not list(ClipNever().check(window([CALM] * 600)))
+    assert not list(ClipNever().check(clipped_at(NAN, [1.0] * 600)))
+    assert not list(ClipNever().check(clipped_at(10.0, [1.0] * 499)))
+    assert not list(ClipNever().check(clipped_at(10.0, [*[1.0] * 100, 20.0, *[1.0] * 900])))
+
+
+@pytest.mark.parametrize(("ratio", "side"), [(0.5, "above"), (1e-10, "below")])
+def test_update_ratio_names_layer_and_bound(ratio, side):
+    (finding,) = UpdateRatio().check(with_ratios([[1e-3, 1e-3, ratio]] * 30))
+    assert (finding.step, finding.layer) == (0, "dense")
+    assert finding.evidence["median"] == pytest.approx(ratio, rel=1e-3)
+    assert side in finding.message
+    assert "1e-3 is usual" in finding.message
+
+
+def test_update_ratio_is_silent_where_nothing_is_watched_and_within_the_bounds():
+    assert not list(UpdateRatio().check(window([CALM] * 100)))
+    assert not list(UpdateRatio().check(with_ratios([[1e-3, 1e-4, 1e-5]] * 100)))
+    few = [[0.5] * 3] * 9 + [[1e-3] * 3] * 30
+    assert not list(UpdateRatio().check(with_ratios(few)))
+
+
+def test_a_layer_that_starts_at_zero_is_not_judged_by_its_first_steps():
+    assert not list(UpdateRatio().check(with_ratios([[0.5] * 3] * 100, weight=0.0)))
+    leaving_zero = [[1 / step] * 3 for step in range(1, 101)]
+    assert not list(UpdateRatio().check(with_ratios(leaving_zero)))
+
+
+def test_no_update_for_lack_of_a_gradient_is_not_told_as_a_small_one():
+    history = with_ratios([[0.0] * 3] * 100)
+    assert {finding.layer for finding in UpdateRatio().check(history)} == {"rnn/cell", "dense"}
+    for starved in (0, 1e-4):
+        history = with_ratios([[0.0] * 3] * 100)
+        history.norms[:, :2] = starved
+        assert {finding.layer for finding in UpdateRatio().check(history)} == {"dense"}
+
+
+def test_a_replica_that_alone_is_not_finite_is_told_at_once():
+    (finding,) = ReplicaDisagreement().check(with_replicas([[1, 1, 1], [1, NAN, 1], [NAN] * 3]))
+    assert (finding.step, finding.severity) == (1, "error")
+    assert finding.evidence == {"replicas": [1], "norms": [1.0, None, 1.0]}
+    assert "replica 1" in finding.message
+
+
+@pytest.mark.parametrize("factor", [20.0, 0.05])
+def test_a_replica_of_another_size_is_told_after_patience(factor):
+    rows = [[1.0, 1.1, 0.9, 1.0]] * 10 + [[1.0, 1.1, 0.9, factor]] * 5
+    (finding,) = ReplicaDisagreement().check(with_replicas(rows))
+    assert (finding.step, finding.severity, finding.evidence["replicas"]) == (10, "warning", [3])
+    assert ("larger" if factor > 1 else "smaller") in finding.message
+    assert not list(ReplicaDisagreement().check(with_replicas(rows[:-1])))
+
+
+def test_replicas_that_differ_by_their_batches_agree():
+    noise = np.random.default_rng(0).lognormal(sigma=0.8, size=(1000, 4))
+    assert not list(ReplicaDisagreement().check(with_replicas(noise)))
+    assert not list(ReplicaDisagreement().check(with_replicas([[NAN] * 4] * 20)))
+    assert not list(ReplicaDisagreement().check(with_replicas([[1.0]] * 20)))
+
+
+def test_an_overflow_of_one_replica_that_loss_scaling_skipped_is_no_disagreement():
+    norms = np.full((3, 2, 1), 1.0)
+    norms[1, 0] = INF
+    scalars = {"loss_scale": [1024.0] * 3}
+    skipped = window(
+        [[1.0], [INF], [1.0]], variables=["dense/kernel"], scalars=scalars, replica_norms=norms
+    )
+    skipped.updated[1] = False
+    assert not list(ReplicaDisagreement().check(skipped))
+
+
+def test_ten_skipped_steps_in_a_row_are_stuck():
+    (finding,) = LossScaleStuck().check(with_scale(1024.0, [False] * 5 + [True] * 12))
+    assert (finding.step, finding.layer, finding.severity) == (5, "", "error")
+    assert finding.evidence["skipped_in_a_row"] == 10
+    assert "NaN at any scale" in finding.advice
+
+
+def test_a_scale_of_one_that_still_overflows_is_stuck():
+    (finding,) = LossScaleStuck().check(with_scale([4.0, 2.0, 1.0, 1.0], [0, 1, 1, 0]))
+    assert (finding.step, finding.evidence["loss_scale"]) == (1, 1.0)
+
+
+def test_most_of_fifty_steps_skipped_are_stuck():
+    (finding,) = LossScaleStuck().check(with_scale(1024.0, [True, True, False] * 20))
+    assert finding.evidence["share"] > 0.5
+    assert "of the last 50 measured steps" in finding.message
+
+
+def test_the_ordinary_business_of_loss_scaling_is_not_stuck():
+    start = [True] * 6 + [False] * 100
+    assert not list(LossScaleStuck().check(with_scale(1024.0, start)))
+    assert not list(LossScaleStuck().check(with_scale(1024.0, [True, False, False] * 50)))
+    assert not list(LossScaleStuck().check(with_scale(0.5, [False] * 50)))
+    assert not list(LossScaleStuck().check(with_scale(NAN, [True] * 50)))
