@@ -25,7 +25,8 @@ class Cost:
         quartiles: lower and upper quartile of that over the pairs of neighbours.
         pairs: how many pairs of steps were compared.
         every: of how many steps one is measured.
-        host: time of reading, judging and writing over the time of the train steps.
+        host: time of reading, judging and writing over the time of the train steps; NaN
+            after too few of them.
     """
 
     measuring: float
@@ -40,9 +41,11 @@ class Cost:
         return self.measuring / self.every + self.host
 
     def __str__(self) -> str:
+        if math.isnan(self.host):
+            return "not known: too few steps were trained"
         host = f"reading and judging {100 * self.host:.1f} %"
         if math.isnan(self.measuring):
-            return f"{host} of the training; the compiled step's share was not measured"
+            return f"{host} of the training; the compiled step's share was not compared"
         low, high = self.quartiles
         thinned = f", one step of {self.every} measured" if self.every > 1 else ""
         return (
@@ -67,7 +70,7 @@ class CostMeter:
     def __init__(self, every: int, budget: float | None) -> None:
         self._every = self._least = every
         self._budget = budget
-        self._calls = self._began = 0
+        self._calls = self._began = self._timed = 0
         self._seconds: tuple[list[float], list[float]] = ([], [])
         self._ratios: np.ndarray = np.zeros(0)
         self._in_steps = self._on_host = 0.0
@@ -77,7 +80,7 @@ class CostMeter:
         """What is known by now."""
         known = len(self._ratios) > 0
         low, middle, high = np.percentile(self._ratios, [25, 50, 75]) if known else [math.nan] * 3
-        host = self._on_host / self._in_steps if self._in_steps else 0.0
+        host = self._on_host / self._in_steps if self._timed >= _FIRST_CALL else math.nan
         quartiles = (float(low), float(high))
         return Cost(float(middle), quartiles, len(self._ratios), self._every, host)
 
@@ -104,6 +107,7 @@ class CostMeter:
         self._calls += 1
         if self._calls > 1:  # the first one traces
             self._in_steps += seconds
+            self._timed += 1
         if comparing:
             self._seconds[0 if measured else 1].append(seconds)
             if number == 2 * _PAIRS - 1:

@@ -37,7 +37,7 @@ class Driver:
             frame = frame.f_back
         return False
 
-    def is_running_beside(self, other: "Driver") -> bool:
+    def is_running_beside(self, other: "Driver | None") -> bool:
         """Whether this driver is on a thread's stack, and is not `other`."""
         return self != other and any(self._is_on(top) for top in sys._current_frames().values())
 

@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
+from gradkeeper.callbacks.archive import Archive
 from gradkeeper.callbacks.blindness import why_nothing_was_seen
 from gradkeeper.callbacks.cost import Cost, CostMeter
 from gradkeeper.callbacks.driver import Driver
 from gradkeeper.callbacks.epoch import EpochSummary
 from gradkeeper.callbacks.finding import Finding
 from gradkeeper.callbacks.history import GradientHistory
+from gradkeeper.callbacks.judge import Judge
 from gradkeeper.callbacks.rules import Rule, default_rules, rules_from
 from gradkeeper.callbacks.settings import Optimizers, Settings
-from gradkeeper.callbacks.sinks import ParquetSink, Sink, TensorBoardSink
 from gradkeeper.callbacks.stream import StepStream
 from gradkeeper.callbacks.tap import Recorder, Tap
-from gradkeeper.callbacks.tap.keras_private import print_msg
 from gradkeeper.callbacks.tap.optimizers import attribute_name, optimizers_of
+from gradkeeper.callbacks.tap.readout import Track
 from gradkeeper.callbacks.watched_loop import recorder_for, watched_loop
-from gradkeeper.callbacks.window import Window
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -92,7 +92,6 @@ class GradientMonitor(keras.callbacks.Callback):
         verbose: int = 1,
     ) -> None:
         super().__init__()
-        self._rules = default_rules() if rules is None else rules_from(rules)
         self._settings = Settings(
             optimizers=optimizers,
             watch=watch,
@@ -103,16 +102,10 @@ class GradientMonitor(keras.callbacks.Callback):
             budget=budget,
             histograms=histograms,
         )
-        self._verbose = verbose
-        self._sinks: list[Sink] = []
-        if log_dir is not None:
-            self._sinks.append(ParquetSink(log_dir))
-        if tensorboard_dir is not None:
-            self._sinks.append(TensorBoardSink(tensorboard_dir))
-        self._history = GradientHistory(refresh=self.flush)
-        self._tracks: dict[str, GradientHistory] = {}
-        self._findings: dict[tuple[str, str], Finding] = {}
-        self._stream = StepStream(self)
+        judges = default_rules() if rules is None else rules_from(rules)
+        self._judge = Judge(judges, warmup=warmup, verbose=bool(verbose))
+        self._archive = Archive(self.flush, log_dir, tensorboard_dir)
+        self._stream = StepStream()
         self._epoch = EpochSummary()
         self._meter = CostMeter(every_n_steps, budget)
         self._driver: Driver | None = None
@@ -126,7 +119,7 @@ class GradientMonitor(keras.callbacks.Callback):
     @property
     def history(self) -> GradientHistory:
         """All that was recorded, over every fit of this monitor."""
-        return self._history
+        return self._archive.history
 
     @property
     def tracks(self) -> dict[str, GradientHistory]:
@@ -137,13 +130,13 @@ class GradientMonitor(keras.callbacks.Callback):
         a track for each time.
         """
         self.flush()
-        return dict(self._tracks)
+        return dict(self._archive.tracks)
 
     @property
     def findings(self) -> list[Finding]:
         """What the rules have found, by step: the first of each rule and layer."""
         self.flush()
-        return sorted(self._findings.values(), key=lambda finding: finding.step)
+        return self._judge.findings
 
     @property
     def cost(self) -> Cost:
@@ -266,7 +259,7 @@ class GradientMonitor(keras.callbacks.Callback):
         recorder = self._tap.arm(
             self._settings.options(capacity, compiled=compiled),
             self._driver,
-            self._settings.optimizers and list(self._settings.optimizers.values()),
+            self._settings.named_optimizers,
         )
         if recorder is not self._stream.recorder:
             self._read()
@@ -277,8 +270,7 @@ class GradientMonitor(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._tell_if_blind()
         self.flush()
-        for sink in self._sinks:
-            sink.flush()
+        self._archive.flush()
         if logs is not None:
             logs.update(self._epoch.logs())
 
@@ -291,8 +283,7 @@ class GradientMonitor(keras.callbacks.Callback):
         `fit` does so at its end; call it after a `fit` that raised or was interrupted.
         """
         self.flush()
-        for sink in self._sinks:
-            sink.close()
+        self._archive.close()
         self._stream.leave()
         self._driver = self._watched = None
         if self._tap is not None and self._tap.is_kept:
@@ -305,41 +296,18 @@ class GradientMonitor(keras.callbacks.Callback):
             self._read()
 
     def _read(self) -> None:
-        readout = self._stream.read()
+        readout = self._stream.read(self)
         if readout is None:
             return
         window = readout.window
+        self._archive.add(readout, self._track_name)
         self._epoch.add(window)
-        self._history.append(window)
-        for track, part in readout.tracks.items():
-            name = self._track_name(*track)
-            self._tracks.setdefault(name, GradientHistory()).append(part)
-        for sink in self._sinks:
-            sink.write(window)
         if readout.lost:
-            self._tell(
+            self._judge.tell(
                 f"GradientMonitor lost {readout.lost:,} steps before step {window.steps[0]:,}: "
                 "call its flush() more often."
             )
-        self._judge(window)
-
-    def _judge(self, window: Window) -> None:
-        for finding in sorted(self._found(window), key=lambda finding: finding.step):
-            key = finding.rule, finding.layer
-            if key not in self._findings:
-                self._findings[key] = finding
-                self._tell(f"GradientMonitor {finding}")
-
-    def _found(self, window: Window) -> Iterator[Finding]:
-        for rule in self._rules:
-            for finding in rule.check(window):
-                if rule.judges_warmup or finding.step >= self._settings.warmup:
-                    yield finding
-
-    def _tell(self, message: str) -> None:
-        # On a line of its own: a progress bar may stand on the current one.
-        if self._verbose:
-            print_msg(f"\n{message}")
+        self._judge.judge(window)
 
     def _tell_if_blind(self, optimizers: Sequence[Any] | None = None) -> None:
         recorder = self._stream.recorder
@@ -347,9 +315,10 @@ class GradientMonitor(keras.callbacks.Callback):
             return
         self._told_blind = True
         if optimizers is None:
-            named = self._settings.optimizers
-            optimizers = optimizers_of(self._watched) if named is None else list(named.values())
-        self._tell(why_nothing_was_seen(optimizers))
+            optimizers = self._settings.named_optimizers
+        if optimizers is None:
+            optimizers = optimizers_of(self._watched)
+        self._judge.tell(why_nothing_was_seen(optimizers))
 
     def _refuse_if_running(self, driver: Driver | None, received: str) -> None:
         running = self._driver is not None and self._driver.is_running_beside(driver)
@@ -367,11 +336,10 @@ class GradientMonitor(keras.callbacks.Callback):
         optimizer = model.optimizer
         first = 0 if optimizer is None else int(optimizer.iterations.numpy())
         self._stream.next_step = first
-        for sink in self._sinks:
-            for window in sink.keep_before(first):
-                self._history.append(window)
+        self._archive.take_up(first)
 
-    def _track_name(self, optimizer: keras.optimizers.Optimizer, turn: int) -> str:
+    def _track_name(self, track: Track) -> str:
+        optimizer, turn = track
         named = self._settings.optimizers or {}
         own = (name for name, each in named.items() if each is optimizer)
         name = next(own, None) or attribute_name(self._watched, optimizer) or optimizer.name

@@ -18,8 +18,7 @@ class Settings:
     """The arguments of a `GradientMonitor` that say what it records.
 
     Attributes:
-        optimizers: the optimizers named by the user, by name where they have been given one;
-            None for the model's.
+        optimizers: the optimizers named by the user, by name; None for the model's.
         every_n_steps: of how many train steps one is measured.
         flush_every: train steps between two looks.
         warmup: first train steps that are hardly judged.
@@ -57,6 +56,11 @@ class Settings:
         self.every_n_steps = every_n_steps
         self._has_budget = budget is not None
         self._histograms = histograms
+
+    @property
+    def named_optimizers(self) -> list[keras.optimizers.Optimizer] | None:
+        """The optimizers named by the user; None for the model's."""
+        return None if self.optimizers is None else list(self.optimizers.values())
 
     def options(self, capacity: int, *, compiled: bool) -> Options:
         """The options of a recorder that can hold `capacity` steps.

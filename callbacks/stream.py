@@ -1,7 +1,6 @@
 """The train steps of a run, read from one recorder after another."""
 
 import dataclasses
-import weakref
 
 from gradkeeper.callbacks.tap import Owner, Readout, Recorder
 from gradkeeper.callbacks.window import Window
@@ -10,16 +9,12 @@ from gradkeeper.callbacks.window import Window
 class StepStream:
     """Numbers the recorded train steps through, over all fits of a monitor.
 
-    Args:
-        owner: the monitor, who reads; a recorder that another has claimed is left alone.
-
     Attributes:
         recorder: what is read from; None before the first step.
         next_step: the train step that comes next; None before the first step.
     """
 
-    def __init__(self, owner: Owner) -> None:
-        self._owner = weakref.ref(owner)
+    def __init__(self) -> None:
         self.recorder: Recorder | None = None
         self.next_step: int | None = None
         self._offset = 0
@@ -33,9 +28,13 @@ class StepStream:
         """Lets go of the recorder, and with it of the model's variables."""
         self.recorder = None
 
-    def read(self) -> Readout | None:
-        """What was recorded since the last call, steps counted from the run's first."""
-        if self.recorder is None or not self.recorder.is_read_by(self._owner()):
+    def read(self, owner: Owner) -> Readout | None:
+        """What was recorded since the last call, steps counted from the run's first.
+
+        Args:
+            owner: who reads; a recorder that another has claimed is left alone.
+        """
+        if self.recorder is None or not self.recorder.is_read_by(owner):
             return None
         self.next_step = self._offset + self.recorder.wait()
         readout = self.recorder.drain()
@@ -43,7 +42,8 @@ class StepStream:
             return None
         tracks = {name: self._numbered(window) for name, window in readout.tracks.items()}
         window = self._numbered(readout.window)
-        return dataclasses.replace(readout, window=window, tracks=tracks)
+        pictures = {step + self._offset: each for step, each in readout.histograms.items()}
+        return Readout(window, tracks, readout.lost, pictures)
 
     def _numbered(self, window: Window) -> Window:
         return dataclasses.replace(window, steps=window.steps + self._offset)

@@ -26,6 +26,7 @@ class Table:
         clip_limit: the limit of the optimizer's own clipping; None without.
         applies_all: whether all that comes before the clipping is applied as it is.
         rings: rings by statistic.
+        histograms: a ring of one row, the latest histograms; None if none are taken.
     """
 
     optimizer: keras.optimizers.Optimizer
@@ -36,6 +37,7 @@ class Table:
     clip_limit: float | None
     applies_all: bool = False
     rings: dict[str, Ring] = field(default_factory=dict)
+    histograms: Ring | None = None
 
     @cached_property
     def columns(self) -> dict[int, int]:
@@ -83,6 +85,13 @@ class Lane:
             table.rings[name] = self._ring(1, tf.float64, np.nan)
         return table.rings[name]
 
+    def histograms(self, table: Table, bins: int) -> Ring:
+        """The table's ring for histograms: the step that they are of, then the counts."""
+        if table.histograms is None:
+            width = 1 + bins * len(table.names)
+            table.histograms = Ring(1, width, tf.float64, empty=MISSING, device=self._device)
+        return table.histograms
+
     @cached_property
     def loss(self) -> Ring:
         """The ring for the step's loss."""
@@ -110,6 +119,16 @@ class Lane:
             return tf.constant(0)
 
         tf.cond(self._is_measuring(), branch, lambda: tf.constant(0))
+
+    def when_histograms(self, write: Callable[[tf.Tensor], None]) -> None:
+        """Has `write` run with the train step's number where histograms are due, in the graph."""
+
+        def branch() -> tf.Tensor:
+            write(self._seen.read_value())
+            return tf.constant(0)
+
+        due = tf.equal(self._seen % self._options.histograms, 0)
+        tf.cond(due, branch, lambda: tf.constant(0))
 
     def end_step(self) -> None:
         """Stamps the row and counts the step, in the graph."""
@@ -147,6 +166,8 @@ class Lane:
         for table in self.tables:
             for ring in table.rings.values():
                 ring.clear()
+            if table.histograms is not None:
+                table.histograms.clear()
         self.loss.clear()
 
     def _ring(self, width: int, dtype: tf.DType, empty: float) -> Ring:

@@ -1,15 +1,14 @@
 """Statistics of gradients, in the graph, right where float32 squares over- or underflow."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import tensorflow as tf
 
+from gradkeeper.callbacks.tap.optimizers import Clipping
 from gradkeeper.callbacks.tap.shadow import shadow, unscaled
 
 Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices
-# Which sum of squares the optimizer's own clipping computes: TensorFlow shares an equal one.
-Clipping: TypeAlias = Literal["clipnorm", "global_clipnorm", "clipvalue"] | None
 
 # Below this sum of squares, elements that matter may have been lost to underflow (float32
 # squares vanish under 1e-38; 1e-30 leaves eight decimal digits).
@@ -76,7 +75,7 @@ def statistics(
 
 
 def sums_of_squares(
-    gradients: Sequence[Gradient], dtype: tf.DType, clipping: Clipping = None
+    gradients: Sequence[Gradient], dtype: tf.DType, clipping: Clipping | None = None
 ) -> tf.Tensor:
     """Plain sum of squares of each gradient's `measurable` tensor, [gradients].
 
@@ -120,7 +119,7 @@ def _branching(tensors: list[tf.Tensor], dtype: tf.DType, sums: tf.Tensor | None
     )
 
 
-def _sums(tensors: list[tf.Tensor], dtype: tf.DType, clipping: Clipping) -> tf.Tensor:
+def _sums(tensors: list[tf.Tensor], dtype: tf.DType, clipping: Clipping | None) -> tf.Tensor:
     """Sums of squares, written as the optimizer's clipping writes them."""
 
     def of(tensor: tf.Tensor) -> tf.Tensor:

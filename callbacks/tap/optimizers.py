@@ -1,13 +1,16 @@
 """The optimizers of a model, and what is inside one."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import keras
 
 from gradkeeper.callbacks.tap.keras_private import CLIP_GRADIENTS, sublayers
 
-_CLIPPINGS = ("clipnorm", "global_clipnorm", "clipvalue")
+# The arguments by which a Keras optimizer clips.
+Clipping: TypeAlias = Literal["clipnorm", "global_clipnorm", "clipvalue"]
+
+_CLIPPINGS: tuple[Clipping, ...] = get_args(Clipping)
 
 
 def optimizers_of(model: keras.Model) -> list[keras.optimizers.Optimizer]:
@@ -50,7 +53,7 @@ def nested_optimizers(
     return list(found.values())
 
 
-def clipping_of(optimizer: keras.optimizers.Optimizer) -> str | None:
+def clipping_of(optimizer: keras.optimizers.Optimizer) -> Clipping | None:
     """The argument by which the optimizer, or the first one inside that does, clips."""
     return next((name for name, _ in _clip_limits(optimizer)), None)
 
@@ -84,7 +87,7 @@ def bypasses_apply(optimizer: keras.optimizers.Optimizer) -> bool:
     return own is not keras.optimizers.Optimizer.apply_gradients
 
 
-def _clip_limits(optimizer: keras.optimizers.Optimizer) -> Iterator[tuple[str, float]]:
+def _clip_limits(optimizer: keras.optimizers.Optimizer) -> Iterator[tuple[Clipping, float]]:
     for each in (optimizer, *nested_optimizers(optimizer)):
         for name in _CLIPPINGS:
             limit = getattr(each, name, None)

@@ -7,6 +7,7 @@ from typing import TypeAlias
 import keras
 import numpy as np
 
+from gradkeeper.callbacks.tap.histogram import BINS, EDGES
 from gradkeeper.callbacks.tap.lane import Lane, Table
 from gradkeeper.callbacks.tap.ring import MISSING, Ring
 from gradkeeper.callbacks.window import Window
@@ -18,6 +19,9 @@ _PER_STEP = ("learning_rate", "loss_scale", "unclipped_norm")
 # An optimizer, and how many calls in the same train step came before for the same variables.
 Track: TypeAlias = tuple[keras.optimizers.Optimizer, int]
 
+# Edges, [bins + 1], and counts between them, [bins].
+Histogram: TypeAlias = tuple[np.ndarray, np.ndarray]
+
 
 @dataclass(frozen=True)
 class Readout:
@@ -27,11 +31,13 @@ class Readout:
         window: all variables; steps are counted from the recorder's first.
         tracks: the same by optimizer and turn; of one call, only its own variables.
         lost: rows that were overwritten before they could be read.
+        histograms: by train step and variable, edges (log10 of the magnitude) and counts.
     """
 
     window: Window
     tracks: dict[Track, Window]
     lost: int
+    histograms: dict[int, dict[str, Histogram]]
 
 
 def read(lanes: Mapping[int, Lane], order: Sequence[str]) -> Readout | None:
@@ -49,7 +55,8 @@ def read(lanes: Mapping[int, Lane], order: Sequence[str]) -> Readout | None:
     if not len(steps):
         return None
     slots = {replica: slots[np.isin(at, steps)] for replica, (slots, at, _) in rows.items()}
-    loss = sum(_cells(lanes[r].loss, slots[r], 1)[:, 0] for r in replicas)
+    # Each replica's loss is its share of the global batch's mean.
+    loss = np.sum([_cells(lanes[r].loss, slots[r], 1)[:, 0] for r in replicas], axis=0)
     # Every replica makes its tables in the same order.
     groups = zip(*(lanes[replica].tables for replica in replicas), strict=False)
     parts: dict[Track, list[Window]] = {}
@@ -58,9 +65,23 @@ def read(lanes: Mapping[int, Lane], order: Sequence[str]) -> Readout | None:
         parts.setdefault((group[0].optimizer, group[0].turn), []).append(part)
     tracks = {track: _merged(windows) for track, windows in parts.items()}
     window = _merged(list(tracks.values()), order)
+    pictures = _histograms(lanes[replicas[0]].tables)
     for lane in lanes.values():
         lane.clear()
-    return Readout(window, tracks, max(lost for _, _, lost in rows.values()))
+    return Readout(window, tracks, max(lost for _, _, lost in rows.values()), pictures)
+
+
+def _histograms(tables: Sequence[Table]) -> dict[int, dict[str, Histogram]]:
+    """The latest histograms of each table, if they have not been read before."""
+    found: dict[int, dict[str, Histogram]] = {}
+    for table in tables:
+        row = None if table.histograms is None else table.histograms.read(np.zeros(1, int))[0]
+        if row is None or row[0] == MISSING:
+            continue
+        counts = row[1:].reshape(BINS, len(table.names)).T
+        known = {n: (EDGES, c) for n, c in zip(table.names, counts, strict=True) if c[0] >= 0}
+        found.setdefault(int(row[0]), {}).update(known)
+    return found
 
 
 def _window(

@@ -8,16 +8,18 @@ from typing import Any, Protocol, TypeAlias
 import keras
 import tensorflow as tf
 
-from gradkeeper.callbacks.tap.hooks import Application, Gradients, Probe, Variables
+from gradkeeper.callbacks.tap.histogram import BINS, histograms
 from gradkeeper.callbacks.tap.lane import Lane, Table
 from gradkeeper.callbacks.tap.measure import l2_norms, statistics, sums_of_squares
 from gradkeeper.callbacks.tap.names import variable_names
 from gradkeeper.callbacks.tap.optimizers import clip_limit_of
 from gradkeeper.callbacks.tap.options import Options
+from gradkeeper.callbacks.tap.probe import Application, Gradients, Probe, Variables
 from gradkeeper.callbacks.tap.readout import MEASURED, Readout, read
 from gradkeeper.callbacks.tap.replica import Replica
 from gradkeeper.callbacks.tap.ring import MISSING
 from gradkeeper.callbacks.tap.shadow import shadow
+from gradkeeper.callbacks.window import layer_of
 
 Pair: TypeAlias = tuple[Any, Any]
 
@@ -201,6 +203,20 @@ class Recorder(Probe):
             lane.per_step(table, "learning_rate").write(lane.slot, _cell(rate))
 
         lane.when_measuring(write)
+        if self.options.histograms:
+            lane.when_histograms(lambda step: self._write_histograms(application, pairs, step))
+
+    def _write_histograms(
+        self, application: Application, pairs: list[Pair], step: tf.Tensor
+    ) -> None:
+        lane, table = self._place(application)
+        gradients = _selected(pairs, table)
+        if application.scale is not None:
+            scale = tf.convert_to_tensor(application.scale)
+            gradients = [_divided(gradient, scale) for gradient in gradients]
+        counts = _columns(tf.transpose(histograms(gradients, tf.float64)), pairs, table)
+        row = tf.concat([_cell(step), tf.reshape(counts, [-1])], axis=0)
+        lane.histograms(table, BINS).write(tf.constant(0), row)
 
     def _write_replica(
         self, lane: Lane, table: Table, pairs: list[Pair], application: Application
@@ -218,7 +234,9 @@ class Recorder(Probe):
 
     def _is_about(self, application: Application) -> bool:
         named = self.optimizers
-        return named is None or any(application.optimizer is each for each in named)
+        if named is not None and all(application.optimizer is not each for each in named):
+            return False
+        return len(self._place(application)[1].names) > 0
 
     @property
     def _watches_weights(self) -> bool:
@@ -257,6 +275,11 @@ class Recorder(Probe):
         names = dict(zip(map(id, every), variable_names(model, every), strict=True))
         order = [names[id(each)] for each in trained]
         self._order = tuple(name for name in order if self.options.selects(name))
+        if order and not self._order:
+            raise ValueError(
+                f"No layer matches; there are {', '.join(dict.fromkeys(map(layer_of, order)))}. "
+                f"Received: layers={self.options.layers}"
+            )
         return [names[id(each)] for each in variables]
 
 
@@ -286,6 +309,13 @@ def _columns(measured: tf.Tensor, pairs: list[Pair], table: Table) -> tf.Tensor:
     missing = tf.fill([measured.shape[0], 1], tf.cast(MISSING, measured.dtype))
     sources = [found.index(c) if c in found else len(found) for c in range(len(table.names))]
     return tf.gather(tf.concat([measured, missing], axis=1), sources, axis=1)
+
+
+def _divided(gradient: Any, scale: tf.Tensor) -> Any:
+    if isinstance(gradient, tf.IndexedSlices):
+        values = _divided(gradient.values, scale)
+        return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
+    return tf.cast(gradient, tf.float32) / tf.cast(scale, tf.float32)
 
 
 def _summed_over_replicas(gradients: Gradients) -> Gradients:
