@@ -39,7 +39,11 @@ class Driver:
 
     def is_running_beside(self, other: "Driver | None") -> bool:
         """Whether this driver is on a thread's stack, and is not `other`."""
-        return self != other and any(self._is_on(top) for top in sys._current_frames().values())
+        return self != other and self.is_running()
+
+    def is_running(self) -> bool:
+        """Whether this driver is on a thread's stack."""
+        return any(self._is_on(top) for top in sys._current_frames().values())
 
     def _is_on(self, frame: FrameType | None) -> bool:
         while frame is not None:

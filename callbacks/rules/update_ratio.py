@@ -5,44 +5,66 @@ from collections.abc import Iterator
 import numpy as np
 
 from gradkeeper.callbacks.finding import Finding
+from gradkeeper.callbacks.rules._usual import UsualNorm
 from gradkeeper.callbacks.rules.rule import Rule
-from gradkeeper.callbacks.window import Window
+from gradkeeper.callbacks.window import Window, total_norm
 
 _STARVED = 1e-3
+_CONVERGED = 1e-4
+_TOO_HIGH = "Lower the learning rate, warm it up, or clip."
 
 
 class UpdateRatio(Rule):
     """A layer whose updates are out of proportion to its weights, in most of the last steps.
 
+    And the whole model, where a single update is longer than all its weights: what they were is
+    lost, and beside what they are from then on the next updates look modest.
+
     The ratio is norm of the update over norm of the weights, each over all variables of the
     layer; about 1e-3 is usual. Silent where update norms are not watched. Layers whose weights
     or gradient are zero are not judged, nor is a layer that has come back into the bounds. A
     layer that hardly moves for want of gradient, below 1e-3 of the largest layer's, is left to
-    `VanishingGradient`.
+    `VanishingGradient`; where the whole gradient is below 1e-4 of the run's highest level, the
+    model has converged, and may stand still. A model that starts with all weights at zero may
+    be overwritten.
 
     Args:
         low: ratio below which a layer hardly moves.
         high: ratio above which a layer is overwritten.
         patience: measured updates over which the median ratio must lie outside.
+        overwritten: ratio of the whole model above which a single update is too large.
     """
 
     name = "update_ratio"
 
-    def __init__(self, *, low: float = 1e-8, high: float = 0.1, patience: int = 20) -> None:
-        if not 0 < low < high or patience < 1:
+    def __init__(
+        self,
+        *,
+        low: float = 1e-8,
+        high: float = 0.1,
+        patience: int = 20,
+        overwritten: float = 1.0,
+    ) -> None:
+        if not 0 < low < high or patience < 1 or not overwritten > 0:
             raise ValueError(
-                "UpdateRatio needs 0 < low < high and patience >= 1. "
-                f"Received: low={low}, high={high}, patience={patience}"
+                "UpdateRatio needs 0 < low < high, patience >= 1 and overwritten > 0. "
+                f"Received: low={low}, high={high}, patience={patience}, "
+                f"overwritten={overwritten}"
             )
         self._low = low
         self._high = high
         self._patience = patience
+        self._overwritten = overwritten
+        self._usual = UsualNorm(memory=10, warmup=10)
+        self._began_at_zero: bool | None = None
         self._layers: list[str] = []
         self._steps = np.zeros(0, np.int64)
         self._ratios = np.zeros((0, 0))
         self._was_outside = np.zeros(0, bool)
 
     def reset(self) -> None:
+        self._usual.reset()
+        self._began_at_zero = None
         self._layers = []
         self._steps = np.zeros(0, np.int64)
         self._ratios = np.zeros((0, 0))
@@ -51,11 +73,13 @@ class UpdateRatio(Rule):
     def check(self, window: Window) -> Iterator[Finding]:
         if "update_norm" not in window.values or "weight_norm" not in window.values:
             return
+        layer_ratios = self._layer_ratios(window, self._converged(window.global_norm))
         rows = np.flatnonzero(window.updated.any(axis=1))
         if not len(rows):
             return
+        yield from self._whole_model(window, rows)
         self._take_over(window.layers)
-        ratios = np.concatenate([self._ratios, self._layer_ratios(window)[rows]])
+        ratios = np.concatenate([self._ratios, layer_ratios[rows]])
         steps = np.concatenate([self._steps, window.steps[rows]])
         outside = self._outside(ratios)[-len(rows) :]
         before = np.concatenate([self._was_outside[None], outside[:-1]])
@@ -67,7 +91,25 @@ class UpdateRatio(Rule):
         self._steps, self._ratios = steps[keep:], ratios[keep:]
         self._was_outside = outside[-1]
 
-    def _layer_ratios(self, window: Window) -> np.ndarray:
+    def _converged(self, norms: np.ndarray) -> np.ndarray:
+        """Whether the whole gradient has all but gone, bool [steps]."""
+        converged, rows = np.zeros(len(norms), bool), np.flatnonzero(np.isfinite(norms))
+        converged[rows] = norms[rows] < _CONVERGED * self._usual.follow(norms[rows]).peak
+        return converged
+
+    def _whole_model(self, window: Window, rows: np.ndarray) -> Iterator[Finding]:
+        update, weight = window.value("update_norm")[rows], window.value("weight_norm")[rows]
+        there = window.updated[rows]
+        moved, before = total_norm(update, there), total_norm(weight, there)
+        if self._began_at_zero is None:
+            self._began_at_zero = bool(before[0] == 0)
+        if self._began_at_zero:
+            return
+        for row in np.flatnonzero(np.isfinite(moved) & (moved > self._overwritten * before)):
+            norms = float(moved[row]), float(before[row])
+            yield self._overwriting(int(window.steps[rows[row]]), *norms)
+
+    def _layer_ratios(self, window: Window, converged: np.ndarray) -> np.ndarray:
         """Update over weights per layer, [steps, layers]; NaN where the layer is not judged."""
         update, weight = window.value("update_norm"), window.value("weight_norm")
         there = window.updated & np.isfinite(update) & np.isfinite(weight)
@@ -77,7 +119,8 @@ class UpdateRatio(Rule):
         is_starved = norms < _STARVED * largest[:, None]
         with np.errstate(divide="ignore", invalid="ignore"):
             ratios = np.where((weights > 0) & (norms > 0), updates / weights, np.nan)
-        return np.where(is_starved & (ratios < self._low), np.nan, ratios)
+        is_idle = is_starved | converged[:, None]
+        return np.where(is_idle & (ratios < self._low), np.nan, ratios)
 
     def _outside(self, ratios: np.ndarray) -> np.ndarray:
         """Whether most ratios of the last steps, and the last one, lie outside, [steps, layers].
@@ -118,8 +161,9 @@ class UpdateRatio(Rule):
         median = float(np.median(ratios[there]))
         is_high = median > self._high
         bound = f"above {self._high:g}" if is_high else f"below {self._low:g}"
+        outside = ratios > self._high if is_high else ratios < self._low
         return Finding(
-            step=int(steps[there][0]),
+            step=int(steps[outside][0]),
             layer=layer,
             rule=self.name,
             severity="warning",
@@ -128,7 +172,7 @@ class UpdateRatio(Rule):
                 f"{steps[0]} to {steps[-1]}), {bound}; about 1e-3 is usual."
             ),
             advice=(
-                "Lower the learning rate, warm it up, or clip."
+                _TOO_HIGH
                 if is_high
                 else "Raise the learning rate, or look why the layer's gradient is so small; "
                 "float32 weights do not change by less than 6e-8 of their size."
@@ -140,4 +184,18 @@ class UpdateRatio(Rule):
                 "steps": int(there.sum()),
                 "last_step": int(steps[-1]),
             },
+        )
+
+    def _overwriting(self, step: int, update: float, weights: float) -> Finding:
+        return Finding(
+            step=step,
+            layer="",
+            rule=self.name,
+            severity="warning",
+            message=(
+                f"One update is {update / weights:.2g} times as long as all the weights that it "
+                f"changes ({update:.3g} against {weights:.3g}): they are overwritten."
+            ),
+            advice=_TOO_HIGH,
+            evidence={"update": update, "weights": weights, "last_step": step},
         )

@@ -191,8 +191,8 @@ class Hooks:
             stand = self._stand(Replica.current())
             variables = stand.applying[-1] if stand.applying else []
             if stand.application is not None and len(variables) == len(left):
-                stand.application.clipped = True
                 self._tell("clipped", stand.application, entered, left, variables)
+                stand.application.clippings += 1
             return left
 
         return clip_gradients

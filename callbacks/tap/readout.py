@@ -14,7 +14,7 @@ from gradkeeper.callbacks.window import Window
 
 MEASURED = ("norm", "max_abs", "nonfinite")
 _WEIGHTS = ("update_norm", "weight_norm")
-_PER_STEP = ("learning_rate", "loss_scale", "unclipped_norm")
+_PER_STEP = ("learning_rate", "loss_scale")
 
 # An optimizer, and how many calls in the same train step came before for the same variables.
 Track: TypeAlias = tuple[keras.optimizers.Optimizer, int]
@@ -98,11 +98,14 @@ def _window(
         name: measured.reshape(-1, len(MEASURED), width)[:, i] for i, name in enumerate(MEASURED)
     }
     present = values["norm"] != MISSING
-    values["applied_norm"] = values["norm"] if table.applies_all else column("applied_norm")
+    values["applied_norm"] = (
+        values["norm"] if table.applies_all else _applied(table, slots[0], width)
+    )
     updated = present & (values["applied_norm"] != MISSING)
     values |= {name: column(name) for name in _WEIGHTS if name in table.rings}
     there = {name: present if name in MEASURED else updated for name in values}
     scalars = {name: _cells(table.rings.get(name), slots[0], 1)[:, 0] for name in _PER_STEP}
+    scalars["unclipped_norm"] = _unclipped(table, slots[0])
     limit = np.nan if table.clip_limit is None else table.clip_limit
     replicas = [
         np.where(present, _cells(each.rings.get("replica_norm"), at, width), np.nan)
@@ -117,6 +120,29 @@ def _window(
         {"loss": loss, "clip_limit": np.full(len(steps), limit), **scalars},
         np.stack(replicas, axis=1)[:, : len(tables) if len(tables) > 1 else 0],
     )
+
+
+def _applied(table: Table, slots: np.ndarray, width: int) -> np.ndarray:
+    """The norms applied, each variable's from the clipping that it went through."""
+    applied = np.full((len(slots), width), MISSING)
+    for name, ring in table.rings.items():
+        if name.startswith("applied_norm"):
+            part = ring.read(slots)
+            applied = np.where(part == MISSING, applied, part)
+    return applied
+
+
+def _unclipped(table: Table, slots: np.ndarray) -> np.ndarray:
+    """The norm over all that entered a clipping, where that was written."""
+    parts = [
+        ring.read(slots)[:, 0]
+        for name, ring in table.rings.items()
+        if name.startswith("unclipped_norm")
+    ]
+    if not parts:
+        return np.full(len(slots), np.nan)
+    written = ~np.isnan(parts).all(axis=0)
+    return np.where(written, np.sqrt(np.nansum(np.square(parts), axis=0)), np.nan)
 
 
 def _cells(ring: Ring | None, slots: np.ndarray, width: int) -> np.ndarray:

@@ -137,12 +137,15 @@ class Recorder(Probe):
         if not self._is_about(application):
             return
         lane, table = self._place(application)
+        number = application.clippings
 
         def write() -> None:
-            self._write_norms(lane, table, "applied_norm", _pairs(left, variables))
+            self._write_norms(lane, table, f"applied_norm {number}", _pairs(left, variables))
             if application.accumulates:
                 norms = l2_norms(_selected(_pairs(entered, variables), table), table.dtype)
-                lane.per_step(table, "unclipped_norm").write(lane.slot, _cell(tf.norm(norms)))
+                lane.per_step(table, f"unclipped_norm {number}").write(
+                    lane.slot, _cell(tf.norm(norms))
+                )
 
         lane.when_measuring(write)
 
@@ -154,14 +157,15 @@ class Recorder(Probe):
             self._write_before(application, pairs)
         elif application.replica.index == 0:
             lane, table = self._place(application)
-            lane.when_measuring(lambda: self._write_norms(lane, table, "applied_norm", pairs))
+            name = f"applied_norm {application.clippings}"
+            lane.when_measuring(lambda: self._write_norms(lane, table, name, pairs))
 
     def after(self, application: Application) -> None:
         if not self._is_about(application):
             return
         lane, table = self._place(application)
         # An optimizer that bypasses Keras's clipping shows no more than what it was given.
-        table.applies_all = application.is_plain or not application.clipped
+        table.applies_all = application.is_plain or not application.clippings
         if not self._watches_weights or application.replica.index > 0:
             return
         weights = application.weights

@@ -7,8 +7,8 @@ which Keras would not call for. The twins are kept on the plain train function, 
 they share: a second `fit` does not trace again, and recompiling drops them.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Optional, TypeAlias
 
 import keras
@@ -67,9 +67,14 @@ class Tap:
 
     @staticmethod
     def disarm(model: keras.Model) -> None:
-        """Takes back what a training that died between arming and its next step has left."""
+        """Takes back what trainings that died between arming and their next step have left."""
         function = model.train_function
-        if isinstance(function, _ArmedFunction):
+        if not isinstance(function, _ArmedFunction):
+            return
+        for driver in list(function.waiting):
+            if not driver.is_running():
+                del function.waiting[driver]
+        if not function.waiting:
             model.train_function = function.tap._plain
 
     def arm(
@@ -93,20 +98,22 @@ class Tap:
         armed = self._model.train_function
         if not isinstance(armed, _ArmedFunction):
             armed = self._model.train_function = _ArmedFunction(self)
-        armed.expect(driver)
+        keys = armed.waiting.setdefault(driver, [])
         named = None if optimizers is None else tuple(optimizers)
         wanted = options, named and tuple(map(id, named))
-        number = sum(key[:2] == wanted for key in armed.keys)
+        # A recorder that another training waits with is not to be shared.
+        number = sum(key[:2] == wanted for each in armed.waiting.values() for key in each)
         key = (*wanted, number)
         if key not in self._recorders:
             self._recorders[key] = self._new_recorder(options, named)
-        armed.keys.append(key)
+        keys.append(key)
         return self._recorders[key]
 
     def run(self, iterator: Any, keys: Sequence[Key]) -> Any:
-        """Runs the train function with the recorders inside, the model left as it was found."""
+        """Runs the train function with the recorders inside; as it is if there are none."""
         probes = tuple(self._recorders[key] for key in keys)
-        self._model.train_function = self._plain
+        if not probes:
+            return self._plain(iterator)
         with self._hooks_of(probes).in_place(), ExitStack() as around:
             for probe in probes:
                 around.enter_context(probe.around_call(probe))
@@ -119,13 +126,14 @@ class Tap:
             with self._place.holding(self._twins[probes]):
                 return self._plain(iterator)
 
-    def run_plain(self, iterator: Any) -> Any:
-        """Runs the train function as if nothing of ours was there; what is armed stays armed."""
-        armed, self._model.train_function = self._model.train_function, self._plain
+    @contextmanager
+    def plain_in_place(self, armed: "_ArmedFunction") -> Iterator[None]:
+        """Inside the block, the model is as it was found; what still waits stays armed."""
+        self._model.train_function = self._plain
         try:
-            return self._plain(iterator)
+            yield
         finally:
-            if self._model.train_function is self._plain:
+            if armed.waiting and self._model.train_function is self._plain:
                 self._model.train_function = armed
 
     def _new_recorder(
@@ -154,24 +162,22 @@ class Tap:
 
 
 class _ArmedFunction:
-    """Stands in for `model.train_function` until the training that armed it calls it, once."""
+    """Stands in for `model.train_function` until the trainings that armed it call it, once each.
+
+    Attributes:
+        tap: the tap of the train function behind it.
+        waiting: for each training whose next call is to be recorded, what is recorded.
+    """
 
     def __init__(self, tap: Tap) -> None:
         self.tap = tap
-        self.keys: list[Key] = []
-        self._driver: Driver | None = None
-
-    def expect(self, driver: Driver) -> None:
-        """Makes it wait for a call by `driver`; what another had armed is void."""
-        if driver != self._driver:
-            self.keys.clear()
-        self._driver = driver
+        self.waiting: dict[Driver, list[Key]] = {}
 
     def __call__(self, iterator: Any) -> Any:
-        if self._driver is None or not self._driver.is_calling():
-            return self.tap.run_plain(iterator)
-        keys, self.keys, self._driver = self.keys, [], None
-        return self.tap.run(iterator, keys)
+        driver = next((each for each in self.waiting if each.is_calling()), None)
+        keys = [] if driver is None else self.waiting.pop(driver)
+        with self.tap.plain_in_place(self):
+            return self.tap.run(iterator, keys)
 
 
 def _is_made_for(model: keras.Model, function: Callable) -> bool:

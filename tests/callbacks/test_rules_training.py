@@ -115,6 +115,35 @@ def test_no_update_for_lack_of_a_gradient_is_not_told_as_a_small_one():
         assert {finding.layer for finding in UpdateRatio().check(history)} == {"dense"}
 
 
+def test_update_ratio_names_the_first_step_that_lies_outside():
+    (finding,) = UpdateRatio().check(
+        with_ratios([[1e-3, 1e-3, 1e-3]] * 30 + [[1e-3, 1e-3, 0.5]] * 30)
+    )
+    assert (finding.step, finding.evidence["last_step"]) == (30, 40)
+
+
+def test_one_update_that_overwrites_the_whole_model_is_told_at_once():
+    (finding,) = UpdateRatio().check(with_ratios([[5.0] * 3, *[[0.05] * 3] * 50]))
+    assert (finding.step, finding.layer) == (0, "")
+    assert "5 times as long as all the weights" in finding.message
+    one_layer = [[0.0, 0.0, 1.5], *[[0.05] * 3] * 50]
+    assert not list(UpdateRatio().check(with_ratios(one_layer)))
+
+
+def test_a_model_that_starts_at_zero_may_be_overwritten():
+    history = with_ratios([[1.9] * 3, *[[0.05] * 3] * 50])
+    history.values["weight_norm"][0] = 0.0
+    assert not list(UpdateRatio().check(history))
+    rule = UpdateRatio()
+    assert not [*rule.check(history[:1]), *rule.check(with_ratios([[1.9] * 3] * 2))]
+
+
+def test_a_model_that_has_converged_may_stand_still():
+    history = with_ratios([[1e-3] * 3] * 50 + [[1e-10] * 3] * 50)
+    history.norms[50:] *= 1e-6
+    assert not list(UpdateRatio().check(history))
+
+
 def test_a_replica_that_alone_is_not_finite_is_told_at_once():
     (finding,) = ReplicaDisagreement().check(with_replicas([[1, 1, 1], [1, NAN, 1], [NAN] * 3]))
     assert (finding.step, finding.severity) == (1, "error")
