@@ -8,6 +8,7 @@ from gradkeeper.callbacks.finding import Finding
 from gradkeeper.callbacks.rules._recent import row_quantiles
 from gradkeeper.callbacks.rules._streaks import Streaks
 from gradkeeper.callbacks.rules._text import span
+from gradkeeper.callbacks.rules.exploding import ExplodingGradient
 from gradkeeper.callbacks.rules.rule import Rule
 from gradkeeper.callbacks.window import Window
 
@@ -16,11 +17,12 @@ class ReplicaDisagreement(Rule):
     """A replica whose own gradient is not finite, or of another size than the other replicas'.
 
     Read from each replica's gradient before the sum over replicas. Steps that loss scaling
-    skipped are not judged.
+    skipped are not judged. Where the gradient explodes (by the defaults of
+    `ExplodingGradient`) for one replica alone, that is told at once: few runs last longer.
 
     Args:
         ratio: a replica's global norm over the median of the other replicas' above which, or
-            below whose inverse, it disagrees.
+            below whose inverse, it disagrees. It explodes alone above the square of this.
         patience: consecutive measured steps for which that must hold.
     """
 
@@ -35,11 +37,13 @@ class ReplicaDisagreement(Rule):
             )
         self._ratio = ratio
         self._patience = patience
+        self._explosions = ExplodingGradient()
         self._large = Streaks()
         self._small = Streaks()
         self._nonfinite = Streaks()
 
     def reset(self) -> None:
+        self._explosions.reset()
         for streaks in (self._large, self._small, self._nonfinite):
             streaks.clear()
 
@@ -64,6 +68,17 @@ class ReplicaDisagreement(Rule):
                 if len(new):
                     between = int(began[row, new[0]]), int(steps[row])
                     yield self._apart(between, new.tolist(), norms[row], others[row])
+        for row, replica in np.argwhere(self._explodes_alone(window, norms, others, rows)):
+            between = int(steps[row]), int(steps[row])
+            yield self._apart(between, [int(replica)], norms[row], others[row])
+
+    def _explodes_alone(
+        self, window: Window, norms: np.ndarray, others: np.ndarray, rows: np.ndarray
+    ) -> np.ndarray:
+        """Whether the replica alone makes the gradient explode, bool [steps, replicas]."""
+        finite, explodes, _ = self._explosions.judge(window.global_norm)
+        exploding = np.isin(rows, finite[explodes])
+        return exploding[:, None] & (norms > self._ratio**2 * others)
 
     def _broken(self, step: int, replicas: list[int], norms: np.ndarray) -> Finding:
         finite = norms[np.isfinite(norms)]
@@ -87,7 +102,9 @@ class ReplicaDisagreement(Rule):
     def _apart(
         self, between: tuple[int, int], replicas: list[int], norms: np.ndarray, others: np.ndarray
     ) -> Finding:
-        first = replicas[0]
+        first, lasts = replicas[0], between[0] < between[1]
+        number = f"For {self._patience} measured steps" if lasts else "In an explosion"
+        during = f"{number} ({span(*between)})"
         times = f"{norms[first]:.3g} against {others[first]:.3g}"
         return Finding(
             step=between[0],
@@ -95,13 +112,12 @@ class ReplicaDisagreement(Rule):
             rule=self.name,
             severity="warning",
             message=(
-                f"For {self._patience} measured steps ({span(*between)}) the gradient norm of "
-                f"replica {_joined(replicas)} has been more than {self._ratio:g} times "
-                f"{'larger' if norms[first] > others[first] else 'smaller'} than the median of "
-                f"the others ({times})."
+                f"{during} the gradient norm of replica {_joined(replicas)} has been more than "
+                f"{self._ratio:g} times {'larger' if norms[first] > others[first] else 'smaller'} "
+                f"than the median of the others ({times})."
             ),
             advice=(
-                "Check that the data is shuffled before it is sharded, that each replica's loss "
+                "Look for values out of scale in that replica's data; check that it is shuffled before it is sharded, that each replica's loss "
                 "is divided by the global batch size, and that the replicas' weights are equal."
             ),
             evidence={

@@ -15,6 +15,7 @@ _LEVEL_SEEN = 10
 _PEAKS = 50  # steps whose largest norm a spike must stand above
 _LEAST_SPREAD = 0.05  # decades
 _BEYOND_DOUBT = 8.0  # robust deviations
+_MEDIAN_ERROR = 1.17  # of the deviation read from n distances' median: this over root n
 
 
 class GradientSpike(Rule):
@@ -22,7 +23,8 @@ class GradientSpike(Rule):
 
     The log10 of each norm is compared with the median of the 20 before it. How far it usually
     lies off, in robust standard deviations (the larger of 1.4826 median and quantile 0.9 over
-    1.645 of the last distances, so that heavy tails widen it), makes it a z-score. A spike is
+    1.645 of the last distances, so that heavy tails widen it; and wider by its own standard
+    error, which is large where few were seen), makes it a z-score. A spike is
     `ratio` times that median, `z` deviations off, and either `above` times the largest norm of
     the last 50 steps or 8 deviations off.
 
@@ -166,4 +168,6 @@ def _spread(distances: np.ndarray) -> np.ndarray:
     """Robust standard deviation of each row's distances in decades, [rows]."""
     by_median = 1.4826 * row_quantiles(distances, 0.5)
     by_tail = row_quantiles(distances, 0.9) / 1.645
-    return np.fmax(np.fmax(by_median, by_tail), _LEAST_SPREAD)
+    seen = np.maximum((~np.isnan(distances)).sum(axis=1), 1)
+    widened = np.fmax(by_median, by_tail) * (1 + _MEDIAN_ERROR / np.sqrt(seen))
+    return np.fmax(widened, _LEAST_SPREAD)

@@ -80,7 +80,7 @@ TROUBLED = {
     "missing": (missing(), 0, "dense_2"),
     "clip_always": (clipped(), 0, ""),
     "clip_never": (healthy(scalars={"clip_limit": [100.0] * 600}), 0, ""),
-    "update_ratio": (large_updates(), 100 - 9, "dense_1"),
+    "update_ratio": (large_updates(), 100, "dense_1"),
     "replica_disagreement": (replicas_apart(), 100, ""),
     "loss_scale_stuck": (stuck_loss_scale(), 100, ""),
 }

@@ -160,6 +160,15 @@ def test_a_replica_of_another_size_is_told_after_patience(factor):
     assert not list(ReplicaDisagreement().check(with_replicas(rows[:-1])))
 
 
+def test_a_replica_that_explodes_alone_is_told_at_once():
+    calm = [[1.0, 1.1, 0.9, 1.0]] * 20
+    (finding,) = ReplicaDisagreement().check(with_replicas([*calm, [1e6, 1.0, 1.0, 1.0], *calm]))
+    assert (finding.step, finding.evidence["replicas"]) == (20, [0])
+    assert "In an explosion (step 20)" in finding.message
+    assert not list(ReplicaDisagreement().check(with_replicas([*calm, [1e6] * 4, *calm])))
+    assert not list(ReplicaDisagreement().check(with_replicas([*calm, [1.0, 90, 1, 1], *calm])))
+
+
 def test_replicas_that_differ_by_their_batches_agree():
     noise = np.random.default_rng(0).lognormal(sigma=0.8, size=(1000, 4))
     assert not list(ReplicaDisagreement().check(with_replicas(noise)))

@@ -1,0 +1,226 @@
+"""What is recorded, how often, where it goes, and what that costs."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from models import compiled, fit
+
+from gradkeeper.callbacks import Finding, GradientHistory, GradientMonitor
+from gradkeeper.callbacks.cost import Cost
+from gradkeeper.callbacks.rules import Rule
+
+
+@pytest.mark.parametrize("how", [{}, {"jit_compile": True}, {"run_eagerly": True}])
+def test_every_so_many_steps(how):
+    model, data = compiled("dense", **how)
+    thinned, whole = GradientMonitor(every_n_steps=3), GradientMonitor()
+    fit(model, data, epochs=3, callbacks=[thinned, whole])
+    assert thinned.history.steps.tolist() == [0, 3, 6]
+    np.testing.assert_array_equal(thinned.history.norms, whole.history.norms[::3])
+    fit(model, data, callbacks=[thinned])
+    assert thinned.history.steps.tolist() == [0, 3, 6, 9]
+
+
+def test_a_nan_between_measured_steps_is_told_to_lie_between():
+    model, (x, y) = compiled("dense")
+    x = x.copy()
+    x[8] = np.nan
+    monitor = GradientMonitor(every_n_steps=2, verbose=0)
+    fit(model, (x, y), callbacks=[monitor])
+    (finding,) = (each for each in monitor.findings if each.rule == "nonfinite")
+    assert finding.step == 2
+    assert finding.evidence["after_step"] == 0
+    assert "between step 0 and step 2" in finding.message
+
+
+class Slow(keras.layers.Layer):
+    """Makes a step long enough to be timed."""
+
+    def call(self, x):
+        return x + 0.0 * tf.reduce_sum(tf.random.normal((400, 400)) @ tf.random.normal((400, 400)))
+
+
+def test_the_cost_in_this_very_run_is_known_and_told(tmp_path):
+    model = keras.Sequential([keras.Input((6,)), Slow(), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    monitor = GradientMonitor()
+    assert "too few steps" in str(monitor.cost)
+    model.fit(np.ones((160, 6)), np.ones((160, 1)), batch_size=1, verbose=0, callbacks=[monitor])
+    cost = monitor.cost
+    assert cost.pairs == 16
+    assert cost.quartiles[0] <= cost.measuring <= cost.quartiles[1]
+    assert cost.host > 0
+    # Sixteen steps were trained without measuring, for comparison; no other.
+    assert len(monitor.history) == 160 - 16
+    page = monitor.report(tmp_path / "report.html").read_text()
+    assert "Cost of the monitor" in page
+    assert "16 pairs of steps" in page
+
+
+def test_a_budget_thins_the_measuring(monkeypatch):
+    model, (x, y) = compiled("dense")
+    monitor = GradientMonitor(budget=0.05)
+
+    def measured_steps_take_half_as_long_again(meter):
+        return Cost(measuring=0.5, quartiles=(0.5, 0.5), pairs=16, every=1, host=0.0)
+
+    monkeypatch.setattr(
+        "gradkeeper.callbacks.cost.CostMeter.cost", property(measured_steps_take_half_as_long_again)
+    )
+    fit(model, (x[:1].repeat(200, 0), y[:1].repeat(200, 0)), batch_size=1, callbacks=[monitor])
+    # 0.5 / 0.05: one step of ten, once the comparison is over.
+    assert np.diff(monitor.history.steps)[-5:].tolist() == [10] * 5
+
+
+def test_the_cost_in_words():
+    cost = Cost(measuring=0.04, quartiles=(0.01, 0.07), pairs=16, every=4, host=0.002)
+    assert cost.total == pytest.approx(0.012)
+    assert str(cost) == (
+        "1.2 % of the training: a measured step +4.0 % (quartiles +1.0 to +7.0 %, 16 pairs of "
+        "steps), one step of 4 measured; reading and judging 0.2 %"
+    )
+
+
+class Always(Rule):
+    """Finds something in every step."""
+
+    name = "always"
+
+    def check(self, window):
+        for step in window.steps:
+            yield Finding(int(step), "", self.name, "info", "It is so.", "Do nothing.")
+
+
+def test_warmup_steps_are_recorded_and_not_judged():
+    model, data = compiled("dense")
+    monitor = GradientMonitor(rules=[Always()], warmup=2)
+    fit(model, data, callbacks=[monitor])
+    assert len(monitor.history) == 3
+    assert [finding.step for finding in monitor.findings] == [2]
+
+
+def test_a_finding_is_printed_once_and_on_a_line_of_its_own(capsys):
+    model, data = compiled("dense")
+    fit(model, data, epochs=2, verbose=1, callbacks=[GradientMonitor(rules=[Always()])])
+    told = capsys.readouterr().out
+    assert told.count("It is so.") == 1
+    (line,) = (line for line in told.splitlines() if "It is so." in line)
+    assert line == "GradientMonitor [always] step 0: It is so. Do nothing."
+
+
+def test_rules_by_name():
+    monitor = GradientMonitor(rules=["nonfinite", Always()])
+    model, data = compiled("dense")
+    fit(model, data, callbacks=[monitor])
+    assert [finding.rule for finding in monitor.findings] == ["always"]
+
+
+def test_tensorboard_files(tmp_path):
+    model, data = compiled("dense")
+    monitor = GradientMonitor(tensorboard_dir=tmp_path, histograms=True, flush_every=2)
+    fit(model, data, callbacks=[monitor])
+    (events,) = tmp_path.glob("events*")
+    scalars, histograms = {}, {}
+    for record in tf.data.TFRecordDataset(str(events)):
+        event = tf.compat.v1.Event.FromString(record.numpy())
+        for value in event.summary.value:
+            if value.HasField("histo"):
+                histograms.setdefault(value.tag, []).append(value.histo)
+            else:
+                scalars.setdefault(value.tag, {})[event.step] = value.simple_value
+    assert scalars["gradients/global_norm"].keys() == {0, 1, 2}
+    np.testing.assert_allclose(
+        list(scalars["gradients/global_norm"].values()), monitor.history.global_norm, rtol=1e-6
+    )
+    kernel = next(each for tag, each in histograms.items() if tag.endswith("kernel"))
+    assert kernel[0].num == 6 * 5
+    assert len(kernel) == 2
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_histograms_count_every_element_at_its_magnitude(scaled, monkeypatch, tmp_path):
+    taken = {}
+
+    def keep(self, step, histograms):
+        taken[step] = histograms
+
+    monkeypatch.setattr("gradkeeper.callbacks.sinks.TensorBoardSink.write_histograms", keep)
+    sgd = keras.optimizers.SGD(0.1)
+    model, (x, y) = compiled(
+        "dense", optimizer=keras.optimizers.LossScaleOptimizer(sgd) if scaled else sgd
+    )
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(tf.square(model(x[:8]) - y[:8]))
+    gradients = tape.gradient(loss, model.trainable_variables)
+    monitor = GradientMonitor(tensorboard_dir=tmp_path, histograms=True)
+    fit(model, (x, y), callbacks=[monitor])
+    assert list(taken) == [0]
+    for (edges, counts), gradient in zip(taken[0].values(), gradients, strict=True):
+        logs = np.log10(np.abs(gradient.numpy()).ravel())
+        np.testing.assert_array_equal(counts, np.histogram(logs, edges)[0])
+
+
+def test_a_killed_training_keeps_every_window_that_was_read(tmp_path):
+    """`kill -9` in the middle of `fit` loses no more than the steps since the last look."""
+    code = (
+        "import keras, numpy as np\n"
+        "from gradkeeper.callbacks import GradientMonitor\n"
+        "class Tells(keras.callbacks.Callback):\n"
+        "    def on_train_batch_end(self, batch, logs=None): print(batch, flush=True)\n"
+        "model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(1)])\n"
+        "model.compile('sgd', 'mse')\n"
+        f"monitor = GradientMonitor(log_dir={str(tmp_path)!r}, flush_every=20)\n"
+        "model.fit(np.ones((10**6, 6)), np.ones((10**6, 1)), batch_size=1, verbose=0,\n"
+        "          callbacks=[monitor, Tells()])\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        last = next(int(line) for line in process.stdout if int(line) >= 150)
+        process.send_signal(signal.SIGKILL)
+        last = max([last, *(int(line) for line in process.stdout if line.strip().isdigit())])
+    steps = GradientHistory.load(tmp_path).steps
+    steps = steps[steps < 100]  # later ones are compared with unmeasured steps
+    assert steps.tolist() == list(range(100))
+    assert GradientHistory.load(tmp_path).steps[-1] >= last - 20 - 2
+
+
+def test_short_fits_leave_nothing_behind():
+    import gc
+
+    model, data = compiled("dense")
+    fit(model, data, callbacks=[GradientMonitor()])
+    counts = []
+    for _ in range(3):
+        for _ in range(5):
+            fit(model, data, callbacks=[GradientMonitor()])
+        gc.collect()
+        counts.append(sum(isinstance(each, tf.Variable) for each in gc.get_objects()))
+    assert counts[0] == counts[-1]
+
+
+def test_the_time_of_flushing_is_counted():
+    model, data = compiled("dense")
+
+    class Sleeps(Rule):
+        name = "sleeps"
+
+        def check(self, window):
+            time.sleep(0.01)
+            return iter(())
+
+    monitor = GradientMonitor(rules=[Sleeps()], flush_every=50)
+    fit(model, (data[0].repeat(5, 0), data[1].repeat(5, 0)), batch_size=1, callbacks=[monitor])
+    assert monitor.cost.host > 0
