@@ -1,92 +1,216 @@
-"""What a GradientMonitor costs: plain train steps against watched ones, interleaved.
+"""What a GradientMonitor costs: plain train steps against watched ones, in turn, in one process.
 
-    python benchmarks/overhead.py
+    python benchmarks/overhead.py                   # five models, in graph mode
+    python benchmarks/overhead.py --jit-compile     # the same under XLA
+    python benchmarks/overhead.py --others          # beside what else is done to see gradients
+    python benchmarks/overhead.py --variables       # cost per variable, up to 1,000 variables
 
-Prints, for each model, the median time of a plain step, and the median ratio of a watched step to
-the plain step beside it with its quartiles. Timings on a busy machine are noisy: the ratio of
-neighbours is what to read.
+A figure is the median over blocks of 50 steps of the time of 50 watched steps (with the one look
+that the monitor takes among them) over that of the 50 plain steps trained in turn with them, and
+its quartiles. Single steps on a busy machine are noisy; neighbours are alike.
 """
 
+import contextlib
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 import typer
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
+from watched_models import MODELS, Built, many_variables
 
 from gradkeeper.callbacks import GradientMonitor
 
-BATCH = 32
-STEPS_PER_TURN = 10
+BLOCK = 50  # a monitor's flush_every
+SETTLE = 150  # the monitor compares its own cost in the first steps
 
 
-def mlp() -> tuple[keras.Model, np.ndarray]:
-    """Eight dense layers of 512 units."""
-    layers = [keras.layers.Dense(512, "relu") for _ in range(8)]
-    model = keras.Sequential([keras.Input((512,)), *layers, keras.layers.Dense(1)])
-    return model, np.random.default_rng(0).normal(size=(BATCH, 512))
+class SecondTape(keras.callbacks.Callback):
+    """What people do today: the gradients once more, beside the training."""
+
+    def __init__(self, x: np.ndarray) -> None:
+        super().__init__()
+        self._x, self._norms = tf.constant(x), None
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if self._norms is None:
+            self._norms = tf.function(self._measure)
+        self._norms()
+
+    def _measure(self) -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.square(self.model(self._x, training=True)))
+        return [tf.norm(g) for g in tape.gradient(loss, self.model.trainable_variables)]
 
 
-def cnn() -> tuple[keras.Model, np.ndarray]:
-    """A small convolutional network on 32 by 32 images."""
-    layers = [keras.layers.Conv2D(n, 3, activation="relu", strides=2) for n in (32, 64, 64)]
-    head = [keras.layers.Flatten(), keras.layers.Dense(1)]
-    model = keras.Sequential([keras.Input((32, 32, 3)), *layers, *head])
-    return model, np.random.default_rng(0).normal(size=(BATCH, 32, 32, 3))
-
-
-def lstm() -> tuple[keras.Model, np.ndarray]:
-    """One LSTM of 128 units over 100 steps."""
-    layers = [keras.Input((100, 2)), keras.layers.LSTM(128), keras.layers.Dense(1)]
-    return keras.Sequential(layers), np.random.default_rng(0).normal(size=(BATCH, 100, 2))
-
-
-def language_model() -> tuple[keras.Model, np.ndarray]:
-    """Embedding and GRU over 50 tokens."""
-    layers = [
-        keras.Input((50,), dtype="int32"),
-        keras.layers.Embedding(1000, 64),
-        keras.layers.GRU(128),
-        keras.layers.Dense(1),
-    ]
-    return keras.Sequential(layers), np.random.default_rng(0).integers(0, 1000, (BATCH, 50))
-
-
-MODELS = (mlp, cnn, lstm, language_model)
-
-
-def measure(
-    build: Callable[[], tuple[keras.Model, np.ndarray]], jit_compile: bool, turns: int
-) -> tuple[float, np.ndarray]:
-    """Seconds of a plain step (median), and watched over plain, [turns]."""
+def compiled(build: Callable[[], Built], jit_compile: bool) -> tuple[keras.Model, Iterator]:
+    """A model and an endless iterator over its batch."""
+    keras.utils.set_random_seed(0)
     model, x = build()
-    model.compile(keras.optimizers.Adam(1e-4), "mse", jit_compile=jit_compile)
-    x, y = np.repeat(x, STEPS_PER_TURN, axis=0), np.zeros((BATCH * STEPS_PER_TURN, 1))
-    monitor = GradientMonitor(verbose=0)
+    model.compile(keras.optimizers.Adam(1e-5), "mse", jit_compile=jit_compile)
+    x = x.astype("int32" if x.dtype.kind == "i" else "float32")
+    batch = tf.data.Dataset.from_tensors((x, np.zeros((len(x), 1), "float32")))
+    return model, iter(batch.repeat())
 
-    def seconds(callbacks: list[keras.callbacks.Callback]) -> float:
+
+class Runner:
+    """Trains steps of a model with some callbacks attached, as `fit` calls them."""
+
+    def __init__(
+        self, model: keras.Model, data: Iterator, callbacks: list[keras.callbacks.Callback]
+    ) -> None:
+        self._model, self._data = model, data
+        self._callbacks = keras.callbacks.CallbackList(callbacks, model=model)
+        model.make_train_function()
+        self._step = 0
+
+    def seconds(self) -> float:
+        """Trains one step; how long that took."""
         start = time.perf_counter()
-        model.fit(x, y, batch_size=BATCH, verbose=0, shuffle=False, callbacks=callbacks)
-        return (time.perf_counter() - start) / STEPS_PER_TURN
+        self._callbacks.on_train_batch_begin(self._step)
+        logs = self._model.train_function(self._data)
+        self._callbacks.on_train_batch_end(self._step, logs)
+        self._step += 1
+        return time.perf_counter() - start
 
-    pairs = np.array([(seconds([]), seconds([monitor])) for _ in range(turns + 1)])[1:]
-    return float(np.median(pairs[:, 0])), pairs[:, 1] / pairs[:, 0]
+    @contextlib.contextmanager
+    def training(self) -> Iterator[None]:
+        """The block in which steps are trained."""
+        self._callbacks.on_train_begin()
+        yield
+        self._callbacks.on_train_end()
 
 
-def main(turns: int = 30, jit_compile: bool = False) -> None:
-    """Measures every model and prints a table."""
-    table = Table(
-        "model", "plain step", "watched / plain", "quartiles", title="Cost of the monitor"
-    )
-    for build in MODELS:
-        plain, ratios = measure(build, jit_compile, turns)
-        low, median, high = np.percentile(ratios, [25, 50, 75])
-        table.add_row(
-            build.__name__, f"{1e3 * plain:.2f} ms", f"{median:.3f}", f"{low:.3f} – {high:.3f}"
+def compare(one: Runner, other: Runner, seconds: float) -> tuple[np.ndarray, np.ndarray]:
+    """Seconds per step of each of two runners, [blocks], trained in turn."""
+    times: list[tuple[float, float]] = []
+    for _ in range(SETTLE):
+        one.seconds(), other.seconds()
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times) < 3:
+        block = np.array([(one.seconds(), other.seconds()) for _ in range(BLOCK)])
+        times.append(tuple(block.mean(axis=0)))
+    first, second = np.array(times).T
+    return first, second
+
+
+def watched(
+    build: Callable[[], Built], jit_compile: bool, seconds: float, **options: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Seconds per plain step and per watched step, [blocks]."""
+    model, data = compiled(build, jit_compile)
+    monitor = GradientMonitor(verbose=0, **options)
+    plain, with_monitor = Runner(model, data, []), Runner(model, data, [monitor])
+    with plain.training(), with_monitor.training():
+        times = compare(plain, with_monitor, seconds)
+    assert len(monitor.history) >= 3 * BLOCK, "the monitor has not recorded the steps"
+    return times
+
+
+def second_tape(build: Callable[[], Built], seconds: float) -> tuple[np.ndarray, np.ndarray]:
+    """The same with a second tape in a callback."""
+    model, data = compiled(build, jit_compile=False)
+    twice = SecondTape(next(data)[0].numpy())
+    plain, beside = Runner(model, data, []), Runner(model, data, [twice])
+    with plain.training(), beside.training():
+        return compare(plain, beside, seconds)
+
+
+@contextlib.contextmanager
+def check_numerics() -> Iterator[None]:
+    """TensorFlow's check of every operation."""
+    tf.debugging.enable_check_numerics()
+    yield
+    tf.debugging.disable_check_numerics()
+
+
+@contextlib.contextmanager
+def debugger_v2() -> Iterator[None]:
+    """TensorFlow's debugger, counting non-finite elements of every tensor."""
+    with tempfile.TemporaryDirectory() as folder:
+        tf.debugging.experimental.enable_dump_debug_info(
+            folder, tensor_debug_mode="CONCISE_HEALTH", circular_buffer_size=1000
         )
+        yield
+        tf.debugging.experimental.disable_dump_debug_info()
+
+
+def under(
+    tool: Callable[[], contextlib.AbstractContextManager],
+    build: Callable[[], Built],
+    seconds: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same with a tool that changes what is traced while it is on."""
+    model, data = compiled(build, jit_compile=False)
+    other, its_data = compiled(build, jit_compile=False)
+    plain, debugged = Runner(model, data, []), Runner(other, its_data, [])
+    with plain.training():
+        plain.seconds()
+        with tool(), debugged.training():
+            return compare(plain, debugged, seconds)
+
+
+def ratio(plain: np.ndarray, other: np.ndarray) -> tuple[str, float]:
+    """The ratio with its quartiles in words, and its median."""
+    low, middle, high = np.percentile(other / plain, [25, 50, 75])
+    return f"{middle:.3f} ({low:.3f} – {high:.3f})", float(middle)
+
+
+def main(
+    seconds: float = 30.0,
+    jit_compile: bool = False,
+    others: bool = False,
+    variables: bool = False,
+    only: str = "",
+) -> None:
+    """Measures every model and prints a table."""
+    chosen = [build for build in MODELS if only in build.__name__]
+    if variables:
+        Console().print(per_variable(seconds, jit_compile))
+        return
+    ways: dict[str, Callable[[Callable[[], Built]], tuple[np.ndarray, np.ndarray]]] = {
+        "GradientMonitor()": lambda build: watched(build, jit_compile, seconds)
+    }
+    if others:
+        ways["second GradientTape"] = lambda build: second_tape(build, seconds)
+        ways["check_numerics"] = lambda build: under(check_numerics, build, seconds)
+        ways["Debugger V2"] = lambda build: under(debugger_v2, build, seconds)
+    title = f"Time of a step over that of a plain one, {'XLA' if jit_compile else 'graph'}"
+    table = Table("model", "plain step", *ways, title=title)
+    medians: dict[str, list[float]] = {way: [] for way in ways}
+    with Progress(transient=True) as progress:
+        work = progress.add_task("", total=len(chosen) * len(ways))
+        for build in chosen:
+            cells = []
+            for way, measure in ways.items():
+                progress.update(work, description=f"{build.__name__}, {way}")
+                plain, other = measure(build)
+                text, middle = ratio(plain, other)
+                cells.append(text)
+                medians[way].append(middle)
+                progress.advance(work)
+            table.add_row(build.__name__, f"{1e3 * np.median(plain):.2f} ms", *cells)
+    ends = [f"{np.median(each):.3f}, worst {max(each):.3f}" for each in medians.values()]
+    table.add_section()
+    table.add_row("median of the models", "", *ends)
     Console().print(table)
+
+
+def per_variable(seconds: float, jit_compile: bool) -> Table:
+    """What a variable adds to a step, for models of more and more small variables."""
+    table = Table("variables", "plain step", "ratio", "added per variable")
+    for count in (10, 100, 300, 1000):
+        plain, other = watched(lambda n=count: many_variables(n), jit_compile, seconds)
+        added = 1e6 * np.median(other - plain) / count
+        middle = f"{1e3 * np.median(plain):.2f} ms"
+        table.add_row(f"{count:,}", middle, ratio(plain, other)[0], f"{added:.2f} µs")
+    return table
 
 
 if __name__ == "__main__":

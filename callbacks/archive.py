@@ -46,7 +46,9 @@ class Archive:
         """Takes in what was read; `name` gives an optimizer's track its name."""
         self.history.append(readout.window)
         for track, window in readout.tracks.items():
-            self.tracks.setdefault(name(track), GradientHistory()).append(window)
+            if name(track) not in self.tracks:
+                self.tracks[name(track)] = GradientHistory()
+            self.tracks[name(track)].append(window)
         for sink in self._sinks:
             sink.write(readout.window)
             for step, histograms in readout.histograms.items():

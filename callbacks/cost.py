@@ -13,6 +13,7 @@ from gradkeeper.callbacks.tap import Recorder
 _FIRST_CALL = 100
 _PAIRS = 16
 _AGAIN_AFTER = 5000
+_AFFORDABLE = 0.005
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class CostMeter:
         self._calls = self._began = self._timed = 0
         self._seconds: tuple[list[float], list[float]] = ([], [])
         self._ratios: np.ndarray = np.zeros(0)
-        self._in_steps = self._on_host = 0.0
+        self._in_steps = self._on_host = self._look = self._looked = 0.0
 
     @property
     def cost(self) -> Cost:
@@ -118,7 +119,14 @@ class CostMeter:
         """Stands around reading, judging and writing."""
         start = time.perf_counter()
         yield
-        self._on_host += time.perf_counter() - start
+        self._looked = time.perf_counter()
+        self._look = self._looked - start
+        self._on_host += self._look
+
+    @property
+    def look_is_affordable(self) -> bool:
+        """Whether a look like the last one takes little of the time that has passed since."""
+        return self._look < _AFFORDABLE * (time.perf_counter() - self._looked)
 
     def _conclude(self, recorder: Recorder) -> None:
         with_it, without = map(np.array, self._seconds)

@@ -29,13 +29,17 @@ class Driver:
         return cls(id(frame), frame.f_code)
 
     def is_calling(self) -> bool:
-        """Whether this driver makes the call under way, itself and not through a callback."""
+        """Whether this driver makes the call under way, itself and not through a callback.
+
+        A loop may call its callbacks from a function that has returned by now: then any call
+        will do that does not come from a callback.
+        """
         frame: FrameType | None = sys._getframe(1)
         while frame is not None and frame.f_code not in _HOOKS:
             if self._is(frame):
                 return True
             frame = frame.f_back
-        return False
+        return frame is None and not self.is_running()
 
     def is_running_beside(self, other: "Driver | None") -> bool:
         """Whether this driver is on a thread's stack, and is not `other`."""

@@ -55,7 +55,8 @@ class GradientMonitor(keras.callbacks.Callback):
             recorded. All by default.
         every_n_steps: of how many train steps one is measured.
         flush_every: train steps between two looks at what was recorded. A finding names its
-            exact step, and is told at most so many steps later.
+            exact step, and is told at most so many steps later. By default 50, and up to 200
+            where steps are so short that looking would cost more than half a percent.
         warmup: first train steps that are recorded but judged only by the rules that ask
             for no usual (`nonfinite` and its like).
         budget: the share of the training's time that the monitor may cost, such as 0.02.
@@ -83,7 +84,7 @@ class GradientMonitor(keras.callbacks.Callback):
         watch: Sequence[str] = ("gradients",),
         layers: str | Sequence[str] | None = None,
         every_n_steps: int = 1,
-        flush_every: int = 50,
+        flush_every: int | None = None,
         warmup: int = 0,
         budget: float | None = None,
         log_dir: str | Path | None = None,
@@ -230,7 +231,7 @@ class GradientMonitor(keras.callbacks.Callback):
             super().set_model(self._watched)
         self._refuse_if_running(driver, f"model={model.name!r}")
         super().set_model(model)
-        Tap.disarm(model)
+        Tap.disarm(model, driver)
         self._driver, self._watched = driver, model
         self._meter.fit_begins()
         if self._stream.recorder is not None:
@@ -248,17 +249,16 @@ class GradientMonitor(keras.callbacks.Callback):
             return
         if model.train_function is None:  # in a loop of one's own, before its first step
             model.make_train_function()
-        if self._unread >= self._settings.flush_every:
+        if self._settings.must_flush(self._unread, self._meter.look_is_affordable):
             self._tell_if_blind()
             self.flush()
         self._take_up(model)
         self._unread += model.steps_per_execution
         self._tap = Tap.of(model, self._tap)
         compiled = bool(model.jit_compile) and not model.run_eagerly
-        capacity = self._settings.flush_every + model.steps_per_execution
         recorder = self._tap.arm(
-            self._settings.options(capacity, compiled=compiled),
-            self._driver,
+            self._settings.options(model.steps_per_execution, compiled=compiled),
+            Driver.calling("on_train_batch_begin"),
             self._settings.named_optimizers,
         )
         if recorder is not self._stream.recorder:

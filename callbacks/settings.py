@@ -11,6 +11,8 @@ Optimizers: TypeAlias = (
     Sequence[keras.optimizers.Optimizer] | Mapping[str, keras.optimizers.Optimizer]
 )
 
+_FLUSH_EVERY = 50
+_FLUSH_AT_LEAST_EVERY = 200
 _WATCHABLE = ("gradients", "updates", "weights")
 
 
@@ -20,7 +22,8 @@ class Settings:
     Attributes:
         optimizers: the optimizers named by the user, by name; None for the model's.
         every_n_steps: of how many train steps one is measured.
-        flush_every: train steps between two looks.
+        flush_every: train steps between two looks, at least.
+        flushes_late: whether looks may be further apart where steps are short.
         warmup: first train steps that are hardly judged.
 
     Raises:
@@ -35,13 +38,13 @@ class Settings:
         watch: Sequence[str],
         layers: str | Sequence[str] | None,
         every_n_steps: int,
-        flush_every: int,
+        flush_every: int | None,
         warmup: int,
         budget: float | None,
         histograms: bool,
     ) -> None:
         _check_least("every_n_steps", every_n_steps, 1)
-        _check_least("flush_every", flush_every, 1)
+        _check_least("flush_every", _FLUSH_EVERY if flush_every is None else flush_every, 1)
         _check_least("warmup", warmup, 0)
         if budget is not None and not 0 < budget < 1:
             raise ValueError(f"budget is a share between 0 and 1. Received: budget={budget}")
@@ -49,7 +52,8 @@ class Settings:
         if not set(watch) <= set(_WATCHABLE):
             raise ValueError(f"watch takes {', '.join(_WATCHABLE)}. Received: watch={watch}")
         self.optimizers = _named(optimizers)
-        self.flush_every = flush_every
+        self.flush_every = _FLUSH_EVERY if flush_every is None else flush_every
+        self.flushes_late = flush_every is None
         self.warmup = warmup
         self._watch = watch
         self._layers = (layers,) if isinstance(layers, str) else tuple(layers or ())
@@ -57,21 +61,33 @@ class Settings:
         self._has_budget = budget is not None
         self._histograms = histograms
 
+    def must_flush(self, unread: int, affordable: bool) -> bool:
+        """Whether it is time for a look.
+
+        Args:
+            unread: train steps since the last one.
+            affordable: whether a look costs little beside the time since the last one.
+        """
+        if unread < self.flush_every:
+            return False
+        return affordable or not self.flushes_late or unread >= _FLUSH_AT_LEAST_EVERY
+
     @property
     def named_optimizers(self) -> list[keras.optimizers.Optimizer] | None:
         """The optimizers named by the user; None for the model's."""
         return None if self.optimizers is None else list(self.optimizers.values())
 
-    def options(self, capacity: int, *, compiled: bool) -> Options:
-        """The options of a recorder that can hold `capacity` steps.
+    def options(self, steps_per_execution: int, *, compiled: bool) -> Options:
+        """The options of a recorder for a model.
 
         Args:
-            capacity: how many steps at least.
+            steps_per_execution: the model's.
             compiled: whether XLA compiles the step as a whole. A branch inside it makes the
                 host wait for the device, so that measuring can be switched only on request.
         """
+        unread = max(self.flush_every, _FLUSH_AT_LEAST_EVERY if self.flushes_late else 0)
         return Options(
-            capacity=_power_of_two(capacity),
+            capacity=_power_of_two(steps_per_execution + unread),
             every=self.every_n_steps,
             updates="updates" in self._watch,
             weights="weights" in self._watch,

@@ -1,5 +1,6 @@
 """Recording a training loop that is not `fit`."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +16,7 @@ from gradkeeper.callbacks.tap.recorder import Owner
 from gradkeeper.callbacks.tap.replica import Replica
 
 # No callback runs in such a loop, so that rows may wait for long.
-CAPACITY = 4096
+_CAPACITY = 4096
 
 
 class _EagerFlush(Probe):
@@ -49,6 +50,5 @@ def recorder_for(
 ) -> Recorder:
     """A recorder for such a loop; kept for a second one, whose functions are traced by then."""
     named = None if variables is None else list(variables)
-    return Recorder(
-        settings.options(CAPACITY, compiled=True), variables=named, optimizers=tuple(optimizers)
-    )
+    options = dataclasses.replace(settings.options(1, compiled=True), capacity=_CAPACITY)
+    return Recorder(options, variables=named, optimizers=tuple(optimizers))

@@ -59,18 +59,19 @@ class ReplicaDisagreement(Rule):
         broken, _ = self._nonfinite.follow(names, steps, alone)
         large, began_large = self._large.follow(names, steps, norms > self._ratio * others)
         small, began_small = self._small.follow(names, steps, self._ratio * norms < others)
+        exploding = self._explodes_alone(window, norms, others, rows)
         for row in range(len(rows)):
             new = np.flatnonzero(broken[row] == 1)
             if len(new):
                 yield self._broken(int(steps[row]), new.tolist(), norms[row])
+            new = np.flatnonzero(exploding[row])
+            if len(new):
+                yield self._apart((int(steps[row]),) * 2, new.tolist(), norms[row], others[row])
             for lengths, began in ((large, began_large), (small, began_small)):
                 new = np.flatnonzero(lengths[row] == self._patience)
                 if len(new):
                     between = int(began[row, new[0]]), int(steps[row])
                     yield self._apart(between, new.tolist(), norms[row], others[row])
-        for row, replica in np.argwhere(self._explodes_alone(window, norms, others, rows)):
-            between = int(steps[row]), int(steps[row])
-            yield self._apart(between, [int(replica)], norms[row], others[row])
 
     def _explodes_alone(
         self, window: Window, norms: np.ndarray, others: np.ndarray, rows: np.ndarray
@@ -117,8 +118,9 @@ class ReplicaDisagreement(Rule):
                 f"than the median of the others ({times})."
             ),
             advice=(
-                "Look for values out of scale in that replica's data; check that it is shuffled before it is sharded, that each replica's loss "
-                "is divided by the global batch size, and that the replicas' weights are equal."
+                "Look for values out of scale in that replica's data. Check that the data is "
+                "shuffled before it is sharded, that each replica's loss is divided by the global "
+                "batch size, and that the replicas' weights are equal."
             ),
             evidence={
                 "replicas": replicas,

@@ -14,7 +14,7 @@ _LEVEL = 20  # steps whose median is the level that a norm is compared with
 _LEVEL_SEEN = 10
 _PEAKS = 50  # steps whose largest norm a spike must stand above
 _LEAST_SPREAD = 0.05  # decades
-_BEYOND_DOUBT = 8.0  # robust deviations
+_BEYOND_DOUBT = 8.0  # robust deviations, or times the largest of the steps before
 _MEDIAN_ERROR = 1.17  # of the deviation read from n distances' median: this over root n
 
 
@@ -26,7 +26,9 @@ class GradientSpike(Rule):
     1.645 of the last distances, so that heavy tails widen it; and wider by its own standard
     error, which is large where few were seen), makes it a z-score. A spike is
     `ratio` times that median, `z` deviations off, and either `above` times the largest norm of
-    the last 50 steps or 8 deviations off.
+    the last 50 steps or 8 deviations off. At 8 times the largest of the last 50 steps it is one
+    however many deviations off: norms that are now and then near zero widen those, and are no
+    excuse for a large one.
 
     A spike is told `settle` measured steps later, and only if there is neither an explosion (by
     the defaults of `ExplodingGradient`) nor a non-finite gradient that near to it: those tell
@@ -122,9 +124,8 @@ class GradientSpike(Rule):
         z = distance / _spread(self._distances.before(np.abs(distance)))
         peak = np.max(np.nan_to_num(self._peaks.before(logs), nan=-np.inf), axis=1, initial=-np.inf)
         stands_out = (logs - peak > np.log10(self._above)) | (z > _BEYOND_DOUBT)
-        spikes = (
-            stands_out & (z > self._z) & (distance > np.log10(self._ratio)) & (seen >= self._warmup)
-        )
+        is_off = (stands_out & (z > self._z)) | (logs - peak > np.log10(_BEYOND_DOUBT))
+        spikes = is_off & (distance > np.log10(self._ratio)) & (seen >= self._warmup)
         for at in np.flatnonzero(spikes):
             row = int(rows[at])
             levels = float(10 ** level[at]), float(10 ** peak[at])

@@ -77,16 +77,20 @@ class UpdateRatio(Rule):
         rows = np.flatnonzero(window.updated.any(axis=1))
         if not len(rows):
             return
-        yield from self._whole_model(window, rows)
+        overwritten = self._overwrites(window, rows)
         self._take_over(window.layers)
         ratios = np.concatenate([self._ratios, layer_ratios[rows]])
         steps = np.concatenate([self._steps, window.steps[rows]])
         outside = self._outside(ratios)[-len(rows) :]
         before = np.concatenate([self._was_outside[None], outside[:-1]])
-        for row, layer in np.argwhere(outside & ~before):
+        new = outside & ~before
+        for row in np.flatnonzero(np.isfinite(overwritten) | new.any(axis=1)).tolist():
+            if np.isfinite(overwritten[row]):
+                yield self._overwriting(int(window.steps[rows[row]]), float(overwritten[row]))
             end = len(ratios) - len(rows) + row + 1
             span = slice(end - self._patience, end)
-            yield self._finding(window.layers[layer], steps[span], ratios[span, layer])
+            for layer in np.flatnonzero(new[row]):
+                yield self._finding(window.layers[layer], steps[span], ratios[span, layer])
         keep = max(len(ratios) - self._patience + 1, 0)
         self._steps, self._ratios = steps[keep:], ratios[keep:]
         self._was_outside = outside[-1]
@@ -97,17 +101,17 @@ class UpdateRatio(Rule):
         converged[rows] = norms[rows] < _CONVERGED * self._usual.follow(norms[rows]).peak
         return converged
 
-    def _whole_model(self, window: Window, rows: np.ndarray) -> Iterator[Finding]:
+    def _overwrites(self, window: Window, rows: np.ndarray) -> np.ndarray:
+        """The whole model's update over weights where it is too large, [rows]; else NaN."""
         update, weight = window.value("update_norm")[rows], window.value("weight_norm")[rows]
         there = window.updated[rows]
         moved, before = total_norm(update, there), total_norm(weight, there)
         if self._began_at_zero is None:
             self._began_at_zero = bool(before[0] == 0)
+        too_large = np.isfinite(moved) & (moved > self._overwritten * before) & (before > 0)
         if self._began_at_zero:
-            return
-        for row in np.flatnonzero(np.isfinite(moved) & (moved > self._overwritten * before)):
-            norms = float(moved[row]), float(before[row])
-            yield self._overwriting(int(window.steps[rows[row]]), *norms)
+            too_large[:] = False
+        return np.divide(moved, before, out=np.full(len(rows), np.nan), where=too_large)
 
     def _layer_ratios(self, window: Window, converged: np.ndarray) -> np.ndarray:
         """Update over weights per layer, [steps, layers]; NaN where the layer is not judged."""
@@ -186,16 +190,16 @@ class UpdateRatio(Rule):
             },
         )
 
-    def _overwriting(self, step: int, update: float, weights: float) -> Finding:
+    def _overwriting(self, step: int, ratio: float) -> Finding:
         return Finding(
             step=step,
             layer="",
             rule=self.name,
             severity="warning",
             message=(
-                f"One update is {update / weights:.2g} times as long as all the weights that it "
-                f"changes ({update:.3g} against {weights:.3g}): they are overwritten."
+                f"The update of step {step} is {ratio:.2g} times as long as all the weights "
+                "that it changes: they are overwritten."
             ),
             advice=_TOO_HIGH,
-            evidence={"update": update, "weights": weights, "last_step": step},
+            evidence={"ratio": ratio, "bound": self._overwritten, "last_step": step},
         )

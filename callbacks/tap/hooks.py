@@ -1,7 +1,7 @@
 """Instance attributes put in place for the length of one call, and taken back."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from gradkeeper.callbacks.tap.optimizers import (
 from gradkeeper.callbacks.tap.probe import Application, Gradients, Probe, Variables
 from gradkeeper.callbacks.tap.replica import Replica
 
+_NOTHING = object()
 _unconverted = tf.autograph.experimental.do_not_convert
 
 
@@ -61,27 +62,53 @@ class Hooks:
         model: keras.Model | None = None,
     ) -> None:
         self._probes = tuple(probes)
-        self._model = model
-        self._optimizers = list({id(o): o for each in optimizers for o in _tree(each)}.values())
+        self._points: list[tuple[Any, str, Callable]] = []
+        if model is not None:
+            self._points += [
+                (model, "train_step", self._train_step),
+                (model, "compute_loss", self._compute_loss),
+            ]
+        every = {id(each): each for outer in optimizers for each in _tree(outer)}
+        for optimizer in every.values():
+            self._points += [
+                (optimizer, "apply", self._apply),
+                (optimizer, CLIP_GRADIENTS, self._clip),
+                (optimizer, ALL_REDUCE, self._all_reduce),
+            ]
+        self._wrappers: dict[tuple[int, str], tuple[tuple[Any, Any], Callable]] = {}
         self._stands: dict[int, _Stand] = {}
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Inside the block, the probes see; afterwards nothing is left."""
-        with ExitStack() as stack:
-            if self._model is not None:
-                put = _attribute(self._model, "train_step", self._train_step(self._model))
-                stack.enter_context(put)
-                put = _attribute(self._model, "compute_loss", self._compute_loss(self._model))
-                stack.enter_context(put)
-            for optimizer in self._optimizers:
-                for name, make in (
-                    ("apply", self._apply),
-                    (CLIP_GRADIENTS, self._clip),
-                    (ALL_REDUCE, self._all_reduce),
-                ):
-                    stack.enter_context(_attribute(optimizer, name, make(optimizer)))
+        placed: list[tuple[dict[str, Any], str, Any]] = []
+        try:
+            for owner, name, make in self._points:
+                # Straight into the instance's dict: Keras's __setattr__ would track the value.
+                attributes = vars(owner)
+                before = attributes.get(name, _NOTHING)
+                attributes[name] = self._wrapper(owner, name, make, before)
+                placed.append((attributes, name, before))
             yield
+        finally:
+            for attributes, name, before in placed:
+                if before is _NOTHING:
+                    del attributes[name]
+                else:
+                    attributes[name] = before
+
+    def _wrapper(self, owner: Any, name: str, make: Callable, before: Any) -> Callable:
+        """What stands in for the attribute; made anew only if that has changed."""
+        found = before, getattr(type(owner), name, None)
+        known, wrapper = self._wrappers.get((id(owner), name), (None, None))
+        if (
+            wrapper is None
+            or known is None
+            or any(a is not b for a, b in zip(known, found, strict=True))
+        ):
+            wrapper = make(owner)
+            self._wrappers[id(owner), name] = found, wrapper
+        return wrapper
 
     def _train_step(self, model: keras.Model) -> Callable:
         original = model.train_step
@@ -218,21 +245,6 @@ class Hooks:
     def _tell(self, method: str, *args: Any) -> None:
         for probe in self._probes:
             getattr(probe, method)(*args)
-
-
-@contextmanager
-def _attribute(owner: Any, name: str, value: Callable) -> Iterator[None]:
-    # Straight into the instance's dict: Keras's __setattr__ would track the value.
-    attributes = vars(owner)
-    before = attributes.get(name)
-    attributes[name] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del attributes[name]
-        else:
-            attributes[name] = before
 
 
 def _tree(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optimizer]:

@@ -70,6 +70,8 @@ class Lane:
         self._period = make_variable(np.int64(options.every), counters)
         self._stamps = Ring(options.capacity, 1, tf.int64, empty=MISSING, device=counters)
         self.tables: list[Table] = []
+        self.slot: tf.Tensor
+        self._measuring: tf.Tensor
         self._read = 0
 
     def per_variable(self, table: Table, name: str, statistics: int = 1) -> Ring:
@@ -103,10 +105,13 @@ class Lane:
         alike = (t for t in self.tables if t.optimizer is optimizer and t.turn == turn)
         return next((each for each in alike if keys <= set(each.keys)), None)
 
-    @property
-    def slot(self) -> tf.Tensor:
-        """The row that this train step writes, in the graph."""
-        return self._written % self._options.capacity
+    def begin_step(self) -> None:
+        """Fixes the row that this train step writes and whether it is measured, in the graph."""
+        self.slot = self._written % self._options.capacity
+        if self._options.switchable:
+            period = self._period.read_value()
+            due = tf.equal(self._seen % tf.maximum(period, 1), 0)
+            self._measuring = tf.logical_and(period > 0, due)
 
     def when_measuring(self, write: Callable[[], None]) -> None:
         """Has `write` run in the train steps that are measured, in the graph."""
@@ -118,7 +123,7 @@ class Lane:
             write()
             return tf.constant(0)
 
-        tf.cond(self._is_measuring(), branch, lambda: tf.constant(0))
+        tf.cond(self._measuring, branch, lambda: tf.constant(0))
 
     def when_histograms(self, write: Callable[[tf.Tensor], None]) -> None:
         """Has `write` run with the train step's number where histograms are due, in the graph."""
@@ -172,7 +177,3 @@ class Lane:
 
     def _ring(self, width: int, dtype: tf.DType, empty: float) -> Ring:
         return Ring(self._options.capacity, width, dtype, empty=empty, device=self._device)
-
-    def _is_measuring(self) -> tf.Tensor:
-        period = tf.maximum(self._period.read_value(), 1)
-        return (self._period > 0) & tf.equal(self._seen % period, 0)

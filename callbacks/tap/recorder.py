@@ -108,6 +108,7 @@ class Recorder(Probe):
     def step_begin(self, replica: Replica) -> None:
         if replica.index not in self._lanes:
             self._lanes[replica.index] = Lane(self.options, replica.device, on_host=self._on_host)
+        self._lanes[replica.index].begin_step()
 
     def loss(self, replica: Replica, value: Any) -> None:
         lane = self._lanes[replica.index]

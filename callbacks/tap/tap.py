@@ -66,16 +66,21 @@ class Tap:
         return getattr(self._plain, _ATTRIBUTE, None) is self
 
     @staticmethod
-    def disarm(model: keras.Model) -> None:
-        """Takes back what trainings that died between arming and their next step have left."""
+    def disarm(model: keras.Model, beginner: Driver) -> None:
+        """Takes back what trainings that died between arming and their next step have left.
+
+        Args:
+            model: the model.
+            beginner: who begins a training just now, perhaps where a dead one's frame was.
+        """
         function = model.train_function
         if not isinstance(function, _ArmedFunction):
             return
         for driver in list(function.waiting):
-            if not driver.is_running():
+            if driver == beginner or not driver.is_running():
                 del function.waiting[driver]
         if not function.waiting:
-            model.train_function = function.tap._plain
+            _put(model, function.tap._plain)
 
     def arm(
         self,
@@ -97,7 +102,7 @@ class Tap:
         """
         armed = self._model.train_function
         if not isinstance(armed, _ArmedFunction):
-            armed = self._model.train_function = _ArmedFunction(self)
+            armed = _put(self._model, _ArmedFunction(self))
         keys = armed.waiting.setdefault(driver, [])
         named = None if optimizers is None else tuple(optimizers)
         wanted = options, named and tuple(map(id, named))
@@ -129,12 +134,12 @@ class Tap:
     @contextmanager
     def plain_in_place(self, armed: "_ArmedFunction") -> Iterator[None]:
         """Inside the block, the model is as it was found; what still waits stays armed."""
-        self._model.train_function = self._plain
+        _put(self._model, self._plain)
         try:
             yield
         finally:
             if armed.waiting and self._model.train_function is self._plain:
-                self._model.train_function = armed
+                _put(self._model, armed)
 
     def _new_recorder(
         self, options: Options, optimizers: tuple[keras.optimizers.Optimizer, ...] | None
@@ -154,11 +159,11 @@ class Tap:
 
     def _make_twin(self) -> Callable:
         try:
-            self._model.train_function = None
+            _put(self._model, None)
             self._model.make_train_function()
             return self._model.train_function or self._plain
         finally:
-            self._model.train_function = self._plain
+            _put(self._model, self._plain)
 
 
 class _ArmedFunction:
@@ -178,6 +183,12 @@ class _ArmedFunction:
         keys = [] if driver is None else self.waiting.pop(driver)
         with self.tap.plain_in_place(self):
             return self.tap.run(iterator, keys)
+
+
+def _put(model: keras.Model, function: Any) -> Any:
+    """Sets `model.train_function`, without the cost of Keras's looking for what to track."""
+    vars(model)["train_function"] = function
+    return function
 
 
 def _is_made_for(model: keras.Model, function: Callable) -> bool:

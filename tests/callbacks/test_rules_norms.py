@@ -41,6 +41,14 @@ def test_nonfinite_names_step_variables_and_the_layer_nearest_the_output():
     assert "global_clipnorm" in finding.advice
 
 
+def test_a_spike_stands_out_of_norms_that_are_now_and_then_near_zero():
+    random = np.random.default_rng(0)
+    norms = np.abs(random.normal(size=(200, 1))) ** 1.5
+    norms[150] = 10 * norms[100:150].max()
+    (finding,) = GradientSpike().check(window(norms, variables=["dense/kernel"]))
+    assert finding.step == 150
+
+
 def test_nonfinite_from_the_first_step_points_at_the_data():
     (finding,) = NonFiniteGradient().check(window([[INF] * 3]))
     assert (finding.step, finding.evidence["kind"]) == (0, "Inf")

@@ -172,6 +172,25 @@ def test_a_loop_that_drives_the_callbacks_itself(expected):
     np.testing.assert_allclose(monitor.history.norms, expected, rtol=1e-6)
 
 
+def test_a_loop_whose_functions_have_returned(expected):
+    model, (x, y) = compiled("dense")
+    monitor = GradientMonitor()
+    callbacks = keras.callbacks.CallbackList([monitor], model=model)
+
+    def before(batch):
+        callbacks.on_train_batch_begin(batch)
+
+    def step(batch):
+        model.train_on_batch(x[8 * batch : 8 * batch + 8], y[8 * batch : 8 * batch + 8])
+
+    callbacks.on_train_begin()
+    for batch in range(3):
+        before(batch)
+        step(batch)
+    callbacks.on_train_end()
+    np.testing.assert_allclose(monitor.history.norms, expected, rtol=1e-6)
+
+
 def test_zero_epochs_and_an_early_stop():
     model, data = compiled("dense")
     monitor = GradientMonitor()
