@@ -8,16 +8,19 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from gradkeeper.callbacks.finding import Finding
+from gradkeeper.callbacks.grouping import LayerGroups
 from gradkeeper.callbacks.history import GradientHistory
 
 BEFORE, APPLIED, ALARM = "#1f6fb4", "#e08a1e", "#c0392b"
 # More columns than this are not told apart on a page; each drawn one is the largest of its bin.
 _COLUMNS = 600
+# More lines than this are not told apart by a legend.
+_LABELLED = 20
 
 
 def plot_history(history: GradientHistory, findings: Sequence[Finding] = ()) -> Figure:
     """Global norm over steps above, norms per layer over steps below."""
-    layers = len(history.layers)
+    layers = len(LayerGroups.of(history).names)
     figure = Figure(figsize=(10, 5 + 0.3 * layers), layout="constrained", dpi=110)
     upper, lower = figure.subplots(2, 1, height_ratios=[4, max(1.5, 0.3 * layers)], sharex=True)
     draw_global_norm(upper, history, findings)
@@ -35,19 +38,40 @@ def plot_global_norm(history: GradientHistory, findings: Sequence[Finding] = ())
 
 def plot_layers(history: GradientHistory) -> Figure:
     """The norm of every layer over steps, as a heat map with logarithmic colours."""
-    figure = Figure(figsize=(10, 1.6 + 0.3 * len(history.layers)), layout="constrained", dpi=110)
+    rows = len(LayerGroups.of(history).names)
+    figure = Figure(figsize=(10, 1.6 + 0.3 * rows), layout="constrained", dpi=110)
     draw_layers(figure.subplots(), history)
+    return figure
+
+
+def plot_update_ratios(history: GradientHistory) -> Figure:
+    """Norm of the update over norm of the weight for each variable, and the usual 1e-3."""
+    figure = Figure(figsize=(10, 4), layout="constrained", dpi=110)
+    axes = figure.subplots()
+    ratios = history.update_ratios
+    for name, ratio in zip(history.variables, ratios.T, strict=True):
+        axes.plot(history.steps, _drawable(ratio), lw=0.9, label=name)
+    axes.axhline(1e-3, color="#888888", lw=1, linestyle="--", label="usual")
+    axes.set(xlabel="train step", ylabel="update / weight", yscale="log")
+    axes.grid(alpha=0.25)
+    if len(history.variables) <= _LABELLED:
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="x-small", frameon=False)
     return figure
 
 
 def draw_global_norm(
     axes: Axes, history: GradientHistory, findings: Sequence[Finding] = ()
 ) -> None:
-    """Draws the global norm, the applied norm, non-finite steps and findings into `axes`."""
+    """Draws the global norm, the applied norm, non-finite steps and findings into `axes`.
+
+    Under several replicas, each one's own norm as a thin line behind.
+    """
     steps, norms, applied = history.steps, history.global_norm, history.applied_global_norm
     drawn = _drawable(norms)
     # Points as well where there are few: one finite step among NaN makes no line.
     marker = "." if np.isfinite(drawn).sum() < 60 else ""
+    for replica, own in enumerate(history.replica_global_norms.T):
+        axes.plot(steps, _drawable(own), lw=0.7, alpha=0.6, label=f"replica {replica}")
     axes.plot(steps, drawn, marker=marker, lw=1.1, color=BEFORE, label="before clipping")
     if history.clipped.any():
         applied = _drawable(applied)
@@ -69,7 +93,8 @@ def draw_global_norm(
 
 def draw_layers(axes: Axes, history: GradientHistory) -> None:
     """Draws norms per layer as a heat map into `axes`; white where there is no gradient."""
-    norms, edges = _binned(history.layer_norms, history.steps)
+    groups = LayerGroups.of(history)
+    norms, edges = _binned(groups.norms, history.steps)
     positive = norms[np.isfinite(norms) & (norms > 0)]
     if not len(positive):
         axes.text(0.5, 0.5, "no finite gradient", ha="center", transform=axes.transAxes)
@@ -78,10 +103,10 @@ def draw_layers(axes: Axes, history: GradientHistory) -> None:
     usual = np.median(positive)
     low, high = max(positive.min(), usual * 1e-6), min(positive.max(), usual * 1e6)
     colours = LogNorm(low, high if high > low else low * 10)
-    rows = np.arange(len(history.layers) + 1)
+    rows = np.arange(len(groups.names) + 1)
     mesh = axes.pcolormesh(edges, rows, norms.T, norm=colours, cmap="viridis", rasterized=True)
     axes.figure.colorbar(mesh, ax=axes, label="norm per layer", pad=0.01)
-    axes.set_yticks(rows[:-1] + 0.5, history.layers, fontsize="small")
+    axes.set_yticks(rows[:-1] + 0.5, groups.names, fontsize="small")
     axes.invert_yaxis()
     axes.set_xlabel("train step")
 

@@ -8,9 +8,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from gradkeeper.callbacks.finding import Finding
+from gradkeeper.callbacks.grouping import LayerGroups
 from gradkeeper.callbacks.history import GradientHistory
 from gradkeeper.callbacks.page import write_page
-from gradkeeper.callbacks.plots import plot_global_norm, plot_layers
+from gradkeeper.callbacks.plots import plot_global_norm, plot_layers, plot_update_ratios
 
 
 def write_report(
@@ -39,6 +40,8 @@ def write_report(
     if len(history):
         pictures["Global gradient norm at every train step"] = plot_global_norm(history, findings)
         pictures["Gradient norm per layer"] = plot_layers(history)
+    if np.isfinite(history.update_ratios).any():
+        pictures["Update over weight, per variable"] = plot_update_ratios(history)
     return write_page(
         path,
         "gradkeeper.callbacks",
@@ -72,8 +75,9 @@ def _facts(history: GradientHistory) -> dict[str, str]:
 
 
 def _layers(history: GradientHistory) -> Iterator[dict[str, str]]:
-    """Per layer: its finite norms' least, median and greatest, and how often it had none."""
-    for layer, norms in zip(history.layers, history.layer_norms.T, strict=True):
+    """Per layer, or group of them: its finite norms' least, median and greatest, and how often it had none."""
+    groups = LayerGroups.of(history)
+    for layer, norms in zip(groups.names, groups.norms.T, strict=True):
         finite = norms[np.isfinite(norms)]
         least, median, greatest = (
             np.percentile(finite, [0, 50, 100]) if len(finite) else [math.nan] * 3

@@ -1,0 +1,60 @@
+"""Layers put together where there are more of them than fit on a page."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gradkeeper.callbacks.history import GradientHistory
+from gradkeeper.callbacks.window import total_norm
+
+_ROWS = 40
+
+
+@dataclass(frozen=True)
+class LayerGroups:
+    """Norms of layers, or of groups of neighbouring layers.
+
+    Attributes:
+        names: a layer's path; a path that several layers begin with, followed by `/…`; or the
+            first and last of layers that have nothing in common.
+        norms: L2 norms before clipping over all variables of a group, [steps, groups].
+    """
+
+    names: list[str]
+    norms: np.ndarray
+
+    @classmethod
+    def of(cls, history: GradientHistory, rows: int = _ROWS) -> "LayerGroups":
+        """The layers of a history in at most so many groups, as fine as that allows."""
+        if len(history.layers) <= rows:
+            return cls(history.layers, history.layer_norms)
+        members = _by_prefix(history.layers, rows) or _neighbours(history.layers, rows)
+        norms, present = history.norms, history.present
+        owners = [name.rpartition("/")[0] or name for name in history.variables]
+        columns = []
+        for layers in members.values():
+            ours = np.isin(owners, layers)
+            columns.append(total_norm(norms[:, ours], present[:, ours]))
+        return cls(list(members), np.stack(columns, axis=1))
+
+
+def _by_prefix(layers: list[str], rows: int) -> dict[str, list[str]] | None:
+    """The layers by as many leading parts of their paths as give no more than `rows` groups."""
+    for depth in range(max(layer.count("/") for layer in layers), 0, -1):
+        groups: dict[str, list[str]] = {}
+        for layer in layers:
+            groups.setdefault("/".join(layer.split("/")[:depth]), []).append(layer)
+        if len(groups) <= rows:
+            return {
+                path if each == [path] else f"{path}/… ({len(each)})": each
+                for path, each in groups.items()
+            }
+    return None
+
+
+def _neighbours(layers: list[str], rows: int) -> dict[str, list[str]]:
+    parts = np.array_split(np.array(layers, dtype=object), rows)
+    return {
+        part[0] if len(part) == 1 else f"{part[0]} … {part[-1]} ({len(part)})": list(part)
+        for part in parts
+    }
