@@ -68,6 +68,7 @@ class GradientMonitor(keras.callbacks.Callback):
         tensorboard_dir: folder for TensorBoard's event files.
         histograms: whether to take histograms of the gradients' magnitudes for TensorBoard, at
             one step in `flush_every`.
+        epoch_logs: whether the keys above are added to the epoch's logs.
         verbose: 1 to print findings as they are made, 0 to keep quiet.
 
     Raises:
@@ -90,6 +91,7 @@ class GradientMonitor(keras.callbacks.Callback):
         log_dir: str | Path | None = None,
         tensorboard_dir: str | Path | None = None,
         histograms: bool = False,
+        epoch_logs: bool = True,
         verbose: int = 1,
     ) -> None:
         super().__init__()
@@ -106,6 +108,7 @@ class GradientMonitor(keras.callbacks.Callback):
         judges = default_rules() if rules is None else rules_from(rules)
         self._judge = Judge(judges, warmup=warmup, verbose=bool(verbose))
         self._archive = Archive(self.flush, log_dir, tensorboard_dir)
+        self._epoch_logs = epoch_logs
         self._stream = StepStream()
         self._epoch = EpochSummary()
         self._meter = CostMeter(every_n_steps, budget)
@@ -212,7 +215,8 @@ class GradientMonitor(keras.callbacks.Callback):
             self.close()
 
     def set_model(self, model: keras.Model) -> None:
-        if not isinstance(model, keras.Model):
+        # Not by class: what Keras trains need not be a keras.Model.
+        if not hasattr(model, "make_train_function") or type(model).__module__.startswith("tf_"):
             raise TypeError(_NOT_KERAS_3.format(type(model)))
         if keras.backend.backend() != "tensorflow":
             raise RuntimeError(
@@ -271,7 +275,7 @@ class GradientMonitor(keras.callbacks.Callback):
         self._tell_if_blind()
         self.flush()
         self._archive.flush()
-        if logs is not None:
+        if logs is not None and self._epoch_logs:
             logs.update(self._epoch.logs())
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:

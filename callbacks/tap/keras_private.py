@@ -35,7 +35,9 @@ def variables_of(
 
 
 def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
-    """The layers directly inside a layer or model."""
+    """The layers directly inside a layer or model; none in what is neither."""
+    if not isinstance(layer, keras.layers.Layer):
+        return []
     return layer._flatten_layers(include_self=False, recursive=False)
 
 

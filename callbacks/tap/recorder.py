@@ -111,9 +111,12 @@ class Recorder(Probe):
         self._lanes[replica.index].begin_step()
 
     def loss(self, replica: Replica, value: Any) -> None:
-        lane = self._lanes[replica.index]
-        mean = tf.reduce_mean(shadow(tf.convert_to_tensor(value)))
-        lane.loss.write(lane.slot, _cell(mean))
+        # A compute_loss of the user's own may return several losses, or none.
+        parts = [part for part in keras.tree.flatten(value) if tf.is_tensor(part)]
+        if parts:
+            lane = self._lanes[replica.index]
+            means = [_cell(tf.reduce_mean(shadow(part))) for part in parts]
+            lane.loss.write(lane.slot, tf.add_n(means))
 
     def before(self, application: Application, gradients: Gradients) -> None:
         if not self._is_about(application):
@@ -204,8 +207,11 @@ class Recorder(Probe):
                 lane.per_step(table, "loss_scale").write(lane.slot, _cell(scale))
             row = tf.reshape(_columns(measured, pairs, table), [-1])
             lane.per_variable(table, "measured", len(MEASURED)).write(lane.slot, row)
-            rate = tf.convert_to_tensor(application.optimizer.learning_rate)
-            lane.per_step(table, "learning_rate").write(lane.slot, _cell(rate))
+            # An optimizer around several has no rate of its own.
+            rate = getattr(application.optimizer, "learning_rate", None)
+            if rate is not None:
+                row = _cell(tf.convert_to_tensor(rate))
+                lane.per_step(table, "learning_rate").write(lane.slot, row)
 
         lane.when_measuring(write)
         if self.options.histograms:

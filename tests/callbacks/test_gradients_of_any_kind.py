@@ -239,3 +239,31 @@ def test_watching_weights_does_not_change_them():
     fit(model, data, epochs=2, callbacks=[GradientMonitor(watch=["updates", "weights"])])
     for one, other in zip(plain.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_a_compute_loss_that_returns_several_losses_or_none(several):
+    class Own(keras.Model):
+        def compute_loss(self, x, y, y_pred, sample_weight=None, training=True):
+            self.total = {"a": tf.reduce_mean(tf.square(y - y_pred)), "b": tf.ones([2])}
+            return self.total if several else None
+
+        def train_step(self, data):
+            x, y = data
+            with tf.GradientTape() as tape:
+                self.compute_loss(x, y, self(x))
+                loss = self.total["a"]
+            gradients = tape.gradient(loss, self.trainable_variables)
+            self.optimizer.apply(gradients, self.trainable_variables)
+            return {"loss": loss}
+
+    inputs = keras.Input((6,))
+    model = Own(inputs, keras.layers.Dense(1)(inputs))
+    model.compile("sgd", run_eagerly=True)
+    x, y = np.ones((8, 6), "float32"), np.ones((8, 1), "float32")
+    expected = 1 + float(tf.reduce_mean(tf.square(y - model(x))))
+    loss = monitored(model, (x, y)).loss
+    if several:
+        assert loss[0] == pytest.approx(expected, rel=1e-6)
+    else:
+        assert np.isnan(loss[0])

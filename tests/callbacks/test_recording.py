@@ -224,3 +224,9 @@ def test_the_time_of_flushing_is_counted():
     monitor = GradientMonitor(rules=[Sleeps()], flush_every=50)
     fit(model, (data[0].repeat(5, 0), data[1].repeat(5, 0)), batch_size=1, callbacks=[monitor])
     assert monitor.cost.host > 0
+
+
+def test_the_epoch_logs_can_be_left_alone():
+    model, data = compiled("dense")
+    history = fit(model, data, callbacks=[GradientMonitor(epoch_logs=False)]).history
+    assert list(history) == ["loss"]
