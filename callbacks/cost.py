@@ -14,6 +14,7 @@ _FIRST_CALL = 100
 _PAIRS = 16
 _AGAIN_AFTER = 5000
 _AFFORDABLE = 0.005
+_MOST = 0.9
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Cost:
 
     Attributes:
         measuring: added time of a measured step over that of a step not measured, from
-            steps of both kinds in turn; NaN where they were not compared.
+            steps measured once and twice in turn; NaN where they were not compared.
         quartiles: lower and upper quartile of that over the pairs of neighbours.
         pairs: how many pairs of steps were compared.
         every: of how many steps one is measured.
@@ -57,10 +58,10 @@ class Cost:
 
 
 class CostMeter:
-    """Times train steps with and without measurement in turn, for a short while.
+    """Times train steps measured once and twice in turn, for a short while.
 
     After some hundred calls of the train function, when traces and caches are settled, every
-    other call of a few dozen is not measured. With a budget, measuring is then thinned until
+    other call of a few dozen is measured twice: no step goes unmeasured. With a budget, measuring is then thinned until
     its cost keeps within it, and compared again from time to time.
 
     Args:
@@ -95,10 +96,11 @@ class CostMeter:
     def around_call(self, recorder: Recorder) -> Iterator[None]:
         """Stands around a call of the train function."""
         number = self._calls - self._began
-        comparing = recorder.options.switchable and 0 <= number < 2 * _PAIRS
-        measured = number % 2 == 0
+        comparing = recorder.options.comparable and 0 <= number < 2 * _PAIRS
+        twice = number % 2 == 1
         if comparing:
-            recorder.measure_every(1 if measured else 0)
+            recorder.measure_every(1)
+            recorder.measure_twice(twice)
             recorder.wait()
         start = time.perf_counter()
         yield
@@ -110,7 +112,7 @@ class CostMeter:
             self._in_steps += seconds
             self._timed += 1
         if comparing:
-            self._seconds[0 if measured else 1].append(seconds)
+            self._seconds[twice].append(seconds)
             if number == 2 * _PAIRS - 1:
                 self._conclude(recorder)
 
@@ -129,8 +131,10 @@ class CostMeter:
         return self._look < _AFFORDABLE * (time.perf_counter() - self._looked)
 
     def _conclude(self, recorder: Recorder) -> None:
-        with_it, without = map(np.array, self._seconds)
-        self._ratios = with_it / without - 1
+        once, twice = map(np.array, self._seconds)
+        share = np.minimum(twice / once - 1, _MOST)  # of a step measured once
+        self._ratios = share / (1 - share)
+        recorder.measure_twice(False)
         self._seconds = ([], [])
         if self._budget is not None:
             self._began = self._calls + _AGAIN_AFTER

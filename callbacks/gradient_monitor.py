@@ -36,8 +36,9 @@ class GradientMonitor(keras.callbacks.Callback):
 
     The norms are those of the gradients that the model is trained with, measured inside the
     compiled train step, before the optimizer's clipping and after it. Training is not
-    changed: weights and losses are bit-identical with and without the monitor. Under a
-    `tf.distribute` strategy the norms are those of the global batch, beside each replica's own.
+    changed: weights and losses are bit-identical with and without the monitor (under XLA, up
+    to rounding in the last bit). Under a `tf.distribute` strategy the norms are those of the
+    global batch, beside each replica's own.
 
     Epoch logs, for every callback that stands behind the monitor in the list (and History):
         grad_norm: mean over the epoch's steps of the global gradient norm before clipping.
@@ -240,6 +241,7 @@ class GradientMonitor(keras.callbacks.Callback):
         self._meter.fit_begins()
         if self._stream.recorder is not None:
             self._stream.recorder.measure_every(self._settings.every_n_steps)
+            self._stream.recorder.measure_twice(False)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.flush()

@@ -83,9 +83,10 @@ class Settings:
         Args:
             steps_per_execution: the model's.
             compiled: whether XLA compiles the step as a whole. A branch inside it makes the
-                host wait for the device, so that measuring can be switched only on request.
+                host wait for the device, so that there is one only where it is asked for.
         """
         unread = max(self.flush_every, _FLUSH_AT_LEAST_EVERY if self.flushes_late else 0)
+        switchable = self._has_budget or self.every_n_steps > 1
         return Options(
             capacity=_power_of_two(steps_per_execution + unread),
             every=self.every_n_steps,
@@ -93,7 +94,8 @@ class Settings:
             weights="weights" in self._watch,
             histograms=self.flush_every if self._histograms else 0,
             layers=self._layers,
-            switchable=not compiled or self._has_budget or self.every_n_steps > 1,
+            switchable=switchable,
+            comparable=switchable or not compiled,
         )
 
 

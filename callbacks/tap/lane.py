@@ -65,13 +65,15 @@ class Lane:
         self._options = options
         self._device = device
         counters = "CPU:0" if on_host and device is None else device
-        self._seen = make_variable(np.int64(0), counters)
-        self._written = make_variable(np.int64(0), counters)
-        self._period = make_variable(np.int64(options.every), counters)
+        self._seen = make_variable(np.array(0), counters)
+        self._written = make_variable(np.array(0), counters)
+        self._period = make_variable(np.array(options.every), counters)
+        self._twice = make_variable(np.array(False), counters)
         self._stamps = Ring(options.capacity, 1, tf.int64, empty=MISSING, device=counters)
         self.tables: list[Table] = []
         self.slot: tf.Tensor
         self._measuring: tf.Tensor
+        self._again: tf.Tensor
         self._read = 0
 
     def per_variable(self, table: Table, name: str, statistics: int = 1) -> Ring:
@@ -110,30 +112,27 @@ class Lane:
         self.slot = self._written % self._options.capacity
         if self._options.switchable:
             period = self._period.read_value()
-            due = tf.equal(self._seen % tf.maximum(period, 1), 0)
-            self._measuring = tf.logical_and(period > 0, due)
+            self._measuring = tf.equal(self._seen % period, 0)
+        if self._options.comparable:
+            self._again = self._twice.read_value()
 
     def when_measuring(self, write: Callable[[], None]) -> None:
         """Has `write` run in the train steps that are measured, in the graph."""
-        if not self._options.switchable:
+        if self._options.switchable:
+            _when(self._measuring, write)
+        else:
             write()
-            return
 
-        def branch() -> tf.Tensor:
-            write()
-            return tf.constant(0)
-
-        tf.cond(self._measuring, branch, lambda: tf.constant(0))
+    def when_measuring_twice(self, write: Callable[[], None]) -> None:
+        """Has `write` run in the train steps that are measured a second time, in the graph."""
+        if self._options.comparable:
+            _when(self._again, write)
 
     def when_histograms(self, write: Callable[[tf.Tensor], None]) -> None:
         """Has `write` run with the train step's number where histograms are due, in the graph."""
 
-        def branch() -> tf.Tensor:
-            write(self._seen.read_value())
-            return tf.constant(0)
-
         due = tf.equal(self._seen % self._options.histograms, 0)
-        tf.cond(due, branch, lambda: tf.constant(0))
+        _when(due, lambda: write(self._seen.read_value()))
 
     def end_step(self) -> None:
         """Stamps the row and counts the step, in the graph."""
@@ -146,8 +145,12 @@ class Lane:
         self._seen.assign_add(1)
 
     def measure_every(self, period: int) -> None:
-        """Measures one of so many steps from now on; none if 0."""
+        """Measures one of so many steps from now on."""
         self._period.assign(period)
+
+    def measure_twice(self, twice: bool) -> None:
+        """Whether steps are measured a second time from now on."""
+        self._twice.assign(twice)
 
     def wait(self) -> int:
         """Train steps that have begun and ended; waits for those under way."""
@@ -177,3 +180,11 @@ class Lane:
 
     def _ring(self, width: int, dtype: tf.DType, empty: float) -> Ring:
         return Ring(self._options.capacity, width, dtype, empty=empty, device=self._device)
+
+
+def _when(condition: tf.Tensor, write: Callable[[], None]) -> None:
+    def branch() -> tf.Tensor:
+        write()
+        return tf.constant(0)
+
+    tf.cond(condition, branch, lambda: tf.constant(0))

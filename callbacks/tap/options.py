@@ -16,7 +16,8 @@ class Options:
         histograms: of how many train steps a histogram of magnitudes is taken of one; 0 for none.
         layers: patterns of which a variable's path, or its layer's, must match one; empty
             for all.
-        switchable: whether measuring can be turned off from outside, step by step.
+        switchable: whether measuring can be thinned from outside.
+        comparable: whether steps can be measured twice, to learn what measuring costs.
     """
 
     capacity: int
@@ -25,7 +26,8 @@ class Options:
     weights: bool = False
     histograms: int = 0
     layers: tuple[str, ...] = ()
-    switchable: bool = True
+    switchable: bool = False
+    comparable: bool = False
 
     def selects(self, name: str) -> bool:
         """Whether the variable with this path is to be measured."""

@@ -86,6 +86,7 @@ class Recorder(Probe):
         self._owner = weakref.ref(owner)
         self.around_call = nullcontext
         self.measure_every(self.options.every)
+        self.measure_twice(False)
         return True
 
     def is_read_by(self, owner: Owner | None) -> bool:
@@ -93,9 +94,14 @@ class Recorder(Probe):
         return self._owner is not None and self._owner() is owner
 
     def measure_every(self, period: int) -> None:
-        """Measures one of so many train steps from now on; none if 0."""
+        """Measures one of so many train steps from now on."""
         for lane in self._lanes.values():
             lane.measure_every(period)
+
+    def measure_twice(self, twice: bool) -> None:
+        """Whether steps are measured a second time from now on, to learn what that costs."""
+        for lane in self._lanes.values():
+            lane.measure_twice(twice)
 
     def wait(self) -> int:
         """Waits for the train steps under way; how many there were in all."""
@@ -199,21 +205,22 @@ class Recorder(Probe):
             # Outside the branch, where TensorFlow merges them with the clipping's own.
             shared = sums_of_squares(_selected(pairs, table), table.dtype, application.clipping)
 
-        def write() -> None:
+        def write(name: str) -> None:
             measured = statistics(_selected(pairs, table), table.dtype, sums=shared)
             if application.scale is not None:
                 scale = tf.cast(tf.convert_to_tensor(application.scale), table.dtype)
                 measured = tf.stack([measured[0] / scale, measured[1] / scale, measured[2]])
                 lane.per_step(table, "loss_scale").write(lane.slot, _cell(scale))
             row = tf.reshape(_columns(measured, pairs, table), [-1])
-            lane.per_variable(table, "measured", len(MEASURED)).write(lane.slot, row)
+            lane.per_variable(table, name, len(MEASURED)).write(lane.slot, row)
             # An optimizer around several has no rate of its own.
             rate = getattr(application.optimizer, "learning_rate", None)
             if rate is not None:
                 row = _cell(tf.convert_to_tensor(rate))
                 lane.per_step(table, "learning_rate").write(lane.slot, row)
 
-        lane.when_measuring(write)
+        lane.when_measuring(lambda: write("measured"))
+        lane.when_measuring_twice(lambda: write("measured again"))
         if self.options.histograms:
             lane.when_histograms(lambda step: self._write_histograms(application, pairs, step))
 
