@@ -1,0 +1,1 @@
+"""Training runs with and without an injected fault, and what the rules make of them."""

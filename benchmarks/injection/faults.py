@@ -1,0 +1,100 @@
+"""Parts that faults are made of, and what only some runs need."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+REPLICAS = 2
+
+
+def two_devices() -> None:
+    """Cuts the CPU in two; to be called before TensorFlow is used."""
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    parts = [tf.config.LogicalDeviceConfiguration()] * REPLICAS
+    tf.config.set_logical_device_configuration(cpu, parts)
+
+
+# Two strategies over the same CPU devices in one process break their collectives.
+@cache
+def strategy() -> tf.distribute.Strategy:
+    """The only strategy of this process."""
+    return tf.distribute.MirroredStrategy([f"CPU:{replica}" for replica in range(REPLICAS)])
+
+
+@contextmanager
+def scaled_policy() -> Iterator[None]:
+    """Layers made in here compute in float16; the optimizer must scale the loss."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def unguarded_crossentropy(labels: Any, logits: Any) -> Any:
+    """Cross-entropy written by hand, its log without an epsilon."""
+    picked = ops.one_hot(ops.cast(ops.reshape(labels, (-1,)), "int32"), logits.shape[-1])
+    return -ops.sum(picked * ops.log(ops.softmax(logits)), axis=-1)
+
+
+def masked_mean_error(targets: Any, outputs: Any) -> Any:
+    """Mean error over the examples with a target; 0 / 0 where a batch has none."""
+    there = ops.cast(targets > -900.0, outputs.dtype)
+    return ops.sum(there * ops.square(outputs - targets)) / ops.sum(there)
+
+
+def poisson_likelihood(counts: Any, rates: Any) -> Any:
+    """Negative log-likelihood of counts under rates that may be zero."""
+    return ops.mean(rates - counts * ops.log(rates))
+
+
+class Distance(keras.layers.Layer):
+    """Euclidean distance of two vectors, the root without an epsilon."""
+
+    def call(self, left: Any, right: Any) -> Any:
+        return ops.sqrt(ops.sum(ops.square(left - right), axis=-1, keepdims=True))
+
+
+class Detached(keras.layers.Layer):
+    """Hands on what enters, and no gradient."""
+
+    def call(self, inputs: Any) -> Any:
+        return ops.stop_gradient(inputs)
+
+
+class Rounded(keras.layers.Layer):
+    """Rounds: a staircase, whose gradient is zero or none."""
+
+    def call(self, inputs: Any) -> Any:
+        return ops.cast(ops.cast(inputs, "int32"), "float32")
+
+
+class Unused(keras.layers.Layer):
+    """A dense layer that owns a second kernel and never uses it."""
+
+    def build(self, shape: tuple[int, ...]) -> None:
+        self.dense = keras.layers.Dense(16, "relu")
+        self.gate = self.add_weight(shape=(shape[-1], 16), name="gate_kernel")
+        self.dense.build(shape)
+
+    def call(self, inputs: Any) -> Any:
+        return self.dense(inputs)
+
+
+class KillUnits(keras.callbacks.Callback):
+    """Sets a layer's biases to -1000 before a train step, as one huge step would."""
+
+    def __init__(self, layer: str, at: int) -> None:
+        super().__init__()
+        self._layer, self._at = layer, at
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if batch == self._at:
+            bias = self.model.get_layer(self._layer).bias
+            bias.assign(ops.full(bias.shape, -1000.0))
