@@ -75,7 +75,8 @@ class CostMeter:
         self._calls = self._began = self._timed = 0
         self._seconds: tuple[list[float], list[float]] = ([], [])
         self._ratios: np.ndarray = np.zeros(0)
-        self._in_steps = self._on_host = self._look = self._looked = 0.0
+        self._in_steps = self._on_host = self._look = self._looked = self._start = 0.0
+        self._comparing = False
 
     @property
     def cost(self) -> Cost:
@@ -92,27 +93,28 @@ class CostMeter:
         self._began = _FIRST_CALL
         self._seconds = ([], [])
 
-    @contextmanager
-    def around_call(self, recorder: Recorder) -> Iterator[None]:
-        """Stands around a call of the train function."""
+    def call_begins(self, recorder: Recorder) -> None:
+        """Takes the time before a call of the train function."""
         number = self._calls - self._began
-        comparing = recorder.options.comparable and 0 <= number < 2 * _PAIRS
-        twice = number % 2 == 1
-        if comparing:
+        self._comparing = recorder.options.comparable and 0 <= number < 2 * _PAIRS
+        if self._comparing:
             recorder.measure_every(1)
-            recorder.measure_twice(twice)
+            recorder.measure_twice(number % 2 == 1)
             recorder.wait()
-        start = time.perf_counter()
-        yield
-        if comparing:
+        self._start = time.perf_counter()
+
+    def call_ends(self, recorder: Recorder) -> None:
+        """Takes the time after it."""
+        number = self._calls - self._began
+        if self._comparing:
             recorder.wait()
-        seconds = time.perf_counter() - start
+        seconds = time.perf_counter() - self._start
         self._calls += 1
         if self._calls > 1:  # the first one traces
             self._in_steps += seconds
             self._timed += 1
-        if comparing:
-            self._seconds[twice].append(seconds)
+        if self._comparing:
+            self._seconds[number % 2].append(seconds)
             if number == 2 * _PAIRS - 1:
                 self._conclude(recorder)
 

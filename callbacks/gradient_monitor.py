@@ -18,7 +18,7 @@ from gradkeeper.callbacks.judge import Judge
 from gradkeeper.callbacks.rules import Rule, default_rules, rules_from
 from gradkeeper.callbacks.settings import Optimizers, Settings
 from gradkeeper.callbacks.stream import StepStream
-from gradkeeper.callbacks.tap import Recorder, Tap
+from gradkeeper.callbacks.tap import Arming, Recorder, Tap
 from gradkeeper.callbacks.tap.optimizers import attribute_name, optimizers_of
 from gradkeeper.callbacks.tap.readout import Track
 from gradkeeper.callbacks.watched_loop import recorder_for, watched_loop
@@ -117,6 +117,7 @@ class GradientMonitor(keras.callbacks.Callback):
         # Not `self.model`: Keras sets that before a second fit can be refused.
         self._watched: keras.Model | None = None
         self._tap: Tap | None = None
+        self._armed: Arming | None = None
         self._loops: dict[tuple[int, ...], Recorder] = {}
         self._looping = self._told_blind = False
         self._unread = 0
@@ -258,19 +259,23 @@ class GradientMonitor(keras.callbacks.Callback):
         if self._settings.must_flush(self._unread, self._meter.look_is_affordable):
             self._tell_if_blind()
             self.flush()
-        self._take_up(model)
         self._unread += model.steps_per_execution
+        driver = Driver.calling("on_train_batch_begin")
+        if self._armed is None or not self._armed.again(model, driver, self):
+            self._arm(model, driver)
+
+    def _arm(self, model: keras.Model, driver: Driver) -> None:
+        """Has the next train step recorded."""
+        self._take_up(model)
         self._tap = Tap.of(model, self._tap)
         compiled = bool(model.jit_compile) and not model.run_eagerly
-        recorder = self._tap.arm(
-            self._settings.options(model.steps_per_execution, compiled=compiled),
-            Driver.calling("on_train_batch_begin"),
-            self._settings.named_optimizers,
-        )
+        options = self._settings.options(model.steps_per_execution, compiled=compiled)
+        self._armed = self._tap.arm(options, driver, self._settings.named_optimizers)
+        recorder = self._armed.recorder
         if recorder is not self._stream.recorder:
             self._read()
         if recorder.claim(self) or recorder is not self._stream.recorder:
-            recorder.around_call = self._meter.around_call
+            recorder.stopwatch = self._meter
             self._stream.follow(recorder)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -291,7 +296,7 @@ class GradientMonitor(keras.callbacks.Callback):
         self.flush()
         self._archive.close()
         self._stream.leave()
-        self._driver = self._watched = None
+        self._driver = self._watched = self._armed = None
         if self._tap is not None and self._tap.is_kept:
             self._tap = None
 

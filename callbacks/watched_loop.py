@@ -25,7 +25,7 @@ class _EagerFlush(Probe):
     def __init__(self, owner: Owner, every: int) -> None:
         self._owner, self._every, self._steps = owner, every, 0
 
-    def step_end(self, replica: Replica) -> None:
+    def step_end(self, replica: Replica, done: Sequence[tf.Tensor]) -> None:
         self._steps += tf.executing_eagerly()
         if self._steps >= self._every:
             self._steps = 0

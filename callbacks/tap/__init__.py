@@ -3,6 +3,6 @@
 from gradkeeper.callbacks.tap.options import Options
 from gradkeeper.callbacks.tap.readout import Readout
 from gradkeeper.callbacks.tap.recorder import Owner, Recorder
-from gradkeeper.callbacks.tap.tap import Tap
+from gradkeeper.callbacks.tap.tap import Arming, Tap
 
-__all__ = ["Options", "Owner", "Readout", "Recorder", "Tap"]
+__all__ = ["Arming", "Options", "Owner", "Readout", "Recorder", "Tap"]

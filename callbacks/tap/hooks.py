@@ -75,27 +75,36 @@ class Hooks:
                 (optimizer, CLIP_GRADIENTS, self._clip),
                 (optimizer, ALL_REDUCE, self._all_reduce),
             ]
+        self._placed: list[tuple[dict[str, Any], str, Any]] = []
         self._wrappers: dict[tuple[int, str], tuple[tuple[Any, Any], Callable]] = {}
         self._stands: dict[int, _Stand] = {}
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Inside the block, the probes see; afterwards nothing is left."""
-        placed: list[tuple[dict[str, Any], str, Any]] = []
+        self.put()
         try:
-            for owner, name, make in self._points:
-                # Straight into the instance's dict: Keras's __setattr__ would track the value.
-                attributes = vars(owner)
-                before = attributes.get(name, _NOTHING)
-                attributes[name] = self._wrapper(owner, name, make, before)
-                placed.append((attributes, name, before))
             yield
         finally:
-            for attributes, name, before in placed:
-                if before is _NOTHING:
-                    del attributes[name]
-                else:
-                    attributes[name] = before
+            self.take_back()
+
+    def put(self) -> None:
+        """Has the probes see, until `take_back`."""
+        for owner, name, make in self._points:
+            # Straight into the instance's dict: Keras's __setattr__ would track the value.
+            attributes = vars(owner)
+            before = attributes.get(name, _NOTHING)
+            attributes[name] = self._wrapper(owner, name, make, before)
+            self._placed.append((attributes, name, before))
+
+    def take_back(self) -> None:
+        """Leaves every attribute as `put` found it."""
+        while self._placed:
+            attributes, name, before = self._placed.pop()
+            if before is _NOTHING:
+                del attributes[name]
+            else:
+                attributes[name] = before
 
     def _wrapper(self, owner: Any, name: str, make: Callable, before: Any) -> Callable:
         """What stands in for the attribute; made anew only if that has changed."""
@@ -124,7 +133,7 @@ class Hooks:
                 result = original(*args, **kwargs)
             finally:
                 stand.steps -= 1
-            self._tell("step_end", replica)
+            self._tell("step_end", replica, _tensors(result))
             return result
 
         return train_step
@@ -154,7 +163,7 @@ class Hooks:
                 result = original(grads, given, **kwargs)
             finally:
                 self._leave(application)
-            self._finish(application)
+            self._finish(application, grads)
             return result
 
         return apply
@@ -201,12 +210,12 @@ class Hooks:
             stand.application = None
 
     @_unconverted
-    def _finish(self, application: Application | None) -> None:
+    def _finish(self, application: Application | None, grads: Gradients) -> None:
         if application is None:
             return
         self._tell("after", application)
         if not self._stand(application.replica).steps:
-            self._tell("step_end", application.replica)
+            self._tell("step_end", application.replica, _tensors(grads))
 
     def _clip(self, optimizer: keras.optimizers.Optimizer) -> Callable:
         original = getattr(optimizer, CLIP_GRADIENTS)
@@ -245,6 +254,10 @@ class Hooks:
     def _tell(self, method: str, *args: Any) -> None:
         for probe in self._probes:
             getattr(probe, method)(*args)
+
+
+def _tensors(structure: Any) -> list[tf.Tensor]:
+    return [each for each in keras.tree.flatten(structure) if isinstance(each, tf.Tensor)]
 
 
 def _tree(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optimizer]:

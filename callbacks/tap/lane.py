@@ -73,7 +73,7 @@ class Lane:
         self.tables: list[Table] = []
         self.slot: tf.Tensor
         self._measuring: tf.Tensor
-        self._again: tf.Tensor
+        self.again: tf.Tensor | None = None
         self._read = 0
 
     def per_variable(self, table: Table, name: str, statistics: int = 1) -> Ring:
@@ -108,13 +108,13 @@ class Lane:
         return next((each for each in alike if keys <= set(each.keys)), None)
 
     def begin_step(self) -> None:
-        """Fixes the row that this train step writes and whether it is measured, in the graph."""
+        """Fixes the row that this train step writes and how it is measured, in the graph."""
         self.slot = self._written % self._options.capacity
         if self._options.switchable:
             period = self._period.read_value()
             self._measuring = tf.equal(self._seen % period, 0)
         if self._options.comparable:
-            self._again = self._twice.read_value()
+            self.again = self._twice.read_value()
 
     def when_measuring(self, write: Callable[[], None]) -> None:
         """Has `write` run in the train steps that are measured, in the graph."""
@@ -122,11 +122,6 @@ class Lane:
             _when(self._measuring, write)
         else:
             write()
-
-    def when_measuring_twice(self, write: Callable[[], None]) -> None:
-        """Has `write` run in the train steps that are measured a second time, in the graph."""
-        if self._options.comparable:
-            _when(self._again, write)
 
     def when_histograms(self, write: Callable[[tf.Tensor], None]) -> None:
         """Has `write` run with the train step's number where histograms are due, in the graph."""

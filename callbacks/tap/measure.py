@@ -46,7 +46,11 @@ def measurable(gradient: Gradient) -> Measurable:
 
 
 def statistics(
-    gradients: Sequence[Gradient], dtype: tf.DType, *, sums: tf.Tensor | None = None
+    gradients: Sequence[Gradient],
+    dtype: tf.DType,
+    *,
+    sums: tf.Tensor | None = None,
+    again: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """L2 norm, largest magnitude and number of non-finite elements of each gradient.
 
@@ -58,6 +62,7 @@ def statistics(
         gradients: dense or `IndexedSlices` gradients, of any shapes.
         dtype: dtype of the result.
         sums: what `sums_of_squares` gives, if it is there already.
+        again: whether all is to be computed twice, to learn what that costs; None for never.
 
     Returns:
         [3, gradients]. Norm and magnitude are NaN where an element is NaN, otherwise Inf where
@@ -69,8 +74,11 @@ def statistics(
     tensors = [part.tensor for part in parts]
     if tf.config.list_physical_devices("GPU"):
         measured = _branchless(tensors, dtype)
+        if again is not None:
+            once = measured
+            measured = tf.cond(again, lambda: _branchless(tensors, dtype), lambda: once)
     else:
-        measured = _branching(tensors, dtype, sums)
+        measured = _branching(tensors, dtype, sums, again)
     return _scaled(measured, parts, dtype)
 
 
@@ -107,15 +115,30 @@ def l2_norms(gradients: Sequence[Gradient], dtype: tf.DType) -> tf.Tensor:
     return norms * _factors(parts, dtype)
 
 
-def _branching(tensors: list[tf.Tensor], dtype: tf.DType, sums: tf.Tensor | None) -> tf.Tensor:
-    if sums is None:
-        sums = _sums(tensors, dtype, None)
-    largest = tf.stack([tf.cast(_largest(tensor), dtype) for tensor in tensors])
-    exact = tf.math.is_finite(sums) & ((sums > _TRUSTED_SUM) | (largest == 0))
+def _branching(
+    tensors: list[tf.Tensor], dtype: tf.DType, sums: tf.Tensor | None, again: tf.Tensor | None
+) -> tf.Tensor:
+    def plain(sums: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
+        if sums is None:
+            sums = _sums(tensors, dtype, None)
+        return sums, tf.stack([tf.cast(_largest(tensor), dtype) for tensor in tensors])
+
+    def in_a_row(sums: tf.Tensor, largest: tf.Tensor) -> tf.Tensor:
+        return tf.stack([tf.sqrt(sums), largest, tf.zeros_like(sums)])
+
+    def with_care() -> tf.Tensor:
+        return tf.stack([_careful(tensor, dtype) for tensor in tensors], axis=1)
+
+    squares, largest = plain(sums)
+    exact = tf.math.is_finite(squares) & ((squares > _TRUSTED_SUM) | (largest == 0))
+    exact = tf.reduce_all(exact)
+    if again is None:
+        return tf.cond(exact, lambda: in_a_row(squares, largest), with_care)
+    # One branch for both: each costs a little of its own for every tensor that it may need.
     return tf.cond(
-        tf.reduce_all(exact),
-        lambda: tf.stack([tf.sqrt(sums), largest, tf.zeros_like(sums)]),
-        lambda: tf.stack([_careful(tensor, dtype) for tensor in tensors], axis=1),
+        exact & ~again,
+        lambda: in_a_row(squares, largest),
+        lambda: tf.cond(exact, lambda: in_a_row(*plain(sums)), with_care),
     )
 
 

@@ -1,5 +1,6 @@
 """What can be seen of a train step from inside, and who wants to see it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -70,5 +71,11 @@ class Probe:
     def after(self, application: Application) -> None:
         """Called when `apply` has returned."""
 
-    def step_end(self, replica: Replica) -> None:
-        """Called after the model's `train_step`; outside of one, after each `apply`."""
+    def step_end(self, replica: Replica, done: Sequence[tf.Tensor]) -> None:
+        """Called after the model's `train_step`; outside of one, after each `apply`.
+
+        Args:
+            replica: the replica whose step ends.
+            done: tensors that are there only if the step came to its end, and not if its
+                batch was none: TensorFlow runs what does not need them all the same.
+        """

@@ -1,8 +1,7 @@
 """The probe that writes the statistics of every train step into rings, in the graph."""
 
 import weakref
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias
 
 import keras
@@ -29,6 +28,16 @@ class Owner(Protocol):
 
     def flush(self) -> None:
         """Reads the rows that are there."""
+
+
+class Stopwatch(Protocol):
+    """Who wants to know how long the calls of the train function take."""
+
+    def call_begins(self, recorder: "Recorder") -> None:
+        """Called before the train function is."""
+
+    def call_ends(self, recorder: "Recorder") -> None:
+        """Called when it has returned."""
 
 
 class Recorder(Probe):
@@ -63,8 +72,7 @@ class Recorder(Probe):
         self._lanes: dict[int, Lane] = {}
         self._order: tuple[str, ...] = ()
 
-        # Stands around each call of the train function; see `CostMeter`.
-        self.around_call: Callable[[Recorder], AbstractContextManager] = nullcontext
+        self.stopwatch: Stopwatch | None = None
 
     @property
     def has_seen_gradients(self) -> bool:
@@ -84,7 +92,7 @@ class Recorder(Probe):
             before.flush()
         self.drain()
         self._owner = weakref.ref(owner)
-        self.around_call = nullcontext
+        self.stopwatch = None
         self.measure_every(self.options.every)
         self.measure_twice(False)
         return True
@@ -192,8 +200,9 @@ class Recorder(Probe):
 
         lane.when_measuring(write)
 
-    def step_end(self, replica: Replica) -> None:
-        self._lanes[replica.index].end_step()
+    def step_end(self, replica: Replica, done: Sequence[tf.Tensor]) -> None:
+        with tf.control_dependencies(done):
+            self._lanes[replica.index].end_step()
 
     def _write_before(self, application: Application, pairs: list[Pair]) -> None:
         """Writes what is known before clipping; of several replicas, the first one writes."""
@@ -205,22 +214,22 @@ class Recorder(Probe):
             # Outside the branch, where TensorFlow merges them with the clipping's own.
             shared = sums_of_squares(_selected(pairs, table), table.dtype, application.clipping)
 
-        def write(name: str) -> None:
-            measured = statistics(_selected(pairs, table), table.dtype, sums=shared)
+        def write() -> None:
+            gradients = _selected(pairs, table)
+            measured = statistics(gradients, table.dtype, sums=shared, again=lane.again)
             if application.scale is not None:
                 scale = tf.cast(tf.convert_to_tensor(application.scale), table.dtype)
                 measured = tf.stack([measured[0] / scale, measured[1] / scale, measured[2]])
                 lane.per_step(table, "loss_scale").write(lane.slot, _cell(scale))
             row = tf.reshape(_columns(measured, pairs, table), [-1])
-            lane.per_variable(table, name, len(MEASURED)).write(lane.slot, row)
+            lane.per_variable(table, "measured", len(MEASURED)).write(lane.slot, row)
             # An optimizer around several has no rate of its own.
             rate = getattr(application.optimizer, "learning_rate", None)
             if rate is not None:
                 row = _cell(tf.convert_to_tensor(rate))
                 lane.per_step(table, "learning_rate").write(lane.slot, row)
 
-        lane.when_measuring(lambda: write("measured"))
-        lane.when_measuring_twice(lambda: write("measured again"))
+        lane.when_measuring(write)
         if self.options.histograms:
             lane.when_histograms(lambda step: self._write_histograms(application, pairs, step))
 

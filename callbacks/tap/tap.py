@@ -7,8 +7,8 @@ which Keras would not call for. The twins are kept on the plain train function, 
 they share: a second `fit` does not trace again, and recompiling drops them.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Optional, TypeAlias
 
 import keras
@@ -17,7 +17,7 @@ from gradkeeper.callbacks.driver import Driver
 from gradkeeper.callbacks.tap.hooks import Hooks
 from gradkeeper.callbacks.tap.optimizers import optimizers_of
 from gradkeeper.callbacks.tap.options import Options
-from gradkeeper.callbacks.tap.recorder import Recorder
+from gradkeeper.callbacks.tap.recorder import Owner, Recorder
 from gradkeeper.callbacks.tap.substitution import is_made_by_keras, place_of_train_function
 
 _ATTRIBUTE = "_gradkeeper_tap"
@@ -87,7 +87,7 @@ class Tap:
         options: Options,
         driver: Driver,
         optimizers: Sequence[keras.optimizers.Optimizer] | None = None,
-    ) -> Recorder:
+    ) -> "Arming":
         """Has the next call of the model's train function recorded.
 
         Args:
@@ -97,7 +97,7 @@ class Tap:
             optimizers: the optimizers to look at; those of the model by default.
 
         Returns:
-            The recorder, not yet claimed; callbacks with the same options use it one after the other (so
+            The recorder, not yet claimed, in an arming; callbacks with the same options use it one after the other (so
             that a fresh monitor traces nothing anew), and one each within a step.
         """
         armed = self._model.train_function
@@ -112,34 +112,46 @@ class Tap:
         if key not in self._recorders:
             self._recorders[key] = self._new_recorder(options, named)
         keys.append(key)
-        return self._recorders[key]
+        return Arming(self, armed, self._recorders[key], key, self._model.steps_per_execution)
 
-    def run(self, iterator: Any, keys: Sequence[Key]) -> Any:
-        """Runs the train function with the recorders inside; as it is if there are none."""
-        probes = tuple(self._recorders[key] for key in keys)
-        if not probes:
-            return self._plain(iterator)
-        with self._hooks_of(probes).in_place(), ExitStack() as around:
-            for probe in probes:
-                around.enter_context(probe.around_call(probe))
-            if self._place is None and not self._can_be_made:
-                return self._plain(iterator)
-            if probes not in self._twins:
-                self._twins[probes] = self._make_twin()
-            if self._place is None:
-                return self._twins[probes](iterator)
-            with self._place.holding(self._twins[probes]):
-                return self._plain(iterator)
+    def run(self, iterator: Any, keys: Sequence[Key], armed: "_ArmedFunction") -> Any:
+        """Runs the train function with the recorders inside; as it is if there are none.
 
-    @contextmanager
-    def plain_in_place(self, armed: "_ArmedFunction") -> Iterator[None]:
-        """Inside the block, the model is as it was found; what still waits stays armed."""
-        _put(self._model, self._plain)
+        Afterwards the model is as it was found; what still waits stays armed.
+        """
+        attributes = vars(self._model)
+        attributes["train_function"] = self._plain
         try:
-            yield
+            return self._run(iterator, keys) if keys else self._plain(iterator)
         finally:
-            if armed.waiting and self._model.train_function is self._plain:
-                _put(self._model, armed)
+            if armed.waiting and attributes["train_function"] is self._plain:
+                attributes["train_function"] = armed
+
+    def _run(self, iterator: Any, keys: Sequence[Key]) -> Any:
+        probes = tuple([self._recorders[key] for key in keys])
+        hooks = self._hooks_of(probes)
+        try:
+            hooks.put()
+            for probe in probes:
+                if probe.stopwatch is not None:
+                    probe.stopwatch.call_begins(probe)
+            result = self._call(iterator, probes)
+        finally:
+            hooks.take_back()
+        for probe in probes:
+            if probe.stopwatch is not None:
+                probe.stopwatch.call_ends(probe)
+        return result
+
+    def _call(self, iterator: Any, probes: tuple[Recorder, ...]) -> Any:
+        if self._place is None and not self._can_be_made:
+            return self._plain(iterator)
+        if probes not in self._twins:
+            self._twins[probes] = self._make_twin()
+        if self._place is None:
+            return self._twins[probes](iterator)
+        with self._place.holding(self._twins[probes]):
+            return self._plain(iterator)
 
     def _new_recorder(
         self, options: Options, optimizers: tuple[keras.optimizers.Optimizer, ...] | None
@@ -166,6 +178,41 @@ class Tap:
             _put(self._model, self._plain)
 
 
+class Arming:
+    """One call of `Tap.arm`, which can be repeated at little cost where nothing has changed."""
+
+    def __init__(
+        self,
+        tap: Tap,
+        function: "_ArmedFunction",
+        recorder: Recorder,
+        key: Key,
+        steps_per_execution: int,
+    ) -> None:
+        self.recorder = recorder
+        self._tap, self._function, self._key = tap, function, key
+        self._steps_per_execution = steps_per_execution
+
+    def again(self, model: keras.Model, driver: Driver, reader: Owner) -> bool:
+        """Has the next call recorded by the same recorder, if `reader` still reads it.
+
+        Returns:
+            Whether that was done: not if another callback has armed the model already, or if
+            its train function, its settings or the recorder's reader have changed.
+        """
+        attributes = vars(model)
+        if (
+            attributes.get("train_function") is not self._tap._plain
+            or model.steps_per_execution != self._steps_per_execution
+            or self._function.waiting
+            or not self.recorder.is_read_by(reader)
+        ):
+            return False
+        self._function.waiting[driver] = [self._key]
+        attributes["train_function"] = self._function
+        return True
+
+
 class _ArmedFunction:
     """Stands in for `model.train_function` until the trainings that armed it call it, once each.
 
@@ -179,10 +226,12 @@ class _ArmedFunction:
         self.waiting: dict[Driver, list[Key]] = {}
 
     def __call__(self, iterator: Any) -> Any:
-        driver = next((each for each in self.waiting if each.is_calling()), None)
-        keys = [] if driver is None else self.waiting.pop(driver)
-        with self.tap.plain_in_place(self):
-            return self.tap.run(iterator, keys)
+        keys: list[Key] = []
+        for driver in self.waiting:
+            if driver.is_calling():
+                keys = self.waiting.pop(driver)
+                break
+        return self.tap.run(iterator, keys, self)
 
 
 def _put(model: keras.Model, function: Any) -> Any:

@@ -63,24 +63,29 @@ def test_the_cost_in_this_very_run_is_known_and_told(tmp_path):
     assert "16 pairs of steps" in page
 
 
-def test_the_comparison_tells_a_cheap_measurement_from_a_dear_one(monkeypatch):
-    """Steps measured twice take longer by what is put into measuring."""
-    from gradkeeper.callbacks.tap import recorder
+def test_steps_are_measured_once_and_twice_in_turn(monkeypatch):
+    from gradkeeper.callbacks.tap import measure
 
-    plain = recorder.statistics
+    plain, calls = measure._sums, []
 
-    def dear(gradients, dtype, **options):
-        noise = tf.random.normal((300, 300))
-        for _ in range(20):
-            noise = tf.tanh(noise @ noise)
-        return plain(gradients, dtype, **options) + 0.0 * tf.reduce_sum(noise)
+    def counted(*arguments):
+        calls.append(1)
+        return plain(*arguments)
 
-    monkeypatch.setattr(recorder, "statistics", dear)
-    model, (x, y) = compiled("dense")
-    monitor = GradientMonitor()
-    fit(model, (x[:1].repeat(140, 0), y[:1].repeat(140, 0)), batch_size=1, callbacks=[monitor])
-    # Twenty products of such matrices take many times as long as this model's step.
-    assert monitor.cost.measuring > 1
+    monkeypatch.setattr(measure, "_sums", counted)
+    model, (x, y) = compiled("dense", run_eagerly=True)
+    steps = []
+
+    class Counts(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            steps.append(len(calls))
+            calls.clear()
+
+    data = x[:1].repeat(140, 0), y[:1].repeat(140, 0)
+    fit(model, data, batch_size=1, callbacks=[GradientMonitor(), Counts()])
+    (first, *_), twice = steps, [number for number, count in enumerate(steps) if count == 2]
+    assert first == 1
+    assert twice == list(range(101, 133, 2))
 
 
 def test_a_budget_thins_the_measuring(monkeypatch):
