@@ -19,7 +19,6 @@ class Archive:
 
     Attributes:
         history: all that was recorded.
-        tracks: the same by optimizer, by its name.
     """
 
     def __init__(
@@ -29,7 +28,8 @@ class Archive:
         tensorboard_dir: str | Path | None,
     ) -> None:
         self.history = GradientHistory(refresh=refresh)
-        self.tracks: dict[str, GradientHistory] = {}
+        self._names: dict[str, None] = {}
+        self._apart: dict[str, GradientHistory] = {}
         self._sinks: list[Sink] = []
         if log_dir is not None:
             self._sinks.append(ParquetSink(log_dir))
@@ -44,15 +44,30 @@ class Archive:
 
     def add(self, readout: Readout, name: Callable[[Track], str]) -> None:
         """Takes in what was read; `name` gives an optimizer's track its name."""
+        named = {name(track): window for track, window in readout.tracks.items()}
+        before = list(self._names)
+        self._names.update(dict.fromkeys(named))
+        if len(self._names) > 1:
+            # The history was that of the only optimizer so far.
+            if len(before) == 1:
+                self._track(before[0]).append(self.history.since(0))
+            for each, window in named.items():
+                self._track(each).append(window)
         self.history.append(readout.window)
-        for track, window in readout.tracks.items():
-            if name(track) not in self.tracks:
-                self.tracks[name(track)] = GradientHistory()
-            self.tracks[name(track)].append(window)
         for sink in self._sinks:
             sink.write(readout.window)
             for step, histograms in readout.histograms.items():
                 sink.write_histograms(step, histograms)
+
+    @property
+    def tracks(self) -> dict[str, GradientHistory]:
+        """The history of each optimizer, by its name."""
+        return dict(self._apart) or dict.fromkeys(self._names, self.history)
+
+    def _track(self, name: str) -> GradientHistory:
+        if name not in self._apart:
+            self._apart[name] = GradientHistory()
+        return self._apart[name]
 
     def flush(self) -> None:
         """Has the files hold all that was added."""

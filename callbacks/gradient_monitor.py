@@ -136,7 +136,7 @@ class GradientMonitor(keras.callbacks.Callback):
         a track for each time.
         """
         self.flush()
-        return dict(self._archive.tracks)
+        return self._archive.tracks
 
     @property
     def findings(self) -> list[Finding]:

@@ -2,7 +2,7 @@
 
 import weakref
 from collections.abc import Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import keras
 import tensorflow as tf
@@ -13,14 +13,20 @@ from gradkeeper.callbacks.tap.measure import l2_norms, statistics, sums_of_squar
 from gradkeeper.callbacks.tap.names import variable_names
 from gradkeeper.callbacks.tap.optimizers import clip_limit_of
 from gradkeeper.callbacks.tap.options import Options
+from gradkeeper.callbacks.tap.pairs import (
+    Pair,
+    cell,
+    divided,
+    in_columns,
+    pairs_of,
+    selected,
+    summed_over_replicas,
+)
 from gradkeeper.callbacks.tap.probe import Application, Gradients, Probe, Variables
 from gradkeeper.callbacks.tap.readout import MEASURED, Readout, read
 from gradkeeper.callbacks.tap.replica import Replica
-from gradkeeper.callbacks.tap.ring import MISSING
 from gradkeeper.callbacks.tap.shadow import shadow
 from gradkeeper.callbacks.window import layer_of
-
-Pair: TypeAlias = tuple[Any, Any]
 
 
 class Owner(Protocol):
@@ -129,19 +135,19 @@ class Recorder(Probe):
         parts = [part for part in keras.tree.flatten(value) if tf.is_tensor(part)]
         if parts:
             lane = self._lanes[replica.index]
-            means = [_cell(tf.reduce_mean(shadow(part))) for part in parts]
+            means = [cell(tf.reduce_mean(shadow(part))) for part in parts]
             lane.loss.write(lane.slot, tf.add_n(means))
 
     def before(self, application: Application, gradients: Gradients) -> None:
         if not self._is_about(application):
             return
         lane, table = self._place(application)
-        pairs = _pairs(gradients, application.variables)
+        pairs = pairs_of(gradients, application.variables)
         self._remember_weights(application, table)
         if application.replica.count > 1:
             lane.when_measuring(lambda: self._write_replica(lane, table, pairs, application))
             if not application.is_plain:
-                gradients = _summed_over_replicas([gradient for gradient, _ in pairs])
+                gradients = summed_over_replicas([gradient for gradient, _ in pairs])
                 pairs = list(zip(gradients, [variable for _, variable in pairs], strict=True))
                 self._write_before(application, pairs)
         else:
@@ -158,11 +164,11 @@ class Recorder(Probe):
         number = application.clippings
 
         def write() -> None:
-            self._write_norms(lane, table, f"applied_norm {number}", _pairs(left, variables))
+            self._write_norms(lane, table, f"applied_norm {number}", pairs_of(left, variables))
             if application.accumulates:
-                norms = l2_norms(_selected(_pairs(entered, variables), table), table.dtype)
+                norms = l2_norms(selected(pairs_of(entered, variables), table), table.dtype)
                 lane.per_step(table, f"unclipped_norm {number}").write(
-                    lane.slot, _cell(tf.norm(norms))
+                    lane.slot, cell(tf.norm(norms))
                 )
 
         lane.when_measuring(write)
@@ -170,7 +176,7 @@ class Recorder(Probe):
     def reduced(self, application: Application, gradients: Gradients, variables: Variables) -> None:
         if application.replica.count == 1 or not self._is_about(application):
             return
-        pairs = _pairs(gradients, variables)
+        pairs = pairs_of(gradients, variables)
         if application.is_plain:
             self._write_before(application, pairs)
         elif application.replica.index == 0:
@@ -212,21 +218,21 @@ class Recorder(Probe):
         shared = None
         if application.clipping in ("clipnorm", "global_clipnorm"):
             # Outside the branch, where TensorFlow merges them with the clipping's own.
-            shared = sums_of_squares(_selected(pairs, table), table.dtype, application.clipping)
+            shared = sums_of_squares(selected(pairs, table), table.dtype, application.clipping)
 
         def write() -> None:
-            gradients = _selected(pairs, table)
+            gradients = selected(pairs, table)
             measured = statistics(gradients, table.dtype, sums=shared, again=lane.again)
             if application.scale is not None:
                 scale = tf.cast(tf.convert_to_tensor(application.scale), table.dtype)
                 measured = tf.stack([measured[0] / scale, measured[1] / scale, measured[2]])
-                lane.per_step(table, "loss_scale").write(lane.slot, _cell(scale))
-            row = tf.reshape(_columns(measured, pairs, table), [-1])
+                lane.per_step(table, "loss_scale").write(lane.slot, cell(scale))
+            row = tf.reshape(in_columns(measured, pairs, table), [-1])
             lane.per_variable(table, "measured", len(MEASURED)).write(lane.slot, row)
             # An optimizer around several has no rate of its own.
             rate = getattr(application.optimizer, "learning_rate", None)
             if rate is not None:
-                row = _cell(tf.convert_to_tensor(rate))
+                row = cell(tf.convert_to_tensor(rate))
                 lane.per_step(table, "learning_rate").write(lane.slot, row)
 
         lane.when_measuring(write)
@@ -237,12 +243,12 @@ class Recorder(Probe):
         self, application: Application, pairs: list[Pair], step: tf.Tensor
     ) -> None:
         lane, table = self._place(application)
-        gradients = _selected(pairs, table)
+        gradients = selected(pairs, table)
         if application.scale is not None:
             scale = tf.convert_to_tensor(application.scale)
-            gradients = [_divided(gradient, scale) for gradient in gradients]
-        counts = _columns(tf.transpose(histograms(gradients, tf.float64)), pairs, table)
-        row = tf.concat([_cell(step), tf.reshape(counts, [-1])], axis=0)
+            gradients = [divided(gradient, scale) for gradient in gradients]
+        counts = in_columns(tf.transpose(histograms(gradients, tf.float64)), pairs, table)
+        row = tf.concat([cell(step), tf.reshape(counts, [-1])], axis=0)
         lane.histograms(table, BINS).write(tf.constant(0), row)
 
     def _write_replica(
@@ -253,10 +259,10 @@ class Recorder(Probe):
     def _write_norms(
         self, lane: Lane, table: Table, name: str, pairs: list[Pair], scale: Any = None
     ) -> None:
-        norms = l2_norms(_selected(pairs, table), table.dtype)
+        norms = l2_norms(selected(pairs, table), table.dtype)
         if scale is not None:
             norms = norms / tf.cast(tf.convert_to_tensor(scale), table.dtype)
-        row = _columns(norms[tf.newaxis], pairs, table)[0]
+        row = in_columns(norms[tf.newaxis], pairs, table)[0]
         lane.per_variable(table, name).write(lane.slot, row)
 
     def _is_about(self, application: Application) -> bool:
@@ -308,43 +314,3 @@ class Recorder(Probe):
                 f"Received: layers={self.options.layers}"
             )
         return [names[id(each)] for each in variables]
-
-
-def _cell(value: tf.Tensor) -> tf.Tensor:
-    return tf.reshape(tf.cast(value, tf.float64), [1])
-
-
-def _pairs(gradients: Gradients, variables: Variables) -> list[Pair]:
-    """The gradients that can be measured, with their variables."""
-    return [
-        (gradient, variable)
-        for gradient, variable in zip(gradients, variables, strict=False)
-        if isinstance(gradient, (tf.Tensor, tf.IndexedSlices))
-    ]
-
-
-def _selected(pairs: list[Pair], table: Table) -> list[Any]:
-    """The gradients of the variables that have a column."""
-    return [gradient for gradient, variable in pairs if id(variable) in table.columns]
-
-
-def _columns(measured: tf.Tensor, pairs: list[Pair], table: Table) -> tf.Tensor:
-    """Statistics of the selected gradients, [statistics, gradients], in the table's columns."""
-    found = [table.columns[id(v)] for _, v in pairs if id(v) in table.columns]
-    if found == list(range(len(table.names))):
-        return measured
-    missing = tf.fill([measured.shape[0], 1], tf.cast(MISSING, measured.dtype))
-    sources = [found.index(c) if c in found else len(found) for c in range(len(table.names))]
-    return tf.gather(tf.concat([measured, missing], axis=1), sources, axis=1)
-
-
-def _divided(gradient: Any, scale: tf.Tensor) -> Any:
-    if isinstance(gradient, tf.IndexedSlices):
-        values = _divided(gradient.values, scale)
-        return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
-    return tf.cast(gradient, tf.float32) / tf.cast(scale, tf.float32)
-
-
-def _summed_over_replicas(gradients: Gradients) -> Gradients:
-    context = tf.distribute.get_replica_context()
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, gradients) if gradients else []

@@ -1,0 +1,54 @@
+"""Gradients with their variables, and their place in a table's columns."""
+
+from typing import Any, TypeAlias
+
+import tensorflow as tf
+
+from gradkeeper.callbacks.tap.lane import Table
+from gradkeeper.callbacks.tap.probe import Gradients, Variables
+from gradkeeper.callbacks.tap.ring import MISSING
+
+Pair: TypeAlias = tuple[Any, Any]
+
+
+def cell(value: tf.Tensor) -> tf.Tensor:
+    """A scalar as a row of a ring for statistics of the step, float64 [1]."""
+    return tf.reshape(tf.cast(value, tf.float64), [1])
+
+
+def pairs_of(gradients: Gradients, variables: Variables) -> list[Pair]:
+    """The gradients that can be measured, with their variables."""
+    return [
+        (gradient, variable)
+        for gradient, variable in zip(gradients, variables, strict=False)
+        if isinstance(gradient, (tf.Tensor, tf.IndexedSlices))
+    ]
+
+
+def selected(pairs: list[Pair], table: Table) -> list[Any]:
+    """The gradients of the variables that have a column."""
+    return [gradient for gradient, variable in pairs if id(variable) in table.columns]
+
+
+def in_columns(measured: tf.Tensor, pairs: list[Pair], table: Table) -> tf.Tensor:
+    """Statistics of the selected gradients, [statistics, gradients], in the table's columns."""
+    found = [table.columns[id(v)] for _, v in pairs if id(v) in table.columns]
+    if found == list(range(len(table.names))):
+        return measured
+    missing = tf.fill([measured.shape[0], 1], tf.cast(MISSING, measured.dtype))
+    sources = [found.index(c) if c in found else len(found) for c in range(len(table.names))]
+    return tf.gather(tf.concat([measured, missing], axis=1), sources, axis=1)
+
+
+def divided(gradient: Any, scale: tf.Tensor) -> Any:
+    """The gradient over a scalar, in float32; an `IndexedSlices` stays one."""
+    if isinstance(gradient, tf.IndexedSlices):
+        values = divided(gradient.values, scale)
+        return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
+    return tf.cast(gradient, tf.float32) / tf.cast(scale, tf.float32)
+
+
+def summed_over_replicas(gradients: Gradients) -> Gradients:
+    """The gradients of all replicas added up, on each of them."""
+    context = tf.distribute.get_replica_context()
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, gradients) if gradients else []
