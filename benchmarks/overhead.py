@@ -28,6 +28,7 @@ from watched_models import MODELS, Built, many_variables
 from gradkeeper.callbacks import GradientMonitor
 
 BLOCK = 50  # a monitor's flush_every
+COUNTS = (10, 100, 300, 1000)
 SETTLE = 150  # the monitor compares its own cost in the first steps
 
 
@@ -205,11 +206,15 @@ def main(
 def per_variable(seconds: float, jit_compile: bool) -> Table:
     """What a variable adds to a step, for models of more and more small variables."""
     table = Table("variables", "plain step", "ratio", "added per variable")
-    for count in (10, 100, 300, 1000):
-        plain, other = watched(lambda n=count: many_variables(n), jit_compile, seconds)
-        added = 1e6 * np.median(other - plain) / count
-        middle = f"{1e3 * np.median(plain):.2f} ms"
-        table.add_row(f"{count:,}", middle, ratio(plain, other)[0], f"{added:.2f} µs")
+    with Progress(transient=True) as progress:
+        work = progress.add_task("", total=len(COUNTS))
+        for count in COUNTS:
+            progress.update(work, description=f"{count:,} variables")
+            plain, other = watched(lambda n=count: many_variables(n), jit_compile, seconds)
+            added = 1e6 * np.median(other - plain) / count
+            middle = f"{1e3 * np.median(plain):.2f} ms"
+            table.add_row(f"{count:,}", middle, ratio(plain, other)[0], f"{added:.2f} µs")
+            progress.advance(work)
     return table
 
 
