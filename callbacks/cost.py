@@ -61,8 +61,9 @@ class CostMeter:
     """Times train steps measured once and twice in turn, for a short while.
 
     After some hundred calls of the train function, when traces and caches are settled, every
-    other call of a few dozen is measured twice: no step goes unmeasured. With a budget, measuring is then thinned until
-    its cost keeps within it, and compared again from time to time.
+    other call of a few dozen is measured twice: no step goes unmeasured. With a budget,
+    measuring is then thinned until its cost keeps within it, and compared again from time to
+    time.
 
     Args:
         every: of how many steps one is measured, at most.
@@ -77,6 +78,11 @@ class CostMeter:
         self._ratios: np.ndarray = np.zeros(0)
         self._in_steps = self._on_host = self._look = self._looked = self._start = 0.0
         self._comparing = False
+
+    @property
+    def every(self) -> int:
+        """Of how many steps one is to be measured."""
+        return self._every
 
     @property
     def cost(self) -> Cost:

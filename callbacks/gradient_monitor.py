@@ -240,9 +240,7 @@ class GradientMonitor(keras.callbacks.Callback):
         Tap.disarm(model, driver)
         self._driver, self._watched = driver, model
         self._meter.fit_begins()
-        if self._stream.recorder is not None:
-            self._stream.recorder.measure_every(self._settings.every_n_steps)
-            self._stream.recorder.measure_twice(False)
+        self._end_comparison()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.flush()
@@ -295,6 +293,7 @@ class GradientMonitor(keras.callbacks.Callback):
         """
         self.flush()
         self._archive.close()
+        self._end_comparison()
         self._stream.leave()
         self._driver = self._watched = self._armed = None
         if self._tap is not None and self._tap.is_kept:
@@ -330,6 +329,13 @@ class GradientMonitor(keras.callbacks.Callback):
         if optimizers is None:
             optimizers = optimizers_of(self._watched)
         self._judge.tell(why_nothing_was_seen(optimizers))
+
+    def _end_comparison(self) -> None:
+        """Measures as asked for again, where a training ended while its cost was compared."""
+        recorder = self._stream.recorder
+        if recorder is not None and recorder.is_read_by(self):
+            recorder.measure_every(self._meter.every)
+            recorder.measure_twice(False)
 
     def _refuse_if_running(self, driver: Driver | None, received: str) -> None:
         running = self._driver is not None and self._driver.is_running_beside(driver)

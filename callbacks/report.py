@@ -75,7 +75,7 @@ def _facts(history: GradientHistory) -> dict[str, str]:
 
 
 def _layers(history: GradientHistory) -> Iterator[dict[str, str]]:
-    """Per layer, or group of them: its finite norms' least, median and greatest, and how often it had none."""
+    """Per layer, or group of them: least, median and greatest finite norm, and steps without."""
     groups = LayerGroups.of(history)
     for layer, norms in zip(groups.names, groups.norms.T, strict=True):
         finite = norms[np.isfinite(norms)]

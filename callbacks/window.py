@@ -25,8 +25,8 @@ class Window:
             `applied_norm`, `max_abs`, `nonfinite`, and where watched `update_norm` and
             `weight_norm`. NaN where there is none.
         scalars: statistics per step, float64 [steps] each, by name: `loss`, `learning_rate`,
-            `loss_scale`, `unclipped_norm` (what entered the clipping, where that is not the step's own
-            gradient), `clip_limit` (the optimizer's own). NaN where there is none.
+            `loss_scale`, `unclipped_norm` (what entered the clipping, where that is not the
+            step's own gradient), `clip_limit` (the optimizer's own). NaN where there is none.
         replica_norms: L2 norms of each replica's own gradient, [steps, replicas, variables]; no
             replicas on a single device.
     """

@@ -97,8 +97,9 @@ class Tap:
             optimizers: the optimizers to look at; those of the model by default.
 
         Returns:
-            The recorder, not yet claimed, in an arming; callbacks with the same options use it one after the other (so
-            that a fresh monitor traces nothing anew), and one each within a step.
+            The recorder, not yet claimed, in an arming; callbacks with the same options use it
+            one after the other (so that a fresh monitor traces nothing anew), and one each
+            within a step.
         """
         armed = self._model.train_function
         if not isinstance(armed, _ArmedFunction):

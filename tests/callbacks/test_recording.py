@@ -88,6 +88,16 @@ def test_steps_are_measured_once_and_twice_in_turn(monkeypatch):
     assert twice == list(range(101, 133, 2))
 
 
+def test_a_fit_that_ends_amid_the_comparison_leaves_nothing_of_it():
+    model, (x, y) = compiled("dense")
+    data = x[:1].repeat(112, 0), y[:1].repeat(112, 0)
+    monitor = GradientMonitor(every_n_steps=3)
+    fit(model, data, batch_size=1, callbacks=[monitor])
+    fit(model, data, batch_size=1, epochs=1, callbacks=[monitor])
+    second = monitor.history.steps[monitor.history.steps >= 112]
+    assert set(np.diff(second[second < 112 + 100])) == {3}
+
+
 def test_a_budget_thins_the_measuring(monkeypatch):
     model, (x, y) = compiled("dense")
     monitor = GradientMonitor(budget=0.05)
