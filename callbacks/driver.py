@@ -41,6 +41,9 @@ class Driver:
             frame = frame.f_back
         return frame is None and not self.is_running()
 
+    def __hash__(self) -> int:
+        return self.frame  # a code's own takes long: it is that of all it consists of
+
     def is_running_beside(self, other: "Driver | None") -> bool:
         """Whether this driver is on a thread's stack, and is not `other`."""
         return self != other and self.is_running()

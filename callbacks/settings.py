@@ -12,8 +12,8 @@ Optimizers: TypeAlias = (
 )
 
 _FLUSH_EVERY = 50
-_FLUSH_AT_LEAST_EVERY = 200
-_WATCHABLE = ("gradients", "updates", "weights")
+_FLUSH_AT_LEAST_EVERY = 400
+_WATCHABLE = ("gradients", "max_abs", "updates", "weights")
 
 
 class Settings:
@@ -92,6 +92,7 @@ class Settings:
             every=self.every_n_steps,
             updates="updates" in self._watch,
             weights="weights" in self._watch,
+            largest="max_abs" in self._watch,
             histograms=self.flush_every if self._histograms else 0,
             layers=self._layers,
             switchable=switchable,

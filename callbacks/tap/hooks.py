@@ -76,7 +76,7 @@ class Hooks:
                 (optimizer, ALL_REDUCE, self._all_reduce),
             ]
         self._placed: list[tuple[dict[str, Any], str, Any]] = []
-        self._wrappers: dict[tuple[int, str], tuple[tuple[Any, Any], Callable]] = {}
+        self._wrappers: list[tuple[Any, Any, Callable] | None] = [None] * len(self._points)
         self._stands: dict[int, _Stand] = {}
 
     @contextmanager
@@ -90,11 +90,14 @@ class Hooks:
 
     def put(self) -> None:
         """Has the probes see, until `take_back`."""
-        for owner, name, make in self._points:
+        for number, (owner, name, make) in enumerate(self._points):
             # Straight into the instance's dict: Keras's __setattr__ would track the value.
             attributes = vars(owner)
-            before = attributes.get(name, _NOTHING)
-            attributes[name] = self._wrapper(owner, name, make, before)
+            before, inherited = attributes.get(name, _NOTHING), getattr(type(owner), name, None)
+            known = self._wrappers[number]
+            if known is None or known[0] is not before or known[1] is not inherited:
+                known = self._wrappers[number] = before, inherited, make(owner)
+            attributes[name] = known[2]
             self._placed.append((attributes, name, before))
 
     def take_back(self) -> None:
@@ -105,19 +108,6 @@ class Hooks:
                 del attributes[name]
             else:
                 attributes[name] = before
-
-    def _wrapper(self, owner: Any, name: str, make: Callable, before: Any) -> Callable:
-        """What stands in for the attribute; made anew only if that has changed."""
-        found = before, getattr(type(owner), name, None)
-        known, wrapper = self._wrappers.get((id(owner), name), (None, None))
-        if (
-            wrapper is None
-            or known is None
-            or any(a is not b for a, b in zip(known, found, strict=True))
-        ):
-            wrapper = make(owner)
-            self._wrappers[id(owner), name] = found, wrapper
-        return wrapper
 
     def _train_step(self, model: keras.Model) -> Callable:
         original = model.train_step

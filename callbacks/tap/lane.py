@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from gradkeeper.callbacks.tap.options import Options
+from gradkeeper.callbacks.tap.options import LARGEST_EVERY, Options
 from gradkeeper.callbacks.tap.ring import MISSING, Ring, make_variable
 
 
@@ -66,13 +66,16 @@ class Lane:
         self._device = device
         counters = "CPU:0" if on_host and device is None else device
         self._seen = make_variable(np.array(0), counters)
-        self._written = make_variable(np.array(0), counters)
+        self._written, self._stamps = self._seen, None
+        if options.switchable:
+            self._written = make_variable(np.array(0), counters)
+            self._stamps = Ring(options.capacity, 1, tf.int64, empty=MISSING, device=counters)
         self._period = make_variable(np.array(options.every), counters)
         self._twice = make_variable(np.array(False), counters)
-        self._stamps = Ring(options.capacity, 1, tf.int64, empty=MISSING, device=counters)
         self.tables: list[Table] = []
-        self.slot: tf.Tensor
+        self.slot: tf.Tensor  # [1]
         self._measuring: tf.Tensor
+        self.every_largest: tf.Tensor | None = None
         self.again: tf.Tensor | None = None
         self._read = 0
 
@@ -109,10 +112,12 @@ class Lane:
 
     def begin_step(self) -> None:
         """Fixes the row that this train step writes and how it is measured, in the graph."""
-        self.slot = self._written % self._options.capacity
+        self.slot = tf.reshape(self._written % self._options.capacity, [1])
         if self._options.switchable:
             period = self._period.read_value()
             self._measuring = tf.equal(self._seen % period, 0)
+        if not self._options.largest:
+            self.every_largest = tf.equal(self._written % LARGEST_EVERY, 0)
         if self._options.comparable:
             self.again = self._twice.read_value()
 
@@ -130,13 +135,15 @@ class Lane:
         _when(due, lambda: write(self._seen.read_value()))
 
     def end_step(self) -> None:
-        """Stamps the row and counts the step, in the graph."""
+        """Counts the step, and stamps its row where not every step has one, in the graph."""
+        stamps = self._stamps
+        if stamps is not None:
 
-        def stamp() -> None:
-            self._stamps.write(self.slot, tf.reshape(self._seen.read_value(), [1]))
-            self._written.assign_add(1)
+            def stamp() -> None:
+                stamps.write(self.slot, self._seen.read_value())
+                self._written.assign_add(1)
 
-        self.when_measuring(stamp)
+            self.when_measuring(stamp)
         self._seen.assign_add(1)
 
     def measure_every(self, period: int) -> None:
@@ -161,8 +168,9 @@ class Lane:
         end = int(self._written.numpy())
         begin = max(self._read, end - self._options.capacity)
         lost, self._read = begin - self._read, end
-        slots = np.arange(begin, end) % self._options.capacity
-        return slots, self._stamps.read(slots)[:, 0], lost
+        rows = np.arange(begin, end)
+        slots = rows % self._options.capacity
+        return slots, rows if self._stamps is None else self._stamps.read(slots)[:, 0], lost
 
     def clear(self) -> None:
         """Forgets the rows that were read."""

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
+import numpy as np
 import tensorflow as tf
 
+from gradkeeper.callbacks.tap.branch import branch
 from gradkeeper.callbacks.tap.optimizers import Clipping
 from gradkeeper.callbacks.tap.shadow import shadow, unscaled
 
@@ -13,6 +15,12 @@ Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices
 # Below this sum of squares, elements that matter may have been lost to underflow (float32
 # squares vanish under 1e-38; 1e-30 leaves eight decimal digits).
 _TRUSTED_SUM = 1e-30
+
+# Elements beyond which reading a tensor takes longer than an operation takes to begin.
+_LARGE = 16_384
+
+# Elements of large tensors that are held together until their branch is known.
+_HELD = 1_000_000
 
 
 class Measurable(NamedTuple):
@@ -49,24 +57,27 @@ def statistics(
     gradients: Sequence[Gradient],
     dtype: tf.DType,
     *,
-    sums: tf.Tensor | None = None,
+    sums: Sequence[tf.Tensor] | None = None,
+    every_largest: tf.Tensor | None = None,
     again: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """L2 norm, largest magnitude and number of non-finite elements of each gradient.
 
-    On a CPU the plain sums are used where they can be trusted, and computed again with
-    care, all of them, where one cannot. On an accelerator, where a branch would make the host
-    wait for the device, sums are taken in float64, which needs no care.
+    On a CPU the plain sums are used where they can be trusted, and what cannot is computed
+    again with care. On an accelerator, where a branch would make the host wait for the device,
+    sums are taken in float64, which needs no care.
 
     Args:
         gradients: dense or `IndexedSlices` gradients, of any shapes.
         dtype: dtype of the result.
         sums: what `sums_of_squares` gives, if it is there already.
+        every_largest: whether the largest magnitude of large gradients is to be found as well,
+            which takes longer than the norm; None for always.
         again: whether all is to be computed twice, to learn what that costs; None for never.
 
     Returns:
         [3, gradients]. Norm and magnitude are NaN where an element is NaN, otherwise Inf where
-        one is Inf.
+        one is Inf. The magnitude is NaN where it was not to be found and the norm was.
     """
     if not gradients:
         return tf.zeros([3, 0], dtype)
@@ -78,14 +89,17 @@ def statistics(
             once = measured
             measured = tf.cond(again, lambda: _branchless(tensors, dtype), lambda: once)
     else:
-        measured = _branching(tensors, dtype, sums, again)
+        squares = [_sum(tensor, dtype) for tensor in tensors] if sums is None else sums
+        groups = _groups(tensors, squares)
+        rows = [_statistics(group, dtype, every_largest, again) for group in groups]
+        measured = _joined(groups, rows)
     return _scaled(measured, parts, dtype)
 
 
 def sums_of_squares(
     gradients: Sequence[Gradient], dtype: tf.DType, clipping: Clipping | None = None
-) -> tf.Tensor:
-    """Plain sum of squares of each gradient's `measurable` tensor, [gradients].
+) -> list[tf.Tensor]:
+    """Plain sum of squares of each gradient's `measurable` tensor.
 
     Args:
         gradients: the gradients.
@@ -93,7 +107,7 @@ def sums_of_squares(
         clipping: the optimizer's own clipping of these gradients, which takes such sums too:
             TensorFlow merges what is written alike.
     """
-    return _sums([measurable(gradient).tensor for gradient in gradients], dtype, clipping)
+    return [_sum(measurable(gradient).tensor, dtype, clipping) for gradient in gradients]
 
 
 def l2_norms(gradients: Sequence[Gradient], dtype: tf.DType) -> tf.Tensor:
@@ -105,62 +119,129 @@ def l2_norms(gradients: Sequence[Gradient], dtype: tf.DType) -> tf.Tensor:
     if tf.config.list_physical_devices("GPU"):
         norms = tf.stack([tf.cast(tf.sqrt(_wide_sum(tensor)), dtype) for tensor in tensors])
     else:
-        sums = _sums(tensors, dtype, None)
-        trusted = tf.reduce_all(tf.math.is_finite(sums) & (sums > _TRUSTED_SUM))
-        norms = tf.cond(
-            trusted,
-            lambda: tf.sqrt(sums),
-            lambda: tf.stack([tf.cast(_careful_norm(tensor), dtype) for tensor in tensors]),
-        )
+        groups = _groups(tensors, [_sum(tensor, dtype) for tensor in tensors])
+        norms = _joined(groups, [_norms(group, dtype) for group in groups])
     return norms * _factors(parts, dtype)
 
 
-def _branching(
-    tensors: list[tf.Tensor], dtype: tf.DType, sums: tf.Tensor | None, again: tf.Tensor | None
+class _Group(NamedTuple):
+    """Tensors that are measured together, in one branch.
+
+    A branch holds what it may need until its condition is known. Large tensors, which would
+    fall out of the processor's cache meanwhile, are held a few at a time.
+
+    Attributes:
+        tensors: the tensors.
+        sums: their sums of squares.
+        columns: their places among all tensors.
+        are_large: whether they take the longer the larger they are.
+    """
+
+    tensors: list[tf.Tensor]
+    sums: list[tf.Tensor]
+    columns: list[int]
+    are_large: bool
+
+
+def _groups(tensors: list[tf.Tensor], sums: Sequence[tf.Tensor]) -> list[_Group]:
+    small: list[int] = []
+    large: list[list[int]] = []
+    held = 0
+    for column, tensor in enumerate(tensors):
+        size = tensor.shape.num_elements() or _HELD
+        if size <= _LARGE:
+            small.append(column)
+            continue
+        if not large or held + size > _HELD:
+            large.append([])
+            held = 0
+        large[-1].append(column)
+        held += size
+    return [
+        _Group([tensors[c] for c in columns], [sums[c] for c in columns], columns, columns != small)
+        for columns in [*large, small]
+        if columns
+    ]
+
+
+def _joined(groups: list[_Group], measured: list[tf.Tensor]) -> tf.Tensor:
+    """What was measured of each group, [..., tensors], for all tensors in their order."""
+    columns = [column for group in groups for column in group.columns]
+    return tf.gather(tf.concat(measured, axis=-1), np.argsort(columns), axis=-1)
+
+
+def _statistics(
+    group: _Group, dtype: tf.DType, every_largest: tf.Tensor | None, again: tf.Tensor | None
 ) -> tf.Tensor:
-    def plain(sums: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
-        if sums is None:
-            sums = _sums(tensors, dtype, None)
-        return sums, tf.stack([tf.cast(_largest(tensor), dtype) for tensor in tensors])
+    """`statistics` of a group, [3, tensors]."""
 
-    def in_a_row(sums: tf.Tensor, largest: tf.Tensor) -> tf.Tensor:
-        return tf.stack([tf.sqrt(sums), largest, tf.zeros_like(sums)])
+    def largest(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+        # Two reductions read less memory than an array of magnitudes and one. Without rows the
+        # reductions are infinite.
+        highest = tf.stack([tf.cast(tf.reduce_max(tensor), dtype) for tensor in tensors])
+        lowest = tf.stack([tf.cast(tf.reduce_min(tensor), dtype) for tensor in tensors])
+        return tf.maximum(tf.maximum(highest, -lowest), tf.zeros([], dtype))
 
-    def with_care() -> tf.Tensor:
-        return tf.stack([_careful(tensor, dtype) for tensor in tensors], axis=1)
+    def in_rows(sums: tf.Tensor, largest: tf.Tensor) -> tf.Tensor:
+        return tf.stack([tf.sqrt(sums), largest, tf.zeros(sums.shape, dtype)])
 
-    squares, largest = plain(sums)
-    exact = tf.math.is_finite(squares) & ((squares > _TRUSTED_SUM) | (largest == 0))
-    exact = tf.reduce_all(exact)
-    if again is None:
-        return tf.cond(exact, lambda: in_a_row(squares, largest), with_care)
-    # One branch for both: each costs a little of its own for every tensor that it may need.
-    return tf.cond(
-        exact & ~again,
-        lambda: in_a_row(squares, largest),
-        lambda: tf.cond(exact, lambda: in_a_row(*plain(sums)), with_care),
-    )
+    def quick(measured: tf.Tensor, *_: tf.Tensor) -> tf.Tensor:
+        return tf.identity(measured)
+
+    def thorough(
+        measured: tf.Tensor, exact: tf.Tensor, due: tf.Tensor, *tensors: tf.Tensor
+    ) -> tf.Tensor:
+        return tf.cond(
+            exact,
+            lambda: in_rows(
+                tf.stack([_sum(tensor, dtype) for tensor in tensors]),
+                tf.cond(due, lambda: largest(tensors), lambda: measured[1]),
+            ),
+            lambda: tf.stack([_careful(tensor, dtype) for tensor in tensors], axis=1),
+        )
+
+    sums = tf.stack(group.sums)
+    if every_largest is None or not group.are_large:
+        found, due = largest(group.tensors), tf.constant(True)
+        reasons = [again]
+    else:
+        found, due = tf.fill(sums.shape, tf.cast(float("nan"), dtype)), every_largest
+        reasons = [every_largest, again]
+    exact = is_enough = _can_be_trusted(sums, found)
+    for reason in reasons:
+        if reason is not None:
+            is_enough &= ~reason
+    return branch(is_enough, quick, thorough, [in_rows(sums, found), exact, due, *group.tensors])
 
 
-def _sums(tensors: list[tf.Tensor], dtype: tf.DType, clipping: Clipping | None) -> tf.Tensor:
-    """Sums of squares, written as the optimizer's clipping writes them."""
+def _norms(group: _Group, dtype: tf.DType) -> tf.Tensor:
+    """`l2_norms` of a group, [tensors]."""
 
-    def of(tensor: tf.Tensor) -> tf.Tensor:
-        if clipping == "clipnorm":
-            return tf.squeeze(tf.reduce_sum(tensor * tensor, keepdims=True))
-        if clipping == "global_clipnorm":
-            return tf.reduce_sum(tf.square(tensor))
-        return 2.0 * tf.nn.l2_loss(tensor)  # one pass, without an array of squares
+    def careful(_: tf.Tensor, *tensors: tf.Tensor) -> tf.Tensor:
+        return tf.stack([tf.cast(_careful_norm(tensor), dtype) for tensor in tensors])
 
-    if not tensors:
-        return tf.zeros([0], dtype)
-    return tf.stack([tf.cast(of(tensor), dtype) for tensor in tensors])
+    def quick(sums: tf.Tensor, *_: tf.Tensor) -> tf.Tensor:
+        return tf.sqrt(sums)
+
+    sums = tf.stack(group.sums)
+    return branch(_can_be_trusted(sums), quick, careful, [sums, *group.tensors])
 
 
-def _largest(tensor: tf.Tensor) -> tf.Tensor:
-    # Two reductions read less memory than an array of magnitudes and one. Without rows the
-    # reductions are infinite.
-    return tf.maximum(tf.maximum(tf.reduce_max(tensor), -tf.reduce_min(tensor)), 0.0)
+def _can_be_trusted(sums: tf.Tensor, largest: tf.Tensor | None = None) -> tf.Tensor:
+    """Whether all of the sums of squares are exact: none has over- or underflowed."""
+    enough = sums > _TRUSTED_SUM
+    if largest is not None:
+        enough |= largest == 0
+    return tf.reduce_all(enough & tf.math.is_finite(sums))
+
+
+def _sum(tensor: tf.Tensor, dtype: tf.DType, clipping: Clipping | None = None) -> tf.Tensor:
+    """The sum of squares, written as the optimizer's clipping writes it."""
+    if clipping == "clipnorm":
+        return tf.cast(tf.squeeze(tf.reduce_sum(tensor * tensor, keepdims=True)), dtype)
+    if clipping == "global_clipnorm":
+        return tf.cast(tf.reduce_sum(tf.square(tensor)), dtype)
+    return tf.cast(2.0 * tf.nn.l2_loss(tensor), dtype)  # one pass, without an array of squares
 
 
 def _careful(tensor: tf.Tensor, dtype: tf.DType) -> tf.Tensor:

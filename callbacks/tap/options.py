@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+# Of how many measured train steps one finds the largest magnitude of large gradients.
+LARGEST_EVERY = 8
+
 
 @dataclass(frozen=True)
 class Options:
@@ -13,6 +16,8 @@ class Options:
         every: of how many train steps one is measured.
         updates: whether norms of updates are measured.
         weights: whether norms of weights are measured.
+        largest: whether the largest magnitude is found in every step that is measured, also of
+            large gradients; otherwise of these in one of `LARGEST_EVERY`.
         histograms: of how many train steps a histogram of magnitudes is taken of one; 0 for none.
         layers: patterns of which a variable's path, or its layer's, must match one; empty
             for all.
@@ -24,6 +29,7 @@ class Options:
     every: int = 1
     updates: bool = False
     weights: bool = False
+    largest: bool = False
     histograms: int = 0
     layers: tuple[str, ...] = ()
     switchable: bool = False

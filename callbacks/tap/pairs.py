@@ -11,11 +11,6 @@ from gradkeeper.callbacks.tap.ring import MISSING
 Pair: TypeAlias = tuple[Any, Any]
 
 
-def cell(value: tf.Tensor) -> tf.Tensor:
-    """A scalar as a row of a ring for statistics of the step, float64 [1]."""
-    return tf.reshape(tf.cast(value, tf.float64), [1])
-
-
 def pairs_of(gradients: Gradients, variables: Variables) -> list[Pair]:
     """The gradients that can be measured, with their variables."""
     return [

@@ -15,7 +15,6 @@ from gradkeeper.callbacks.tap.optimizers import clip_limit_of
 from gradkeeper.callbacks.tap.options import Options
 from gradkeeper.callbacks.tap.pairs import (
     Pair,
-    cell,
     divided,
     in_columns,
     pairs_of,
@@ -58,6 +57,11 @@ class Recorder(Probe):
         variables: what is recorded, in this order, where there is no model; None for all.
         optimizers: whose calls are recorded; None for all that are seen.
         on_host: whether counters may lie in host memory, see `Lane`.
+
+    Attributes:
+        has_seen_gradients: whether an optimizer was called in a train step that was traced or
+            run.
+        stopwatch: who wants to know how long the calls of the train function take.
     """
 
     def __init__(
@@ -77,13 +81,8 @@ class Recorder(Probe):
         self._owner: weakref.ref[Owner] | None = None
         self._lanes: dict[int, Lane] = {}
         self._order: tuple[str, ...] = ()
-
+        self.has_seen_gradients = False
         self.stopwatch: Stopwatch | None = None
-
-    @property
-    def has_seen_gradients(self) -> bool:
-        """Whether an optimizer was called in a train step that was traced or run."""
-        return any(lane.tables for lane in self._lanes.values())
 
     def claim(self, owner: Owner) -> bool:
         """Makes `owner` the reader of the rows to come; a former one gets its rows first.
@@ -135,8 +134,8 @@ class Recorder(Probe):
         parts = [part for part in keras.tree.flatten(value) if tf.is_tensor(part)]
         if parts:
             lane = self._lanes[replica.index]
-            means = [cell(tf.reduce_mean(shadow(part))) for part in parts]
-            lane.loss.write(lane.slot, tf.add_n(means))
+            means = [tf.cast(tf.reduce_mean(shadow(part)), tf.float64) for part in parts]
+            lane.loss.write(lane.slot, means[0] if len(means) == 1 else tf.add_n(means))
 
     def before(self, application: Application, gradients: Gradients) -> None:
         if not self._is_about(application):
@@ -167,9 +166,7 @@ class Recorder(Probe):
             self._write_norms(lane, table, f"applied_norm {number}", pairs_of(left, variables))
             if application.accumulates:
                 norms = l2_norms(selected(pairs_of(entered, variables), table), table.dtype)
-                lane.per_step(table, f"unclipped_norm {number}").write(
-                    lane.slot, cell(tf.norm(norms))
-                )
+                lane.per_step(table, f"unclipped_norm {number}").write(lane.slot, tf.norm(norms))
 
         lane.when_measuring(write)
 
@@ -222,17 +219,23 @@ class Recorder(Probe):
 
         def write() -> None:
             gradients = selected(pairs, table)
-            measured = statistics(gradients, table.dtype, sums=shared, again=lane.again)
+            measured = statistics(
+                gradients,
+                table.dtype,
+                sums=shared,
+                every_largest=lane.every_largest,
+                again=lane.again,
+            )
             if application.scale is not None:
                 scale = tf.cast(tf.convert_to_tensor(application.scale), table.dtype)
                 measured = tf.stack([measured[0] / scale, measured[1] / scale, measured[2]])
-                lane.per_step(table, "loss_scale").write(lane.slot, cell(scale))
-            row = tf.reshape(in_columns(measured, pairs, table), [-1])
+                lane.per_step(table, "loss_scale").write(lane.slot, scale)
+            row = in_columns(measured, pairs, table)
             lane.per_variable(table, "measured", len(MEASURED)).write(lane.slot, row)
             # An optimizer around several has no rate of its own.
             rate = getattr(application.optimizer, "learning_rate", None)
             if rate is not None:
-                row = cell(tf.convert_to_tensor(rate))
+                row = tf.convert_to_tensor(rate)
                 lane.per_step(table, "learning_rate").write(lane.slot, row)
 
         lane.when_measuring(write)
@@ -248,8 +251,8 @@ class Recorder(Probe):
             scale = tf.convert_to_tensor(application.scale)
             gradients = [divided(gradient, scale) for gradient in gradients]
         counts = in_columns(tf.transpose(histograms(gradients, tf.float64)), pairs, table)
-        row = tf.concat([cell(step), tf.reshape(counts, [-1])], axis=0)
-        lane.histograms(table, BINS).write(tf.constant(0), row)
+        row = tf.concat([tf.cast(tf.reshape(step, [1]), tf.float64), tf.reshape(counts, [-1])], 0)
+        lane.histograms(table, BINS).write(tf.constant([0]), row)
 
     def _write_replica(
         self, lane: Lane, table: Table, pairs: list[Pair], application: Application
@@ -295,6 +298,7 @@ class Recorder(Probe):
                 clip_limit_of(application.optimizer),
             )
             lane.tables.append(table)
+            self.has_seen_gradients = True
         return lane, table
 
     def _records(self, name: str) -> bool:

@@ -44,14 +44,18 @@ class Ring:
     def write(self, slot: tf.Tensor, row: tf.Tensor) -> None:
         """Writes a row, in the graph.
 
+        Args:
+            slot: its place, [1].
+            row: as many numbers as a row has, in any shape.
+
         Raises:
-            ValueError: if the row has another width; TensorFlow itself would not notice.
+            ValueError: if there are more or fewer; TensorFlow itself might not notice.
         """
         width = self._rows.shape[1]
-        if row.shape != (width,):
+        if row.shape.num_elements() != width:
             raise ValueError(f"A row of this ring has {width} numbers. Received: {row.shape}")
-        row = tf.cast(row, self._rows.dtype)[tf.newaxis]
-        self._rows.scatter_update(tf.IndexedSlices(row, tf.reshape(slot, [1])))
+        row = tf.reshape(tf.cast(row, self._rows.dtype), [1, width])
+        self._rows.scatter_update(tf.IndexedSlices(row, slot))
 
     def read(self, slots: np.ndarray) -> np.ndarray:
         """The rows at these slots, [slots, width]."""

@@ -22,8 +22,8 @@ from gradkeeper.callbacks.tap.substitution import is_made_by_keras, place_of_tra
 
 _ATTRIBUTE = "_gradkeeper_tap"
 
-# What is recorded, of which optimizers (by `id`; None for the model's), and a number.
-Key: TypeAlias = tuple[Options, tuple[int, ...] | None, int]
+# What is recorded, and of which optimizers (by `id`; None for the model's).
+Key: TypeAlias = tuple[Options, tuple[int, ...] | None]
 
 
 class Tap:
@@ -37,7 +37,7 @@ class Tap:
         self._place = None if self._can_be_made else place_of_train_function(plain)
         self._hooks: dict[tuple[Recorder, ...], Hooks] = {}
         self._twins: dict[tuple[Recorder, ...], Callable] = {}
-        self._recorders: dict[Key, Recorder] = {}
+        self._recorders: dict[Key, list[Recorder]] = {}
 
     @classmethod
     def of(cls, model: keras.Model, before: Optional["Tap"] = None) -> "Tap":
@@ -104,18 +104,18 @@ class Tap:
         armed = self._model.train_function
         if not isinstance(armed, _ArmedFunction):
             armed = _put(self._model, _ArmedFunction(self))
-        keys = armed.waiting.setdefault(driver, [])
         named = None if optimizers is None else tuple(optimizers)
-        wanted = options, named and tuple(map(id, named))
-        # A recorder that another training waits with is not to be shared.
-        number = sum(key[:2] == wanted for each in armed.waiting.values() for key in each)
-        key = (*wanted, number)
-        if key not in self._recorders:
-            self._recorders[key] = self._new_recorder(options, named)
-        keys.append(key)
-        return Arming(self, armed, self._recorders[key], key, self._model.steps_per_execution)
+        alike = self._recorders.setdefault((options, named and tuple(map(id, named))), [])
+        # A recorder that another callback or training waits with is not to be shared.
+        taken = [each for recorders in armed.waiting.values() for each in recorders]
+        recorder = next((each for each in alike if each not in taken), None)
+        if recorder is None:
+            recorder = self._new_recorder(options, named)
+            alike.append(recorder)
+        armed.waiting.setdefault(driver, []).append(recorder)
+        return Arming(self, armed, recorder, self._model.steps_per_execution)
 
-    def run(self, iterator: Any, keys: Sequence[Key], armed: "_ArmedFunction") -> Any:
+    def run(self, iterator: Any, probes: Sequence[Recorder], armed: "_ArmedFunction") -> Any:
         """Runs the train function with the recorders inside; as it is if there are none.
 
         Afterwards the model is as it was found; what still waits stays armed.
@@ -123,13 +123,12 @@ class Tap:
         attributes = vars(self._model)
         attributes["train_function"] = self._plain
         try:
-            return self._run(iterator, keys) if keys else self._plain(iterator)
+            return self._run(iterator, tuple(probes)) if probes else self._plain(iterator)
         finally:
             if armed.waiting and attributes["train_function"] is self._plain:
                 attributes["train_function"] = armed
 
-    def _run(self, iterator: Any, keys: Sequence[Key]) -> Any:
-        probes = tuple([self._recorders[key] for key in keys])
+    def _run(self, iterator: Any, probes: tuple[Recorder, ...]) -> Any:
         hooks = self._hooks_of(probes)
         try:
             hooks.put()
@@ -187,11 +186,10 @@ class Arming:
         tap: Tap,
         function: "_ArmedFunction",
         recorder: Recorder,
-        key: Key,
         steps_per_execution: int,
     ) -> None:
         self.recorder = recorder
-        self._tap, self._function, self._key = tap, function, key
+        self._tap, self._function = tap, function
         self._steps_per_execution = steps_per_execution
 
     def again(self, model: keras.Model, driver: Driver, reader: Owner) -> bool:
@@ -209,7 +207,7 @@ class Arming:
             or not self.recorder.is_read_by(reader)
         ):
             return False
-        self._function.waiting[driver] = [self._key]
+        self._function.waiting[driver] = [self.recorder]
         attributes["train_function"] = self._function
         return True
 
@@ -219,20 +217,20 @@ class _ArmedFunction:
 
     Attributes:
         tap: the tap of the train function behind it.
-        waiting: for each training whose next call is to be recorded, what is recorded.
+        waiting: for each training whose next call is to be recorded, who records it.
     """
 
     def __init__(self, tap: Tap) -> None:
         self.tap = tap
-        self.waiting: dict[Driver, list[Key]] = {}
+        self.waiting: dict[Driver, list[Recorder]] = {}
 
     def __call__(self, iterator: Any) -> Any:
-        keys: list[Key] = []
+        probes: list[Recorder] = []
         for driver in self.waiting:
             if driver.is_calling():
-                keys = self.waiting.pop(driver)
+                probes = self.waiting.pop(driver)
                 break
-        return self.tap.run(iterator, keys, self)
+        return self.tap.run(iterator, probes, self)
 
 
 def _put(model: keras.Model, function: Any) -> Any:

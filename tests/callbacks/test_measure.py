@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from gradkeeper.callbacks.tap.measure import l2_norms
+from gradkeeper.callbacks.tap.measure import l2_norms, statistics
 
 
 def norm_of(gradient: tf.Tensor | tf.IndexedSlices, jit_compile: bool) -> float:
@@ -42,3 +42,19 @@ def test_half_precision_is_measured_in_float32():
 def test_float64_keeps_its_precision():
     gradient = tf.constant([3e-200, 4e-200], tf.float64)
     assert float(l2_norms([gradient], tf.float64)[0]) == pytest.approx(5e-200, rel=1e-14)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_large_and_small_gradients_keep_their_order(jit_compile):
+    sizes = [5, 20_000, 1_200_000, 3, 30_000]
+    gradients = [
+        tf.constant(np.random.default_rng(size).normal(size=size), tf.float32) for size in sizes
+    ]
+    gradients[4] *= 1e-25
+    run = tf.function(lambda: statistics(gradients, tf.float32), jit_compile=jit_compile)
+    norms, largest, bad = run().numpy()
+    np.testing.assert_allclose(norms[:4], [np.linalg.norm(g) for g in gradients[:4]], rtol=1e-4)
+    np.testing.assert_allclose(norms[4], 1e-25 * np.linalg.norm(gradients[4] * 1e25), rtol=1e-4)
+    np.testing.assert_allclose(largest, [np.abs(g).max() for g in gradients], rtol=1e-6)
+    assert not bad.any()
+    np.testing.assert_allclose(l2_norms(gradients, tf.float32), norms, rtol=1e-4)

@@ -66,13 +66,13 @@ def test_the_cost_in_this_very_run_is_known_and_told(tmp_path):
 def test_steps_are_measured_once_and_twice_in_turn(monkeypatch):
     from gradkeeper.callbacks.tap import measure
 
-    plain, calls = measure._sums, []
+    plain, calls = measure._sum, []
 
     def counted(*arguments):
         calls.append(1)
         return plain(*arguments)
 
-    monkeypatch.setattr(measure, "_sums", counted)
+    monkeypatch.setattr(measure, "_sum", counted)
     model, (x, y) = compiled("dense", run_eagerly=True)
     steps = []
 
@@ -83,9 +83,31 @@ def test_steps_are_measured_once_and_twice_in_turn(monkeypatch):
 
     data = x[:1].repeat(140, 0), y[:1].repeat(140, 0)
     fit(model, data, batch_size=1, callbacks=[GradientMonitor(), Counts()])
-    (first, *_), twice = steps, [number for number, count in enumerate(steps) if count == 2]
-    assert first == 1
+    once = len(model.trainable_variables)
+    twice = [number for number, count in enumerate(steps) if count == 2 * once]
+    assert steps[0] == once
     assert twice == list(range(101, 133, 2))
+
+
+@pytest.mark.parametrize("how", [{}, {"jit_compile": True}, {"run_eagerly": True}])
+def test_the_largest_magnitude_of_a_large_gradient_is_found_in_one_step_of_eight(how):
+    keras.utils.set_random_seed(0)
+    layers = [keras.Input((200,)), keras.layers.Dense(100), keras.layers.Dense(1)]
+    model = keras.Sequential(layers)
+    model.compile("sgd", "mse", **how)
+    x = np.random.default_rng(0).normal(size=(10, 200)).astype("float32")
+    x[9] = np.nan
+    sampled, whole = GradientMonitor(verbose=0), GradientMonitor(verbose=0, watch="max_abs")
+    model.fit(
+        x, np.ones((10, 1)), batch_size=1, shuffle=False, verbose=0, callbacks=[sampled, whole]
+    )
+    assert np.isfinite(whole.history.max_abs[:9]).all()
+    assert (whole.history.max_abs <= whole.history.norms)[:9].all()
+    known = np.isfinite(sampled.history.max_abs)
+    assert known[:9, 0].tolist() == [True, *[False] * 7, True]
+    assert known[:9, 1:].all()
+    np.testing.assert_array_equal(sampled.history.max_abs[known], whole.history.max_abs[known])
+    assert sampled.history.nonfinite[9, 0] == 200 * 100
 
 
 def test_a_fit_that_ends_amid_the_comparison_leaves_nothing_of_it():
