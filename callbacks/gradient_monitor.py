@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from gradkeeper.callbacks.archive import Archive
+from gradkeeper.callbacks.attachment import Attachment
 from gradkeeper.callbacks.blindness import why_nothing_was_seen
 from gradkeeper.callbacks.cost import Cost, CostMeter
 from gradkeeper.callbacks.driver import Driver
@@ -18,7 +19,7 @@ from gradkeeper.callbacks.judge import Judge
 from gradkeeper.callbacks.rules import Rule, default_rules, rules_from
 from gradkeeper.callbacks.settings import Optimizers, Settings
 from gradkeeper.callbacks.stream import StepStream
-from gradkeeper.callbacks.tap import Arming, Recorder, Tap
+from gradkeeper.callbacks.tap import Options, Recorder
 from gradkeeper.callbacks.tap.optimizers import attribute_name, optimizers_of
 from gradkeeper.callbacks.tap.readout import Track
 from gradkeeper.callbacks.watched_loop import recorder_for, watched_loop
@@ -113,11 +114,7 @@ class GradientMonitor(keras.callbacks.Callback):
         self._stream = StepStream()
         self._epoch = EpochSummary()
         self._meter = CostMeter(every_n_steps, budget)
-        self._driver: Driver | None = None
-        # Not `self.model`: Keras sets that before a second fit can be refused.
-        self._watched: keras.Model | None = None
-        self._tap: Tap | None = None
-        self._armed: Arming | None = None
+        self._attachment = Attachment(self, Recorder)
         self._loops: dict[tuple[int, ...], Recorder] = {}
         self._looping = self._told_blind = False
         self._unread = 0
@@ -217,28 +214,21 @@ class GradientMonitor(keras.callbacks.Callback):
             self.close()
 
     def set_model(self, model: keras.Model) -> None:
-        # Not by class: what Keras trains need not be a keras.Model.
-        if not hasattr(model, "make_train_function") or type(model).__module__.startswith("tf_"):
-            raise TypeError(_NOT_KERAS_3.format(type(model)))
-        if keras.backend.backend() != "tensorflow":
-            raise RuntimeError(
-                "GradientMonitor reads the train step of Keras's TensorFlow backend. "
-                f"Received: KERAS_BACKEND={keras.backend.backend()}"
-            )
+        self._attachment.check(model)
         super().set_model(model)
 
     def _implements_train_batch_hooks(self) -> bool:
         """Asked by tf_keras alone, before it hands over its model."""
-        raise TypeError(_NOT_KERAS_3.format("tf_keras, the legacy Keras 2"))
+        self._attachment.refuse_tf_keras()
+        return True
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         driver, model = Driver.calling("on_train_begin"), self.model
-        if self._watched is not None:
-            super().set_model(self._watched)
+        if self._attachment.model is not None:  # Keras has set the new one before it is refused
+            super().set_model(self._attachment.model)
         self._refuse_if_running(driver, f"model={model.name!r}")
         super().set_model(model)
-        Tap.disarm(model, driver)
-        self._driver, self._watched = driver, model
+        self._attachment.begin(model, driver)
         self._meter.fit_begins()
         self._end_comparison()
 
@@ -249,8 +239,8 @@ class GradientMonitor(keras.callbacks.Callback):
     # There is no on_train_batch_end: with one, Keras would have to wait for each step's logs
     # before it can begin the next step.
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        model = self._watched
-        if model is None or self._driver is None:
+        model = self._attachment.model
+        if model is None:
             return
         if model.train_function is None:  # in a loop of one's own, before its first step
             model.make_train_function()
@@ -259,22 +249,20 @@ class GradientMonitor(keras.callbacks.Callback):
             self.flush()
         self._unread += model.steps_per_execution
         driver = Driver.calling("on_train_batch_begin")
-        if self._armed is None or not self._armed.again(model, driver, self):
-            self._arm(model, driver)
+        if self._attachment.arm(self._options, driver, self._settings.named_optimizers):
+            self._follow(self._attachment.probe, model)
 
-    def _arm(self, model: keras.Model, driver: Driver) -> None:
-        """Has the next train step recorded."""
-        self._take_up(model)
-        self._tap = Tap.of(model, self._tap)
+    def _options(self, model: keras.Model) -> Options:
         compiled = bool(model.jit_compile) and not model.run_eagerly
-        options = self._settings.options(model.steps_per_execution, compiled=compiled)
-        self._armed = self._tap.arm(options, driver, self._settings.named_optimizers)
-        recorder = self._armed.recorder
+        return self._settings.options(model.steps_per_execution, compiled=compiled)
+
+    def _follow(self, recorder: Recorder, model: keras.Model) -> None:
+        """Reads from this recorder from now on."""
+        self._take_up(model)
         if recorder is not self._stream.recorder:
             self._read()
-        if recorder.claim(self) or recorder is not self._stream.recorder:
-            recorder.stopwatch = self._meter
-            self._stream.follow(recorder)
+        recorder.stopwatch = self._meter
+        self._stream.follow(recorder)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._tell_if_blind()
@@ -295,9 +283,7 @@ class GradientMonitor(keras.callbacks.Callback):
         self._archive.close()
         self._end_comparison()
         self._stream.leave()
-        self._driver = self._watched = self._armed = None
-        if self._tap is not None and self._tap.is_kept:
-            self._tap = None
+        self._attachment.end()
 
     def flush(self) -> None:
         """Reads what the train steps have recorded since the last look, and judges it."""
@@ -327,7 +313,7 @@ class GradientMonitor(keras.callbacks.Callback):
         if optimizers is None:
             optimizers = self._settings.named_optimizers
         if optimizers is None:
-            optimizers = optimizers_of(self._watched)
+            optimizers = optimizers_of(self._attachment.model)
         self._judge.tell(why_nothing_was_seen(optimizers))
 
     def _end_comparison(self) -> None:
@@ -338,12 +324,12 @@ class GradientMonitor(keras.callbacks.Callback):
             recorder.measure_twice(False)
 
     def _refuse_if_running(self, driver: Driver | None, received: str) -> None:
-        running = self._driver is not None and self._driver.is_running_beside(driver)
-        if running or self._looping:
+        if self._looping:
             raise RuntimeError(
-                "This GradientMonitor is attached to a fit that is still running; give each "
-                f"fit a monitor of its own. Received: {received}"
+                "This GradientMonitor watches a loop that is still running; give each training "
+                f"a monitor of its own. Received: {received}"
             )
+        self._attachment.refuse_if_running(driver, received)
 
     def _take_up(self, model: keras.Model) -> None:
         """Takes up the steps that were trained, and perhaps recorded, before the first."""
@@ -359,11 +345,7 @@ class GradientMonitor(keras.callbacks.Callback):
         optimizer, turn = track
         named = self._settings.optimizers or {}
         own = (name for name, each in named.items() if each is optimizer)
-        name = next(own, None) or attribute_name(self._watched, optimizer) or optimizer.name
+        name = (
+            next(own, None) or attribute_name(self._attachment.model, optimizer) or optimizer.name
+        )
         return name if turn == 0 else f"{name}, call {turn + 1}"
-
-
-_NOT_KERAS_3 = (
-    "GradientMonitor needs a Keras 3 model (keras.Model); models of the legacy tf_keras package "
-    "are not supported. Received: {}"
-)

@@ -11,8 +11,7 @@ import tensorflow as tf
 from gradkeeper.callbacks.settings import Settings
 from gradkeeper.callbacks.tap import Recorder
 from gradkeeper.callbacks.tap.hooks import Hooks
-from gradkeeper.callbacks.tap.probe import Probe
-from gradkeeper.callbacks.tap.recorder import Owner
+from gradkeeper.callbacks.tap.probe import Owner, Probe
 from gradkeeper.callbacks.tap.replica import Replica
 
 # No callback runs in such a loop, so that rows may wait for long.

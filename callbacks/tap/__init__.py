@@ -1,8 +1,9 @@
 """The part inside the train step: hooks, the instrumented train function, what it writes."""
 
 from gradkeeper.callbacks.tap.options import Options
+from gradkeeper.callbacks.tap.probe import Owner
 from gradkeeper.callbacks.tap.readout import Readout
-from gradkeeper.callbacks.tap.recorder import Owner, Recorder
+from gradkeeper.callbacks.tap.recorder import Recorder
 from gradkeeper.callbacks.tap.tap import Arming, Tap
 
 __all__ = ["Arming", "Options", "Owner", "Readout", "Recorder", "Tap"]

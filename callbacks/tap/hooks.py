@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from gradkeeper.callbacks.tap.gating import Undoing, apply_if, changed_beside_weights
 from gradkeeper.callbacks.tap.keras_private import ALL_REDUCE, CLIP_GRADIENTS, variables_of
 from gradkeeper.callbacks.tap.optimizers import (
     accumulates,
@@ -15,7 +16,7 @@ from gradkeeper.callbacks.tap.optimizers import (
     is_plain,
     nested_optimizers,
 )
-from gradkeeper.callbacks.tap.probe import Application, Gradients, Probe, Variables
+from gradkeeper.callbacks.tap.probe import Application, Gradients, Probe, Stage, Variables
 from gradkeeper.callbacks.tap.replica import Replica
 
 _NOTHING = object()
@@ -33,6 +34,7 @@ class _Stand:
     application: Application | None = None
     applying: list[Variables] = field(default_factory=list)
     turns: dict[int, list[set[int]]] = field(default_factory=dict)
+    allowed: list[tf.Tensor] = field(default_factory=list)
 
     def turn(self, optimizer: keras.optimizers.Optimizer, variables: Variables) -> int:
         """Counts the call among those of this step for some of the same variables."""
@@ -62,6 +64,8 @@ class Hooks:
         model: keras.Model | None = None,
     ) -> None:
         self._probes = tuple(probes)
+        self._stages = tuple(each for each in probes if isinstance(each, Stage))
+        self._optimizers = list(optimizers)
         self._points: list[tuple[Any, str, Callable]] = []
         if model is not None:
             self._points += [
@@ -118,12 +122,15 @@ class Hooks:
             if not stand.steps:
                 stand = self._stands[replica.index] = _Stand()
             stand.steps += 1
+            undoing = self._undoing(model, replica) if stand.steps == 1 and self._stages else None
             try:
                 self._tell("step_begin", replica)
                 result = original(*args, **kwargs)
             finally:
                 stand.steps -= 1
             self._tell("step_end", replica, _tensors(result))
+            if undoing is not None and stand.allowed:
+                result = _undone(undoing, stand.allowed, model, result)
             return result
 
         return train_step
@@ -150,7 +157,10 @@ class Hooks:
             try:
                 # None stays none; an iterator was read once.
                 given = None if trainable_variables is None else variables
-                result = original(grads, given, **kwargs)
+                if application is None or not self._stages:
+                    result = original(grads, given, **kwargs)
+                else:
+                    result = self._through_stages(application, original, grads, given, kwargs)
             finally:
                 self._leave(application)
             self._finish(application, grads)
@@ -191,6 +201,40 @@ class Hooks:
                 self._leave(application)
                 raise
         return application
+
+    @_unconverted
+    def _through_stages(
+        self,
+        application: Application,
+        original: Callable,
+        grads: Gradients,
+        given: Variables | None,
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Applies what the stages leave of the gradients, where they allow it."""
+
+        def apply(grads: Gradients) -> Any:
+            for stage in self._stages:
+                grads = stage.changed(application, grads)
+            return original(list(grads), given, **kwargs)
+
+        flags = [stage.allows(application, grads) for stage in self._stages]
+        asked = [flag for flag in flags if flag is not None]
+        if not asked:
+            return apply(grads)
+        application.allowed = tf.reduce_all(tf.stack(asked))
+        self._stand(application.replica).allowed.append(application.allowed)
+        _build(application.optimizer, application.variables)
+        apply_if(application.allowed, apply, grads, application.replica)
+        return None
+
+    def _undoing(self, model: keras.Model, replica: Replica) -> Undoing:
+        """What must be put back after a step that is not allowed."""
+        variables = changed_beside_weights(model)
+        if len(self._optimizers) > 1:  # one may have been called before another was refused
+            variables += [*model.trainable_variables]
+            variables += [each for outer in self._optimizers for each in outer.variables]
+        return Undoing({id(each): each for each in variables}.values(), replica)
 
     @_unconverted
     def _leave(self, application: Application | None) -> None:
@@ -263,9 +307,23 @@ def _loss_scale(optimizer: keras.optimizers.Optimizer, variables: Variables) -> 
     """What the optimizer has multiplied the loss with."""
     if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         return optimizer.loss_scale_factor
+    _build(optimizer, variables)  # the scale read must be the variable, not its first value
+    return optimizer.dynamic_scale
+
+
+def _build(optimizer: keras.optimizers.Optimizer, variables: Variables) -> None:
+    """What `apply` does first."""
     if not optimizer.built:
-        # What `apply` does first: the scale read must be the variable, not its first value.
         with keras.name_scope(optimizer.name):
             optimizer.build(variables)
         optimizer.built = True
-    return optimizer.dynamic_scale
+
+
+def _undone(undoing: Undoing, allowed: list[tf.Tensor], model: keras.Model, result: Any) -> Any:
+    """What a train step returns, once what must leave no trace has left none."""
+    with tf.control_dependencies(_tensors(result)):
+        undoing.unless(tf.reduce_all(tf.stack(allowed)))
+    logs = model.get_metrics_result()
+    # A step that returns its metrics returns those from before it where it was undone.
+    is_of_metrics = isinstance(result, dict) and set(result) == set(logs)
+    return logs if is_of_metrics else result

@@ -97,7 +97,11 @@ def statistics(
 
 
 def sums_of_squares(
-    gradients: Sequence[Gradient], dtype: tf.DType, clipping: Clipping | None = None
+    gradients: Sequence[Gradient],
+    dtype: tf.DType,
+    clipping: Clipping | None = None,
+    *,
+    compiled: bool = False,
 ) -> list[tf.Tensor]:
     """Plain sum of squares of each gradient's `measurable` tensor.
 
@@ -106,8 +110,12 @@ def sums_of_squares(
         dtype: dtype of the result.
         clipping: the optimizer's own clipping of these gradients, which takes such sums too:
             TensorFlow merges what is written alike.
+        compiled: whether XLA compiles them.
     """
-    return [_sum(measurable(gradient).tensor, dtype, clipping) for gradient in gradients]
+    tensors = [measurable(gradient).tensor for gradient in gradients]
+    if compiled and clipping is None:
+        return [_sum_by_columns(tensor, dtype) for tensor in tensors]
+    return [_sum(tensor, dtype, clipping) for tensor in tensors]
 
 
 def l2_norms(gradients: Sequence[Gradient], dtype: tf.DType) -> tf.Tensor:
@@ -242,6 +250,17 @@ def _sum(tensor: tf.Tensor, dtype: tf.DType, clipping: Clipping | None = None) -
     if clipping == "global_clipnorm":
         return tf.cast(tf.reduce_sum(tf.square(tensor)), dtype)
     return tf.cast(2.0 * tf.nn.l2_loss(tensor), dtype)  # one pass, without an array of squares
+
+
+def _sum_by_columns(tensor: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """The sum of squares, from the norms of columns.
+
+    On a CPU, XLA adds up one element after the other where all are added up, and several at
+    once where columns are. Sums of sums it would turn into one sum.
+    """
+    if tensor.shape.rank and (tensor.shape.num_elements() or 0) > _LARGE:
+        tensor = tf.sqrt(tf.reduce_sum(tf.square(tensor), axis=0))
+    return _sum(tensor, dtype)
 
 
 def _careful(tensor: tf.Tensor, dtype: tf.DType) -> tf.Tensor:

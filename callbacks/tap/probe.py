@@ -1,8 +1,9 @@
 """What can be seen of a train step from inside, and who wants to see it."""
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import keras
 import tensorflow as tf
@@ -30,6 +31,8 @@ class Application:
         clippings: how many calls of a Keras optimizer's clipping it has led to so far; those
             of optimizers inside it are for a part of the variables each.
         weights: what the variables were before, if a probe asked.
+        allowed: whether the gradients are applied, a boolean scalar; None where no stage has
+            a say in that.
     """
 
     optimizer: keras.optimizers.Optimizer
@@ -42,6 +45,7 @@ class Application:
     accumulates: bool
     clippings: int = 0
     weights: list[tf.Tensor] = field(default_factory=list)
+    allowed: tf.Tensor | None = None
 
 
 class Probe:
@@ -79,3 +83,77 @@ class Probe:
             done: tensors that are there only if the step came to its end, and not if its
                 batch was none: TensorFlow runs what does not need them all the same.
         """
+
+
+class Owner(Protocol):
+    """Who reads what a probe has written."""
+
+    def flush(self) -> None:
+        """Reads what is there."""
+
+
+class Stopwatch(Protocol):
+    """Who wants to know how long the calls of the train function take."""
+
+    def call_begins(self, probe: Any) -> None:
+        """Called before the train function is."""
+
+    def call_ends(self, probe: Any) -> None:
+        """Called when it has returned."""
+
+
+class Shared(Probe):
+    """A probe that callbacks with the same wishes use one after the other.
+
+    So a fresh callback traces nothing anew. What was written belongs to who claimed the probe.
+
+    Attributes:
+        has_seen_gradients: whether an optimizer was called in a train step that was traced or
+            run.
+        optimizers: whose calls are of interest; None for all that are seen.
+        stopwatch: who wants to know how long the calls of the train function take.
+    """
+
+    def __init__(self, optimizers: tuple[keras.optimizers.Optimizer, ...] | None = None) -> None:
+        self.has_seen_gradients = False
+        self.optimizers = optimizers
+        self.stopwatch: Stopwatch | None = None
+        self._owner: weakref.ref[Owner] | None = None
+
+    def claim(self, owner: Owner) -> bool:
+        """Makes `owner` the reader of what is to come; a former one gets what is there first.
+
+        Returns:
+            Whether there has been another reader, or none.
+        """
+        before = self._owner() if self._owner else None
+        if before is owner:
+            return False
+        if before is not None:
+            before.flush()
+        self._owner = weakref.ref(owner)
+        self.stopwatch = None
+        self.begin_anew()
+        return True
+
+    def is_read_by(self, owner: Owner | None) -> bool:
+        """Whether `owner` has claimed the probe."""
+        return self._owner is not None and self._owner() is owner
+
+    def begin_anew(self) -> None:
+        """Forgets what was written."""
+
+
+class Stage(Shared):
+    """A probe that also has a say in what is applied."""
+
+    def allows(self, application: Application, gradients: Gradients) -> tf.Tensor | None:
+        """Whether the gradients may be applied, the same on every replica; None for yes.
+
+        What is not applied leaves no trace: neither in the weights and the optimizer, nor in
+        moving averages, metrics and random seeds.
+        """
+
+    def changed(self, application: Application, gradients: Gradients) -> Gradients:
+        """The gradients to apply, of this replica; called where they are applied."""
+        return gradients

@@ -101,7 +101,8 @@ def _window(
     values["applied_norm"] = (
         values["norm"] if table.applies_all else _applied(table, slots[0], width)
     )
-    updated = present & (values["applied_norm"] != MISSING)
+    allowed = _cells(table.rings.get("allowed"), slots[0], 1) != 0
+    updated = present & (values["applied_norm"] != MISSING) & allowed
     values |= {name: column(name) for name in _WEIGHTS if name in table.rings}
     there = {name: present if name in MEASURED else updated for name in values}
     scalars = {name: _cells(table.rings.get(name), slots[0], 1)[:, 0] for name in _PER_STEP}

@@ -2,7 +2,7 @@
 
 import weakref
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -21,31 +21,14 @@ from gradkeeper.callbacks.tap.pairs import (
     selected,
     summed_over_replicas,
 )
-from gradkeeper.callbacks.tap.probe import Application, Gradients, Probe, Variables
+from gradkeeper.callbacks.tap.probe import Application, Gradients, Shared, Variables
 from gradkeeper.callbacks.tap.readout import MEASURED, Readout, read
 from gradkeeper.callbacks.tap.replica import Replica
 from gradkeeper.callbacks.tap.shadow import shadow
 from gradkeeper.callbacks.window import layer_of
 
 
-class Owner(Protocol):
-    """Who reads a recorder's rows."""
-
-    def flush(self) -> None:
-        """Reads the rows that are there."""
-
-
-class Stopwatch(Protocol):
-    """Who wants to know how long the calls of the train function take."""
-
-    def call_begins(self, recorder: "Recorder") -> None:
-        """Called before the train function is."""
-
-    def call_ends(self, recorder: "Recorder") -> None:
-        """Called when it has returned."""
-
-
-class Recorder(Probe):
+class Recorder(Shared):
     """Writes norms and their like; the host must read every `options.capacity` rows.
 
     With several replicas, each writes the norms of its own gradients, and the first one the
@@ -56,12 +39,7 @@ class Recorder(Probe):
         model: gives the variables their names; None where there is no model.
         variables: what is recorded, in this order, where there is no model; None for all.
         optimizers: whose calls are recorded; None for all that are seen.
-        on_host: whether counters may lie in host memory, see `Lane`.
-
-    Attributes:
-        has_seen_gradients: whether an optimizer was called in a train step that was traced or
-            run.
-        stopwatch: who wants to know how long the calls of the train function take.
+        compiled: whether XLA compiles the train step as a whole.
     """
 
     def __init__(
@@ -71,40 +49,21 @@ class Recorder(Probe):
         *,
         variables: list[Any] | None = None,
         optimizers: tuple[keras.optimizers.Optimizer, ...] | None = None,
-        on_host: bool = True,
+        compiled: bool = False,
     ) -> None:
+        super().__init__(optimizers)
         self.options = options
-        self.optimizers = optimizers
         self._model = (lambda: None) if model is None else weakref.ref(model)
         self._variables = variables
-        self._on_host = on_host
-        self._owner: weakref.ref[Owner] | None = None
+        self._compiled = compiled
         self._lanes: dict[int, Lane] = {}
         self._order: tuple[str, ...] = ()
-        self.has_seen_gradients = False
-        self.stopwatch: Stopwatch | None = None
 
-    def claim(self, owner: Owner) -> bool:
-        """Makes `owner` the reader of the rows to come; a former one gets its rows first.
-
-        Returns:
-            Whether the rows have had another reader, or none.
-        """
-        before = self._owner() if self._owner else None
-        if before is owner:
-            return False
-        if before is not None:
-            before.flush()
+    def begin_anew(self) -> None:
+        """Forgets what was written, and measures as it was made to."""
         self.drain()
-        self._owner = weakref.ref(owner)
-        self.stopwatch = None
         self.measure_every(self.options.every)
         self.measure_twice(False)
-        return True
-
-    def is_read_by(self, owner: Owner | None) -> bool:
-        """Whether `owner` has claimed the rows."""
-        return self._owner is not None and self._owner() is owner
 
     def measure_every(self, period: int) -> None:
         """Measures one of so many train steps from now on."""
@@ -126,7 +85,8 @@ class Recorder(Probe):
 
     def step_begin(self, replica: Replica) -> None:
         if replica.index not in self._lanes:
-            self._lanes[replica.index] = Lane(self.options, replica.device, on_host=self._on_host)
+            on_host = not self._compiled
+            self._lanes[replica.index] = Lane(self.options, replica.device, on_host=on_host)
         self._lanes[replica.index].begin_step()
 
     def loss(self, replica: Replica, value: Any) -> None:
@@ -187,6 +147,10 @@ class Recorder(Probe):
         lane, table = self._place(application)
         # An optimizer that bypasses Keras's clipping shows no more than what it was given.
         table.applies_all = application.is_plain or not application.clippings
+        if application.allowed is not None:
+            allowed = tf.cast(application.allowed, tf.float64)
+            ring = lane.per_step(table, "allowed")
+            lane.when_measuring(lambda: ring.write(lane.slot, allowed))
         if not self._watches_weights or application.replica.index > 0:
             return
         weights = application.weights
@@ -212,17 +176,21 @@ class Recorder(Probe):
         if application.replica.index > 0:
             return
         lane, table = self._place(application)
-        shared = None
-        if application.clipping in ("clipnorm", "global_clipnorm"):
-            # Outside the branch, where TensorFlow merges them with the clipping's own.
-            shared = sums_of_squares(selected(pairs, table), table.dtype, application.clipping)
+        clips_by_norm = application.clipping in ("clipnorm", "global_clipnorm")
+        clipping = application.clipping if clips_by_norm else None
+
+        def sums() -> list[tf.Tensor]:
+            gradients = selected(pairs, table)
+            return sums_of_squares(gradients, table.dtype, clipping, compiled=self._compiled)
+
+        # Outside the branch, where TensorFlow merges them with the clipping's own.
+        shared = sums() if clips_by_norm else None
 
         def write() -> None:
-            gradients = selected(pairs, table)
             measured = statistics(
-                gradients,
+                selected(pairs, table),
                 table.dtype,
-                sums=shared,
+                sums=sums() if shared is None else shared,
                 every_largest=lane.every_largest,
                 again=lane.again,
             )

@@ -7,23 +7,24 @@ which Keras would not call for. The twins are kept on the plain train function, 
 they share: a second `fit` does not trace again, and recompiling drops them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
-from typing import Any, Optional, TypeAlias
+from typing import Any, Generic, Optional, TypeAlias, TypeVar
 
 import keras
 
 from gradkeeper.callbacks.driver import Driver
 from gradkeeper.callbacks.tap.hooks import Hooks
 from gradkeeper.callbacks.tap.optimizers import optimizers_of
-from gradkeeper.callbacks.tap.options import Options
-from gradkeeper.callbacks.tap.recorder import Owner, Recorder
+from gradkeeper.callbacks.tap.probe import Owner, Shared
 from gradkeeper.callbacks.tap.substitution import is_made_by_keras, place_of_train_function
 
 _ATTRIBUTE = "_gradkeeper_tap"
 
-# What is recorded, and of which optimizers (by `id`; None for the model's).
-Key: TypeAlias = tuple[Options, tuple[int, ...] | None]
+# What a callback wishes, and of which optimizers (by `id`; None for the model's).
+Key: TypeAlias = tuple[Hashable, tuple[int, ...] | None]
+
+SharedT = TypeVar("SharedT", bound=Shared)
 
 
 class Tap:
@@ -35,9 +36,9 @@ class Tap:
         self._can_be_made = _is_made_for(model, plain)
         # A function of the user's own, through and through, has none: it is run as it is.
         self._place = None if self._can_be_made else place_of_train_function(plain)
-        self._hooks: dict[tuple[Recorder, ...], Hooks] = {}
-        self._twins: dict[tuple[Recorder, ...], Callable] = {}
-        self._recorders: dict[Key, list[Recorder]] = {}
+        self._hooks: dict[tuple[Shared, ...], Hooks] = {}
+        self._twins: dict[tuple[Shared, ...], Callable] = {}
+        self._probes: dict[Key, list[Any]] = {}
 
     @classmethod
     def of(cls, model: keras.Model, before: Optional["Tap"] = None) -> "Tap":
@@ -84,39 +85,42 @@ class Tap:
 
     def arm(
         self,
-        options: Options,
+        wishes: Hashable,
+        make: Callable[..., SharedT],
         driver: Driver,
         optimizers: Sequence[keras.optimizers.Optimizer] | None = None,
-    ) -> "Arming":
-        """Has the next call of the model's train function recorded.
+    ) -> "Arming[SharedT]":
+        """Has a probe see the next call of the model's train function.
 
         Args:
-            options: what is recorded.
+            wishes: what the probe does; callbacks with equal wishes use one after the other
+                (so that a fresh one traces nothing anew), and one each within a step.
+            make: makes the probe, if there is none; called with the wishes, the model, and by
+                name with the `optimizers` and whether the train step is `compiled` by XLA.
             driver: who must make the call: others (a `train_on_batch` or another `fit` in a
-                callback) are not the training that is recorded.
+                callback) are not the training that is watched.
             optimizers: the optimizers to look at; those of the model by default.
 
         Returns:
-            The recorder, not yet claimed, in an arming; callbacks with the same options use it
-            one after the other (so that a fresh monitor traces nothing anew), and one each
-            within a step.
+            The probe, not yet claimed, in an arming.
         """
         armed = self._model.train_function
         if not isinstance(armed, _ArmedFunction):
             armed = _put(self._model, _ArmedFunction(self))
         named = None if optimizers is None else tuple(optimizers)
-        alike = self._recorders.setdefault((options, named and tuple(map(id, named))), [])
-        # A recorder that another callback or training waits with is not to be shared.
-        taken = [each for recorders in armed.waiting.values() for each in recorders]
-        recorder = next((each for each in alike if each not in taken), None)
-        if recorder is None:
-            recorder = self._new_recorder(options, named)
-            alike.append(recorder)
-        armed.waiting.setdefault(driver, []).append(recorder)
-        return Arming(self, armed, recorder, self._model.steps_per_execution)
+        alike = self._probes.setdefault((wishes, named and tuple(map(id, named))), [])
+        # A probe that another callback or training waits with is not to be shared.
+        taken = [each for probes in armed.waiting.values() for each in probes]
+        probe = next((each for each in alike if each not in taken), None)
+        if probe is None:
+            compiled = bool(self._model.jit_compile) and not self._model.run_eagerly
+            probe = make(wishes, self._model, optimizers=named, compiled=compiled)
+            alike.append(probe)
+        armed.waiting.setdefault(driver, []).append(probe)
+        return Arming(self, armed, probe, self._model.steps_per_execution)
 
-    def run(self, iterator: Any, probes: Sequence[Recorder], armed: "_ArmedFunction") -> Any:
-        """Runs the train function with the recorders inside; as it is if there are none.
+    def run(self, iterator: Any, probes: Sequence[Shared], armed: "_ArmedFunction") -> Any:
+        """Runs the train function with the probes inside; as it is if there are none.
 
         Afterwards the model is as it was found; what still waits stays armed.
         """
@@ -128,7 +132,7 @@ class Tap:
             if armed.waiting and attributes["train_function"] is self._plain:
                 attributes["train_function"] = armed
 
-    def _run(self, iterator: Any, probes: tuple[Recorder, ...]) -> Any:
+    def _run(self, iterator: Any, probes: tuple[Shared, ...]) -> Any:
         hooks = self._hooks_of(probes)
         try:
             hooks.put()
@@ -143,7 +147,7 @@ class Tap:
                 probe.stopwatch.call_ends(probe)
         return result
 
-    def _call(self, iterator: Any, probes: tuple[Recorder, ...]) -> Any:
+    def _call(self, iterator: Any, probes: tuple[Shared, ...]) -> Any:
         if self._place is None and not self._can_be_made:
             return self._plain(iterator)
         if probes not in self._twins:
@@ -153,13 +157,7 @@ class Tap:
         with self._place.holding(self._twins[probes]):
             return self._plain(iterator)
 
-    def _new_recorder(
-        self, options: Options, optimizers: tuple[keras.optimizers.Optimizer, ...] | None
-    ) -> Recorder:
-        compiled = bool(self._model.jit_compile) and not self._model.run_eagerly
-        return Recorder(options, self._model, optimizers=optimizers, on_host=not compiled)
-
-    def _hooks_of(self, probes: tuple[Recorder, ...]) -> Hooks:
+    def _hooks_of(self, probes: tuple[Shared, ...]) -> Hooks:
         hooks = self._hooks.get(probes)
         # Looked for again until one is called: a train step may make its optimizers itself.
         if hooks is None or not all(probe.has_seen_gradients for probe in probes):
@@ -178,36 +176,40 @@ class Tap:
             _put(self._model, self._plain)
 
 
-class Arming:
+class Arming(Generic[SharedT]):
     """One call of `Tap.arm`, which can be repeated at little cost where nothing has changed."""
 
     def __init__(
         self,
         tap: Tap,
         function: "_ArmedFunction",
-        recorder: Recorder,
+        probe: SharedT,
         steps_per_execution: int,
     ) -> None:
-        self.recorder = recorder
+        self.probe = probe
         self._tap, self._function = tap, function
         self._steps_per_execution = steps_per_execution
 
     def again(self, model: keras.Model, driver: Driver, reader: Owner) -> bool:
-        """Has the next call recorded by the same recorder, if `reader` still reads it.
+        """Has the same probe see the next call, if `reader` still reads it.
 
         Returns:
-            Whether that was done: not if another callback has armed the model already, or if
-            its train function, its settings or the recorder's reader have changed.
+            Whether that was done: not if another training has armed the model already, or if
+            its train function, its settings or the probe's reader have changed.
         """
-        attributes = vars(model)
-        if (
-            attributes.get("train_function") is not self._tap._plain
-            or model.steps_per_execution != self._steps_per_execution
-            or self._function.waiting
-            or not self.recorder.is_read_by(reader)
-        ):
+        attributes, waiting = vars(model), self._function.waiting
+        steps = model.steps_per_execution
+        if steps != self._steps_per_execution or not self.probe.is_read_by(reader):
             return False
-        self._function.waiting[driver] = [self.recorder]
+        if attributes.get("train_function") is self._function:
+            others = waiting.get(driver)
+            if others is None or self.probe in others:
+                return False
+            others.append(self.probe)
+            return True
+        if waiting or attributes.get("train_function") is not self._tap._plain:
+            return False
+        waiting[driver] = [self.probe]
         attributes["train_function"] = self._function
         return True
 
@@ -217,15 +219,15 @@ class _ArmedFunction:
 
     Attributes:
         tap: the tap of the train function behind it.
-        waiting: for each training whose next call is to be recorded, who records it.
+        waiting: for each training whose next call is to be seen, the probes that see it.
     """
 
     def __init__(self, tap: Tap) -> None:
         self.tap = tap
-        self.waiting: dict[Driver, list[Recorder]] = {}
+        self.waiting: dict[Driver, list[Shared]] = {}
 
     def __call__(self, iterator: Any) -> Any:
-        probes: list[Recorder] = []
+        probes: list[Shared] = []
         for driver in self.waiting:
             if driver.is_calling():
                 probes = self.waiting.pop(driver)

@@ -1,0 +1,8 @@
+"""What keeps a bad step from being taken."""
+
+from gradkeeper.callbacks.guard.error import NonFiniteGradientError
+from gradkeeper.callbacks.guard.event import GuardEvent
+from gradkeeper.callbacks.guard.non_finite_guard import NonFiniteGuard
+from gradkeeper.callbacks.guard.trigger import NormAbove, Unusual
+
+__all__ = ["GuardEvent", "NonFiniteGradientError", "NonFiniteGuard", "NormAbove", "Unusual"]

@@ -1,0 +1,122 @@
+"""What a gradient's norm must be like for a guard to refuse the step."""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import tensorflow as tf
+
+from gradkeeper.callbacks.tap.ring import make_variable
+
+
+class Judgement(Protocol):
+    """A trigger at work on one replica, in the graph."""
+
+    def refuses(self, norm: tf.Tensor) -> tf.Tensor:
+        """Whether a step with this global norm, a finite scalar, is refused."""
+
+    def learn(self, norm: tf.Tensor) -> None:
+        """Called with the norm of a step that is taken."""
+
+
+@dataclass(frozen=True)
+class NormAbove:
+    """Refuses a step whose global gradient norm is above a bound.
+
+    Args:
+        bound: the bound, before the optimizer's own clipping.
+
+    Raises:
+        ValueError: if it is not positive.
+    """
+
+    bound: float
+
+    def __post_init__(self) -> None:
+        if not self.bound > 0:
+            raise ValueError(f"bound must be positive. Received: bound={self.bound}")
+
+    def begin(self, device: str | None) -> Judgement:
+        """The trigger for one replica."""
+        return _Bound(self.bound)
+
+
+@dataclass(frozen=True)
+class Unusual:
+    """Refuses a step whose global gradient norm is far above those of the steps before.
+
+    The logarithm of the norm is compared with the mean and the standard deviation of those of
+    the last steps that were taken. (OLMo's skip-step optimizer does so with norm and loss;
+    ZClip, Kumar et al. 2025, arXiv:2504.02507, clips where the norm's z-score is high.)
+
+    Args:
+        z: standard deviations above the mean.
+        window: how many steps are remembered.
+        after: steps after which the first one can be refused.
+
+    Raises:
+        ValueError: on a value that is not allowed.
+    """
+
+    z: float = 6.0
+    window: int = 128
+    after: int = 32
+
+    def __post_init__(self) -> None:
+        if not self.z > 0:
+            raise ValueError(f"z must be positive. Received: z={self.z}")
+        if not 2 <= self.after <= self.window:
+            raise ValueError(
+                "after is at least 2 and at most window. "
+                f"Received: after={self.after}, window={self.window}"
+            )
+
+    def begin(self, device: str | None) -> Judgement:
+        """The trigger for one replica."""
+        return _Scores(self, device)
+
+
+Trigger = NormAbove | Unusual
+
+
+class _Bound:
+    def __init__(self, bound: float) -> None:
+        self._bound = bound
+
+    def refuses(self, norm: tf.Tensor) -> tf.Tensor:
+        return norm > self._bound
+
+    def learn(self, norm: tf.Tensor) -> None:
+        pass
+
+
+class _Scores:
+    # Steps of one and the same norm have no deviation; a norm a fifth larger is usual still.
+    _LEAST_DEVIATION = math.log(1.2) / 6
+
+    def __init__(self, trigger: Unusual, device: str | None) -> None:
+        self._trigger = trigger
+        self._logs = make_variable(np.zeros(trigger.window, np.float32), device)
+        self._taken = make_variable(np.array(0), device)
+
+    def refuses(self, norm: tf.Tensor) -> tf.Tensor:
+        taken = self._taken.read_value()
+        known = tf.range(self._trigger.window, dtype=taken.dtype) < taken
+        count = tf.maximum(tf.reduce_sum(tf.cast(known, tf.float32)), 1.0)
+        logs = tf.where(known, self._logs, 0.0)
+        mean = tf.reduce_sum(logs) / count
+        square = tf.where(known, tf.square(logs - mean), 0.0)
+        deviation = tf.sqrt(tf.reduce_sum(square) / count)
+        deviation = tf.maximum(deviation, self._LEAST_DEVIATION)
+        score = (_log(norm) - mean) / deviation
+        return (taken >= self._trigger.after) & (score > self._trigger.z)
+
+    def learn(self, norm: tf.Tensor) -> None:
+        slot = tf.reshape(self._taken % self._trigger.window, [1])
+        self._logs.scatter_update(tf.IndexedSlices(tf.reshape(_log(norm), [1]), slot))
+        self._taken.assign_add(1)
+
+
+def _log(norm: tf.Tensor) -> tf.Tensor:
+    return tf.math.log(tf.maximum(tf.cast(norm, tf.float32), 1e-30))

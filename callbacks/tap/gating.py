@@ -1,0 +1,97 @@
+"""Steps that leave no trace: nothing is applied, and what was changed is put back."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from gradkeeper.callbacks.tap.replica import Replica
+
+
+def everywhere(flag: tf.Tensor, replica: Replica) -> tf.Tensor:
+    """Whether the flag is set on every replica, the same answer on each.
+
+    Taken across replicas and not by an all-reduce inside them, which fails for a flag on
+    replicas that share a CPU.
+    """
+    if replica.count == 1:
+        return flag
+
+    def merged(strategy: tf.distribute.Strategy, flag: Any) -> tf.Tensor:
+        unset = [tf.cast(~each, tf.float32) for each in strategy.experimental_local_results(flag)]
+        return tf.equal(tf.add_n(unset), 0.0)
+
+    return tf.distribute.get_replica_context().merge_call(merged, args=(flag,))
+
+
+def apply_if(
+    allowed: tf.Tensor,
+    apply: Callable[[list[Any]], None],
+    gradients: list[Any],
+    replica: Replica,
+) -> None:
+    """Applies the gradients where they are allowed to be.
+
+    Args:
+        allowed: the same on every replica.
+        apply: what to do with the gradients; called on each replica.
+        gradients: this replica's.
+        replica: the replica.
+    """
+    if replica.count == 1:
+        _when(allowed, lambda: apply(gradients))
+        return
+
+    # An update merges the replicas, which TensorFlow forbids in a branch of one of them: so
+    # the branch stands across the replicas, and they are called in it.
+    def merged(strategy: tf.distribute.Strategy, allowed: Any, gradients: list[Any]) -> None:
+        def applied() -> None:
+            strategy.extended.call_for_each_replica(apply, args=(gradients,))
+
+        _when(strategy.experimental_local_results(allowed)[0], applied)
+
+    tf.distribute.get_replica_context().merge_call(merged, args=(allowed, gradients))
+
+
+class Undoing:
+    """Puts variables back to the values that they had when it was made, in the graph."""
+
+    def __init__(self, variables: Iterable[Any], replica: Replica) -> None:
+        self._variables = [_local(variable, replica) for variable in variables]
+        self._before = [variable.read_value() for variable in self._variables]
+
+    def unless(self, kept: tf.Tensor) -> None:
+        """Puts them back where `kept` is not set."""
+
+        def put_back() -> None:
+            for variable, value in zip(self._variables, self._before, strict=True):
+                variable.assign(value)
+
+        _when(~kept, put_back)
+
+
+def changed_beside_weights(model: keras.Model) -> list[Any]:
+    """What a train step changes beside what the optimizer does.
+
+    Moving averages, seed generators' states and metrics.
+    """
+    every = [*model.non_trainable_variables, *model.metrics_variables]
+    return list({id(each): each for each in every}.values())
+
+
+def _local(variable: Any, replica: Replica) -> tf.Variable:
+    """The replica's own part of a Keras variable."""
+    value = getattr(variable, "value", variable)
+    value = value() if callable(value) else value
+    if replica.count == 1:
+        return value
+    return tf.distribute.get_strategy().experimental_local_results(value)[replica.index]
+
+
+def _when(condition: tf.Tensor, do: Callable[[], None]) -> None:
+    def branch() -> tf.Tensor:
+        do()
+        return tf.constant(0)
+
+    tf.cond(condition, branch, lambda: tf.constant(0))

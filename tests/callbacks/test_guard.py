@@ -1,0 +1,378 @@
+"""A refused step leaves no trace; what follows on it; and nothing refused changes nothing."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from gradkeeper.callbacks import GradientMonitor
+from gradkeeper.callbacks.guard import (
+    NonFiniteGradientError,
+    NonFiniteGuard,
+    NormAbove,
+    Unusual,
+)
+
+BATCH = 8
+WAYS: dict[str, dict[str, Any]] = {
+    "graph": {"jit_compile": False},
+    "xla": {"jit_compile": True},
+    "eager": {"run_eagerly": True},
+    "several steps": {"jit_compile": False, "steps_per_execution": 4},
+    "xla and several steps": {"jit_compile": True, "steps_per_execution": 4},
+}
+
+
+def built(optimizer: Any = "adam", dtype: str | None = None, **options: Any) -> keras.Model:
+    """With moving averages, seeds and metrics: all that a step changes beside the weights."""
+    keras.utils.set_random_seed(3)
+    layers = [
+        keras.Input((6,)),
+        keras.layers.Dense(5, "tanh", dtype=dtype),
+        keras.layers.BatchNormalization(dtype=dtype),
+        keras.layers.Dropout(0.3, dtype=dtype),
+        keras.layers.Dense(1, dtype=dtype),
+    ]
+    model = keras.Sequential(layers)
+    model.compile(optimizer, "mse", metrics=["mae"], **options)
+    return model
+
+
+def data(batches: int = 8, without: tuple[int, ...] = ()) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(0)
+    x = random.normal(size=(batches, BATCH, 6)).astype("float32")
+    y = random.normal(size=(batches, BATCH, 1)).astype("float32")
+    kept = [batch for batch in range(batches) if batch not in without]
+    return x[kept].reshape(-1, 6), y[kept].reshape(-1, 1)
+
+
+def poisoned(*batches: int, row: int = 0, value: float = np.nan) -> tuple[np.ndarray, np.ndarray]:
+    x, y = data()
+    for batch in batches:
+        x[batch * BATCH + row, 2] = value
+    return x, y
+
+
+def fit(model: keras.Model, xy: Any, *callbacks: Any, **options: Any) -> keras.callbacks.History:
+    options = {"batch_size": BATCH, "shuffle": False, "verbose": 0, **options}
+    return model.fit(*xy, callbacks=list(callbacks), **options)
+
+
+def state(model: keras.Model) -> list[np.ndarray]:
+    variables = {id(v): v for v in [*model.variables, *model.optimizer.variables]}
+    return [keras.ops.convert_to_numpy(each) for each in variables.values()]
+
+
+def assert_alike(one: keras.Model, other: keras.Model) -> None:
+    for a, b in zip(state(one), state(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def quiet(policy: Any = "skip", **options: Any) -> NonFiniteGuard:
+    return NonFiniteGuard(policy, verbose=0, **options)
+
+
+@pytest.mark.parametrize("how", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_refused_step_is_as_if_its_batch_had_not_come(how, optimizer):
+    left_out, guarded = built(optimizer, **how), built(optimizer, **how)
+    expected = fit(left_out, data(without=(3, 6)), quiet(), epochs=2)
+    guard = quiet()
+    history = fit(guarded, poisoned(3, 6), guard, epochs=2)
+    assert_alike(guarded, left_out)
+    assert [event.step for event in guard.events] == [3, 6, 11, 14]
+    assert history.history.pop("skipped_steps") == [2, 2]
+    expected.history.pop("skipped_steps")
+    if optimizer == "sgd":  # metrics as well
+        assert history.history == expected.history
+
+
+@pytest.mark.parametrize("how", ["graph", "eager", "several steps"])
+def test_with_nothing_refused_training_is_bit_identical(how):
+    plain, guarded = built(**WAYS[how]), built(**WAYS[how])
+    expected = fit(plain, data(), epochs=2).history
+    seen = fit(guarded, data(), NonFiniteGuard(trigger=Unusual()), epochs=2).history
+    assert_alike(guarded, plain)
+    assert seen.pop("skipped_steps") == [0, 0]
+    assert seen == expected
+
+
+def test_with_nothing_refused_xla_differs_by_rounding_at_most():
+    plain, guarded = built("sgd", jit_compile=True), built("sgd", jit_compile=True)
+    fit(plain, data(), epochs=2)
+    fit(guarded, data(), NonFiniteGuard(), epochs=2)
+    for a, b in zip(state(plain), state(guarded), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_the_event_names_layer_and_loss():
+    class Nan(keras.layers.Layer):
+        def build(self, shape):
+            self.scale = self.add_weight(name="scale", shape=(), initializer="ones")
+
+        def call(self, x):
+            return x + keras.ops.sqrt(self.scale - 1.0)
+
+    keras.utils.set_random_seed(0)
+    layers = [keras.Input((6,)), keras.layers.Dense(4), Nan(name="root"), keras.layers.Dense(1)]
+    model = keras.Sequential(layers)
+    model.compile("sgd", "mse")
+    guard = quiet("raise")
+    with pytest.raises(NonFiniteGradientError, match=r"Step 0: .* not finite in root") as raised:
+        fit(model, data(2), guard)
+    assert raised.value.step == 0
+    assert raised.value.layers == ("root",)
+    assert np.isfinite(raised.value.event.loss)
+    assert guard.events == [raised.value.event]
+    assert all(np.isfinite(each).all() for each in state(model))
+
+
+class Ends(keras.callbacks.Callback):
+    """Counts what Keras calls at the end."""
+
+    ended = 0
+
+    def on_train_end(self, logs=None):
+        self.ended += 1
+
+
+@pytest.mark.parametrize("how", ["graph", "several steps"])
+def test_stop_keeps_the_weights_and_the_backups(how, tmp_path):
+    until, stopped = built(**WAYS[how]), built(**WAYS[how])
+    fit(until, data(without=(3, 4, 5, 6, 7)), quiet())
+    ends, backup = Ends(), keras.callbacks.BackupAndRestore(tmp_path / "backup", save_freq=2)
+    fit(stopped, poisoned(3), NonFiniteGuard(verbose=0), backup, ends, epochs=5)
+    assert ends.ended == 1
+    assert_alike(stopped, until)
+    assert list((tmp_path / "backup").iterdir())
+
+
+def test_the_same_guard_after_a_stop():
+    model, guard = built(), quiet("stop")
+    fit(model, poisoned(3), guard)
+    fit(model, data(), guard)
+    assert model.optimizer.iterations == 3 + 8
+    assert len(guard.events) == guard.skipped == 1
+
+
+def test_skip_stops_after_so_many_in_a_row():
+    model, guard = built(), quiet(max_consecutive=3)
+    fit(model, poisoned(1, 3, 4, 5, 6), guard)
+    assert [event.step for event in guard.events] == [1, 3, 4, 5]
+    assert model.optimizer.iterations == 2
+
+
+def test_warn_takes_the_step():
+    model, guard = built(), quiet("warn")
+    fit(model, poisoned(3), guard)
+    assert guard.skipped == 0
+    assert guard.events[0].step == 3
+    assert not all(np.isfinite(each).all() for each in state(model))
+
+
+@pytest.mark.parametrize("how", ["graph", "xla", "several steps"])
+def test_rollback_goes_back_to_the_snapshot_with_a_lower_rate(how):
+    model = built(keras.optimizers.SGD(0.1), **WAYS[how])
+    guard = quiet("rollback", snapshot_every=100, lr_factor=0.5, max_rollbacks=1)
+    fit(model, poisoned(3), guard)
+    assert guard.rollbacks == 1
+    assert float(model.optimizer.learning_rate) == pytest.approx(0.05)
+    assert model.optimizer.iterations == 4  # the batches 4 to 7, from the first weights
+    expected = built(keras.optimizers.SGD(0.05), **WAYS[how])
+    if how == "graph":
+        fit(expected, data(without=(0, 1, 2, 3)), quiet())
+        for a, b in zip(model.get_weights()[:2], expected.get_weights()[:2], strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_rollback_needs_a_learning_rate_that_can_be_lowered():
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.9)
+    model = built(keras.optimizers.SGD(schedule))
+    with pytest.raises(ValueError, match="lr_factor=1"):
+        fit(model, data(), quiet("rollback"))
+    fit(model, poisoned(3), quiet("rollback", lr_factor=1.0))
+    assert model.optimizer.iterations == 4
+
+
+def test_rollback_ends_when_it_does_not_help():
+    model, guard = built(), quiet("rollback", max_rollbacks=2)
+    fit(model, poisoned(1, 3, 5), guard)
+    assert guard.rollbacks == 2
+    assert [event.step for event in guard.events] == [1, 3, 5]
+
+
+@pytest.mark.parametrize("trigger", [1000.0, NormAbove(1000.0), Unusual(z=6.0, after=4)])
+def test_a_gradient_too_large_is_refused(trigger):
+    left_out, guarded = built("sgd", jit_compile=False), built("sgd", jit_compile=False)
+    fit(left_out, data(without=(6,)), quiet())
+    x, y = data()
+    y[6 * BATCH : 7 * BATCH] *= 1e5
+    guard = quiet(trigger=trigger)
+    fit(guarded, (x, y), guard)
+    assert [(event.step, event.cause) for event in guard.events] == [(6, "norm")]
+    assert guard.events[0].norm > 1000
+    assert_alike(guarded, left_out)
+
+
+def test_a_loss_that_is_not_finite_is_refused_if_asked():
+    class Loss(keras.losses.Loss):
+        def call(self, y, predicted):
+            return predicted[:, 0] + keras.ops.where(y[:, 0] > 100, np.inf, 0.0)
+
+    def trained(guard):
+        model = built()
+        model.compile("sgd", Loss())
+        x, y = data()
+        y[3 * BATCH] = 1000
+        fit(model, (x, y), guard)
+        return guard.events
+
+    assert not trained(quiet())
+    (event,) = trained(quiet(check_loss=True))
+    assert (event.step, event.cause) == (3, "loss")
+    assert "the loss is inf" in str(event)
+
+
+@pytest.mark.parametrize("how", ["graph", "xla", "several steps"])
+def test_beside_the_loss_scales_own_skip(how):
+    def scaled():
+        optimizer = keras.optimizers.LossScaleOptimizer(
+            keras.optimizers.SGD(0.1), initial_scale=2.0**127
+        )
+        return built(optimizer, dtype="mixed_float16", **WAYS[how])
+
+    plain, guarded = scaled(), scaled()
+    guard = quiet()
+    fit(plain, data(), epochs=2)
+    fit(guarded, data(), guard, epochs=2)
+    assert not guard.events  # an overflow is the loss scale's own affair
+    assert guarded.optimizer.dynamic_scale < 2.0**127
+    if how != "xla":
+        assert_alike(guarded, plain)
+    fit(guarded, poisoned(3), guard)
+    assert [event.step for event in guard.events] == [19]
+
+
+def test_a_bad_micro_batch_of_accumulated_gradients():
+    def accumulating():
+        optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
+        return built(optimizer, jit_compile=False)
+
+    left_out, guarded = accumulating(), accumulating()
+    fit(left_out, data(without=(3,)), quiet())
+    fit(guarded, poisoned(3), quiet())
+    assert_alike(guarded, left_out)
+
+
+def test_the_monitor_beside_the_guard_sees_the_step_as_not_taken():
+    alone, guarded = built("sgd", jit_compile=False), built("sgd", jit_compile=False)
+    monitors = [GradientMonitor(verbose=0), GradientMonitor(verbose=0)]
+    fit(alone, poisoned(3), quiet())
+    fit(guarded, poisoned(3), monitors[0], quiet(), monitors[1], epochs=1)
+    assert_alike(guarded, alone)
+    for monitor in monitors:
+        assert monitor.history.updated.any(axis=1).tolist() == [True] * 3 + [False] + [True] * 4
+        assert np.isnan(monitor.history.norms[3]).any()
+
+
+class Two(keras.Model):
+    """Two optimizers in a step: the second one sees the NaN."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = keras.layers.Dense(1, name="first")
+        self.second = keras.layers.Dense(1, name="second")
+        self.optimizers = [keras.optimizers.Adam(0.1), keras.optimizers.SGD(0.1)]
+
+    def call(self, x):
+        return self.first(x[:, :2]) + self.second(x[:, 2:])
+
+    def train_step(self, batch):
+        x, y = batch
+        with tf.GradientTape(persistent=True) as tape:
+            one = tf.reduce_mean(tf.square(self.first(x[:, :2]) - y))
+            two = tf.reduce_mean(tf.square(self.second(x[:, 2:]) - y))
+        for optimizer, layer, loss in zip(
+            self.optimizers, (self.first, self.second), (one, two), strict=True
+        ):
+            variables = layer.trainable_variables
+            optimizer.apply(tape.gradient(loss, variables), variables)
+        return {"one": one}
+
+
+@pytest.mark.parametrize("run_eagerly", [False, True])
+def test_several_optimizers_in_a_step(run_eagerly):
+    def trained(xy):
+        keras.utils.set_random_seed(0)
+        model = Two()
+        model.compile(run_eagerly=run_eagerly)
+        model(xy[0][:1])
+        for optimizer, layer in zip(model.optimizers, (model.first, model.second), strict=True):
+            optimizer.build(layer.trainable_variables)
+        guard = quiet()
+        fit(model, xy, guard)
+        optimizers = [v for each in model.optimizers for v in each.variables]
+        return guard, [keras.ops.convert_to_numpy(v) for v in [*model.variables, *optimizers]]
+
+    guard, guarded = trained(poisoned(3))
+    assert [event.step for event in guard.events] == [3]
+    assert guard.events[0].layers == ("second",)
+    for a, b in zip(guarded, trained(data(without=(3,)))[1], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_one_bad_replica_is_enough(two_replicas):
+    def replicated():
+        with two_replicas.scope():
+            return built(jit_compile=False)
+
+    bad = (1, 3, 4, 6)
+    left_out, guarded, plain = replicated(), replicated(), replicated()
+    fit(left_out, data(without=bad), quiet())
+    guard = quiet()
+    fit(guarded, poisoned(*bad, row=BATCH - 1), guard)
+    assert_alike(guarded, left_out)
+    assert [(event.step, event.replicas) for event in guard.events] == [(b, (1,)) for b in bad]
+    assert "on replica 1 of 2" in str(guard.events[0])
+    fit(plain, data(without=bad))
+    assert_alike(plain, left_out)
+
+
+def test_replicas_with_a_loss_scale(two_replicas):
+    """Keras asks the first replica alone whether its gradients are finite."""
+
+    def replicated(*callbacks):
+        with two_replicas.scope():
+            optimizer = keras.optimizers.LossScaleOptimizer(
+                keras.optimizers.SGD(0.1), initial_scale=1024.0
+            )
+            model = built(optimizer, jit_compile=False)
+        fit(model, poisoned(3, row=BATCH - 1, value=1e38), *callbacks)
+        return model
+
+    model = replicated(quiet())
+    assert all(np.isfinite(each).all() for each in state(model))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"policy": "ignore"}, "policy is one of stop, skip, rollback, raise, warn"),
+        ({"max_consecutive": 0}, "max_consecutive must be at least 1"),
+        ({"snapshot_every": 0}, "snapshot_every must be at least 1"),
+        ({"lr_factor": 2.0}, r"lr_factor lies in \(0, 1\]"),
+        ({"trigger": -1.0}, "bound must be positive"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        NonFiniteGuard(**arguments)
+
+
+def test_bad_triggers():
+    with pytest.raises(ValueError, match="z must be positive"):
+        Unusual(z=0)
+    with pytest.raises(ValueError, match="after is at least 2 and at most window"):
+        Unusual(window=8, after=9)
