@@ -1,13 +1,14 @@
-"""What a GradientMonitor costs: plain train steps against watched ones, in turn, in one process.
+"""What a GradientMonitor and a NonFiniteGuard cost: plain train steps against watched ones, in turn, in one process.
 
     python benchmarks/overhead.py                   # five models, in graph mode
     python benchmarks/overhead.py --jit-compile     # the same under XLA
+    python benchmarks/overhead.py --guard           # NonFiniteGuard() as well
     python benchmarks/overhead.py --others          # beside what else is done to see gradients
     python benchmarks/overhead.py --variables       # cost per variable, up to 1,000 variables
 
-A figure is the median over blocks of 50 steps of the time of 50 watched steps (with the one look
-that the monitor takes among them) over that of the 50 plain steps trained in turn with them, and
-its quartiles. Single steps on a busy machine are noisy; neighbours are alike.
+A figure is the median over blocks of 50 steps of the time of 50 watched steps over that of the 50
+plain steps trained in turn with them, and its quartiles. Single steps on a busy machine are noisy;
+neighbours are alike.
 """
 
 import contextlib
@@ -25,9 +26,9 @@ from rich.progress import Progress
 from rich.table import Table
 from watched_models import MODELS, Built, many_variables
 
-from gradkeeper.callbacks import GradientMonitor
+from gradkeeper.callbacks import GradientMonitor, NonFiniteGuard
 
-BLOCK = 50  # a monitor's flush_every
+BLOCK = 50
 COUNTS = (10, 100, 300, 1000)
 SETTLE = 150  # the monitor compares its own cost in the first steps
 
@@ -114,6 +115,19 @@ def watched(
     return times
 
 
+def guarded(
+    build: Callable[[], Built], jit_compile: bool, seconds: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same with a guard."""
+    model, data = compiled(build, jit_compile)
+    guard = NonFiniteGuard()
+    plain, with_guard = Runner(model, data, []), Runner(model, data, [guard])
+    with plain.training(), with_guard.training():
+        times = compare(plain, with_guard, seconds)
+    assert not guard.skipped, "the guard has refused a step"
+    return times
+
+
 def second_tape(build: Callable[[], Built], seconds: float) -> tuple[np.ndarray, np.ndarray]:
     """The same with a second tape in a callback."""
     model, data = compiled(build, jit_compile=False)
@@ -166,6 +180,7 @@ def ratio(plain: np.ndarray, other: np.ndarray) -> tuple[str, float]:
 def main(
     seconds: float = 30.0,
     jit_compile: bool = False,
+    guard: bool = False,
     others: bool = False,
     variables: bool = False,
     only: str = "",
@@ -178,6 +193,8 @@ def main(
     ways: dict[str, Callable[[Callable[[], Built]], tuple[np.ndarray, np.ndarray]]] = {
         "GradientMonitor()": lambda build: watched(build, jit_compile, seconds)
     }
+    if guard:
+        ways["NonFiniteGuard()"] = lambda build: guarded(build, jit_compile, seconds)
     if others:
         ways["second GradientTape"] = lambda build: second_tape(build, seconds)
         ways["check_numerics"] = lambda build: under(check_numerics, build, seconds)

@@ -97,6 +97,11 @@ class GradientHistory:
         self._fetch()
         return self._rows.since(row if row >= 0 else self._rows.recorded + row)
 
+    @property
+    def recent(self) -> Window:
+        """The latest steps, none of which is missing; all, while none has been thinned."""
+        return self._all[self._rows.thinned :]
+
     def select(self, *patterns: str) -> "GradientHistory":
         """The history, as it stands, of the variables that match one of the patterns.
 
@@ -150,9 +155,9 @@ class GradientHistory:
     @property
     def clip_fraction(self) -> float:
         """Share of the recorded steps with an update that clipping changed, 0 to 1."""
-        window, recent, bins = self._all, slice(self._rows.thinned, None), self._rows.bins
-        updated = window.updated[recent].any(axis=1)
-        clipped = int(bins.clipped.sum()) + int((updated & window.clipped[recent]).sum())
+        recent, bins = self.recent, self._rows.bins
+        updated = recent.updated.any(axis=1)
+        clipped = int(bins.clipped.sum()) + int((updated & recent.clipped).sum())
         return clipped / max(int(bins.updates.sum()) + int(updated.sum()), 1)
 
     @property
@@ -242,7 +247,7 @@ class GradientHistory:
 
     @property
     def skipped(self) -> np.ndarray:
-        """Whether loss scaling skipped the step for overflow, bool [steps]."""
+        """Whether loss scaling skipped the step for overflow, or a guard, bool [steps]."""
         return self._all.skipped
 
     @property

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from gradkeeper.callbacks.clip_advisor import ClipLimit
 from gradkeeper.callbacks.finding import Finding
 from gradkeeper.callbacks.grouping import LayerGroups
 from gradkeeper.callbacks.history import GradientHistory
@@ -41,6 +42,31 @@ def plot_layers(history: GradientHistory) -> Figure:
     rows = len(LayerGroups.of(history).names)
     figure = Figure(figsize=(10, 1.6 + 0.3 * rows), layout="constrained", dpi=110)
     draw_layers(figure.subplots(), history)
+    return figure
+
+
+def plot_clip_limits(norms: np.ndarray, limits: Sequence[ClipLimit]) -> Figure:
+    """How global norms, [steps], are spread, and where limits of clipping would lie."""
+    figure = Figure(figsize=(10, 4), layout="constrained", dpi=110)
+    axes = figure.subplots()
+    positive = norms[norms > 0]
+    if len(positive):
+        edges = np.geomspace(positive.min(), positive.max() * 1.001, 80).tolist()
+        axes.hist(positive, edges, color=BEFORE)
+    for limit in limits:
+        axes.axvline(limit.global_clipnorm, color=APPLIED, lw=1.2)
+        axes.annotate(
+            f"{limit.global_clipnorm:.3g}: {100 * limit.touched:.0f} %",
+            (limit.global_clipnorm, 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(3, -4),
+            textcoords="offset points",
+            rotation=90,
+            va="top",
+            fontsize="small",
+        )
+    axes.set(xscale="log", xlabel="global gradient norm before clipping", ylabel="train steps")
+    axes.grid(alpha=0.25)
     return figure
 
 

@@ -144,10 +144,11 @@ class Window:
 
     @cached_property
     def skipped(self) -> np.ndarray:
-        """Whether loss scaling skipped the step for overflow, bool [steps]."""
+        """Whether loss scaling skipped the step for overflow, or a guard, bool [steps]."""
         scaled = np.isfinite(self.scalar("loss_scale"))
         overflow = (self.present & (self.nonfinite > 0)).any(axis=1)
-        return scaled & overflow & ~self.updated.any(axis=1)
+        refused = self.scalar("allowed") == 0
+        return (refused | (scaled & overflow)) & ~self.updated.any(axis=1)
 
     @cached_property
     def accumulated(self) -> np.ndarray:

@@ -10,7 +10,7 @@ from gradkeeper.callbacks.window import layer_of
 Cause: TypeAlias = Literal["gradient", "loss", "norm"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GuardEvent:
     """A train step that triggered a guard.
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from gradkeeper.callbacks.guard.event import Cause, GuardEvent
 from gradkeeper.callbacks.guard.trigger import Judgement, Trigger
-from gradkeeper.callbacks.tap.branch import branch
+from gradkeeper.callbacks.tap.branch import branch, when
 from gradkeeper.callbacks.tap.gating import everywhere
 from gradkeeper.callbacks.tap.measure import l2_norms, statistics, sums_of_squares
 from gradkeeper.callbacks.tap.names import variable_names
@@ -199,10 +199,10 @@ class Gate(Stage):
         cause = tf.where(too_large, 2, tf.where(finite, 1, 0))
         facts = [side.seen.read_value(), cause, loss if side.loss is not None else np.nan, norm]
         with tf.control_dependencies([halted]):
-            _when(refused & ~halted, lambda: self._note(side, gradients, variables, facts))
+            when(refused & ~halted, lambda: self._note(side, gradients, variables, facts))
         judgement = side.judgement
         if judgement is not None:
-            _when(finite & ~refused & ~halted, lambda: judgement.learn(norm))
+            when(finite & ~refused & ~halted, lambda: judgement.learn(norm))
         side.in_a_row.assign(in_a_row)
         if not self.options.refuses:
             return None
@@ -210,7 +210,7 @@ class Gate(Stage):
             side.halted.assign(halted | (in_a_row >= self.options.halts_after))
         return ~refused & ~halted
 
-    def changed(self, application: Application, gradients: Gradients) -> Gradients:
+    def handed_on(self, application: Application, gradients: Gradients) -> Gradients:
         spread = self._sides[application.replica.index].spread
         is_scaled = isinstance(application.optimizer, keras.optimizers.LossScaleOptimizer)
         if not is_scaled or application.replica.count == 1 or spread is None:
@@ -290,11 +290,3 @@ def _or_nan(gradient: Any, finite: tf.Tensor) -> Any:
     return gradient * tf.where(
         finite, tf.ones([], gradient.dtype), gradient.dtype.as_numpy_dtype("nan")
     )
-
-
-def _when(condition: tf.Tensor, do: Any) -> None:
-    def taken() -> tf.Tensor:
-        do()
-        return tf.constant(0)
-
-    tf.cond(condition, taken, lambda: tf.constant(0))

@@ -1,8 +1,6 @@
 """The callback that keeps NaN and Inf out of the weights."""
 
 import dataclasses
-import sys
-from types import FrameType
 from typing import Any, Literal, TypeAlias, get_args
 
 import keras
@@ -13,6 +11,7 @@ from gradkeeper.callbacks.guard.error import NonFiniteGradientError
 from gradkeeper.callbacks.guard.event import GuardEvent
 from gradkeeper.callbacks.guard.gate import Gate, GateOptions
 from gradkeeper.callbacks.guard.trigger import NormAbove, Trigger
+from gradkeeper.callbacks.neighbours import backups_of_calling_fit
 from gradkeeper.callbacks.tap.keras_private import print_msg
 
 Policy: TypeAlias = Literal["stop", "skip", "rollback", "raise", "warn"]
@@ -105,7 +104,7 @@ class NonFiniteGuard(keras.callbacks.Callback):
         self._next_step: int | None = None
         self._offset = self._in_epoch = 0
         self._snapshot: _Snapshot | None = None
-        self._list: Any = None
+        self._backups: list[keras.callbacks.BackupAndRestore] = []
 
     def set_model(self, model: keras.Model) -> None:
         self._attachment.check(model)
@@ -126,7 +125,7 @@ class NonFiniteGuard(keras.callbacks.Callback):
                     f"lr_factor=1. Received: learning_rate={rate}, lr_factor={self._lr_factor}"
                 )
         self._attachment.begin(self.model, Driver.calling("on_train_begin"))
-        self._list = _caller(keras.callbacks.CallbackList.on_train_begin)
+        self._backups = backups_of_calling_fit()
         self._snapshot = None
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -158,7 +157,7 @@ class NonFiniteGuard(keras.callbacks.Callback):
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self._look()
         self._attachment.end()
-        self._snapshot = self._list = None
+        self._snapshot, self._backups = None, []
 
     def flush(self) -> None:
         """Reads what was refused since the last look."""
@@ -205,9 +204,8 @@ class NonFiniteGuard(keras.callbacks.Callback):
 
     def _keep_backups(self) -> None:
         """Has BackupAndRestore keep what it would delete at the end of the training."""
-        for callback in getattr(self._list, "callbacks", []):
-            if isinstance(callback, keras.callbacks.BackupAndRestore):
-                callback.delete_checkpoint = False
+        for backup in self._backups:
+            backup.delete_checkpoint = False
 
 
 class _Snapshot:
@@ -235,11 +233,3 @@ _WHAT_FOLLOWS: dict[str, str] = {
     "raise": "The step was not taken.",
     "warn": "The step was taken all the same.",
 }
-
-
-def _caller(method: Any) -> Any:
-    """The object whose method is calling; None if that is not on the stack."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code is not method.__code__:
-        frame = frame.f_back
-    return None if frame is None else frame.f_locals.get("self")

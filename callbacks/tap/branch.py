@@ -1,4 +1,4 @@
-"""A branch in the graph that costs nothing where it is not taken."""
+"""Branches in the graph."""
 
 from collections.abc import Callable, Sequence
 
@@ -41,3 +41,13 @@ def branch(
     )
     result.set_shape(shape)
     return result
+
+
+def when(condition: tf.Tensor, do: Callable[[], object]) -> None:
+    """Has `do` run where the condition is true; what it returns is dropped."""
+
+    def taken() -> tf.Tensor:
+        do()
+        return tf.constant(0)
+
+    tf.cond(condition, taken, lambda: tf.constant(0))

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from gradkeeper.callbacks.tap.branch import when
 from gradkeeper.callbacks.tap.replica import Replica
 
 
@@ -40,7 +41,7 @@ def apply_if(
         replica: the replica.
     """
     if replica.count == 1:
-        _when(allowed, lambda: apply(gradients))
+        when(allowed, lambda: apply(gradients))
         return
 
     # An update merges the replicas, which TensorFlow forbids in a branch of one of them: so
@@ -49,7 +50,7 @@ def apply_if(
         def applied() -> None:
             strategy.extended.call_for_each_replica(apply, args=(gradients,))
 
-        _when(strategy.experimental_local_results(allowed)[0], applied)
+        when(strategy.experimental_local_results(allowed)[0], applied)
 
     tf.distribute.get_replica_context().merge_call(merged, args=(allowed, gradients))
 
@@ -68,7 +69,7 @@ class Undoing:
             for variable, value in zip(self._variables, self._before, strict=True):
                 variable.assign(value)
 
-        _when(~kept, put_back)
+        when(~kept, put_back)
 
 
 def changed_beside_weights(model: keras.Model) -> list[Any]:
@@ -87,11 +88,3 @@ def _local(variable: Any, replica: Replica) -> tf.Variable:
     if replica.count == 1:
         return value
     return tf.distribute.get_strategy().experimental_local_results(value)[replica.index]
-
-
-def _when(condition: tf.Tensor, do: Callable[[], None]) -> None:
-    def branch() -> tf.Tensor:
-        do()
-        return tf.constant(0)
-
-    tf.cond(condition, branch, lambda: tf.constant(0))

@@ -188,7 +188,7 @@ class Hooks:
                 stand.turn(optimizer, variables),
                 _loss_scale(optimizer, variables),
                 clipping_of(optimizer),
-                is_plain(optimizer),
+                is_plain(optimizer) and not any(stage.clips for stage in self._stages),
                 accumulates(optimizer),
             )
         stand.applying.append(
@@ -215,7 +215,7 @@ class Hooks:
 
         def apply(grads: Gradients) -> Any:
             for stage in self._stages:
-                grads = stage.changed(application, grads)
+                grads = stage.handed_on(application, grads)
             return original(list(grads), given, **kwargs)
 
         flags = [stage.allows(application, grads) for stage in self._stages]
@@ -257,12 +257,17 @@ class Hooks:
         @_unconverted
         def clip_gradients(grads: Any) -> Any:
             entered = list(grads)
-            left = list(original(entered))
             stand = self._stand(Replica.current())
             variables = stand.applying[-1] if stand.applying else []
-            if stand.application is not None and len(variables) == len(left):
-                self._tell("clipped", stand.application, entered, left, variables)
-                stand.application.clippings += 1
+            application = stand.application
+            if application is None or len(variables) != len(entered):
+                return list(original(entered))
+            changed = entered
+            for stage in self._stages:
+                changed = stage.clipped_first(application, changed, variables)
+            left = list(original(changed))
+            self._tell("clipped", application, entered, left, variables)
+            application.clippings += 1
             return left
 
         return clip_gradients

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from gradkeeper.callbacks.tap.branch import when
 from gradkeeper.callbacks.tap.options import LARGEST_EVERY, Options
 from gradkeeper.callbacks.tap.ring import MISSING, Ring, make_variable
 
@@ -124,7 +125,7 @@ class Lane:
     def when_measuring(self, write: Callable[[], None]) -> None:
         """Has `write` run in the train steps that are measured, in the graph."""
         if self._options.switchable:
-            _when(self._measuring, write)
+            when(self._measuring, write)
         else:
             write()
 
@@ -132,7 +133,7 @@ class Lane:
         """Has `write` run with the train step's number where histograms are due, in the graph."""
 
         due = tf.equal(self._seen % self._options.histograms, 0)
-        _when(due, lambda: write(self._seen.read_value()))
+        when(due, lambda: write(self._seen.read_value()))
 
     def end_step(self) -> None:
         """Counts the step, and stamps its row where not every step has one, in the graph."""
@@ -183,11 +184,3 @@ class Lane:
 
     def _ring(self, width: int, dtype: tf.DType, empty: float) -> Ring:
         return Ring(self._options.capacity, width, dtype, empty=empty, device=self._device)
-
-
-def _when(condition: tf.Tensor, write: Callable[[], None]) -> None:
-    def branch() -> tf.Tensor:
-        write()
-        return tf.constant(0)
-
-    tf.cond(condition, branch, lambda: tf.constant(0))

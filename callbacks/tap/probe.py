@@ -145,7 +145,13 @@ class Shared(Probe):
 
 
 class Stage(Shared):
-    """A probe that also has a say in what is applied."""
+    """A probe that also has a say in what is applied.
+
+    Attributes:
+        clips: whether it changes gradients by `clipped_first`.
+    """
+
+    clips = False
 
     def allows(self, application: Application, gradients: Gradients) -> tf.Tensor | None:
         """Whether the gradients may be applied, the same on every replica; None for yes.
@@ -154,6 +160,16 @@ class Stage(Shared):
         moving averages, metrics and random seeds.
         """
 
-    def changed(self, application: Application, gradients: Gradients) -> Gradients:
-        """The gradients to apply, of this replica; called where they are applied."""
+    def handed_on(self, application: Application, gradients: Gradients) -> Gradients:
+        """What the optimizer gets in place of this replica's gradients; called where it does."""
+        return gradients
+
+    def clipped_first(
+        self, application: Application, gradients: Gradients, variables: Variables
+    ) -> Gradients:
+        """What the optimizer's own clipping gets in place of this replica's gradients.
+
+        These are the ones to be applied: accumulated, divided by the loss scale, and of a step
+        that is not skipped.
+        """
         return gradients

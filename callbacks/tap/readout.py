@@ -101,12 +101,14 @@ def _window(
     values["applied_norm"] = (
         values["norm"] if table.applies_all else _applied(table, slots[0], width)
     )
-    allowed = _cells(table.rings.get("allowed"), slots[0], 1) != 0
-    updated = present & (values["applied_norm"] != MISSING) & allowed
+    refused = _cells(table.rings.get("allowed"), slots[0], 1) == 0
+    updated = present & (values["applied_norm"] != MISSING) & ~refused
     values |= {name: column(name) for name in _WEIGHTS if name in table.rings}
     there = {name: present if name in MEASURED else updated for name in values}
     scalars = {name: _cells(table.rings.get(name), slots[0], 1)[:, 0] for name in _PER_STEP}
     scalars["unclipped_norm"] = _unclipped(table, slots[0])
+    if "allowed" in table.rings:
+        scalars["allowed"] = _cells(table.rings["allowed"], slots[0], 1)[:, 0]
     limit = np.nan if table.clip_limit is None else table.clip_limit
     replicas = [
         np.where(present, _cells(each.rings.get("replica_norm"), at, width), np.nan)

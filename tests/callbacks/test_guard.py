@@ -275,6 +275,8 @@ def test_the_monitor_beside_the_guard_sees_the_step_as_not_taken():
     for monitor in monitors:
         assert monitor.history.updated.any(axis=1).tolist() == [True] * 3 + [False] + [True] * 4
         assert np.isnan(monitor.history.norms[3]).any()
+        assert np.flatnonzero(monitor.history.skipped).tolist() == [3]
+        assert not monitor.history.accumulated.any()
 
 
 class Two(keras.Model):

@@ -1,0 +1,142 @@
+"""The stage of the train step that clips before the optimizer's own clipping."""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from gradkeeper.callbacks.clipping.methods import AGC, Limit, Method
+from gradkeeper.callbacks.tap.measure import l2_norms
+from gradkeeper.callbacks.tap.pairs import summed_over_replicas
+from gradkeeper.callbacks.tap.probe import Application, Gradients, Stage, Variables
+
+
+class ClipStage(Stage):
+    """Clips gradients by a limit that follows their norms.
+
+    Under several replicas the norms are those of the gradients added up, so that N replicas
+    are clipped as one device with the global batch is.
+
+    Args:
+        method: how the limit is found.
+        model: the model.
+        optimizers: whose gradients are clipped; None for all.
+        compiled: whether XLA compiles the train step as a whole.
+    """
+
+    clips = True
+
+    def __init__(
+        self,
+        method: Method,
+        model: keras.Model,
+        *,
+        optimizers: tuple[keras.optimizers.Optimizer, ...] | None = None,
+        compiled: bool = False,
+    ) -> None:
+        super().__init__(optimizers)
+        self._method = method
+        self._compiled = compiled
+        self._limits: dict[tuple[int, int, int], Limit] = {}
+        self._awaited: dict[str, np.ndarray] = {}
+
+    @property
+    def state(self) -> dict[str, np.ndarray]:
+        """What has been learnt so far; the same on every replica."""
+        first = [limit for key, limit in self._limits.items() if key[0] == 0]
+        return {
+            f"{number}/{name}": value
+            for number, limit in enumerate(first)
+            for name, value in limit.state.items()
+        }
+
+    def load(self, state: Mapping[str, np.ndarray]) -> None:
+        """Goes on from this state; what is made only in the first step, then.
+
+        Raises:
+            ValueError: if it is that of another method.
+        """
+        self._awaited = dict(state)
+        numbers: dict[int, int] = {}
+        for (replica, *_), limit in self._limits.items():
+            number = numbers[replica] = numbers.get(replica, -1) + 1
+            limit.load(_part(state, number))
+
+    def begin_anew(self) -> None:
+        """Forgets what has been learnt."""
+        self._awaited = {}
+        for limit in self._limits.values():
+            limit.reset()
+
+    def clipped_first(
+        self, application: Application, gradients: Gradients, variables: Variables
+    ) -> Gradients:
+        self.has_seen_gradients = True
+        replica = application.replica
+        whole = gradients if replica.count == 1 else summed_over_replicas(gradients)
+        if isinstance(self._method, AGC):
+            return [
+                _times(gradient, _unit_factor(self._method, total, variable))
+                for gradient, total, variable in zip(gradients, whole, variables, strict=True)
+            ]
+        norm = tf.norm(l2_norms(whole, tf.float32))
+        limit = self._limit(application)
+        factor = _kept_in(limit, norm)
+        return [_times(gradient, factor) for gradient in gradients]
+
+    def _limit(self, application: Application) -> Limit:
+        """One for each replica, and each clipping in a step."""
+        replica = application.replica
+        key = (replica.index, id(application.optimizer), application.clippings)
+        if key not in self._limits:
+            assert not isinstance(self._method, AGC)
+            on_host = not self._compiled and replica.device is None
+            limit = self._method.begin("CPU:0" if on_host else replica.device)
+            number = sum(each[0] == replica.index for each in self._limits)
+            if part := _part(self._awaited, number):
+                with ThreadPoolExecutor(1) as thread:  # outside the graph under trace
+                    thread.submit(limit.load, part).result()
+            self._limits[key] = limit
+        return self._limits[key]
+
+
+def _part(state: Mapping[str, np.ndarray], number: int) -> dict[str, np.ndarray]:
+    """The state of the limit of this number."""
+    start = f"{number}/"
+    return {key.removeprefix(start): v for key, v in state.items() if key.startswith(start)}
+
+
+def _kept_in(limit: Limit, norm: tf.Tensor) -> tf.Tensor:
+    """The factor for a gradient of this norm; 1 where that is not finite, and nothing learnt."""
+
+    def finite() -> tf.Tensor:
+        highest = limit.next(norm)
+        return tf.where(norm > highest, highest / norm, tf.ones_like(norm))
+
+    return tf.cond(tf.math.is_finite(norm), finite, lambda: tf.ones_like(norm))
+
+
+def _unit_factor(method: AGC, gradient: Any, variable: Any) -> tf.Tensor:
+    """The factor for each unit, in a shape that the gradient can be multiplied with."""
+    gradient = tf.cast(tf.convert_to_tensor(gradient), tf.float32)
+    weights = tf.cast(tf.convert_to_tensor(variable), tf.float32)
+    most = method.clipping * tf.maximum(_unit_norms(weights), method.eps)
+    norms = _unit_norms(gradient)
+    return tf.where(norms > most, most / tf.maximum(norms, 1e-6), tf.ones_like(norms))
+
+
+def _unit_norms(tensor: tf.Tensor) -> tf.Tensor:
+    """Norms of the units, whose inputs are in all axes but the last; of a vector, its own."""
+    axes = list(range(max(tensor.shape.rank - 1, 1))) if tensor.shape.rank else None
+    return tf.sqrt(tf.reduce_sum(tf.square(tensor), axis=axes, keepdims=True))
+
+
+def _times(gradient: Any, factor: tf.Tensor) -> Any:
+    if isinstance(gradient, tf.IndexedSlices):
+        by_row = factor if factor.shape.rank == 0 else tf.squeeze(factor, 0)
+        values = gradient.values * tf.cast(by_row, gradient.values.dtype)
+        return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
+    return gradient * tf.cast(factor, gradient.dtype)

@@ -1,0 +1,219 @@
+"""Adaptive clipping, step by step equal to the same in NumPy."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from models import compiled, fit
+
+from gradkeeper.callbacks import AdaptiveClipping, GradientMonitor, NonFiniteGuard
+
+STEPS = 60
+
+
+def autoclip(norms, percentile=10.0, window=1000):
+    for step, norm in enumerate(norms):
+        limit = np.percentile(norms[max(0, step + 1 - window) : step + 1], percentile)
+        yield min(norm, limit)
+
+
+def percentile(norms, percentile=95.0, window=1000, warmup=25):
+    for step, norm in enumerate(norms):
+        before = norms[max(0, step - window) : step]
+        yield norm if step < warmup else min(norm, np.percentile(before, percentile))
+
+
+def zclip(norms, z_threshold=2.5, alpha=0.97, warmup=25):
+    mean = np.mean(norms[:warmup])
+    variance = np.var(norms[:warmup])
+    for step, norm in enumerate(norms):
+        kept = norm
+        if step >= warmup:
+            z = (norm - mean) / (variance**0.5 + 1e-6)
+            if z > z_threshold:
+                kept = mean + z_threshold**2 * variance**0.5 / z
+            mean = alpha * mean + (1 - alpha) * kept
+            variance = alpha * variance + (1 - alpha) * (kept - mean) ** 2
+        yield kept
+
+
+TWINS = {"autoclip": autoclip, "percentile": percentile, "zclip": zclip}
+WAYS = {
+    "graph": {"jit_compile": False},
+    "xla": {"jit_compile": True},
+    "eager": {"run_eagerly": True},
+    "several steps": {"jit_compile": False, "steps_per_execution": 4},
+}
+
+
+def noisy() -> tuple[np.ndarray, np.ndarray]:
+    """A step each, with outliers."""
+    random = np.random.default_rng(0)
+    x = random.normal(size=(STEPS, 6)).astype("float32")
+    y = random.normal(size=(STEPS, 1)).astype("float32")
+    y[[30, 45]] *= 100
+    return x, y
+
+
+def recorded(callback, optimizer=None, data=None, **how):
+    model, _ = compiled("dense", optimizer=optimizer or keras.optimizers.SGD(1e-3), **how)
+    monitor = GradientMonitor(verbose=0)
+    fit(model, data or noisy(), batch_size=1, callbacks=[callback, monitor])
+    return monitor.history
+
+
+@pytest.mark.parametrize("how", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize("method", TWINS)
+def test_equal_to_the_same_in_numpy(method, how):
+    history = recorded(AdaptiveClipping(method), **how)
+    assert len(history) == STEPS
+    expected = list(TWINS[method](history.global_norm))
+    np.testing.assert_allclose(history.applied_global_norm, expected, rtol=1e-4)
+    assert history.clipped.sum() > 0
+
+
+def test_options_of_the_method():
+    history = recorded(AdaptiveClipping("autoclip", percentile=50, window=7))
+    expected = list(autoclip(history.global_norm, percentile=50, window=7))
+    np.testing.assert_allclose(history.applied_global_norm, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["dense", "convolutional", "embedding"])
+def test_agc_is_the_papers_equation_3(name):
+    model, (x, y) = compiled(name, optimizer=keras.optimizers.SGD(1.0), jit_compile=False)
+    before = [keras.ops.convert_to_numpy(each) for each in model.trainable_variables]
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(tf.square(model(x, training=True) - y))
+    gradients = tape.gradient(loss, model.trainable_variables)
+    fit(model, (x, y), batch_size=len(x), callbacks=[AdaptiveClipping("agc", clipping=0.05)])
+    for weight, gradient, variable in zip(
+        before, gradients, model.trainable_variables, strict=True
+    ):
+        gradient = tf.convert_to_tensor(gradient).numpy()
+        axes = tuple(range(max(weight.ndim - 1, 1)))
+        most = 0.05 * np.maximum(np.linalg.norm(weight.reshape(-1, weight.shape[-1]), axis=0), 1e-3)
+        if weight.ndim == 1:
+            most = 0.05 * max(np.linalg.norm(weight), 1e-3)
+        norms = np.sqrt(np.sum(np.square(gradient), axis=axes))
+        applied = gradient * np.minimum(1.0, most / np.maximum(norms, 1e-6))
+        moved = weight - keras.ops.convert_to_numpy(variable)
+        np.testing.assert_allclose(moved, applied, atol=1e-5)
+
+
+def test_accumulated_and_scaled_gradients_are_clipped_as_they_are_applied():
+    inner = keras.optimizers.SGD(1e-3, gradient_accumulation_steps=2)
+    optimizer = keras.optimizers.LossScaleOptimizer(inner, initial_scale=1024.0)
+    history = recorded(AdaptiveClipping("autoclip", percentile=50), optimizer, jit_compile=False)
+    applied = history.applied_global_norm[np.isfinite(history.applied_global_norm)]
+    assert len(applied) == STEPS // 2
+    assert (np.diff(applied) < 10).all()  # without, the outliers would be 100 times the usual
+
+
+def test_replicas_are_clipped_as_one_device(two_replicas):
+    def trained(strategy=None):
+        import contextlib
+
+        with strategy.scope() if strategy else contextlib.nullcontext():
+            model, _ = compiled("dense", optimizer=keras.optimizers.SGD(0.1), jit_compile=False)
+        data = tuple(each[: STEPS // 2 * 2] for each in noisy())
+        fit(model, data, batch_size=2, callbacks=[AdaptiveClipping("autoclip")])
+        return model.get_weights()
+
+    for one, two in zip(trained(), trained(two_replicas), strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-5)
+
+
+class KilledError(Exception):
+    """Stands for a kill: nothing is called afterwards."""
+
+
+class Kill(keras.callbacks.Callback):
+    """Ends the training before a batch of the second epoch."""
+
+    def __init__(self, batch):
+        super().__init__()
+        self.batch, self.epoch = batch, 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if (self.epoch, batch) == (1, self.batch):
+            raise KilledError
+
+
+@pytest.mark.parametrize("method", ["autoclip", "zclip"])
+@pytest.mark.parametrize("is_last", [True, False])
+def test_a_restored_training_goes_on_with_what_was_learnt(method, is_last, tmp_path):
+    def trained(epochs, *others):
+        model, _ = compiled("dense", optimizer=keras.optimizers.SGD(1e-2), jit_compile=False)
+        backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+        both = [backup, AdaptiveClipping(method)]
+        callbacks = [*(both if is_last else reversed(both)), *others]
+        fit(model, noisy(), batch_size=1, epochs=epochs, callbacks=callbacks)
+        return model.get_weights()
+
+    undisturbed = trained(3)
+    with pytest.raises(KilledError):
+        trained(3, Kill(10))
+    for one, other in zip(trained(3), undisturbed, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_fresh_callback_begins_anew_and_the_same_one_goes_on():
+    def applied(*callbacks):
+        model, _ = compiled("dense", optimizer=keras.optimizers.SGD(0.0), jit_compile=False)
+        monitor = GradientMonitor(verbose=0)
+        for callback in callbacks:
+            fit(model, noisy(), batch_size=1, callbacks=[callback, monitor])
+        return monitor.history.applied_global_norm[STEPS:]
+
+    one = AdaptiveClipping("zclip")
+    fresh = applied(AdaptiveClipping("zclip"), AdaptiveClipping("zclip"))
+    np.testing.assert_array_equal(fresh, applied(AdaptiveClipping("zclip"), one))
+    assert (applied(one, one) != fresh).any()
+
+
+def test_a_damaged_backup_is_told(tmp_path):
+    (tmp_path / "adaptive_clipping.npz").write_bytes(b"PK damaged")
+    model, data = compiled("dense")
+    backup = keras.callbacks.BackupAndRestore(tmp_path)
+    with pytest.raises(ValueError, match="cannot be read: delete the file"):
+        fit(model, data, callbacks=[backup, AdaptiveClipping()])
+
+
+def test_a_nan_beside_a_guard_is_not_learnt():
+    x, y = noisy()
+    x[20] = np.nan
+    without = tuple(np.delete(each, 20, axis=0) for each in (x, y))
+
+    def weights(data):
+        model, _ = compiled("dense", optimizer=keras.optimizers.SGD(1e-2), jit_compile=False)
+        guard = NonFiniteGuard("skip", verbose=0)
+        fit(model, data, batch_size=1, callbacks=[AdaptiveClipping("zclip"), guard])
+        return model.get_weights()
+
+    for one, other in zip(weights((x, y)), weights(without), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_refuses_to_stand_beside_the_optimizers_own_clipping():
+    model, data = compiled("dense", optimizer=keras.optimizers.SGD(0.1, clipnorm=1.0))
+    with pytest.raises(ValueError, match="clips by itself"):
+        fit(model, data, callbacks=[AdaptiveClipping()])
+    fit(model, data, callbacks=[AdaptiveClipping(beside_own_clipping=True)])
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match="method is one of autoclip, percentile, zclip, agc"):
+        AdaptiveClipping("median")
+    with pytest.raises(TypeError, match="z_threshold"):
+        AdaptiveClipping("autoclip", z_threshold=1.0)
+    for method, option in [
+        ("autoclip", {"percentile": 101}),
+        ("percentile", {"warmup": 0}),
+        ("zclip", {"alpha": 1.0}),
+        ("agc", {"clipping": 0.0}),
+    ]:
+        with pytest.raises(ValueError, match=next(iter(option))):
+            AdaptiveClipping(method, **option)
