@@ -13,7 +13,7 @@ from gradkeeper.callbacks.guard.event import Cause, GuardEvent
 from gradkeeper.callbacks.guard.trigger import Judgement, Trigger
 from gradkeeper.callbacks.tap.branch import branch, when
 from gradkeeper.callbacks.tap.gating import everywhere
-from gradkeeper.callbacks.tap.measure import l2_norms, statistics, sums_of_squares
+from gradkeeper.callbacks.tap.measure import l2_norms, statistics
 from gradkeeper.callbacks.tap.names import variable_names
 from gradkeeper.callbacks.tap.pairs import pairs_of, summed_over_replicas
 from gradkeeper.callbacks.tap.probe import Application, Gradients, Stage
@@ -83,9 +83,9 @@ class Gate(Stage):
         compiled: bool = False,
     ) -> None:
         super().__init__(optimizers)
+        self._compiled = compiled
         self.options = options
         self._model = weakref.ref(model)
-        self._compiled = compiled
         self._sides: dict[int, _Side] = {}
         self._names: dict[tuple[int, ...], tuple[str, ...]] = {}
         self._read = 0
@@ -150,7 +150,7 @@ class Gate(Stage):
             step=int(step),
             cause=_CAUSES[int(cause)],
             loss=float(loss),
-            norm=float(norm),
+            norm=float(np.linalg.norm(sides[:, 0]) if np.isnan(norm) else norm),
             variables=self._names[key],
             norms=sides[:, 0],
             nonfinite=sides[:, 2].astype(np.int64),
@@ -178,8 +178,7 @@ class Gate(Stage):
         gradients = [gradient for gradient, _ in pairs]
         variables = [variable for _, variable in pairs]
         replica, side = application.replica, self._sides[application.replica.index]
-        sums = sums_of_squares(gradients, tf.float32, compiled=self._compiled)
-        finite = everywhere(_all_finite(sums, gradients), replica)
+        finite = everywhere(_is_finite(gradients), replica)
         side.spread = finite
         loss = tf.constant(0.0) if side.loss is None else side.loss
         sound = everywhere(tf.math.is_finite(loss), replica)
@@ -189,17 +188,18 @@ class Gate(Stage):
             bad &= ~sound | (scale < 1.0)
         if self.options.checks_loss:
             bad |= ~sound
-        norm = self._global_norm(application, gradients, sums)
-        too_large = tf.constant(False)
+        norm, too_large = tf.constant(np.nan), tf.constant(False)
         if side.judgement is not None:
+            norm = _global_norm(application, gradients)
             too_large = finite & ~bad & side.judgement.refuses(norm)
         refused = bad | too_large
         halted = side.halted.read_value()
         in_a_row = tf.where(refused, side.in_a_row + 1, 0)
         cause = tf.where(too_large, 2, tf.where(finite, 1, 0))
         facts = [side.seen.read_value(), cause, loss if side.loss is not None else np.nan, norm]
+        measured = _statistics_if(refused, gradients, application.scale)
         with tf.control_dependencies([halted]):
-            when(refused & ~halted, lambda: self._note(side, gradients, variables, facts))
+            when(refused & ~halted, lambda: self._note(side, measured, variables, facts))
         judgement = side.judgement
         if judgement is not None:
             when(finite & ~refused & ~halted, lambda: judgement.learn(norm))
@@ -235,22 +235,8 @@ class Gate(Stage):
             facts=Ring(_CAPACITY, _FACTS, tf.float64, empty=np.nan, device=device),
         )
 
-    def _global_norm(
-        self, application: Application, gradients: Gradients, sums: list[tf.Tensor]
-    ) -> tf.Tensor:
-        """The norm of the gradient of the global batch, before any clipping."""
-        if self.options.trigger is None:
-            norm = tf.sqrt(tf.add_n(sums))  # told in the event alone
-        elif application.replica.count == 1:
-            norm = tf.norm(l2_norms(gradients, tf.float32))
-        else:
-            norm = tf.norm(l2_norms(summed_over_replicas(gradients), tf.float32))
-        if application.scale is not None:
-            norm /= tf.cast(tf.convert_to_tensor(application.scale), norm.dtype)
-        return norm
-
     def _note(
-        self, side: _Side, gradients: Gradients, variables: list[Any], facts: list[Any]
+        self, side: _Side, measured: tf.Tensor, variables: list[Any], facts: list[Any]
     ) -> None:
         key = tuple(map(id, variables))
         if key not in self._names:
@@ -261,24 +247,55 @@ class Gate(Stage):
                 _CAPACITY, width, tf.float32, empty=MISSING, device=side.device
             )
         slot = tf.reshape(side.noted % _CAPACITY, [1])
-        side.gradients[key].write(slot, statistics(gradients, tf.float32))
+        side.gradients[key].write(slot, measured)
         side.facts.write(slot, tf.stack([tf.cast(fact, tf.float64) for fact in facts]))
         side.noted.assign_add(1)
 
 
-def _all_finite(sums: list[tf.Tensor], gradients: Gradients) -> tf.Tensor:
+def _global_norm(application: Application, gradients: Gradients) -> tf.Tensor:
+    """The norm of the gradient of the global batch, before any clipping."""
+    if application.replica.count > 1:
+        gradients = summed_over_replicas(gradients)
+    norm = tf.norm(l2_norms(gradients, tf.float32))
+    if application.scale is None:
+        return norm
+    return norm / tf.cast(tf.convert_to_tensor(application.scale), norm.dtype)
+
+
+def _statistics_if(condition: tf.Tensor, gradients: Gradients, scale: Any) -> tf.Tensor:
+    """`statistics` of the gradients where the condition is true, [3, gradients]."""
+    divisor = (
+        tf.constant(1.0) if scale is None else tf.cast(tf.convert_to_tensor(scale), tf.float32)
+    )
+
+    def measured(divisor: tf.Tensor, *parts: tf.Tensor) -> tf.Tensor:
+        whole = tf.nest.pack_sequence_as(gradients, list(parts), expand_composites=True)
+        norms, largest, bad = tf.unstack(statistics(whole, tf.float32))
+        return tf.stack([norms / divisor, largest / divisor, bad])
+
+    def nothing(*_: tf.Tensor) -> tf.Tensor:
+        return tf.zeros([3, len(gradients)])
+
+    parts = tf.nest.flatten(gradients, expand_composites=True)
+    return branch(condition, measured, nothing, [divisor, *parts])
+
+
+def _is_finite(gradients: Gradients) -> tf.Tensor:
     """Whether every element is finite; a sum of squares may overflow though each is."""
-    tensors = [each.values if isinstance(each, tf.IndexedSlices) else each for each in gradients]
 
     def one_by_one(*tensors: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_all([tf.reduce_all(tf.math.is_finite(_real(each))) for each in tensors])
+        return tf.reduce_all([tf.reduce_all(tf.math.is_finite(each)) for each in tensors])
 
+    tensors = _tensors(gradients)
+    sums = [tf.cast(tf.nn.l2_loss(each), tf.float32) for each in tensors]
     plain = tf.reduce_all(tf.math.is_finite(tf.stack(sums)))
     return branch(plain, lambda *_: tf.constant(True), one_by_one, tensors)
 
 
-def _real(tensor: tf.Tensor) -> tf.Tensor:
-    return tf.abs(tensor) if tensor.dtype.is_complex else tensor
+def _tensors(gradients: Gradients) -> list[tf.Tensor]:
+    """What the gradients are made of, real."""
+    tensors = [each.values if isinstance(each, tf.IndexedSlices) else each for each in gradients]
+    return [tf.abs(each) if each.dtype.is_complex else each for each in tensors]
 
 
 def _or_nan(gradient: Any, finite: tf.Tensor) -> Any:
