@@ -43,11 +43,15 @@ def branch(
     return result
 
 
-def when(condition: tf.Tensor, do: Callable[[], object]) -> None:
-    """Has `do` run where the condition is true; what it returns is dropped."""
+def when(condition: tf.Tensor, do: Callable[[], object]) -> tf.Tensor:
+    """Has `do` run where the condition is true.
+
+    Returns:
+        A tensor that is there once the tensors are that `do` returns, if it is run.
+    """
 
     def taken() -> tf.Tensor:
-        do()
-        return tf.constant(0)
+        with tf.control_dependencies([each for each in [do()] if tf.is_tensor(each)]):
+            return tf.constant(0)
 
-    tf.cond(condition, taken, lambda: tf.constant(0))
+    return tf.cond(condition, taken, lambda: tf.constant(0))

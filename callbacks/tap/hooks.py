@@ -157,10 +157,11 @@ class Hooks:
             try:
                 # None stays none; an iterator was read once.
                 given = None if trainable_variables is None else variables
-                if application is None or not self._stages:
-                    result = original(grads, given, **kwargs)
-                else:
-                    result = self._through_stages(application, original, grads, given, kwargs)
+                with tf.control_dependencies(_read_before_sum(application)):
+                    if application is None or not self._stages:
+                        result = original(grads, given, **kwargs)
+                    else:
+                        result = self._through_stages(application, original, grads, given, kwargs)
             finally:
                 self._leave(application)
             self._finish(application, grads)
@@ -297,6 +298,18 @@ class Hooks:
 
 def _tensors(structure: Any) -> list[tf.Tensor]:
     return [each for each in keras.tree.flatten(structure) if isinstance(each, tf.Tensor)]
+
+
+def _read_before_sum(application: Application | None) -> list[tf.Tensor]:
+    """What must have been read before the gradients of the replicas are added up.
+
+    TensorFlow adds up several tensors beginning with the first one whose memory nobody else
+    holds, to add the others onto it: a late reader would change the order of the sum. Of two
+    tensors, either order gives the same.
+    """
+    if application is None or application.replica.count < 3:
+        return []
+    return application.measured
 
 
 def _tree(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optimizer]:

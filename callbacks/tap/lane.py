@@ -122,12 +122,13 @@ class Lane:
         if self._options.comparable:
             self.again = self._twice.read_value()
 
-    def when_measuring(self, write: Callable[[], None]) -> None:
-        """Has `write` run in the train steps that are measured, in the graph."""
-        if self._options.switchable:
-            when(self._measuring, write)
-        else:
-            write()
+    def when_measuring(self, write: Callable[[], tf.Tensor | None]) -> tf.Tensor | None:
+        """Has `write` run in the train steps that are measured, in the graph.
+
+        Returns:
+            What is there once it has; None if it returns none, and always runs.
+        """
+        return when(self._measuring, write) if self._options.switchable else write()
 
     def when_histograms(self, write: Callable[[tf.Tensor], None]) -> None:
         """Has `write` run with the train step's number where histograms are due, in the graph."""

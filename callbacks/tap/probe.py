@@ -33,6 +33,7 @@ class Application:
         weights: what the variables were before, if a probe asked.
         allowed: whether the gradients are applied, a boolean scalar; None where no stage has
             a say in that.
+        measured: what has been read from the gradients of this replica.
     """
 
     optimizer: keras.optimizers.Optimizer
@@ -46,6 +47,7 @@ class Application:
     clippings: int = 0
     weights: list[tf.Tensor] = field(default_factory=list)
     allowed: tf.Tensor | None = None
+    measured: list[tf.Tensor] = field(default_factory=list)
 
 
 class Probe:

@@ -104,9 +104,14 @@ class Recorder(Shared):
         pairs = pairs_of(gradients, application.variables)
         self._remember_weights(application, table)
         if application.replica.count > 1:
-            lane.when_measuring(lambda: self._write_replica(lane, table, pairs, application))
+            scale = application.scale
+            norms = lane.when_measuring(
+                lambda: self._write_norms(lane, table, "replica_norm", pairs, scale)
+            )
+            application.measured += [] if norms is None else [norms]
             if not application.is_plain:
                 gradients = summed_over_replicas([gradient for gradient, _ in pairs])
+                application.measured += [each for each in gradients if tf.is_tensor(each)]
                 pairs = list(zip(gradients, [variable for _, variable in pairs], strict=True))
                 self._write_before(application, pairs)
         else:
@@ -222,19 +227,15 @@ class Recorder(Shared):
         row = tf.concat([tf.cast(tf.reshape(step, [1]), tf.float64), tf.reshape(counts, [-1])], 0)
         lane.histograms(table, BINS).write(tf.constant([0]), row)
 
-    def _write_replica(
-        self, lane: Lane, table: Table, pairs: list[Pair], application: Application
-    ) -> None:
-        self._write_norms(lane, table, "replica_norm", pairs, application.scale)
-
     def _write_norms(
         self, lane: Lane, table: Table, name: str, pairs: list[Pair], scale: Any = None
-    ) -> None:
+    ) -> tf.Tensor:
         norms = l2_norms(selected(pairs, table), table.dtype)
         if scale is not None:
             norms = norms / tf.cast(tf.convert_to_tensor(scale), table.dtype)
         row = in_columns(norms[tf.newaxis], pairs, table)[0]
         lane.per_variable(table, name).write(lane.slot, row)
+        return row
 
     def _is_about(self, application: Application) -> bool:
         named = self.optimizers
