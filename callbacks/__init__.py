@@ -5,8 +5,12 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from gradkeeper.callbacks.capsule import Capsule as Capsule
+    from gradkeeper.callbacks.capsule import CapsuleError as CapsuleError
     from gradkeeper.callbacks.clip_advisor import ClipAdvisor as ClipAdvisor
     from gradkeeper.callbacks.clipping import AdaptiveClipping as AdaptiveClipping
+    from gradkeeper.callbacks.diagnosis import Verdict as Verdict
+    from gradkeeper.callbacks.diagnosis import replay as replay
     from gradkeeper.callbacks.finding import Finding as Finding
     from gradkeeper.callbacks.gradient_monitor import GradientMonitor as GradientMonitor
     from gradkeeper.callbacks.guard import NonFiniteGradientError as NonFiniteGradientError
@@ -15,10 +19,12 @@ if TYPE_CHECKING:
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["clipping", "guard", "rules"],
+    submodules=["capsule", "clipping", "diagnosis", "guard", "rules"],
     submod_attrs={
+        "capsule": ["Capsule", "CapsuleError"],
         "clip_advisor": ["ClipAdvisor"],
         "clipping": ["AdaptiveClipping"],
+        "diagnosis": ["Verdict", "replay"],
         "finding": ["Finding"],
         "gradient_monitor": ["GradientMonitor"],
         "guard": ["NonFiniteGradientError", "NonFiniteGuard"],

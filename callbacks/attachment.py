@@ -74,12 +74,7 @@ class Attachment(Generic[SharedT]):
         raise TypeError(_NOT_KERAS_3.format(self._name, "tf_keras, the legacy Keras 2"))
 
     def begin(self, model: keras.Model, driver: Driver) -> None:
-        """A training begins.
-
-        Raises:
-            RuntimeError: if another one that the callback is attached to still runs.
-        """
-        self.refuse_if_running(driver, f"model={model.name!r}")
+        """A training begins, and none that the callback is attached to still runs."""
         Tap.disarm(model, driver)
         self._driver, self.model = driver, model
 

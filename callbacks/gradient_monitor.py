@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from gradkeeper.callbacks.archive import Archive
-from gradkeeper.callbacks.attachment import Attachment
 from gradkeeper.callbacks.blindness import why_nothing_was_seen
 from gradkeeper.callbacks.cost import Cost, CostMeter
 from gradkeeper.callbacks.driver import Driver
@@ -18,6 +17,7 @@ from gradkeeper.callbacks.history import GradientHistory
 from gradkeeper.callbacks.judge import Judge
 from gradkeeper.callbacks.rules import Rule, default_rules, rules_from
 from gradkeeper.callbacks.settings import Optimizers, Settings
+from gradkeeper.callbacks.step_callback import StepCallback, steps_taken
 from gradkeeper.callbacks.stream import StepStream
 from gradkeeper.callbacks.tap import Options, Recorder
 from gradkeeper.callbacks.tap.optimizers import attribute_name, optimizers_of
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class GradientMonitor(keras.callbacks.Callback):
+class GradientMonitor(StepCallback[Recorder]):
     """Records the gradient norm of every variable at every train step, and says what is wrong.
 
         monitor = GradientMonitor()
@@ -97,7 +97,7 @@ class GradientMonitor(keras.callbacks.Callback):
         epoch_logs: bool = True,
         verbose: int = 1,
     ) -> None:
-        super().__init__()
+        super().__init__(Recorder)
         self._settings = Settings(
             optimizers=optimizers,
             watch=watch,
@@ -115,7 +115,6 @@ class GradientMonitor(keras.callbacks.Callback):
         self._stream = StepStream()
         self._epoch = EpochSummary()
         self._meter = CostMeter(every_n_steps, budget)
-        self._attachment = Attachment(self, Recorder)
         self._loops: dict[tuple[int, ...], Recorder] = {}
         self._looping = self._told_blind = False
         self._unread = 0
@@ -214,22 +213,8 @@ class GradientMonitor(keras.callbacks.Callback):
             self._looping = False
             self.close()
 
-    def set_model(self, model: keras.Model) -> None:
-        self._attachment.check(model)
-        super().set_model(model)
-
-    def _implements_train_batch_hooks(self) -> bool:
-        """Asked by tf_keras alone, before it hands over its model."""
-        self._attachment.refuse_tf_keras()
-        return True
-
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        driver, model = Driver.calling("on_train_begin"), self.model
-        if self._attachment.model is not None:  # Keras has set the new one before it is refused
-            super().set_model(self._attachment.model)
-        self._refuse_if_running(driver, f"model={model.name!r}")
-        super().set_model(model)
-        self._attachment.begin(model, driver)
+        super().on_train_begin(logs)
         self._meter.fit_begins()
         self._end_comparison()
 
@@ -240,11 +225,9 @@ class GradientMonitor(keras.callbacks.Callback):
     # There is no on_train_batch_end: with one, Keras would have to wait for each step's logs
     # before it can begin the next step.
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        model = self._attachment.model
+        model = self._awaiting()
         if model is None:
             return
-        if model.train_function is None:  # in a loop of one's own, before its first step
-            model.make_train_function()
         if self._settings.must_flush(self._unread, self._meter.look_is_affordable):
             self._tell_if_blind()
             self.flush()
@@ -330,15 +313,14 @@ class GradientMonitor(keras.callbacks.Callback):
                 "This GradientMonitor watches a loop that is still running; give each training "
                 f"a monitor of its own. Received: {received}"
             )
-        self._attachment.refuse_if_running(driver, received)
+        super()._refuse_if_running(driver, received)
 
     def _take_up(self, model: keras.Model) -> None:
         """Takes up the steps that were trained, and perhaps recorded, before the first."""
         if self._stream.next_step is not None:
             return
         # Read at the first batch: BackupAndRestore has set the optimizer's count by then.
-        optimizer = model.optimizer
-        first = 0 if optimizer is None else int(optimizer.iterations.numpy())
+        first = steps_taken(model)
         self._stream.next_step = first
         self._archive.take_up(first)
 

@@ -5,6 +5,7 @@ from typing import Any, TypeAlias
 
 import keras
 
+from gradkeeper.callbacks.checks import check_least
 from gradkeeper.callbacks.tap import Options
 
 Optimizers: TypeAlias = (
@@ -43,9 +44,9 @@ class Settings:
         budget: float | None,
         histograms: bool,
     ) -> None:
-        _check_least("every_n_steps", every_n_steps, 1)
-        _check_least("flush_every", _FLUSH_EVERY if flush_every is None else flush_every, 1)
-        _check_least("warmup", warmup, 0)
+        check_least("every_n_steps", every_n_steps, 1)
+        check_least("flush_every", _FLUSH_EVERY if flush_every is None else flush_every, 1)
+        check_least("warmup", warmup, 0)
         if budget is not None and not 0 < budget < 1:
             raise ValueError(f"budget is a share between 0 and 1. Received: budget={budget}")
         watch = (watch,) if isinstance(watch, str) else tuple(watch)
@@ -114,11 +115,6 @@ def _checked(optimizer: Any) -> keras.optimizers.Optimizer:
     if not isinstance(optimizer, keras.optimizers.Optimizer):
         raise TypeError(f"optimizers must be Keras 3 optimizers. Received: {optimizer!r}")
     return optimizer
-
-
-def _check_least(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}. Received: {name}={value}")
 
 
 def _power_of_two(steps: int) -> int:

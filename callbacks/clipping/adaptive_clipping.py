@@ -2,18 +2,16 @@
 
 from typing import Any, Literal
 
-import keras
-
-from gradkeeper.callbacks.attachment import Attachment
 from gradkeeper.callbacks.clipping.backup import StateBackup
 from gradkeeper.callbacks.clipping.clip_stage import ClipStage
 from gradkeeper.callbacks.clipping.methods import METHODS
 from gradkeeper.callbacks.driver import Driver
 from gradkeeper.callbacks.neighbours import backups_of_calling_fit
+from gradkeeper.callbacks.step_callback import StepCallback, steps_taken
 from gradkeeper.callbacks.tap.optimizers import clipping_of, optimizers_of
 
 
-class AdaptiveClipping(keras.callbacks.Callback):
+class AdaptiveClipping(StepCallback[ClipStage]):
     """Clips gradients inside the compiled step, by a limit that follows their own norms.
 
         model.fit(..., callbacks=[AdaptiveClipping("zclip")])
@@ -52,23 +50,13 @@ class AdaptiveClipping(keras.callbacks.Callback):
         beside_own_clipping: bool = False,
         **options: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(ClipStage)
         if method not in METHODS:
             raise ValueError(f"method is one of {', '.join(METHODS)}. Received: method={method!r}")
         self._method = METHODS[method](**options)
         self._beside_own_clipping = beside_own_clipping
-        self._attachment: Attachment[ClipStage] = Attachment(self, ClipStage)
         self._backups: list[StateBackup] = []
         self._is_first = True
-
-    def set_model(self, model: keras.Model) -> None:
-        self._attachment.check(model)
-        super().set_model(model)
-
-    def _implements_train_batch_hooks(self) -> bool:
-        """Asked by tf_keras alone, before it hands over its model."""
-        self._attachment.refuse_tf_keras()
-        return True
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         for optimizer in optimizers_of(self.model):
@@ -78,16 +66,13 @@ class AdaptiveClipping(keras.callbacks.Callback):
                     "The optimizer clips by itself: take that away, or say "
                     f"beside_own_clipping=True. Received: {optimizer.name} with {own}"
                 )
-        self._attachment.begin(self.model, Driver.calling("on_train_begin"))
+        super().on_train_begin(logs)
         self._backups = [StateBackup(each.backup_dir) for each in backups_of_calling_fit()]
         self._is_first = True
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        model = self._attachment.model
-        if model is None:
+        if self._awaiting() is None:
             return
-        if model.train_function is None:  # in a loop of one's own, before its first step
-            model.make_train_function()
         self._attachment.arm(lambda _: self._method, Driver.calling("on_train_batch_begin"))
         if self._is_first:
             self._restore()
@@ -101,13 +86,10 @@ class AdaptiveClipping(keras.callbacks.Callback):
         self._attachment.end()
         self._backups = []
 
-    def flush(self) -> None:
-        """Nothing waits to be read."""
-
     def _restore(self) -> None:
         """Goes on from what was learnt by the step that BackupAndRestore has gone back to."""
         self._is_first = False
-        step = self._step()
+        step = steps_taken(self.model)
         for backup in self._backups:
             state = backup.at(step)
             if state is not None:
@@ -115,10 +97,6 @@ class AdaptiveClipping(keras.callbacks.Callback):
 
     def _back_up(self) -> None:
         if self._backups and self._attachment.is_armed:
-            step, state = self._step(), self._attachment.probe.state
+            step, state = steps_taken(self.model), self._attachment.probe.state
             for backup in self._backups:
                 backup.write(step, state)
-
-    def _step(self) -> int:
-        optimizer = self.model.optimizer
-        return 0 if optimizer is None else int(optimizer.iterations.numpy())

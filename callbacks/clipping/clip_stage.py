@@ -12,6 +12,7 @@ from gradkeeper.callbacks.clipping.methods import AGC, Limit, Method
 from gradkeeper.callbacks.tap.measure import l2_norms
 from gradkeeper.callbacks.tap.pairs import summed_over_replicas
 from gradkeeper.callbacks.tap.probe import Application, Gradients, Stage, Variables
+from gradkeeper.callbacks.tap.values import with_values
 
 
 class ClipStage(Stage):
@@ -93,8 +94,7 @@ class ClipStage(Stage):
         key = (replica.index, id(application.optimizer), application.clippings)
         if key not in self._limits:
             assert not isinstance(self._method, AGC)
-            on_host = not self._compiled and replica.device is None
-            limit = self._method.begin("CPU:0" if on_host else replica.device)
+            limit = self._method.begin(replica.home(compiled=self._compiled))
             number = sum(each[0] == replica.index for each in self._limits)
             if part := _part(self._awaited, number):
                 with ThreadPoolExecutor(1) as thread:  # outside the graph under trace
@@ -135,8 +135,6 @@ def _unit_norms(tensor: tf.Tensor) -> tf.Tensor:
 
 
 def _times(gradient: Any, factor: tf.Tensor) -> Any:
-    if isinstance(gradient, tf.IndexedSlices):
-        by_row = factor if factor.shape.rank == 0 else tf.squeeze(factor, 0)
-        values = gradient.values * tf.cast(by_row, gradient.values.dtype)
-        return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
-    return gradient * tf.cast(factor, gradient.dtype)
+    if isinstance(gradient, tf.IndexedSlices) and factor.shape.rank:
+        factor = tf.squeeze(factor, 0)  # one for each column of the rows that are there
+    return with_values(gradient, lambda values: values * tf.cast(factor, values.dtype))

@@ -8,6 +8,7 @@ from typing import TypeAlias
 import numpy as np
 import tensorflow as tf
 
+from gradkeeper.callbacks.checks import check_least
 from gradkeeper.callbacks.tap.branch import when
 from gradkeeper.callbacks.tap.ring import make_variable
 
@@ -71,7 +72,7 @@ class AutoClip:
 
     def __post_init__(self) -> None:
         _check_percentile(self.percentile)
-        _check_least("window", self.window, 1)
+        check_least("window", self.window, 1)
 
     def begin(self, device: str | None) -> Limit:
         """The limit for one replica."""
@@ -94,8 +95,8 @@ class Percentile:
 
     def __post_init__(self) -> None:
         _check_percentile(self.percentile)
-        _check_least("warmup", self.warmup, 1)
-        _check_least("window", self.window, self.warmup)
+        check_least("warmup", self.warmup, 1)
+        check_least("window", self.window, self.warmup)
 
     def begin(self, device: str | None) -> Limit:
         """The limit for one replica."""
@@ -127,7 +128,7 @@ class ZClip:
             )
         if not 0 < self.alpha < 1:
             raise ValueError(f"alpha lies between 0 and 1. Received: alpha={self.alpha}")
-        _check_least("warmup", self.warmup, 2)
+        check_least("warmup", self.warmup, 2)
 
     def begin(self, device: str | None) -> Limit:
         """The limit for one replica."""
@@ -244,8 +245,3 @@ class _Scores(Limit):
 def _check_percentile(percentile: float) -> None:
     if not 0 <= percentile <= 100:
         raise ValueError(f"percentile lies in 0 to 100. Received: percentile={percentile}")
-
-
-def _check_least(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}. Received: {name}={value}")

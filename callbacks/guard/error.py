@@ -10,10 +10,13 @@ class NonFiniteGradientError(RuntimeError):
         event: what was seen.
         step: the train step, counted from the run's first.
         layers: the layers whose gradients were not finite.
+        capsule: the folder from which the step can be replayed; None if there is none.
     """
 
     def __init__(self, event: GuardEvent) -> None:
-        super().__init__(str(event))
+        replay = f" Replay it: gradkeeper replay {event.capsule}" if event.capsule else ""
+        super().__init__(f"{event}{replay}")
         self.event = event
         self.step = event.step
         self.layers = event.layers
+        self.capsule = event.capsule

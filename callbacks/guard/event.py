@@ -1,7 +1,8 @@
 """What a guard has seen in one train step."""
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -23,6 +24,7 @@ class GuardEvent:
         variables: paths of the trained variables.
         norms: norm of each variable's gradient, [replicas, variables].
         nonfinite: number of its elements that are not finite, [replicas, variables].
+        capsule: the folder from which the step can be replayed; None if there is none.
     """
 
     step: int
@@ -32,6 +34,7 @@ class GuardEvent:
     variables: tuple[str, ...]
     norms: np.ndarray
     nonfinite: np.ndarray
+    capsule: Path | None = None
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -44,6 +47,21 @@ class GuardEvent:
     def replicas(self) -> tuple[int, ...]:
         """The replicas with a gradient that is not finite."""
         return tuple(np.flatnonzero(self.nonfinite.sum(axis=1)).tolist())
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The event in JSON's types."""
+        return {
+            "step": self.step,
+            "cause": self.cause,
+            "loss": self.loss,
+            "norm": self.norm,
+            "gradients": {
+                "variables": list(self.variables),
+                "norms": self.norms.tolist(),
+                "nonfinite": self.nonfinite.tolist(),
+            },
+        }
 
     def __str__(self) -> str:
         if self.cause == "norm":

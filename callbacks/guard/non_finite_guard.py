@@ -1,23 +1,30 @@
 """The callback that keeps NaN and Inf out of the weights."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 import keras
 
-from gradkeeper.callbacks.attachment import Attachment
+from gradkeeper.callbacks.capsule.shelf import Shelf
+from gradkeeper.callbacks.capsule.state import state_of
+from gradkeeper.callbacks.capsule.writer import Contents
+from gradkeeper.callbacks.checks import check_least
 from gradkeeper.callbacks.driver import Driver
 from gradkeeper.callbacks.guard.error import NonFiniteGradientError
 from gradkeeper.callbacks.guard.event import GuardEvent
 from gradkeeper.callbacks.guard.gate import Gate, GateOptions
+from gradkeeper.callbacks.guard.keeper import Kept
+from gradkeeper.callbacks.guard.snapshot import Snapshot
 from gradkeeper.callbacks.guard.trigger import NormAbove, Trigger
 from gradkeeper.callbacks.neighbours import backups_of_calling_fit
+from gradkeeper.callbacks.step_callback import StepCallback, steps_taken
 from gradkeeper.callbacks.tap.keras_private import print_msg
 
 Policy: TypeAlias = Literal["stop", "skip", "rollback", "raise", "warn"]
 
 
-class NonFiniteGuard(keras.callbacks.Callback):
+class NonFiniteGuard(StepCallback[Gate]):
     """Refuses a train step whose gradients are not finite: it leaves no trace.
 
         model.fit(..., callbacks=[NonFiniteGuard()])
@@ -32,6 +39,12 @@ class NonFiniteGuard(keras.callbacks.Callback):
     itself; the guard leaves that to it, unless the loss is not finite either or the scale has
     come down below 1.
 
+    What is left of a bad step is a capsule, a folder with its batch, the model's state before
+    it and what was measured: `gradkeeper replay FOLDER` runs the step again, and says where the
+    first number arose that is not finite. Of the steps between two looks of the guard (an
+    execution) the first is kept. Under XLA, where a step that is taken overwrites what was
+    before, "warn" leaves none.
+
     Epoch logs, for every callback that stands behind the guard in the list (and History):
         skipped_steps: the epoch's refused steps.
 
@@ -43,7 +56,7 @@ class NonFiniteGuard(keras.callbacks.Callback):
                 multiplied by `lr_factor`, and training goes on behind the batch that was
                 refused; it stops after `max_rollbacks`.
             "raise": `NonFiniteGradientError`.
-            "warn": none; the step is taken, and told.
+            "warn": nothing; the step is taken, and told.
         trigger: refuses steps with a finite but too large gradient as well: `NormAbove(bound)`,
             a number as short for that, or `Unusual(z, window)`.
         check_loss: whether a loss that is not finite is refused even if all gradients are.
@@ -51,6 +64,12 @@ class NonFiniteGuard(keras.callbacks.Callback):
         snapshot_every: train steps between two snapshots in memory, see "rollback".
         lr_factor: see "rollback".
         max_rollbacks: see "rollback".
+        capsule_dir: folder for the capsules; None to write none.
+        capsule_data: whether they hold the batch. Without it, a step cannot be replayed unless
+            the batch is given.
+        max_capsules: how many are written in all.
+        max_bytes: bytes that the arrays of one may take; what does not fit is left out, and
+            the capsule says so.
         verbose: 1 to print what was refused, 0 to keep quiet.
 
     Attributes:
@@ -73,20 +92,19 @@ class NonFiniteGuard(keras.callbacks.Callback):
         snapshot_every: int = 100,
         lr_factor: float = 0.5,
         max_rollbacks: int = 3,
+        capsule_dir: str | Path | None = "capsules",
+        capsule_data: bool = True,
+        max_capsules: int = 3,
+        max_bytes: int = 2**30,
         verbose: int = 1,
     ) -> None:
-        super().__init__()
+        super().__init__(Gate)
         if policy not in get_args(Policy):
             known = ", ".join(get_args(Policy))
             raise ValueError(f"policy is one of {known}. Received: policy={policy!r}")
-        counts = {
-            "max_consecutive": max_consecutive,
-            "snapshot_every": snapshot_every,
-            "max_rollbacks": max_rollbacks,
-        }
-        for name, value in counts.items():
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1. Received: {name}={value}")
+        check_least("max_consecutive", max_consecutive, 1)
+        check_least("snapshot_every", snapshot_every, 1)
+        check_least("max_rollbacks", max_rollbacks, 1)
         if not 0 < lr_factor <= 1:
             raise ValueError(f"lr_factor lies in (0, 1]. Received: lr_factor={lr_factor}")
         self.events: list[GuardEvent] = []
@@ -97,23 +115,22 @@ class NonFiniteGuard(keras.callbacks.Callback):
             halts_after=max_consecutive if policy == "skip" else 1,
             checks_loss=check_loss,
             trigger=NormAbove(float(trigger)) if isinstance(trigger, (int, float)) else trigger,
+            keeps=capsule_dir is not None,
+            keeps_batch=capsule_data,
+        )
+        self._shelf = (
+            None
+            if capsule_dir is None
+            else Shelf(capsule_dir, max_capsules=max_capsules, max_bytes=max_bytes)
         )
         self._snapshot_every, self._lr_factor = snapshot_every, lr_factor
         self._max_rollbacks, self._verbose = max_rollbacks, verbose
-        self._attachment: Attachment[Gate] = Attachment(self, Gate)
         self._next_step: int | None = None
         self._offset = self._in_epoch = 0
-        self._snapshot: _Snapshot | None = None
+        self._snapshot: Snapshot | None = None
+        self._pending: list[GuardEvent] = []
+        self._has_halted = False
         self._backups: list[keras.callbacks.BackupAndRestore] = []
-
-    def set_model(self, model: keras.Model) -> None:
-        self._attachment.check(model)
-        super().set_model(model)
-
-    def _implements_train_batch_hooks(self) -> bool:
-        """Asked by tf_keras alone, before it hands over its model."""
-        self._attachment.refuse_tf_keras()
-        return False
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if self._policy == "rollback" and self._lr_factor != 1:
@@ -124,7 +141,7 @@ class NonFiniteGuard(keras.callbacks.Callback):
                     "(or the want of one optimizer of the model's) does not allow: set "
                     f"lr_factor=1. Received: learning_rate={rate}, lr_factor={self._lr_factor}"
                 )
-        self._attachment.begin(self.model, Driver.calling("on_train_begin"))
+        super().on_train_begin(logs)
         self._backups = backups_of_calling_fit()
         self._snapshot = None
 
@@ -132,21 +149,18 @@ class NonFiniteGuard(keras.callbacks.Callback):
         self._in_epoch = self.skipped
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        model = self._attachment.model
+        model = self._awaiting()
         if model is None:
             return
-        if model.train_function is None:  # in a loop of one's own, before its first step
-            model.make_train_function()
         self._look()
         if self._policy == "rollback":
             self._keep_snapshot(model)
         driver = Driver.calling("on_train_batch_begin")
-        if self._attachment.arm(lambda _: self._options, driver):
+        if self._attachment.arm(self._options_for, driver):
             probe = self._attachment.probe
             probe.resume()  # after a training that was stopped
             if self._next_step is None:
-                optimizer = model.optimizer
-                self._next_step = 0 if optimizer is None else int(optimizer.iterations.numpy())
+                self._next_step = steps_taken(model)
             self._offset = self._next_step - probe.steps
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -161,46 +175,76 @@ class NonFiniteGuard(keras.callbacks.Callback):
 
     def flush(self) -> None:
         """Reads what was refused since the last look."""
-        self._read()
-
-    def _read(self) -> list[GuardEvent]:
         if not self._attachment.is_armed or not self._attachment.probe.is_read_by(self):
-            return []
+            return
         gate = self._attachment.probe
         self._next_step = self._offset + gate.steps
-        events, count = gate.drain()
-        events = [dataclasses.replace(event, step=event.step + self._offset) for event in events]
-        self.events += events
+        events, count, kept = gate.drain()
+        self._has_halted |= gate.has_halted
         self.skipped += count if self._options.refuses else 0
-        return events
+        for event in events:
+            mine = kept if kept is not None and kept.step == event.step else None
+            event = dataclasses.replace(event, step=event.step + self._offset)
+            capsule = self._put_away(event, mine)
+            self.events.append(dataclasses.replace(event, capsule=capsule))
+            self._pending.append(self.events[-1])
+            kept = None if mine is not None else kept
+
+    def _options_for(self, model: keras.Model) -> GateOptions:
+        outruns = self._policy == "skip" and model.steps_per_execution > 1
+        return dataclasses.replace(self._options, outruns_host=outruns)
 
     def _look(self) -> None:
         """Reads what was refused since the last look, and does what follows on it."""
-        events, model = self._read(), self._attachment.model
+        self.flush()
+        events, self._pending = self._pending, []
+        halted, self._has_halted = self._has_halted, False
+        model = self._attachment.model
         if not events or model is None:
             return
-        if self._verbose:
-            for event in events:
-                print_msg(f"NonFiniteGuard: {event} {_WHAT_FOLLOWS[self._policy]}")
-        gate = self._attachment.probe
+        self._tell(events)
         if self._policy == "raise":
             raise NonFiniteGradientError(events[0])
-        if not gate.has_halted:
+        if not halted:
             return
         if self._snapshot is not None and self.rollbacks < self._max_rollbacks:
             self.rollbacks += 1
             self._snapshot.restore(self._lr_factor)
-            gate.resume()
+            self._attachment.probe.resume()
             return
         if self._verbose:
             print_msg("NonFiniteGuard: training stops.")
         model.stop_training = True
         self._keep_backups()
 
+    def _tell(self, events: list[GuardEvent]) -> None:
+        complaints = self._shelf.complaints if self._shelf is not None else []
+        texts = [f"{event} {_WHAT_FOLLOWS[self._policy]}{_replay(event)}" for event in events]
+        for text in [*texts, *complaints] if self._verbose else []:
+            print_msg(f"NonFiniteGuard: {text}")
+        complaints.clear()
+
+    def _put_away(self, event: GuardEvent, kept: Kept | None) -> Path | None:
+        """Writes the capsule of an event; None if there is none."""
+        shelf, model = self._shelf, self._attachment.model
+        if shelf is None or model is None:
+            return None
+        if kept is None:
+            shelf.complain(
+                'Under XLA, policy="warn" leaves no capsule.'
+                if self._policy == "warn"
+                else "Of several bad steps between two looks, the first one has the capsule."
+            )
+            return None
+        state = state_of(model) if kept.state is None else kept.state
+        compiled = bool(model.jit_compile) and not model.run_eagerly
+        facts = {**event.facts, "policy": self._policy, "compiled": compiled}
+        return shelf.put(Contents(facts, model, state, kept.batches))
+
     def _keep_snapshot(self, model: keras.Model) -> None:
         step = self._next_step or 0
         if self._snapshot is None or step >= self._snapshot.step + self._snapshot_every:
-            self._snapshot = _Snapshot(model, step)
+            self._snapshot = Snapshot(model, step)
 
     def _keep_backups(self) -> None:
         """Has BackupAndRestore keep what it would delete at the end of the training."""
@@ -208,22 +252,8 @@ class NonFiniteGuard(keras.callbacks.Callback):
             backup.delete_checkpoint = False
 
 
-class _Snapshot:
-    """Weights and optimizer of a model, in memory."""
-
-    def __init__(self, model: keras.Model, step: int) -> None:
-        self.step = step
-        self._optimizer = model.optimizer
-        self._variables = [*model.variables, *self._optimizer.variables]
-        self._values = [keras.ops.convert_to_numpy(variable) for variable in self._variables]
-
-    def restore(self, lr_factor: float) -> None:
-        """Puts everything back, but the learning rate is what it is now times a factor."""
-        rate = float(keras.ops.convert_to_numpy(self._optimizer.learning_rate))
-        for variable, value in zip(self._variables, self._values, strict=True):
-            variable.assign(value)
-        if lr_factor != 1:
-            self._optimizer.learning_rate = rate * lr_factor
+def _replay(event: GuardEvent) -> str:
+    return f" Replay it: gradkeeper replay {event.capsule}" if event.capsule else ""
 
 
 _WHAT_FOLLOWS: dict[str, str] = {

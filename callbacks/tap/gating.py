@@ -59,7 +59,7 @@ class Undoing:
     """Puts variables back to the values that they had when it was made, in the graph."""
 
     def __init__(self, variables: Iterable[Any], replica: Replica) -> None:
-        self._variables = [_local(variable, replica) for variable in variables]
+        self._variables = [local_part(variable, replica) for variable in variables]
         self._before = [variable.read_value() for variable in self._variables]
 
     def unless(self, kept: tf.Tensor) -> None:
@@ -81,7 +81,7 @@ def changed_beside_weights(model: keras.Model) -> list[Any]:
     return list({id(each): each for each in every}.values())
 
 
-def _local(variable: Any, replica: Replica) -> tf.Variable:
+def local_part(variable: Any, replica: Replica) -> tf.Variable:
     """The replica's own part of a Keras variable."""
     value = getattr(variable, "value", variable)
     value = value() if callable(value) else value

@@ -124,7 +124,8 @@ class Hooks:
             stand.steps += 1
             undoing = self._undoing(model, replica) if stand.steps == 1 and self._stages else None
             try:
-                self._tell("step_begin", replica)
+                data = args[0] if args else kwargs.get("data")
+                self._tell("step_begin", replica, data)
                 result = original(*args, **kwargs)
             finally:
                 stand.steps -= 1
@@ -179,7 +180,7 @@ class Hooks:
         outermost = stand.application is None
         if outermost and not stand.steps:
             stand.turns.clear()
-            self._tell("step_begin", replica)
+            self._tell("step_begin", replica, None)
         application = None
         if outermost:
             application = stand.application = Application(

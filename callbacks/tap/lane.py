@@ -58,14 +58,12 @@ class Lane:
     Args:
         options: what is recorded.
         device: the replica's device; None for TensorFlow's choice.
-        on_host: whether the counters lie in host memory, where reading them does not wait
-            for a device. A step compiled by XLA as a whole needs them on its own.
+        counters: the device of the counters.
     """
 
-    def __init__(self, options: Options, device: str | None, *, on_host: bool) -> None:
+    def __init__(self, options: Options, device: str | None, *, counters: str | None) -> None:
         self._options = options
         self._device = device
-        counters = "CPU:0" if on_host and device is None else device
         self._seen = make_variable(np.array(0), counters)
         self._written, self._stamps = self._seen, None
         if options.switchable:

@@ -27,6 +27,25 @@ def variable_names(model: keras.Model | None, variables: Sequence[Any]) -> tuple
     return unique_names([paths.get(id(each)) or _own_path(each) for each in variables])
 
 
+def layer_paths(model: keras.Model) -> list[tuple[str, keras.layers.Layer]]:
+    """All layers inside a model, with the path of layers that leads to each.
+
+    Such as `encoder/bidirectional/forward_lstm/lstm_cell`; the model itself is the first, by its
+    own name. A shared layer has the path by which it is reached first.
+    """
+    found: list[tuple[str, keras.layers.Layer]] = [(model.name, model)]
+    visited = {id(model)}
+    waiting: list[tuple[str, keras.layers.Layer]] = [("", model)]
+    while waiting:
+        prefix, layer = waiting.pop(0)
+        for each in sublayers(layer):
+            if id(each) not in visited:
+                visited.add(id(each))
+                found.append((f"{prefix}{each.name}", each))
+                waiting.append((f"{prefix}{each.name}/", each))
+    return found
+
+
 def unique_names(names: Sequence[str]) -> tuple[str, ...]:
     """The names, with `_1`, `_2`, ... behind those that occurred before."""
     taken = set(names)

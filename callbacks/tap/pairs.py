@@ -35,14 +35,6 @@ def in_columns(measured: tf.Tensor, pairs: list[Pair], table: Table) -> tf.Tenso
     return tf.gather(tf.concat([measured, missing], axis=1), sources, axis=1)
 
 
-def divided(gradient: Any, scale: tf.Tensor) -> Any:
-    """The gradient over a scalar, in float32; an `IndexedSlices` stays one."""
-    if isinstance(gradient, tf.IndexedSlices):
-        values = divided(gradient.values, scale)
-        return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
-    return tf.cast(gradient, tf.float32) / tf.cast(scale, tf.float32)
-
-
 def summed_over_replicas(gradients: Gradients) -> Gradients:
     """The gradients of all replicas added up, on each of them."""
     context = tf.distribute.get_replica_context()

@@ -57,8 +57,13 @@ class Probe:
     depend on the variable, and as it was handed over: not divided by `scale`.
     """
 
-    def step_begin(self, replica: Replica) -> None:
-        """Called before the model's `train_step`; outside of one, before each `apply`."""
+    def step_begin(self, replica: Replica, data: Any) -> None:
+        """Called before the model's `train_step`; outside of one, before each `apply`.
+
+        Args:
+            replica: the replica whose step begins.
+            data: what `train_step` is called with; None outside of one.
+        """
 
     def loss(self, replica: Replica, value: Any) -> None:
         """Called with what the model's `compute_loss` returned in the train step."""
@@ -138,6 +143,10 @@ class Shared(Probe):
         self.begin_anew()
         return True
 
+    def asks_about(self, optimizer: keras.optimizers.Optimizer) -> bool:
+        """Whether the optimizer's calls are of interest."""
+        return self.optimizers is None or any(optimizer is each for each in self.optimizers)
+
     def is_read_by(self, owner: Owner | None) -> bool:
         """Whether `owner` has claimed the probe."""
         return self._owner is not None and self._owner() is owner
@@ -151,9 +160,15 @@ class Stage(Shared):
 
     Attributes:
         clips: whether it changes gradients by `clipped_first`.
+        holds_batches: whether `hold` is to be called, for which each step of an execution is
+            begun from Python.
     """
 
     clips = False
+    holds_batches = False
+
+    def hold(self, batch: Any) -> None:
+        """Called with each batch before its step begins; not in the graph."""
 
     def allows(self, application: Application, gradients: Gradients) -> tf.Tensor | None:
         """Whether the gradients may be applied, the same on every replica; None for yes.

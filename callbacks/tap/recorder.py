@@ -15,7 +15,6 @@ from gradkeeper.callbacks.tap.optimizers import clip_limit_of
 from gradkeeper.callbacks.tap.options import Options
 from gradkeeper.callbacks.tap.pairs import (
     Pair,
-    divided,
     in_columns,
     pairs_of,
     selected,
@@ -24,7 +23,7 @@ from gradkeeper.callbacks.tap.pairs import (
 from gradkeeper.callbacks.tap.probe import Application, Gradients, Shared, Variables
 from gradkeeper.callbacks.tap.readout import MEASURED, Readout, read
 from gradkeeper.callbacks.tap.replica import Replica
-from gradkeeper.callbacks.tap.shadow import shadow
+from gradkeeper.callbacks.tap.values import mean_loss, with_values
 from gradkeeper.callbacks.window import layer_of
 
 
@@ -83,19 +82,17 @@ class Recorder(Shared):
         """Reads and clears the rows written since the last call; None if there are none."""
         return read(self._lanes, self._order) if self.has_seen_gradients else None
 
-    def step_begin(self, replica: Replica) -> None:
+    def step_begin(self, replica: Replica, data: Any) -> None:
         if replica.index not in self._lanes:
-            on_host = not self._compiled
-            self._lanes[replica.index] = Lane(self.options, replica.device, on_host=on_host)
+            device = replica.home(compiled=self._compiled)
+            self._lanes[replica.index] = Lane(self.options, replica.device, counters=device)
         self._lanes[replica.index].begin_step()
 
     def loss(self, replica: Replica, value: Any) -> None:
-        # A compute_loss of the user's own may return several losses, or none.
-        parts = [part for part in keras.tree.flatten(value) if tf.is_tensor(part)]
-        if parts:
+        mean = mean_loss(value, tf.float64)
+        if mean is not None:
             lane = self._lanes[replica.index]
-            means = [tf.cast(tf.reduce_mean(shadow(part)), tf.float64) for part in parts]
-            lane.loss.write(lane.slot, means[0] if len(means) == 1 else tf.add_n(means))
+            lane.loss.write(lane.slot, mean)
 
     def before(self, application: Application, gradients: Gradients) -> None:
         if not self._is_about(application):
@@ -221,8 +218,11 @@ class Recorder(Shared):
         lane, table = self._place(application)
         gradients = selected(pairs, table)
         if application.scale is not None:
-            scale = tf.convert_to_tensor(application.scale)
-            gradients = [divided(gradient, scale) for gradient in gradients]
+            scale = tf.cast(tf.convert_to_tensor(application.scale), tf.float32)
+            gradients = [
+                with_values(gradient, lambda values: tf.cast(values, tf.float32) / scale)
+                for gradient in gradients
+            ]
         counts = in_columns(tf.transpose(histograms(gradients, tf.float64)), pairs, table)
         row = tf.concat([tf.cast(tf.reshape(step, [1]), tf.float64), tf.reshape(counts, [-1])], 0)
         lane.histograms(table, BINS).write(tf.constant([0]), row)
@@ -238,10 +238,7 @@ class Recorder(Shared):
         return row
 
     def _is_about(self, application: Application) -> bool:
-        named = self.optimizers
-        if named is not None and all(application.optimizer is not each for each in named):
-            return False
-        return len(self._place(application)[1].names) > 0
+        return self.asks_about(application.optimizer) and len(self._place(application)[1].names) > 0
 
     @property
     def _watches_weights(self) -> bool:

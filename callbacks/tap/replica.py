@@ -28,3 +28,11 @@ class Replica:
             return cls(0, 1, None)
         index = int(tf.get_static_value(context.replica_id_in_sync_group))
         return cls(index, context.num_replicas_in_sync, str(np.ravel(context.devices)[0]))
+
+    def home(self, *, compiled: bool) -> str | None:
+        """The device for small variables of the replica's; None for TensorFlow's choice.
+
+        Outside a strategy that is host memory, where reading does not wait for a device. A step
+        compiled by XLA as a whole (`compiled`) needs them on its own.
+        """
+        return self.device if compiled or self.device else "CPU:0"

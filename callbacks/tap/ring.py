@@ -1,5 +1,6 @@
 """A variable that the train step writes rows into, and the host reads."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -9,8 +10,14 @@ import tensorflow as tf
 MISSING = -1.0
 
 
-def make_variable(value: np.ndarray, device: str | None) -> tf.Variable:
+def make_variable(
+    value: np.ndarray | Callable[[], tf.Tensor],
+    device: str | None,
+    shape: tf.TensorShape | None = None,
+) -> tf.Variable:
     """A plain variable on the device (None: where TensorFlow puts it).
+
+    Its shape is that of the first value, or the one given, which may be unknown.
 
     Made in a thread of its own, whose TensorFlow context is empty: neither the graph under
     trace nor a strategy, a device or a name scope around it has a say in the variable.
@@ -18,7 +25,7 @@ def make_variable(value: np.ndarray, device: str | None) -> tf.Variable:
 
     def make() -> tf.Variable:
         with tf.device(device):
-            return tf.Variable(value, trainable=False, name="gradkeeper")
+            return tf.Variable(value, trainable=False, shape=shape, name="gradkeeper")
 
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(make).result()

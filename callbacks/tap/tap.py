@@ -14,9 +14,10 @@ from typing import Any, Generic, Optional, TypeAlias, TypeVar
 import keras
 
 from gradkeeper.callbacks.driver import Driver
+from gradkeeper.callbacks.tap.held import HeldBatches
 from gradkeeper.callbacks.tap.hooks import Hooks
 from gradkeeper.callbacks.tap.optimizers import optimizers_of
-from gradkeeper.callbacks.tap.probe import Owner, Shared
+from gradkeeper.callbacks.tap.probe import Owner, Shared, Stage
 from gradkeeper.callbacks.tap.substitution import is_made_by_keras, place_of_train_function
 
 _ATTRIBUTE = "_gradkeeper_tap"
@@ -153,9 +154,16 @@ class Tap:
         if probes not in self._twins:
             self._twins[probes] = self._make_twin()
         if self._place is None:
-            return self._twins[probes](iterator)
+            return self._twins[probes](self._shown(iterator, probes))
         with self._place.holding(self._twins[probes]):
             return self._plain(iterator)
+
+    def _shown(self, iterator: Any, probes: tuple[Shared, ...]) -> Any:
+        """The iterator, by way of the stages that want to hold each batch."""
+        stages = [each for each in probes if isinstance(each, Stage) and each.holds_batches]
+        if not stages or not is_made_by_keras(self._twins[probes]):
+            return iterator
+        return HeldBatches(iterator, stages)
 
     def _hooks_of(self, probes: tuple[Shared, ...]) -> Hooks:
         hooks = self._hooks.get(probes)

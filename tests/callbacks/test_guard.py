@@ -25,6 +25,11 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def capsules_in_a_folder_of_the_tests_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
 def built(optimizer: Any = "adam", dtype: str | None = None, **options: Any) -> keras.Model:
     """With moving averages, seeds and metrics: all that a step changes beside the weights."""
     keras.utils.set_random_seed(3)

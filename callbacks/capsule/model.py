@@ -1,0 +1,116 @@
+"""The model of a capsule, made anew without running code that lies in it."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+from gradkeeper.callbacks.capsule.capsule import Capsule, CapsuleError
+from gradkeeper.callbacks.capsule.form import put_together
+from gradkeeper.callbacks.capsule.state import restore
+from gradkeeper.callbacks.tap.optimizers import optimizers_of
+
+_TRUSTED = ("builtins", "keras", "gradkeeper")
+
+
+def model_of(capsule: Capsule, *, dtype: str | None = None) -> keras.Model:
+    """The capsule's model in the state before the step.
+
+    Args:
+        capsule: the capsule.
+        dtype: the dtype of all layers, in place of their own.
+
+    Raises:
+        CapsuleError: if the model cannot be made from the capsule alone.
+    """
+    described = capsule.facts["model"]
+    config = described.get("config")
+    if config is None:
+        raise CapsuleError(
+            f"The capsule does not hold the model's configuration: give the model. "
+            f"Received: a model of class {described.get('class')}"
+        )
+    strangers = sorted(set(_strangers(config)))
+    if strangers:
+        raise CapsuleError(
+            "The model has parts of your own, whose code no capsule brings in: give the model, or "
+            "register them with keras.saving.register_keras_serializable and import their module "
+            f"first. Received: {', '.join(strangers)}"
+        )
+    if dtype is not None:
+        config = _in_dtype(config, dtype)
+    try:
+        model = keras.saving.deserialize_keras_object(config, safe_mode=True)
+    except Exception as error:  # anything may stand in a hand-edited file
+        raise CapsuleError(
+            f"The model cannot be made: {error}. Received: {capsule.path}"
+        ) from error
+    if not isinstance(model, keras.Model):
+        raise CapsuleError(f"The capsule describes no model. Received: {type(model)}")
+    prepare(model, capsule)
+    return model
+
+
+def prepare(model: keras.Model, capsule: Capsule) -> None:
+    """Gives a compiled model the state before the capsule's step.
+
+    Raises:
+        CapsuleError: if it is another model, or not compiled.
+    """
+    if not capsule.state:
+        raise CapsuleError(
+            f"The capsule holds no weights ({'; '.join(capsule.left_out)}). Received: {capsule.path}"
+        )
+    if not model.built:
+        first = batch_of(capsule, 0)
+        x, *_ = keras.utils.unpack_x_y_sample_weight(first)
+        model(x)
+    if getattr(model, "optimizer", None) is None and not optimizers_of(model):
+        raise CapsuleError(f"The model must be compiled. Received: model={model.name!r}")
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is not None and not optimizer.built:
+        optimizer.build(model.trainable_variables)
+    try:
+        restore(model, capsule.state)
+    except ValueError as error:
+        raise CapsuleError(str(error)) from error
+
+
+def batch_of(capsule: Capsule, replica: int) -> Any:
+    """The batch of a replica.
+
+    Raises:
+        CapsuleError: if the capsule holds none, or a damaged one.
+    """
+    if replica >= len(capsule.forms):
+        raise CapsuleError(
+            f"The capsule holds no batch ({'; '.join(capsule.left_out)}): give one. "
+            f"Received: {capsule.path}"
+        )
+    try:
+        return put_together(capsule.forms[replica], capsule.arrays[replica])
+    except ValueError as error:
+        raise CapsuleError(f"The capsule is damaged: {error}. Received: {capsule.path}") from error
+
+
+def _strangers(config: Any) -> Iterator[str]:
+    """Names of the classes and functions that only a user's code can bring in."""
+    if isinstance(config, dict):
+        if "class_name" in config and "config" in config:
+            module, registered = config.get("module"), config.get("registered_name")
+            is_known = str(module or "builtins").split(".")[0] in _TRUSTED
+            if not is_known and keras.saving.get_registered_object(registered) is None:
+                yield f"{module}.{config['class_name']}"
+        for each in config.values():
+            yield from _strangers(each)
+    elif isinstance(config, list):
+        for each in config:
+            yield from _strangers(each)
+
+
+def _in_dtype(config: Any, dtype: str) -> Any:
+    text = json.dumps(config)
+    for name in ("mixed_float16", "mixed_bfloat16", "bfloat16", "float16", "float32"):
+        text = text.replace(f'"{name}"', f'"{dtype}"')
+    return json.loads(text)

@@ -1,0 +1,178 @@
+"""Writing a capsule, whole or not at all."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from gradkeeper.callbacks.capsule.arrays import Arrays, size_of, write_arrays
+from gradkeeper.callbacks.capsule.capsule import BATCH, FACTS, FORMAT, STATE, digest
+from gradkeeper.callbacks.capsule.form import Form, UnknownFormError, taken_apart
+from gradkeeper.callbacks.capsule.state import State
+
+_PACKAGES = ("gradkeeper", "keras", "tensorflow", "numpy")
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a capsule is to hold.
+
+    Attributes:
+        facts: what is known of the step, in JSON's types.
+        model: the model.
+        state: what it was before the step.
+        batches: each replica's batch; a text instead that says why there is none.
+    """
+
+    facts: Mapping[str, Any]
+    model: keras.Model
+    state: State
+    batches: Sequence[Any] | str
+
+
+def write_capsule(folder: Path, contents: Contents, *, max_bytes: int) -> Path:
+    """Writes a capsule beside those that are there.
+
+    It is written under another name, and gets its own when all of it is on the disk: what is
+    there under a capsule's name is whole.
+
+    Args:
+        folder: where capsules lie; made if it is missing.
+        contents: what it holds.
+        max_bytes: bytes that its arrays may take. What does not fit is left out, optimizer
+            state first, then the batch, and the capsule says so.
+
+    Returns:
+        The capsule's own folder.
+
+    Raises:
+        OSError: if it cannot be written; then nothing is left of it.
+    """
+    left_out: list[str] = []
+    forms, batches = _batches(contents.batches, left_out)
+    state, batch = _fitting(contents.state, batches, max_bytes, left_out)
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{os.getpid()}-{os.urandom(4).hex()}.partial"
+    temporary.mkdir()
+    try:
+        for name, arrays in ((STATE, state), (BATCH, batch)):
+            if arrays:
+                write_arrays(temporary / name, arrays)
+        facts = {
+            "format": FORMAT,
+            **contents.facts,
+            "written": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "versions": _versions(),
+            "model": _described(contents.model, left_out),
+            "batches": forms if batch or not batches else [],
+            "tensors": _counts(forms, batches) if batch or not batches else [],
+            "files": {each.name: digest(each) for each in sorted(temporary.iterdir())},
+            "left_out": left_out,
+        }
+        text = json.dumps(facts, indent=1, allow_nan=True)
+        (temporary / FACTS).write_text(text, encoding="utf-8")
+        for each in (*temporary.iterdir(), temporary):
+            _sync(each)
+        return _named(temporary, folder, f"step-{int(facts['step']):08d}")
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _batches(given: Sequence[Any] | str, left_out: list[str]) -> tuple[list[Form], Arrays]:
+    if isinstance(given, str):
+        left_out.append(f"batch: {given}")
+        return [], {}
+    try:
+        parts = [taken_apart(batch) for batch in given]
+    except UnknownFormError as error:
+        left_out.append(f"batch: {error}")
+        return [], {}
+    arrays = {
+        f"{replica}/{number}": np.asarray(tensor)
+        for replica, (_, tensors) in enumerate(parts)
+        for number, tensor in enumerate(tensors)
+    }
+    return [form for form, _ in parts], arrays
+
+
+def _counts(forms: list[Form], batches: Arrays) -> list[int]:
+    return [sum(key.startswith(f"{replica}/") for key in batches) for replica in range(len(forms))]
+
+
+def _fitting(
+    state: State, batch: Arrays, max_bytes: int, left_out: list[str]
+) -> tuple[State, Arrays]:
+    """As much of both as fits."""
+    weights = {n: v for n, v in state.items() if n.startswith(("trainable ", "other "))}
+    choices: list[tuple[State, Arrays, list[str]]] = [
+        (state, batch, []),
+        (weights, batch, ["optimizer"]),
+        (weights, {}, ["optimizer", "batch"]),
+        ({}, {}, ["optimizer", "batch", "weights"]),
+    ]
+    sizes = [size_of(kept) + size_of(kept_batch) for kept, kept_batch, _ in choices]
+    kept, kept_batch, missing = next(
+        choice for choice, size in zip(choices, sizes, strict=True) if size <= max_bytes
+    )
+    reason = f"does not fit in max_bytes={max_bytes:,}"
+    left_out += [f"{name}: {reason}" for name in missing if name != "batch" or batch]
+    return kept, kept_batch
+
+
+def _described(model: keras.Model, left_out: list[str]) -> dict[str, Any]:
+    """The model's configuration, or where it has none, where its class is found."""
+    found = {"name": model.name, "class": f"{type(model).__module__}.{type(model).__qualname__}"}
+    try:
+        config = keras.saving.serialize_keras_object(model)
+        json.dumps(config)
+    except Exception as error:  # noqa: BLE001 (a user's get_config raises what it likes)
+        left_out.append(f"model configuration: {type(error).__name__}: {error}".splitlines()[0])
+        return {**found, "config": None}
+    return {**found, "config": config}
+
+
+def _versions() -> dict[str, str]:
+    found = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {"python": platform.python_version(), **found, "platform": platform.platform()}
+
+
+def _named(temporary: Path, folder: Path, name: str) -> Path:
+    """Gives the folder its name, or one like it where another process has taken that."""
+    number = 1
+    while True:
+        path = folder / (name if number == 1 else f"{name}-{number}")
+        try:
+            if path.exists():
+                raise FileExistsError
+            temporary.rename(path)
+        except FileExistsError:
+            number += 1
+            continue
+        except OSError:
+            if not path.exists():
+                raise
+            number += 1
+            continue
+        _sync(folder)
+        return path
+
+
+def _sync(path: Path) -> None:
+    """Has what was written reach the disk, where the system can be asked to."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

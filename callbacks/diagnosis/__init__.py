@@ -1,0 +1,6 @@
+"""Where a failing train step went wrong."""
+
+from gradkeeper.callbacks.diagnosis.replay import replay
+from gradkeeper.callbacks.diagnosis.verdict import Verdict
+
+__all__ = ["Verdict", "replay"]

@@ -1,0 +1,148 @@
+"""Every operation of a train step that is run eagerly, and where it came from."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gradkeeper.callbacks.diagnosis.ranges import Range, numbers_of, range_of
+from gradkeeper.callbacks.diagnosis.source import Source, calling_source
+from gradkeeper.callbacks.diagnosis.tensorflow_private import (
+    Differentiated,
+    differentiated,
+    key_of,
+    operations_watched,
+)
+
+
+@dataclass
+class Operation:
+    """An operation that was run.
+
+    Attributes:
+        number: its place among all.
+        kind: TensorFlow's name of it, such as "Log".
+        inputs: keys of its inputs.
+        outputs: keys of its outputs.
+        layers: paths of the layers it was run in, the outermost first.
+        source: where it was called.
+        is_backward: whether it belongs to a backward pass.
+        gradient_of: the operation whose gradient it is part of.
+        has_nan: whether an output holds a NaN.
+        has_inf: whether one holds an infinity.
+        tensors: the inputs, where outputs are not finite and no input is NaN.
+        attributes: its attributes, then.
+    """
+
+    number: int
+    kind: str
+    inputs: list[int | None]
+    outputs: list[int | None]
+    layers: tuple[str, ...]
+    source: Source | None
+    is_backward: bool
+    gradient_of: "Operation | None"
+    has_nan: bool
+    has_inf: bool
+    tensors: list[Any] = field(default_factory=list)
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all outputs are."""
+        return not (self.has_nan or self.has_inf)
+
+    @property
+    def forward(self) -> "Operation":
+        """The operation of the forward pass that it belongs to; itself in one."""
+        return self if self.gradient_of is None else self.gradient_of
+
+
+class OperationTrace:
+    """The operations that are run inside `watching`, in their order.
+
+    Args:
+        layers: gives the paths of the layers that are being called.
+    """
+
+    def __init__(self, layers: Callable[[], tuple[str, ...]]) -> None:
+        self._layers = layers
+        self.operations: list[Operation] = []
+        self._makers: dict[int, Operation] = {}
+        self._gradients: dict[int, Range | None] = {}
+        self._assigned: dict[int | None, int | None] = {}
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Inside the block, operations are noted."""
+        with operations_watched(self._see):
+            yield
+
+    def maker_of(self, key: int | None) -> Operation | None:
+        """The operation that made the tensor with this key; None if none was seen."""
+        return None if key is None else self._makers.get(key)
+
+    def gradient_at(self, operation: Operation) -> Range | None:
+        """The gradient that came to the operation's outputs, as far as it was seen."""
+        return self._gradients.get(operation.number)
+
+    def _see(
+        self, kind: str, inputs: Sequence[Any], attrs: dict[str, Any], outputs: Sequence[Any]
+    ) -> None:
+        keys = [key_of(each) for each in inputs]
+        if kind == "AssignVariableOp":
+            self._assigned[keys[0]] = keys[1]
+        if kind == "ReadVariableOp" and keys[0] in self._assigned:
+            keys = [self._assigned[keys[0]]]  # what this step itself has put there
+        numbers = [each for each in map(numbers_of, outputs) if each is not None]
+        backward = differentiated()
+        operation = Operation(
+            number=len(self.operations),
+            kind=kind,
+            inputs=keys,
+            outputs=[key_of(each) for each in outputs],
+            layers=self._layers(),
+            source=calling_source() if backward is None else None,
+            is_backward=backward is not None,
+            gradient_of=None if backward is None else self._forward(backward),
+            has_nan=any(bool(np.isnan(each).any()) for each in numbers),
+            has_inf=any(bool(np.isinf(each).any()) for each in numbers),
+        )
+        if not operation.is_finite and not any(_has_nan(each) for each in inputs):
+            operation.tensors, operation.attributes = list(inputs), attrs
+        self.operations.append(operation)
+        self._makers.update({key: operation for key in operation.outputs if key is not None})
+
+    def _forward(self, backward: Differentiated) -> Operation | None:
+        """The operation that is being differentiated."""
+        forward = next((op for key in backward.outputs if (op := self.maker_of(key))), None)
+        if forward is None and any(key is not None for key in backward.inputs):
+            forward = next((op for op in reversed(self.operations) if _fits(op, backward)), None)
+        if forward is None and backward.kind is not None:
+            forward = self._next_to_last(backward.kind)
+        if forward is not None and forward.number not in self._gradients:
+            self._gradients[forward.number] = range_of(backward.gradients)
+        return forward
+
+    def _next_to_last(self, kind: str) -> Operation | None:
+        """The last operation of this kind that has not been differentiated.
+
+        For those whose gradient needs neither inputs nor outputs: they come in reverse order.
+        """
+        alike = (op for op in reversed(self.operations) if op.kind == kind and not op.is_backward)
+        return next((op for op in alike if op.number not in self._gradients), None)
+
+
+def _fits(operation: Operation, backward: Differentiated) -> bool:
+    """Whether that is the operation, by its kind and the inputs that are known."""
+    if operation.is_backward or operation.kind != backward.kind:
+        return False
+    pairs = zip(operation.inputs, backward.inputs, strict=False)
+    return all(known in (None, own) for own, known in pairs)
+
+
+def _has_nan(tensor: Any) -> bool:
+    numbers = numbers_of(tensor)
+    return numbers is not None and bool(np.isnan(numbers).any())

@@ -1,0 +1,100 @@
+"""Where a number that is not finite came from: back through the operations that made it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from gradkeeper.callbacks.diagnosis.operations import Operation, OperationTrace
+
+# Infinities that these bring in are meant, as those of a mask are.
+_BRING_IN = frozenset(
+    {"Fill", "Select", "SelectV2", "ZerosLike", "OnesLike", "BroadcastTo", "Cast"}
+)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What made the first number that is not finite.
+
+    Attributes:
+        operation: the operation; None where the number was there before the step.
+        leaf: the key of the tensor that it was in, then.
+    """
+
+    operation: Operation | None
+    leaf: int | None = None
+
+
+def origin_of(trace: OperationTrace, keys: Iterable[int | None], leaves: set[int]) -> Origin | None:
+    """Goes back from tensors that are not finite.
+
+    A NaN is followed to the operation that was given none and made one. Where that was given an
+    infinity, which an operation made of finite numbers, that operation is the origin: what
+    overflowed first. An infinity that was brought in on purpose, such as a mask's, is not.
+
+    Args:
+        trace: the operations.
+        keys: the tensors.
+        leaves: the tensors with data and weights that are not finite.
+
+    Returns:
+        The origin; None if the operations do not lead to one.
+    """
+    waiting = [key for key in keys if key is not None]
+    visited: set[int] = set()
+    found: list[Operation] = []
+    while waiting:
+        key = waiting.pop()
+        if key in visited:
+            continue
+        visited.add(key)
+        if key in leaves:
+            return Origin(None, key)
+        operation = trace.maker_of(key)
+        if operation is None or operation.is_finite:
+            continue
+        before = _bad_inputs(trace, operation, leaves)
+        if operation.has_nan:
+            with_nan = [each for each in before if each in leaves or _has_nan(trace, each)]
+            if with_nan:
+                waiting += with_nan
+                continue
+            made_inf = _overflows(trace, before, leaves)
+            found += made_inf or [operation]
+            waiting += [each for each in before if each in leaves]
+        elif before:
+            waiting += before
+        else:
+            found.append(operation)
+    return Origin(min(found, key=lambda each: each.number)) if found else None
+
+
+def _bad_inputs(trace: OperationTrace, operation: Operation, leaves: set[int]) -> list[int]:
+    keys = [key for key in operation.inputs if key is not None]
+    makers = {key: trace.maker_of(key) for key in keys}
+    return [
+        key
+        for key, maker in makers.items()
+        if key in leaves or (maker is not None and not maker.is_finite)
+    ]
+
+
+def _has_nan(trace: OperationTrace, key: int) -> bool:
+    maker = trace.maker_of(key)
+    return maker is not None and maker.has_nan
+
+
+def _overflows(trace: OperationTrace, keys: list[int], leaves: set[int]) -> list[Operation]:
+    """The operations that made infinities of finite numbers, back from these."""
+    waiting, visited = list(keys), set[int]()
+    found: list[Operation] = []
+    while waiting:
+        key = waiting.pop()
+        operation = trace.maker_of(key)
+        if key in visited or key in leaves or operation is None or operation.is_finite:
+            continue
+        visited.add(key)
+        before = _bad_inputs(trace, operation, leaves)
+        waiting += before
+        if not before and operation.kind not in _BRING_IN:
+            found.append(operation)
+    return found

@@ -1,0 +1,61 @@
+"""What numbers a tensor holds."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers of one or more tensors.
+
+    Attributes:
+        lowest: the least finite number; NaN where there is none.
+        highest: the largest finite number; NaN where there is none.
+        nonfinite: the share of numbers that are NaN or infinite, 0 to 1.
+        nan: whether one is NaN.
+    """
+
+    lowest: float
+    highest: float
+    nonfinite: float
+    nan: bool
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all numbers are."""
+        return self.nonfinite == 0
+
+    def __str__(self) -> str:
+        span = (
+            "none finite" if np.isnan(self.lowest) else f"{self.lowest:.3g} to {self.highest:.3g}"
+        )
+        return span if self.is_finite else f"{span}, {100 * self.nonfinite:.3g} % not finite"
+
+
+def range_of(tensors: Iterable[Any]) -> Range | None:
+    """The range over all floating-point tensors; None if there is no number."""
+    parts = [array for array in map(numbers_of, tensors) if array is not None and array.size]
+    if not parts:
+        return None
+    finite = [np.isfinite(array) for array in parts]
+    kept = [array[mask] for array, mask in zip(parts, finite, strict=True) if mask.any()]
+    total = sum(array.size for array in parts)
+    bad = total - sum(int(mask.sum()) for mask in finite)
+    return Range(
+        min((float(array.min()) for array in kept), default=float("nan")),
+        max((float(array.max()) for array in kept), default=float("nan")),
+        bad / total,
+        any(bool(np.isnan(array).any()) for array in parts),
+    )
+
+
+def numbers_of(tensor: Any) -> np.ndarray | None:
+    """A floating-point tensor's numbers, at least float32; None of anything else."""
+    dtype = getattr(tensor, "dtype", None)
+    if dtype is None or not getattr(dtype, "is_floating", False) or not hasattr(tensor, "numpy"):
+        return None
+    array = np.asarray(tensor.numpy())
+    return array if array.dtype.itemsize >= 4 else array.astype(np.float32)

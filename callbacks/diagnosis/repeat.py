@@ -1,0 +1,61 @@
+"""An operation once more, with other numbers."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from gradkeeper.callbacks.diagnosis.operations import Operation
+from gradkeeper.callbacks.diagnosis.ranges import numbers_of
+
+_SMALLER = 2.0**-10
+
+
+def is_finite_in_float64(operation: Operation) -> bool | None:
+    """Whether the results are finite in float64; None if it cannot be run so."""
+
+    def widened(tensor: Any) -> tf.Tensor:
+        return tf.constant(tensor.numpy().astype(np.float64))
+
+    return _is_finite(operation, widened, wide=True)
+
+
+def is_finite_if_smaller(operation: Operation) -> bool | None:
+    """Whether the results are finite of inputs 1,024 times as small; None if unknown."""
+
+    def smaller(tensor: Any) -> tf.Tensor:
+        return tensor * tf.cast(_SMALLER, tensor.dtype)
+
+    return _is_finite(operation, smaller, wide=False)
+
+
+def _is_finite(
+    operation: Operation, change: Callable[[Any], tf.Tensor], *, wide: bool
+) -> bool | None:
+    function = getattr(tf.raw_ops, operation.kind, None)
+    if function is None or not operation.tensors:
+        return None
+    inputs = [each if numbers_of(each) is None else change(each) for each in operation.tensors]
+    try:
+        results = function(**_arguments(function, inputs, operation.attributes, wide=wide))
+    except (TypeError, ValueError, tf.errors.OpError):
+        return None  # no kernel for float64, or arguments that cannot be told apart
+    results = results if isinstance(results, (list, tuple)) else [results]
+    numbers = [numbers_of(each) for each in results]
+    return all(bool(np.isfinite(each).all()) for each in numbers if each is not None)
+
+
+def _arguments(
+    function: Any, inputs: list[Any], attributes: dict[str, Any], *, wide: bool
+) -> dict[str, Any]:
+    names = [name for name in inspect.signature(function).parameters if name != "name"]
+    given = {name: attributes[name] for name in names if name in attributes}
+    if wide and "DstT" in given:  # of a cast
+        given["DstT"] = tf.float64
+    free = [name for name in names if name not in attributes]
+    if "N" in attributes:  # the first of them is a list
+        count = len(inputs) - (len(free) - 1)
+        inputs = [inputs[:count], *inputs[count:]]
+    return {**dict(zip(free, inputs, strict=True)), **given}

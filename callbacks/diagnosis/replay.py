@@ -1,0 +1,117 @@
+"""Running the step of a capsule again, to find where it went wrong."""
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from gradkeeper.callbacks.capsule.capsule import Capsule, CapsuleError
+from gradkeeper.callbacks.capsule.model import batch_of, model_of, prepare
+from gradkeeper.callbacks.capsule.state import named_state, restore, state_of
+from gradkeeper.callbacks.diagnosis.judgement import judged
+from gradkeeper.callbacks.diagnosis.ranges import range_of
+from gradkeeper.callbacks.diagnosis.step import StepTrace, run_step, tensors_in
+from gradkeeper.callbacks.diagnosis.tensorflow_private import key_of
+from gradkeeper.callbacks.diagnosis.verdict import Verdict
+
+_SMALLER = 2.0**-10
+
+
+def replay(
+    capsule: str | Path | Capsule, model: keras.Model | None = None, *, batch: Any = None
+) -> Verdict:
+    """Runs the step of a capsule eagerly, and says where the first bad number appeared.
+
+    Args:
+        capsule: the capsule or its folder.
+        model: the compiled model, where the capsule cannot make it: a subclassed one, or one
+            with layers or losses of your own. Its state is the same afterwards.
+        batch: what the step is called with, where the capsule was to hold no data.
+
+    Raises:
+        CapsuleError: if the capsule is damaged or is not of this model, or holds neither the
+            model nor the batch, and none is given.
+    """
+    if not isinstance(capsule, Capsule):
+        capsule = Capsule.read(capsule)
+    replica = next(iter(capsule.replicas), 0)
+    batch = batch_of(capsule, replica) if batch is None else _in_tensors(batch)
+    if model is None:
+        model = model_of(capsule)
+    with _unchanged(model):
+        verdict = _first_run(capsule, model, batch, replica)
+        if verdict.place in ("forward", "loss", "backward"):
+            verdict = dataclasses.replace(
+                verdict,
+                step_in_float64=_is_finite_in_float64(capsule, batch),
+                step_if_smaller=_is_finite_if_smaller(capsule, model, batch),
+            )
+    return dataclasses.replace(verdict, capsule=capsule.path)
+
+
+def _first_run(capsule: Capsule, model: keras.Model, batch: Any, replica: int) -> Verdict:
+    prepare(model, capsule)
+    names, variables = named_state(model)
+    finite = [name for name, each in zip(names, variables, strict=True) if _is_finite([each.value])]
+    handles = {key_of(v.value.handle): n for n, v in zip(names, variables, strict=True)}
+    trace = run_step(model, batch, compiled=capsule.is_compiled)
+    by_name = dict(zip(names, variables, strict=True))
+    lost = [name for name in finite if not _is_finite([by_name[name].value])]
+    return judged(trace, batch, handles, lost, replica)
+
+
+def _is_finite_if_smaller(capsule: Capsule, model: keras.Model, batch: Any) -> bool:
+    """Whether the step is finite of inputs 1,024 times as small."""
+    prepare(model, capsule)
+    x, *rest = batch if isinstance(batch, tuple) else (batch,)
+    x = _with_floats(x, lambda tensor: tensor * tf.cast(_SMALLER, tensor.dtype))
+    smaller = (x, *rest) if isinstance(batch, tuple) else x
+    return _ends_well(run_step(model, smaller, compiled=capsule.is_compiled))
+
+
+def _is_finite_in_float64(capsule: Capsule, batch: Any) -> bool | None:
+    """Whether the step is finite in float64; None where the model has no such twin."""
+    before = keras.config.floatx()
+    keras.config.set_floatx("float64")
+    try:
+        model = model_of(capsule, dtype="float64")
+        batch = _with_floats(batch, lambda tensor: tf.cast(tensor, tf.float64))
+        return _ends_well(run_step(model, batch, compiled=capsule.is_compiled))
+    except (CapsuleError, TypeError, ValueError, tf.errors.OpError):
+        return None  # code of the user's own may know no float64
+    finally:
+        keras.config.set_floatx(before)
+
+
+def _ends_well(trace: StepTrace) -> bool:
+    return _is_finite(trace.losses) and _is_finite(tensors_in(list(trace.gradients.values())))
+
+
+def _is_finite(tensors: list[Any]) -> bool:
+    numbers = range_of(tensors)
+    return numbers is None or numbers.is_finite
+
+
+def _in_tensors(batch: Any) -> Any:
+    return keras.tree.map_structure(lambda each: tf.convert_to_tensor(each), batch)
+
+
+def _with_floats(structure: Any, change: Any) -> Any:
+    def changed(part: Any) -> Any:
+        return change(part) if tf.is_tensor(part) and part.dtype.is_floating else part
+
+    return tf.nest.map_structure(changed, structure, expand_composites=True)
+
+
+@contextmanager
+def _unchanged(model: keras.Model) -> Iterator[None]:
+    """Gives the model back the state that it came with."""
+    before = state_of(model) if model.built else {}
+    try:
+        yield
+    finally:
+        restore(model, before)

@@ -1,0 +1,89 @@
+"""One train step, run eagerly and watched."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from gradkeeper.callbacks.diagnosis.layers import LayerTrace
+from gradkeeper.callbacks.diagnosis.operations import OperationTrace
+from gradkeeper.callbacks.diagnosis.random import drawn_by_xla
+from gradkeeper.callbacks.tap.hooks import Hooks
+from gradkeeper.callbacks.tap.names import variable_names
+from gradkeeper.callbacks.tap.optimizers import optimizers_of
+from gradkeeper.callbacks.tap.probe import Application, Gradients, Probe
+from gradkeeper.callbacks.tap.replica import Replica
+from gradkeeper.callbacks.tap.values import mean_loss
+
+
+@dataclass
+class StepTrace(Probe):
+    """What was seen of a train step.
+
+    Attributes:
+        operations: the operations.
+        layers: the calls of layers.
+        losses: what `compute_loss` returned.
+        gradients: each variable's gradient, by the variable's name; None where there is none.
+    """
+
+    model: keras.Model
+    operations: OperationTrace
+    layers: LayerTrace
+    losses: list[tf.Tensor] = field(default_factory=list)
+    gradients: dict[str, Any] = field(default_factory=dict)
+
+    def loss(self, replica: Replica, value: Any) -> None:
+        self.losses += [each for each in keras.tree.flatten(value) if tf.is_tensor(each)]
+
+    def before(self, application: Application, gradients: Gradients) -> None:
+        names = variable_names(self.model, application.variables)
+        self.gradients.update(zip(names, gradients, strict=False))
+
+    @property
+    def mean_loss(self) -> float | None:
+        """The loss as one number; None if the step has none."""
+        mean = mean_loss(self.losses, tf.float32)
+        return None if mean is None else float(mean)
+
+
+def run_step(model: keras.Model, batch: Any, *, compiled: bool = False) -> StepTrace:
+    """Runs the model's `train_step`; its state is changed as by any other step.
+
+    Args:
+        model: the model, compiled and built.
+        batch: what the step is called with.
+        compiled: whether random numbers are drawn as XLA draws them.
+    """
+    layers = LayerTrace(model)
+    trace = StepTrace(model, OperationTrace(layers.current), layers)
+    hooks = Hooks([trace], optimizers_of(model), model)
+    with (
+        _eagerly(),
+        drawn_by_xla() if compiled else nullcontext(),
+        layers.watching(),
+        hooks.in_place(),
+        trace.operations.watching(),
+    ):
+        model.train_step(batch)
+    return trace
+
+
+@contextmanager
+def _eagerly() -> Iterator[None]:
+    """Inside the block, functions of TensorFlow's are run as plain Python."""
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
+
+
+def tensors_in(values: Sequence[Any]) -> list[tf.Tensor]:
+    """Tensors, and the values of `IndexedSlices`."""
+    parts = [each.values if isinstance(each, tf.IndexedSlices) else each for each in values]
+    return [each for each in parts if tf.is_tensor(each)]

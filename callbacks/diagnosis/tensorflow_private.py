@@ -1,0 +1,88 @@
+"""The private TensorFlow names that a replay needs, and why each has no public twin.
+
+`op_callbacks`: has a function called with inputs and outputs of every operation that is run.
+    The public `tf.debugging.enable_check_numerics` stops at the first number that is not
+    finite, also where one is meant (a mask of -inf), and tells neither the inputs nor which
+    operation's gradient was at work.
+`backprop._gradient_function`: calls the gradient of each operation. In its frame on the stack
+    stand the operation's outputs, by which it is known.
+`tensor._id`: tells two tensors apart that are one Python object after the other.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any, TypeAlias
+
+from tensorflow.python.eager import backprop
+from tensorflow.python.framework import op_callbacks
+
+# Called with type, inputs, attributes and outputs of an operation.
+Watcher: TypeAlias = Callable[[str, Sequence[Any], dict[str, Any], Sequence[Any]], None]
+
+_GRADIENT = backprop._gradient_function.__code__
+_BACKWARD = backprop.imperative_grad.imperative_grad.__code__
+
+
+@contextmanager
+def operations_watched(watcher: Watcher) -> Iterator[None]:
+    """Inside the block, the watcher sees every operation that is run (not built) here."""
+
+    def see(
+        op_type: str,
+        inputs: Sequence[Any],
+        attrs: Sequence[Any],
+        outputs: Sequence[Any],
+        op_name: str | None = None,
+        graph: Any = None,
+    ) -> None:
+        if graph is None:
+            watcher(op_type, inputs, dict(zip(attrs[::2], attrs[1::2], strict=True)), outputs)
+
+    op_callbacks.add_op_callback(see)
+    try:
+        yield
+    finally:
+        op_callbacks.remove_op_callback(see)
+
+
+def key_of(tensor: Any) -> int | None:
+    """By which an eager tensor is known; None for anything else."""
+    return getattr(tensor, "_id", None)
+
+
+@dataclass(frozen=True)
+class Differentiated:
+    """The operation whose gradient is being computed.
+
+    Attributes:
+        kind: its type; None where a gradient function of a user's own is at work.
+        inputs: keys of its inputs, None for those that its gradient does not need.
+        outputs: the same of its outputs.
+        gradients: the gradients that come to its outputs.
+    """
+
+    kind: str | None
+    inputs: list[int | None] = field(default_factory=list)
+    outputs: list[int | None] = field(default_factory=list)
+    gradients: list[Any] = field(default_factory=list)
+
+
+def differentiated() -> Differentiated | None:
+    """Whose gradient the caller is part of; None outside a backward pass."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code is _GRADIENT:
+            known = frame.f_locals
+            return Differentiated(
+                known["op_name"],
+                [key_of(each) for each in known["inputs"] or ()],
+                [key_of(each) for each in known["outputs"] or ()],
+                list(known["out_grads"] or ()),
+            )
+        if frame.f_code is _BACKWARD:
+            return Differentiated(None)
+        frame = frame.f_back
+    return None

@@ -1,0 +1,50 @@
+"""Whether gradients are finite, and what they are like where they are not."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from gradkeeper.callbacks.tap.branch import branch
+from gradkeeper.callbacks.tap.measure import statistics
+from gradkeeper.callbacks.tap.probe import Gradients
+from gradkeeper.callbacks.tap.shadow import shadow
+
+
+def all_finite(gradients: Gradients) -> tf.Tensor:
+    """Whether every element is finite; a sum of squares may overflow though each is."""
+
+    def one_by_one(*tensors: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_all([tf.reduce_all(tf.math.is_finite(each)) for each in tensors])
+
+    tensors = [_real_values(each) for each in gradients]
+    sums = [tf.cast(tf.nn.l2_loss(each), tf.float32) for each in tensors]
+    plain = tf.reduce_all(tf.math.is_finite(tf.stack(sums)))
+    return branch(plain, lambda *_: tf.constant(True), one_by_one, tensors)
+
+
+def statistics_if(condition: tf.Tensor, gradients: Gradients, scale: Any) -> tf.Tensor:
+    """`statistics` of the gradients over `scale`, where the condition is true, [3, gradients].
+
+    Args:
+        condition: a boolean scalar; where it is false, all are 0.
+        gradients: the gradients.
+        scale: what they were multiplied with; None for 1.
+    """
+    one = tf.constant(1.0)
+    divisor = one if scale is None else tf.cast(tf.convert_to_tensor(scale), tf.float32)
+
+    def measured(divisor: tf.Tensor, *parts: tf.Tensor) -> tf.Tensor:
+        whole = tf.nest.pack_sequence_as(gradients, list(parts), expand_composites=True)
+        norms, largest, bad = tf.unstack(statistics(whole, tf.float32))
+        return tf.stack([norms / divisor, largest / divisor, bad])
+
+    def nothing(*_: tf.Tensor) -> tf.Tensor:
+        return tf.zeros([3, len(gradients)])
+
+    parts = tf.nest.flatten(gradients, expand_composites=True)
+    return branch(condition, measured, nothing, [divisor, *parts])
+
+
+def _real_values(gradient: Any) -> tf.Tensor:
+    values = shadow(gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient)
+    return tf.abs(values) if values.dtype.is_complex else values

@@ -1,0 +1,28 @@
+"""What a gradient holds, dense or `IndexedSlices`, and the loss."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from gradkeeper.callbacks.tap.shadow import shadow
+
+
+def with_values(gradient: Any, change: Callable[[tf.Tensor], tf.Tensor]) -> Any:
+    """The gradient with changed values; an `IndexedSlices` stays one, and None stays None."""
+    if isinstance(gradient, tf.IndexedSlices):
+        return tf.IndexedSlices(change(gradient.values), gradient.indices, gradient.dense_shape)
+    return None if gradient is None else change(gradient)
+
+
+def mean_loss(value: Any, dtype: tf.DType) -> tf.Tensor | None:
+    """What a `compute_loss` returned, as one number: the sum of the means.
+
+    A user's own may return several losses, or none: then there is no number.
+    """
+    parts = [part for part in keras.tree.flatten(value) if tf.is_tensor(part)]
+    means = [tf.cast(tf.reduce_mean(shadow(part)), dtype) for part in parts]
+    if len(means) > 1:
+        return tf.add_n(means)
+    return means[0] if means else None
