@@ -44,7 +44,7 @@ def model_of(capsule: Capsule, *, dtype: str | None = None) -> keras.Model:
         model = keras.saving.deserialize_keras_object(config, safe_mode=True)
     except Exception as error:  # anything may stand in a hand-edited file
         raise CapsuleError(
-            f"The model cannot be made: {error}. Received: {capsule.path}"
+            f"The capsule alone does not make the model: give the model. Received: {error}"
         ) from error
     if not isinstance(model, keras.Model):
         raise CapsuleError(f"The capsule describes no model. Received: {type(model)}")

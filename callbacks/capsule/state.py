@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 
-from gradkeeper.callbacks.tap.names import unique_names, variable_names
+from gradkeeper.callbacks.tap.names import variable_names
 from gradkeeper.callbacks.tap.optimizers import optimizers_of
 
 State: TypeAlias = dict[str, np.ndarray]
@@ -27,9 +27,8 @@ def named_state(model: keras.Model) -> tuple[list[str], list[Any]]:
 
     add("trainable", list(model.trainable_variables))
     add("other", list(model.non_trainable_variables))
-    optimizers = optimizers_of(model)
-    for name, optimizer in zip(unique_names([o.name for o in optimizers]), optimizers, strict=True):
-        add(name, list(optimizer.variables))
+    for number, optimizer in enumerate(optimizers_of(model)):
+        add(f"optimizer {number},", list(optimizer.variables))
     return names, variables
 
 

@@ -1,7 +1,7 @@
 """What is kept of a bad step: its batch, and the state of the model before it."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -171,14 +171,18 @@ class HostKeeper:
 
 
 def _by_replica(batch: Any) -> list[Any]:
-    strategy = tf.distribute.get_strategy()
+    """A batch of a distributed dataset as the batches of its replicas; any other as one."""
     leaves = tf.nest.flatten(batch)
-    parts: Sequence[tuple] = [strategy.experimental_local_results(leaf) for leaf in leaves]
-    count = max((len(each) for each in parts), default=1)
+    parts = [x.values if _is_distributed(x) else (x,) for x in leaves]
+    count = max((len(part) for part in parts), default=1)
     return [
-        tf.nest.pack_sequence_as(batch, [each[i % len(each)] for each in parts])
-        for i in range(count)
+        tf.nest.pack_sequence_as(batch, [part[replica % len(part)] for part in parts])
+        for replica in range(count)
     ]
+
+
+def _is_distributed(value: Any) -> bool:
+    return isinstance(value, tf.distribute.DistributedValues)
 
 
 def _nothing(dtype: tf.DType) -> Callable[[], tf.Tensor]:

@@ -130,3 +130,61 @@ def test_bad_input_is_one_message_and_exit_code_2(arguments, message, tmp_path, 
 def test_debug_shows_the_traceback(tmp_path):
     result = run("--debug", "report", tmp_path)
     assert isinstance(result.exception, FileNotFoundError)
+
+
+def failing(folder, *layers):
+    """The capsule of a training whose third batch is bad."""
+    import keras
+    import numpy as np
+
+    from gradkeeper.callbacks import NonFiniteGuard
+
+    model = keras.Sequential([keras.Input((3,)), *layers, keras.layers.Dense(1, name="last")])
+    model.compile("sgd", "mse")
+    x, y = np.ones((32, 3), "float32"), np.zeros((32, 1), "float32")
+    x[17, 2] = np.nan
+    guard = NonFiniteGuard(capsule_dir=folder, verbose=0)
+    model.fit(x, y, batch_size=8, shuffle=False, verbose=0, callbacks=[guard])
+    return model, guard.events[0].capsule
+
+
+def test_replay(tmp_path):
+    _, capsule = failing(tmp_path)
+    result = run("replay", capsule, "--plot", tmp_path / "step.png")
+    assert result.exit_code == 0, result.output
+    assert "Step 2 of" in result.output
+    assert "in the data, at [0], example 1" in result.output
+    assert "Clean the data before training" in result.output
+    assert "last" in result.output
+    assert (tmp_path / "step.png").stat().st_size > 5000
+
+
+def test_replay_with_a_model_of_ones_own(tmp_path, monkeypatch):
+    (tmp_path / "my_models.py").write_text(
+        "import keras\n"
+        "class Mine(keras.layers.Layer):\n"
+        "    def call(self, x):\n"
+        "        return x * 2.0\n"
+        "def build():\n"
+        "    layers = [keras.Input((3,)), Mine(), keras.layers.Dense(1, name='last')]\n"
+        "    model = keras.Sequential(layers)\n"
+        "    model.compile('sgd', 'mse')\n"
+        "    return model\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    import my_models
+
+    _, capsule = failing(tmp_path / "capsules", my_models.Mine())
+    alone = run("replay", capsule)
+    assert alone.exit_code == 2
+    assert "my_models.Mine" in alone.output
+    assert "in the data" in run("replay", capsule, "--model", "my_models:build").output
+    assert "module:name" in run("replay", capsule, "--model", "my_models").output
+    assert "no 'none'" in run("replay", capsule, "--model", "my_models:none").output
+
+
+def test_replay_of_no_capsule(tmp_path):
+    result = run("replay", tmp_path)
+    assert result.exit_code == 2
+    assert "This is no capsule: capsule.json is missing" in result.output

@@ -10,6 +10,7 @@ import typer
 
 from gradkeeper import __version__
 from gradkeeper.training.cli.compare import compare
+from gradkeeper.training.cli.replay import replay
 from gradkeeper.training.cli.support import Commands, console, loading
 from gradkeeper.training.cli.train import train
 
@@ -47,6 +48,7 @@ def _common(
 
 app.command()(train)
 app.command()(compare)
+app.command()(replay)
 
 
 @app.command("list")

@@ -1,0 +1,347 @@
+"""What is left of a refused step: the right batch, the state before it, whole or not at all."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import keras
+import ml_dtypes
+import numpy as np
+import pytest
+import tensorflow as tf
+from test_guard import BATCH, WAYS, built, data, fit, poisoned, state
+
+from gradkeeper.callbacks import Capsule, CapsuleError, NonFiniteGuard, replay
+from gradkeeper.callbacks.capsule import writer
+from gradkeeper.callbacks.capsule.arrays import read_arrays, write_arrays
+from gradkeeper.callbacks.capsule.form import UnknownFormError, put_together, taken_apart
+from gradkeeper.callbacks.capsule.model import batch_of, model_of
+from gradkeeper.callbacks.capsule.state import state_of
+
+
+def guard_in(folder, policy="skip", **options):
+    return NonFiniteGuard(policy, capsule_dir=folder, verbose=0, **options)
+
+
+def left_by(folder, xy, policy="skip", **how):
+    """The model, and the capsules of a training."""
+    model, guard = built(**how), guard_in(folder, policy)
+    fit(model, xy, guard)
+    return model, [Capsule.read(event.capsule) for event in guard.events if event.capsule]
+
+
+def assert_holds(capsule, model, batch):
+    """The batch, and the state of the model, which was trained up to the step."""
+    x, y = poisoned(batch)
+    rows = slice(batch * BATCH, (batch + 1) * BATCH)
+    held_x, held_y = batch_of(capsule, 0)
+    np.testing.assert_array_equal(held_x, x[rows])
+    np.testing.assert_array_equal(held_y, y[rows])
+    expected = state_of(model)
+    assert [place(name) for name in capsule.state] == [place(name) for name in expected]
+    for name, one, other in zip(expected, capsule.state.values(), expected.values(), strict=True):
+        np.testing.assert_array_equal(one, other, err_msg=name)
+
+
+def place(name):
+    """Without the layers' names, which Keras numbers anew for each model."""
+    return name.partition(":")[0]
+
+
+@pytest.mark.parametrize("how", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize("policy", ["stop", "skip"])
+def test_batch_and_state_before_the_step(tmp_path, how, policy):
+    """With several steps per execution, later steps have changed the state when the host looks."""
+    _, (capsule,) = left_by(tmp_path, poisoned(5), policy, **how)
+    until = built(**how)
+    fit(until, data(without=(5, 6, 7)), guard_in(tmp_path))
+    assert_holds(capsule, until, 5)
+    assert capsule.step == 5
+    assert not capsule.left_out
+    assert capsule.facts["policy"] == policy
+    assert capsule.facts["versions"]["keras"] == keras.__version__
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_warn_holds_the_state_before_the_step_that_was_taken(tmp_path):
+    _, (capsule, *_) = left_by(tmp_path, poisoned(3), "warn", jit_compile=False)
+    until = built(jit_compile=False)
+    fit(until, data(without=(3, 4, 5, 6, 7)), guard_in(tmp_path))
+    assert_holds(capsule, until, 3)
+
+
+def test_warn_under_xla_leaves_none_and_says_so(tmp_path, capsys):
+    guard = NonFiniteGuard("warn", capsule_dir=tmp_path)
+    fit(built(jit_compile=True), poisoned(3), guard)
+    assert guard.events[0].capsule is None
+    assert capsys.readouterr().out.count("leaves no capsule") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_each_replica_has_its_batch(tmp_path, two_replicas):
+    with two_replicas.scope():
+        model = built(jit_compile=False)
+    guard = guard_in(tmp_path)
+    fit(model, poisoned(3, row=BATCH - 1), guard)
+    capsule = Capsule.read(guard.events[0].capsule)
+    assert capsule.replicas == [1]
+    x, _ = poisoned(3, row=BATCH - 1)
+    half = BATCH // 2
+    for replica in (0, 1):
+        rows = slice(3 * BATCH + replica * half, 3 * BATCH + (replica + 1) * half)
+        np.testing.assert_array_equal(batch_of(capsule, replica)[0], x[rows])
+    assert replay(capsule).replica == 1
+
+
+def test_no_more_than_so_many(tmp_path, capsys):
+    guard = NonFiniteGuard("skip", capsule_dir=tmp_path, max_capsules=2)
+    fit(built(), poisoned(1, 3, 5, 6), guard)
+    assert [event.capsule is not None for event in guard.events] == [True, True, False, False]
+    assert capsys.readouterr().out.count("No capsule beyond max_capsules=2") == 1
+
+
+@pytest.mark.parametrize("missing", [[], ["optimizer"], ["optimizer", "batch"], ["weights"]])
+def test_what_does_not_fit_is_left_out_and_named(tmp_path, missing):
+    _, (full,) = left_by(tmp_path, poisoned(3), "stop")
+    sizes = {name: array.nbytes for name, array in full.state.items()}
+    weights = sum(size for name, size in sizes.items() if not name.startswith("optimizer"))
+    batch = sum(array.nbytes for array in full.arrays[0])
+    fits = {0: sum(sizes.values()) + batch, 1: weights + batch, 2: weights}[len(missing)]
+    guard = guard_in(tmp_path, max_bytes=100 if "weights" in missing else fits)
+    fit(built(), poisoned(3), guard)
+    capsule = Capsule.read(guard.events[0].capsule)
+    assert all(any(text.startswith(name) for text in capsule.left_out) for name in missing)
+    assert bool(capsule.left_out) == bool(missing)
+    if "weights" in missing:
+        with pytest.raises(CapsuleError, match=r"holds no weights .*max_bytes=100"):
+            replay(capsule, batch=batch_at(3))
+
+
+def batch_at(number):
+    x, y = poisoned(number)
+    return x[number * BATCH : (number + 1) * BATCH], y[number * BATCH : (number + 1) * BATCH]
+
+
+def test_without_training_data(tmp_path):
+    guard = guard_in(tmp_path, capsule_data=False)
+    fit(built(), poisoned(3), guard)
+    path = guard.events[0].capsule
+    assert not (path / "batch.npz").exists()
+    with pytest.raises(CapsuleError, match=r"holds no batch .*capsule_data=False"):
+        replay(path)
+    assert replay(path, batch=batch_at(3)).place == "data"
+
+
+def test_no_capsule_if_none_is_wished(tmp_path):
+    guard = guard_in(None)
+    fit(built(), poisoned(3), guard)
+    assert guard.events[0].capsule is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_it_gives_back_the_model(tmp_path):
+    model, (capsule,) = left_by(tmp_path, poisoned(7), "stop")
+    again = model_of(capsule)
+    for one, other in zip(state(model)[:8], state(again)[:8], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+# Written in the middle of a training, as seen from outside.
+
+KILLED = """
+import os, signal, sys
+sys.path[:0] = {paths!r}
+from test_guard import built, fit, poisoned
+from test_capsule import guard_in
+from gradkeeper.callbacks.capsule import writer
+write = writer.write_arrays
+def half_written(path, arrays):
+    write(path, arrays)
+    if path.name == "batch.npz" and os.path.exists({folder!r} + "/step-00000001"):
+        path.write_bytes(path.read_bytes()[:100])
+        os.kill(os.getpid(), signal.{signal})
+writer.write_arrays = half_written
+fit(built(), poisoned(1, 3), guard_in({folder!r}))
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM"])
+def test_killed_while_writing(tmp_path, name):
+    """What was written before is there; the half-written is under no capsule's name."""
+    folder = tmp_path / "capsules"
+    script = KILLED.format(paths=sys.path, folder=str(folder), signal=name)
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert ended.returncode == -getattr(signal, name), ended.stderr.decode()
+    assert [path.name for path in folder.glob("step-*")] == ["step-00000001"]
+    assert len(list(folder.glob(".*.partial"))) == 1
+    assert replay(folder / "step-00000001").place == "data"
+    (partial,) = folder.glob(".*.partial")
+    with pytest.raises(CapsuleError, match="This is no capsule"):
+        Capsule.read(partial)
+
+
+def test_a_full_disk_does_not_end_the_training(tmp_path, monkeypatch, capsys):
+    def full(path, arrays):
+        path.write_bytes(b"PK")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(writer, "write_arrays", full)
+    guarded, left_out = built(), built()
+    guard = NonFiniteGuard("skip", capsule_dir=tmp_path)
+    fit(guarded, poisoned(3, 6), guard)
+    fit(left_out, data(without=(3, 6)), guard_in(None))
+    assert all((a == b).all() for a, b in zip(state(guarded), state(left_out), strict=True))
+    assert guard.skipped == 2
+    assert capsys.readouterr().out.count("No space left on device") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_made(tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    guard = NonFiniteGuard("skip", capsule_dir=tmp_path / "file")
+    fit(built(), poisoned(3, 6), guard)
+    assert guard.skipped == 2
+    assert capsys.readouterr().out.count("could not be written") == 1
+
+
+def test_two_trainings_in_one_folder(tmp_path):
+    paths = [left_by(tmp_path, poisoned(3))[1][0].path for _ in range(2)]
+    assert [path.name for path in paths] == ["step-00000003", "step-00000003-2"]
+
+
+# Read from an unknown hand.
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    return left_by(folder, poisoned(3))[1][0].path
+
+
+@pytest.fixture
+def capsule_to_harm(whole, tmp_path):
+    path = tmp_path / "harmed"
+    path.mkdir()
+    for file in whole.iterdir():
+        (path / file.name).write_bytes(file.read_bytes())
+    return path
+
+
+@pytest.mark.parametrize("name", ["capsule.json", "state.npz", "batch.npz"])
+@pytest.mark.parametrize("harm", ["truncated", "a byte changed", "empty", "removed", "swapped"])
+def test_damage_is_told(capsule_to_harm, name, harm):
+    file = capsule_to_harm / name
+    content = bytearray(file.read_bytes())
+    if harm == "a byte changed":
+        content[len(content) // 2] ^= 0xFF
+    harmed = {"truncated": content[:-20], "empty": b"", "swapped": b"[1, 2]"}
+    file.write_bytes(harmed.get(harm, content))
+    if harm == "removed":
+        file.unlink()
+    with pytest.raises(CapsuleError, match=r"damaged|no capsule|of format"):
+        Capsule.read(capsule_to_harm)
+
+
+def edited(path, change):
+    facts = json.loads((path / "capsule.json").read_text())
+    change(facts)
+    (path / "capsule.json").write_text(json.dumps(facts))
+
+
+CHANGES = {
+    "no files": lambda facts: facts.pop("files"),
+    "other tensors": lambda facts: facts.update(tensors=[7]),
+    "no gradients": lambda facts: facts.update(gradients=None),
+    "another format": lambda facts: facts.update(format=99),
+    "a form unknown": lambda facts: facts.update(batches=[{"pickle": 0}]),
+    "a form of wrong numbers": lambda facts: facts.update(batches=[{"array": 50}]),
+    "a model of none": lambda facts: facts["model"].update(config={"class_name": "Dense"}),
+    "a step of text": lambda facts: facts.update(step="three"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_capsule_edited_by_hand(capsule_to_harm, change):
+    edited(capsule_to_harm, change)
+    with pytest.raises(CapsuleError):
+        replay(capsule_to_harm)
+
+
+def test_no_code_of_a_capsule_is_run(capsule_to_harm, tmp_path, monkeypatch):
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'harm')!r}, 'w')")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def own_layer(facts):
+        layers = facts["model"]["config"]["config"]["layers"]
+        layers[1].update(module="evil", class_name="Layer", registered_name="Evil")
+
+    edited(capsule_to_harm, own_layer)
+    with pytest.raises(CapsuleError, match=r"whose code no capsule brings in.*evil\.Layer"):
+        replay(capsule_to_harm)
+    assert "evil" not in sys.modules
+    assert not (tmp_path / "harm").exists()
+
+
+def test_arrays_hold_no_pickle(tmp_path):
+    path = tmp_path / "evil.npz"
+    np.savez(path, **{"float32|x": np.array([{"a": 1}], object)}, allow_pickle=True)
+    with pytest.raises(ValueError, match="damaged"):
+        read_arrays(path)
+
+
+# Forms and arrays.
+
+
+def test_batches_of_every_form():
+    ragged = tf.ragged.constant([[1.0, 2.0], [3.0]])
+    sparse = tf.SparseTensor([[0, 1]], [5.0], [2, 2])
+    batch = ({"a": ragged, "b": [sparse, None]}, tf.constant(["x", "yz"]), np.float32(2), "text")
+    form, tensors = taken_apart(batch)
+    again = put_together(json.loads(json.dumps(form)), [each.numpy() for each in tensors])
+    assert again[0]["a"].to_list() == ragged.to_list()
+    np.testing.assert_array_equal(tf.sparse.to_dense(again[0]["b"][0]), [[0, 5], [0, 0]])
+    assert again[0]["b"][1] is None
+    assert again[1].numpy().tolist() == [b"x", b"yz"]
+    assert again[3] == "text"
+
+
+def test_a_batch_of_no_known_form():
+    with pytest.raises(UnknownFormError, match="cannot hold this part"):
+        taken_apart((object(),))
+
+
+def test_arrays_of_every_dtype(tmp_path):
+    arrays = {
+        "floats": np.array([1.5, np.nan], np.float16),
+        "bfloat16": np.array([[1.5, 2.0]], ml_dtypes.bfloat16),
+        "texts": np.array([[b"a\0", "ä".encode()]], object),
+        "none": np.zeros((0, 3), np.int64),
+        "flag": np.array(True),
+    }
+    write_arrays(tmp_path / "arrays.npz", arrays)
+    again = read_arrays(tmp_path / "arrays.npz")
+    assert list(again) == list(arrays)
+    for name, array in arrays.items():
+        assert again[name].dtype == array.dtype
+        np.testing.assert_array_equal(again[name], array)
+    with zipfile.ZipFile(tmp_path / "arrays.npz") as file:
+        assert not any(b"pickle" in file.read(name) for name in file.namelist())
+
+
+def test_limits_are_checked():
+    with pytest.raises(ValueError, match="max_capsules must be at least 1"):
+        NonFiniteGuard(max_capsules=0)
+    with pytest.raises(ValueError, match="max_bytes must be at least 1"):
+        NonFiniteGuard(max_bytes=0)
+
+
+def test_the_message_tells_how_to_replay(tmp_path, capsys):
+    guard = NonFiniteGuard(capsule_dir=tmp_path)
+    fit(built(), poisoned(3), guard)
+    path = Path(tmp_path, "step-00000003")
+    assert f"Replay it: gradkeeper replay {path}" in capsys.readouterr().out
+    assert os.listdir(tmp_path) == ["step-00000003"]

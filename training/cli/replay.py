@@ -1,0 +1,110 @@
+"""`gradkeeper replay`: where a step that a guard has put in a capsule went wrong."""
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from gradkeeper.training.cli.support import console, loading
+
+if TYPE_CHECKING:
+    from gradkeeper.callbacks import Capsule, Verdict
+
+
+def replay(
+    capsule: Annotated[Path, typer.Argument(help="A capsule's folder.", show_default=False)],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the compiled model is found, module:name, if it has parts of your own; "
+            "a function of that name is called for it.",
+            metavar="MODULE:NAME",
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Save a picture of the numbers along the step.")
+    ] = None,
+) -> None:
+    """Run a failing step again, and say where the first number appeared that is not finite."""
+    with loading():
+        from gradkeeper.callbacks import Capsule
+        from gradkeeper.callbacks import replay as run
+        from gradkeeper.callbacks.diagnosis.picture import plot_verdict
+    held = Capsule.read(capsule)
+    _print_capsule(held)
+    with console.status("Running the step again"):
+        verdict = run(held, None if model is None else _model(model))
+    _print_verdict(verdict)
+    if plot is not None:
+        plot_verdict(verdict).savefig(plot)
+        console.print(f"Picture: {plot}", soft_wrap=True)
+
+
+def _model(place: str) -> Any:
+    """What `module:name` says, looked for in the working directory as well.
+
+    Raises:
+        ValueError: if it is not of that form, or there is no such name.
+    """
+    module, colon, name = place.partition(":")
+    if not colon:
+        raise ValueError(f"`--model` takes module:name. Received: {place!r}")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except AttributeError:
+        raise ValueError(f"There is no {name!r} in {module}. Received: {place!r}") from None
+    import keras
+
+    return found if isinstance(found, keras.Model) else found()
+
+
+def _print_capsule(capsule: "Capsule") -> None:
+    facts, versions = capsule.facts, capsule.facts["versions"]
+    console.print(
+        f"[bold]Step {capsule.step:,}[/] of {facts['model']['name']} "
+        f"(keras {versions['keras']}, tensorflow {versions['tensorflow']}): "
+        f"loss {facts['loss']:.4g}, gradient norm {facts['norm']:.4g}, policy {facts['policy']}",
+        soft_wrap=True,
+    )
+    for text in capsule.left_out:
+        console.print(f"  left out: {text}", style="yellow", markup=False, soft_wrap=True)
+
+
+def _print_verdict(verdict: "Verdict") -> None:
+    table = Table(box=None, show_header=False, padding=(0, 1))
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    for heading, text in verdict.facts.items():
+        style = {"First not finite": "bold red", "Remedy": "green"}.get(heading, "")
+        table.add_row(heading, Text(text), style=style)
+    console.print(table)
+    console.print(_path_table(verdict))
+
+
+def _path_table(verdict: "Verdict") -> Table:
+    from gradkeeper.callbacks.diagnosis.summary import summaries
+
+    table = Table(box=box.SIMPLE_HEAD, title="Numbers along the step", title_justify="left")
+    for heading in ("layer", "calls", "outputs", "gradients coming back"):
+        table.add_column(heading, overflow="fold")
+    for each in summaries(verdict.path):
+        is_bad = each.path == verdict.layer
+        calls = str(each.calls)
+        if each.first_bad:
+            calls += f" (not finite from number {each.first_bad} on)"
+        table.add_row(
+            Text(each.path),
+            calls,
+            Text(str(each.returned or "–")),
+            Text(str(each.gradient or "–")),
+            style="red" if is_bad else "",
+        )
+    return table
