@@ -24,6 +24,7 @@ class GuardEvent:
         variables: paths of the trained variables.
         norms: norm of each variable's gradient, [replicas, variables].
         nonfinite: number of its elements that are not finite, [replicas, variables].
+        rows: which replica each row is of; those of other workers are not here.
         capsule: the folder from which the step can be replayed; None if there is none.
     """
 
@@ -34,6 +35,7 @@ class GuardEvent:
     variables: tuple[str, ...]
     norms: np.ndarray
     nonfinite: np.ndarray
+    rows: tuple[int, ...] = (0,)
     capsule: Path | None = None
 
     @property
@@ -46,7 +48,8 @@ class GuardEvent:
     @property
     def replicas(self) -> tuple[int, ...]:
         """The replicas with a gradient that is not finite."""
-        return tuple(np.flatnonzero(self.nonfinite.sum(axis=1)).tolist())
+        bad = self.nonfinite.sum(axis=1) > 0
+        return tuple(replica for replica, is_bad in zip(self.rows, bad, strict=True) if is_bad)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -71,6 +74,8 @@ class GuardEvent:
         layers = self.layers
         if self.cause == "loss" and not layers:
             return f"Step {self.step:,}: the loss is {self.loss:g}; every gradient is finite."
+        if not layers:
+            return f"Step {self.step:,}: gradients that are not finite on another worker."
         some = ", ".join(layers[:3]) + (f" and {len(layers) - 3} more" if len(layers) > 3 else "")
         where = ""
         if len(self.nonfinite) > 1:

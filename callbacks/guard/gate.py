@@ -109,7 +109,7 @@ class Gate(Stage):
     @property
     def steps(self) -> int:
         """Train steps seen so far; waits for those under way."""
-        return int(self._sides[0].seen.numpy()) if self._sides else 0
+        return max((int(side.seen.numpy()) for side in self._sides.values()), default=0)
 
     def begin_anew(self) -> None:
         """Forgets what was noted, and refuses bad steps only."""
@@ -125,7 +125,7 @@ class Gate(Stage):
     @property
     def has_halted(self) -> bool:
         """Whether every step is refused by now."""
-        return bool(self._sides) and bool(self._sides[0].halted.numpy())
+        return any(bool(side.halted.numpy()) for side in self._sides.values())
 
     def drain(self) -> tuple[list[GuardEvent], int, Kept | None]:
         """What was noted since the last call, steps counted from the gate's first.

@@ -66,7 +66,7 @@ class GraphKeeper:
                 why_not = str(error)
         names: list[str] = []
         before: list[tf.Tensor] = []
-        if self._keeps_state and model is not None and replica.index == 0:
+        if self._keeps_state and model is not None and replica.local == 0:
             names, variables = named_state(model)
             before = [local_part(each, replica).read_value() for each in variables]
         every = [*tensors, *before]

@@ -109,6 +109,7 @@ class Notebook:
             variables=self._names[call],
             norms=pages[:, 0],
             nonfinite=pages[:, 2].astype(np.int64),
+            rows=tuple(sorted(self._pages)),
         )
 
 

@@ -14,14 +14,17 @@ def everywhere(flag: tf.Tensor, replica: Replica) -> tf.Tensor:
     """Whether the flag is set on every replica, the same answer on each.
 
     Taken across replicas and not by an all-reduce inside them, which fails for a flag on
-    replicas that share a CPU.
+    replicas that share a CPU; across the processes of several workers there is no other way.
     """
     if replica.count == 1:
         return flag
 
     def merged(strategy: tf.distribute.Strategy, flag: Any) -> tf.Tensor:
-        unset = [tf.cast(~each, tf.float32) for each in strategy.experimental_local_results(flag)]
-        return tf.equal(tf.add_n(unset), 0.0)
+        flags = strategy.experimental_local_results(flag)
+        unset = tf.add_n([tf.cast(~each, tf.float32) for each in flags])
+        if len(flags) < replica.count:
+            unset = strategy.reduce(tf.distribute.ReduceOp.SUM, unset, axis=None)
+        return tf.equal(unset, 0.0)
 
     return tf.distribute.get_replica_context().merge_call(merged, args=(flag,))
 
@@ -56,17 +59,24 @@ def apply_if(
 
 
 class Undoing:
-    """Puts variables back to the values that they had when it was made, in the graph."""
+    """Puts variables back to the values that they had when they were added, in the graph."""
 
     def __init__(self, variables: Iterable[Any], replica: Replica) -> None:
-        self._variables = [local_part(variable, replica) for variable in variables]
-        self._before = [variable.read_value() for variable in self._variables]
+        self._replica = replica
+        self._before: list[tuple[tf.Variable, tf.Tensor]] = []
+        self.add(variables)
+
+    def add(self, variables: Iterable[Any]) -> None:
+        """Further variables, which have not been changed so far."""
+        parts = [local_part(variable, self._replica) for variable in variables]
+        known = {id(variable) for variable, _ in self._before}
+        self._before += [(part, part.read_value()) for part in parts if id(part) not in known]
 
     def unless(self, kept: tf.Tensor) -> None:
         """Puts them back where `kept` is not set."""
 
         def put_back() -> None:
-            for variable, value in zip(self._variables, self._before, strict=True):
+            for variable, value in self._before:
                 variable.assign(value)
 
         when(~kept, put_back)
@@ -87,4 +97,4 @@ def local_part(variable: Any, replica: Replica) -> tf.Variable:
     value = value() if callable(value) else value
     if replica.count == 1:
         return value
-    return tf.distribute.get_strategy().experimental_local_results(value)[replica.index]
+    return tf.distribute.get_strategy().experimental_local_results(value)[replica.local]

@@ -35,6 +35,7 @@ class _Stand:
     applying: list[Variables] = field(default_factory=list)
     turns: dict[int, list[set[int]]] = field(default_factory=dict)
     allowed: list[tf.Tensor] = field(default_factory=list)
+    undoing: Undoing | None = None
 
     def turn(self, optimizer: keras.optimizers.Optimizer, variables: Variables) -> int:
         """Counts the call among those of this step for some of the same variables."""
@@ -122,16 +123,17 @@ class Hooks:
             if not stand.steps:
                 stand = self._stands[replica.index] = _Stand()
             stand.steps += 1
-            undoing = self._undoing(model, replica) if stand.steps == 1 and self._stages else None
             try:
+                if stand.steps == 1 and self._stages:
+                    stand.undoing = self._undoing(model, replica)
                 data = args[0] if args else kwargs.get("data")
                 self._tell("step_begin", replica, data)
                 result = original(*args, **kwargs)
             finally:
                 stand.steps -= 1
             self._tell("step_end", replica, _tensors(result))
-            if undoing is not None and stand.allowed:
-                result = _undone(undoing, stand.allowed, model, result)
+            if not stand.steps and stand.undoing is not None and stand.allowed:
+                result = _undone(stand.undoing, stand.allowed, model, result)
             return result
 
         return train_step
@@ -225,8 +227,12 @@ class Hooks:
         if not asked:
             return apply(grads)
         application.allowed = tf.reduce_all(tf.stack(asked))
-        self._stand(application.replica).allowed.append(application.allowed)
+        stand = self._stand(application.replica)
+        stand.allowed.append(application.allowed)
+        was_built = application.optimizer.built
         _build(application.optimizer, application.variables)
+        if not was_built and stand.undoing is not None and len(self._optimizers) > 1:
+            stand.undoing.add(application.optimizer.variables)
         apply_if(application.allowed, apply, grads, application.replica)
         return None
 

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import tensorflow as tf
 
 
@@ -13,12 +12,14 @@ class Replica:
     Attributes:
         index: 0 to `count` - 1; 0 outside a strategy.
         count: number of replicas in sync.
-        device: name of its first device; None outside a strategy.
+        device: name of its device; None outside a strategy.
+        local: its index among the replicas of this process.
     """
 
     index: int
     count: int
     device: str | None
+    local: int = 0
 
     @classmethod
     def current(cls) -> "Replica":
@@ -27,7 +28,10 @@ class Replica:
         if context is None or context.num_replicas_in_sync == 1:
             return cls(0, 1, None)
         index = int(tf.get_static_value(context.replica_id_in_sync_group))
-        return cls(index, context.num_replicas_in_sync, str(np.ravel(context.devices)[0]))
+        # Those of this process; `context.devices` counts over all, and fails on a second worker.
+        devices = context.strategy.extended.worker_devices
+        local = index % len(devices)
+        return cls(index, context.num_replicas_in_sync, str(devices[local]), local)
 
     def home(self, *, compiled: bool) -> str | None:
         """The device for small variables of the replica's; None for TensorFlow's choice.

@@ -1,0 +1,87 @@
+"""The guard where replicas live in several processes (`MultiWorkerMirroredStrategy`)."""
+
+import json
+import socket
+import subprocess
+import sys
+
+SCRIPT = """
+import json, sys
+import keras, numpy as np, tensorflow as tf
+strategy = tf.distribute.MultiWorkerMirroredStrategy()
+from gradkeeper.callbacks.guard.gate import Gate, GateOptions
+from gradkeeper.callbacks.tap.hooks import Hooks
+
+worker = strategy.cluster_resolver.task_id
+keras.utils.set_random_seed(0)
+with strategy.scope():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4), keras.layers.Dense(1)])
+    optimizer = keras.optimizers.SGD(0.1)
+    optimizer.build(model.trainable_variables)
+x = np.random.default_rng(worker).normal(size=(6, 8, 3)).astype("float32")
+if worker == 1:
+    x[3, 2, 1] = np.nan
+else:
+    x[5, 0, 0] = np.inf
+
+def replica_step(x):
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(tf.square(model(x, training=True))) / 2
+    gradients = tape.gradient(loss, model.trainable_variables)
+    optimizer.apply(gradients, model.trainable_variables)
+
+@tf.function
+def step(x):
+    strategy.run(replica_step, args=(x,))
+
+gate = Gate(GateOptions(refuses=True, halts_after=0, checks_loss=False, trigger=None), model)
+with Hooks([gate], [optimizer]).in_place():
+    for batch in x:
+        step(tf.constant(batch))
+events, *_ = gate.drain()
+print(json.dumps({
+    "steps": [event.step for event in events],
+    "replicas": [event.replicas for event in events],
+    "texts": [str(event) for event in events],
+    "iterations": int(optimizer.iterations.numpy()),
+    "weights": [weight.tolist() for weight in model.get_weights()],
+}))
+"""
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("localhost", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def run_workers(script, count=2):
+    """What each worker's process prints at its end."""
+    cluster = {"worker": [f"localhost:{port}" for port in free_ports(count)]}
+    processes = []
+    for index in range(count):
+        config = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
+        code = f"import os; os.environ['TF_CONFIG'] = {config!r}\n{script}"
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        processes.append(process)
+    ended = [process.communicate(timeout=240) for process in processes]
+    for process, (_, errors) in zip(processes, ended, strict=True):
+        assert process.returncode == 0, errors
+    return [json.loads(output.splitlines()[-1]) for output, _ in ended]
+
+
+def test_all_workers_refuse_the_step_that_is_bad_on_one():
+    first, second = run_workers(SCRIPT)
+    assert first["steps"] == second["steps"] == [3, 5]
+    assert first["iterations"] == second["iterations"] == 4
+    assert first["weights"] == second["weights"]
+    assert "nan" not in str(first["weights"]).lower()
+    assert (first["replicas"], second["replicas"]) == ([[], [0]], [[1], []])
+    assert "on another worker" in first["texts"][0]
+    assert "not finite in dense" in second["texts"][0]
