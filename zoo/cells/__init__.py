@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from gradkeeper.zoo.cells.layer_norm_simple_rnn import (
         LayerNormSimpleRNNCell as LayerNormSimpleRNNCell,
     )
+    from gradkeeper.zoo.cells.mgu import MGUCell as MGUCell
     from gradkeeper.zoo.cells.recurrent_cell import RecurrentCell as RecurrentCell
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
@@ -21,6 +22,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "layer_norm_gru": ["LayerNormGRUCell"],
         "layer_norm_lstm": ["LayerNormLSTMCell"],
         "layer_norm_simple_rnn": ["LayerNormSimpleRNNCell"],
+        "mgu": ["MGUCell"],
         "recurrent_cell": ["RecurrentCell"],
     },
 )

@@ -18,14 +18,14 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
     `call` is one after the other. A layer can therefore project all time steps in one matrix
     product before its loop (`gradkeeper.zoo.layers.CellLayer` does).
 
-    A subclass sets `gates` (blocks of `units` columns in the kernels) and `state_count`, and
-    writes `recur`; it overrides `build` for further weights and `project` for anything besides
+    A subclass sets `gates` (blocks of `units` columns in the kernel), `recurrent_gates` (the same
+    of the recurrent kernel, where it has fewer) and `state_count`, and writes `recur`; it overrides `build` for further weights and `project` for anything besides
     `inputs @ kernel + bias`. Options of its own are keyword-only arguments of its constructor,
     kept as attributes of the same name: configs and layers find them there.
 
     Weights:
         kernel: [features, gates * units].
-        recurrent_kernel: [units, gates * units].
+        recurrent_kernel: [units, recurrent_gates * units].
         bias: [gates * units], None without `use_bias`.
 
     Args:
@@ -41,6 +41,7 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
     """
 
     gates: ClassVar[int] = 1
+    recurrent_gates: ClassVar[int | None] = None
     state_count: ClassVar[int] = 1
 
     def __init__(
@@ -97,15 +98,22 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
             regularizer=self.kernel_regularizer,
             constraint=self.kernel_constraint,
         )
-        self.recurrent_kernel = self.add_weight(
-            shape=(self.units, width),
-            name="recurrent_kernel",
-            initializer=self.recurrent_initializer,
-            regularizer=self.recurrent_regularizer,
-            constraint=self.recurrent_constraint,
+        recurrent_width = (self.recurrent_gates or self.gates) * self.units
+        self.recurrent_kernel = self.add_recurrent(
+            "recurrent_kernel", (self.units, recurrent_width)
         )
         self.bias = self.add_bias("bias", width, self.initial_bias)
         self.built = True
+
+    def add_recurrent(self, name: str, shape: Sequence[int], initializer: Any = None) -> Any:
+        """A weight on the states, with the recurrent options of the cell."""
+        return self.add_weight(
+            shape=shape,
+            name=name,
+            initializer=initializer or self.recurrent_initializer,
+            regularizer=self.recurrent_regularizer,
+            constraint=self.recurrent_constraint,
+        )
 
     def add_bias(self, name: str, width: int, initializer: Any = None) -> Any:
         """A bias weight [width] with the bias options of the cell; None without `use_bias`."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         LayerNormSimpleRNN as LayerNormSimpleRNN,
     )
     from gradkeeper.zoo.layers.luong_attention import LuongAttention as LuongAttention
+    from gradkeeper.zoo.layers.mgu import MGU as MGU
     from gradkeeper.zoo.layers.sequence_attention import SequenceAttention as SequenceAttention
     from gradkeeper.zoo.layers.sequence_pooling import SequencePooling as SequencePooling
 
@@ -25,6 +26,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "layer_norm_lstm": ["LayerNormLSTM"],
         "layer_norm_simple_rnn": ["LayerNormSimpleRNN"],
         "luong_attention": ["LuongAttention"],
+        "mgu": ["MGU"],
         "sequence_attention": ["SequenceAttention"],
         "sequence_pooling": ["SequencePooling"],
     },

@@ -1,0 +1,67 @@
+"""Every cell against vectors that another library has computed in float64."""
+
+import keras
+import numpy as np
+import pytest
+from autodiff import gradients
+from references import REFERENCES
+from references.reference import part
+
+from gradkeeper.zoo import layers
+
+RUNS = {"from zeros": "", "from a state": "nz/"}
+
+
+def batch_first(sequence):
+    return np.swapaxes(sequence, 0, 1)
+
+
+def built(reference, arrays, dtype):
+    """The layer with the reference's weights."""
+    units, features = arrays["outputs"].shape[-1], arrays["x"].shape[-1]
+    options = reference.options(part(arrays, "hyper/"))
+    layer = getattr(layers, reference.layer)(
+        units, return_sequences=True, return_state=True, dtype=dtype, **options
+    )
+    layer.build((None, None, features))
+    given = reference.weights(part(arrays, "param/"))
+    assert {weight.name for weight in layer.weights} == set(given)
+    for weight in layer.weights:
+        weight.assign(np.reshape(given[weight.name], weight.shape))
+    return layer
+
+
+@pytest.mark.parametrize(("dtype", "atol"), [("float64", 1e-9), ("float32", 1e-4)])
+@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
+@pytest.mark.parametrize("name", REFERENCES)
+def test_outputs_states_and_gradients(name, run, dtype, atol):
+    reference = REFERENCES[name]
+    arrays = reference.read()
+    layer = built(reference, arrays, dtype)
+    states = [arrays[f"{run}{state}0"].astype(dtype) for state in reference.states]
+    weighing = batch_first(arrays["dout"]).astype(dtype)
+    seen = []
+
+    def loss(tensors):
+        x, *initial = tensors
+        outputs, *final = layer(x, initial_state=list(initial))
+        seen[:] = [outputs, *final]
+        return keras.ops.sum(outputs * weighing)
+
+    inputs = batch_first(arrays["x"]).astype(dtype)
+    of_tensors, of_weights = gradients(loss, layer, [inputs, *states])
+
+    def close(actual, expected):
+        np.testing.assert_allclose(np.squeeze(actual), np.squeeze(expected), rtol=0, atol=atol)
+
+    if keras.backend.backend() != "jax":  # where values under a gradient are not to be read
+        close(keras.ops.convert_to_numpy(seen[0]), batch_first(arrays[f"{run}outputs"]))
+        for state, value in zip(reference.states, seen[1:], strict=True):
+            close(keras.ops.convert_to_numpy(value), arrays[f"{run}final/{state}"])
+    close(of_tensors[0], batch_first(arrays[f"{run}grad/x"]))
+    for state, gradient in zip(reference.states, of_tensors[1:], strict=True):
+        close(gradient, arrays[f"{run}grad/{state}0"])
+    expected = reference.gradients(part(arrays, f"{run}grad/param/"))
+    for weight, gradient in zip(layer.trainable_weights, of_weights, strict=True):
+        if weight.name in expected:
+            close(gradient, expected[weight.name])
