@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from gradkeeper.callbacks.diagnosis import Verdict as Verdict
     from gradkeeper.callbacks.diagnosis import replay as replay
     from gradkeeper.callbacks.finding import Finding as Finding
+    from gradkeeper.callbacks.flow import GradientFlow as GradientFlow
+    from gradkeeper.callbacks.flow import TemporalGradientFlow as TemporalGradientFlow
+    from gradkeeper.callbacks.flow import gradient_flow as gradient_flow
     from gradkeeper.callbacks.gradient_monitor import GradientMonitor as GradientMonitor
     from gradkeeper.callbacks.guard import NonFiniteGradientError as NonFiniteGradientError
     from gradkeeper.callbacks.guard import NonFiniteGuard as NonFiniteGuard
@@ -19,13 +22,14 @@ if TYPE_CHECKING:
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["capsule", "clipping", "diagnosis", "guard", "rules"],
+    submodules=["capsule", "clipping", "diagnosis", "flow", "guard", "rules"],
     submod_attrs={
         "capsule": ["Capsule", "CapsuleError"],
         "clip_advisor": ["ClipAdvisor"],
         "clipping": ["AdaptiveClipping"],
         "diagnosis": ["Verdict", "replay"],
         "finding": ["Finding"],
+        "flow": ["GradientFlow", "TemporalGradientFlow", "gradient_flow"],
         "gradient_monitor": ["GradientMonitor"],
         "guard": ["NonFiniteGradientError", "NonFiniteGuard"],
         "history": ["GradientHistory"],

@@ -1,0 +1,32 @@
+"""Running a model's code as plain Python for a moment, and leaving no trace of it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import keras
+import tensorflow as tf
+
+from gradkeeper.callbacks.tap.gating import changed_beside_weights
+
+
+@contextmanager
+def functions_run_eagerly() -> Iterator[None]:
+    """Inside the block, functions of TensorFlow's are run as plain Python."""
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
+
+
+@contextmanager
+def forward_pass_undone(model: keras.Model) -> Iterator[None]:
+    """After the block, moving averages, seeds, metrics and kept states are as before it."""
+    variables = changed_beside_weights(model)
+    before = [keras.ops.convert_to_numpy(variable) for variable in variables]
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, before, strict=True):
+            variable.assign(value)

@@ -1,0 +1,133 @@
+"""The gradient of the loss with respect to every state at every time step."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from gradkeeper.callbacks.eagerly import forward_pass_undone, functions_run_eagerly
+from gradkeeper.callbacks.flow.state_flow import StateFlow
+from gradkeeper.callbacks.flow.unrolled import Steps, recurrent_layers, unrolled
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_NAMES = ("h", "c")
+
+
+@dataclass(frozen=True)
+class GradientFlow:
+    """Gradients through time of all recurrent layers of a model.
+
+    Attributes:
+        states: one for each state of each layer.
+        loss: the loss whose gradients they are.
+    """
+
+    states: tuple[StateFlow, ...]
+    loss: float
+
+    def __getitem__(self, name: str) -> StateFlow:
+        """The flow of a layer's h, by its path; of another state, by path and state ("lstm c")."""
+        for each in self.states:
+            if name in (each.name, each.layer):
+                return each
+        raise KeyError(f"There are {', '.join(each.name for each in self)}. Received: {name!r}")
+
+    def __iter__(self) -> Iterator[StateFlow]:
+        return iter(self.states)
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+    def plot(self) -> "Figure":
+        """Draws the norms over time, the median and the range from 5 to 95 % of the examples."""
+        from gradkeeper.callbacks.flow.plots import plot_flow
+
+        return plot_flow(self)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self))
+
+
+def gradient_flow(
+    model: keras.Model,
+    x: Any,
+    y: Any = None,
+    *,
+    loss: Callable[[Any], Any] | None = None,
+    training: bool = False,
+) -> GradientFlow:
+    """How large the gradient is that reaches each time step of each recurrent layer.
+
+    The model is run once, its recurrent loops step by step; weights, kept states, seeds and
+    metrics are the same afterwards. Every `keras.layers.RNN` is seen (with any cell, in
+    `Bidirectional` and in nested models, with masks); time is that of the layer's input, also
+    where it is read backwards.
+
+    Args:
+        model: a built model.
+        x: a batch of inputs.
+        y: the targets, for the loss that the model was compiled with.
+        loss: makes a scalar of the model's outputs, in place of that loss.
+        training: whether dropout and the like are at work.
+
+    Raises:
+        ValueError: if the model has no recurrent layer, or no loss is known.
+    """
+    layers = recurrent_layers(model)
+    if not layers:
+        raise ValueError(f"The model has no recurrent layer. Received: model={model.name!r}")
+    if loss is None and not model.compiled:
+        raise ValueError(f"Compile the model, or give a loss. Received: model={model.name!r}")
+    x, y = _in_tensors(x), _in_tensors(y)
+    with functions_run_eagerly(), forward_pass_undone(model):
+        with tf.GradientTape() as tape, unrolled(layers, tape) as seen:
+            outputs = model(x, training=training)
+            value = loss(outputs) if loss else model.compute_loss(x, y, outputs, training=training)
+        calls = [(path, steps) for path, made in seen.items() for steps in made if steps.states]
+        states = [each for _, steps in calls for row in steps.states.values() for each in row]
+        gradients = iter(tape.gradient(value, states))
+    flows: list[StateFlow] = []
+    numbers: dict[str, int] = {}
+    for path, steps in calls:
+        numbers[path] = numbers.get(path, 0) + 1
+        name = path if numbers[path] == 1 else f"{path}, call {numbers[path]}"
+        flows += _flows(name, steps, gradients)
+    return GradientFlow(tuple(flows), float(value))
+
+
+def _flows(layer: str, steps: Steps, gradients: Iterator[Any]) -> list[StateFlow]:
+    """The flows of a layer's states, whose gradients come in the order of its steps."""
+    rows = {
+        time: [_norms(state, next(gradients)) for state in states]
+        for time, states in steps.states.items()
+    }
+    mask = None if steps.mask is None else steps.mask.numpy().T
+    flows = []
+    for number in range(len(next(iter(rows.values())))):
+        norms = np.stack([rows[time][number] for time in sorted(rows)])
+        name = _NAMES[number] if number < len(_NAMES) else f"state {number}"
+        flows.append(StateFlow(layer, name, norms if mask is None else _masked(norms, mask)))
+    return flows
+
+
+def _masked(norms: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    return np.where(mask, norms, np.nan)
+
+
+def _norms(state: tf.Tensor, gradient: Any) -> np.ndarray:
+    """The norm for each example, [batch]; 0 where the loss does not depend on the state."""
+    if gradient is None:
+        return np.zeros(state.shape[0])
+    flat = np.asarray(gradient.numpy(), np.float64).reshape(state.shape[0], -1)
+    return np.linalg.norm(flat, axis=1)
+
+
+def _in_tensors(structure: Any) -> Any:
+    return keras.tree.map_structure(
+        lambda each: None if each is None else tf.convert_to_tensor(each), structure
+    )

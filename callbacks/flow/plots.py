@@ -1,0 +1,91 @@
+"""Gradients through time as pictures."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gradkeeper.callbacks.flow.gradient_flow import GradientFlow
+from gradkeeper.callbacks.flow.state_flow import StateFlow
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Below the largest norm by more than this, colours and axes tell no more.
+_SPAN = 1e-12
+
+
+def plot_flow(flow: GradientFlow) -> "Figure":
+    """Draws each state's gradient over time: median and the range from 5 to 95 % of examples."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 2.6 * len(flow)), layout="constrained")
+    rows = figure.subplots(len(flow), 1, squeeze=False, sharex=True)[:, 0]
+    for axes, state in zip(rows, flow, strict=True):
+        _draw_lines(axes, state)
+    rows[-1].set_xlabel("time step")
+    return figure
+
+
+def plot_flows(flows: Mapping[int, GradientFlow]) -> "Figure":
+    """Draws a heat map for each state, time over epochs, and the half-life over epochs."""
+    from matplotlib.figure import Figure
+
+    epochs = sorted(flows)
+    names = [each.name for each in flows[epochs[-1]]]
+    figure = Figure(figsize=(11, 2.8 * len(names)), layout="constrained")
+    rows = figure.subplots(len(names), 2, squeeze=False, width_ratios=(3, 1))
+    for (heat, line), name in zip(rows, names, strict=True):
+        states = [flows[epoch][name] for epoch in epochs]
+        _draw_heat(figure, heat, states, epochs)
+        _draw_half_lives(line, states, epochs)
+    for axes, label in zip(rows[-1], ("time step", "epochs"), strict=True):
+        axes.set_xlabel(label)
+    return figure
+
+
+def _draw_lines(axes: "Axes", state: StateFlow) -> None:
+    low, middle, high = (_positive(each) for each in state.percentiles((5, 50, 95)))
+    time = np.arange(len(middle))
+    axes.fill_between(time, low, high, alpha=0.25, label="5 to 95 % of examples")
+    axes.plot(time, middle, label="median")
+    axes.set_yscale("log")
+    axes.set_ylabel("norm of the gradient")
+    axes.set_title(str(state), loc="left", fontsize="medium")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+
+
+def _draw_heat(figure: "Figure", axes: "Axes", states: list[StateFlow], epochs: list[int]) -> None:
+    from matplotlib.colors import LogNorm
+
+    table = np.stack([_positive(each.norm) for each in states])
+    known = table[np.isfinite(table)]
+    highest = known.max(initial=1e-30)
+    lowest = max(known.min(initial=highest), highest * _SPAN)
+    colours = LogNorm(lowest, max(highest, lowest * 1.01))
+    image = axes.imshow(
+        np.maximum(table, lowest), aspect="auto", origin="lower", norm=colours, cmap="viridis",
+        interpolation="nearest",
+    )  # fmt: skip
+    some = np.unique(np.linspace(0, len(epochs) - 1, min(len(epochs), 6)).round().astype(int))
+    axes.set_yticks(some, [str(epochs[row]) for row in some])
+    axes.set_ylabel("epochs")
+    axes.set_title(f"{states[-1].name}: norm of the gradient", loc="left", fontsize="medium")
+    figure.colorbar(image, ax=axes)
+
+
+def _draw_half_lives(axes: "Axes", states: list[StateFlow], epochs: list[int]) -> None:
+    lives = np.array([each.half_life for each in states])
+    finite = np.isfinite(lives)
+    axes.plot(epochs, np.where(finite, lives, np.nan), marker="o", markersize=3)
+    axes.set_title("half-life, steps" if finite.any() else "does not fall", fontsize="medium")
+    axes.grid(alpha=0.3)
+    if finite.any() and lives[finite].max() > 20 * lives[finite].min():
+        axes.set_yscale("log")
+
+
+def _positive(norms: np.ndarray) -> np.ndarray:
+    """For a logarithmic scale: what is 0, or not finite, is left out."""
+    return np.where(np.isfinite(norms) & (norms > 0), norms, np.nan)
