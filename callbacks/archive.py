@@ -3,10 +3,13 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from gradkeeper.callbacks.folder_claim import FolderClaim
 from gradkeeper.callbacks.history import GradientHistory
-from gradkeeper.callbacks.sinks import ParquetSink, Sink, TensorBoardSink
+from gradkeeper.callbacks.outlet import Outlet
+from gradkeeper.callbacks.sinks import ParquetSink, TensorBoardSink
 from gradkeeper.callbacks.tap import Readout
 from gradkeeper.callbacks.tap.readout import Track
+from gradkeeper.callbacks.window import Window
 
 
 class Archive:
@@ -19,6 +22,9 @@ class Archive:
 
     Attributes:
         history: all that was recorded.
+
+    Raises:
+        OSError: if `log_dir` cannot be made.
     """
 
     def __init__(
@@ -30,17 +36,34 @@ class Archive:
         self.history = GradientHistory(refresh=refresh)
         self._names: dict[str, None] = {}
         self._apart: dict[str, GradientHistory] = {}
-        self._sinks: list[Sink] = []
+        self._rows = 0
+        self._outlets: list[Outlet] = []
         if log_dir is not None:
-            self._sinks.append(ParquetSink(log_dir))
+            name, claim = f"log_dir={str(log_dir)!r}", FolderClaim(log_dir)
+            self._outlets.append(Outlet(ParquetSink(log_dir), name, self.history, claim))
         if tensorboard_dir is not None:
-            self._sinks.append(TensorBoardSink(tensorboard_dir))
+            # Several trainings may write there: each has event files of its own.
+            name = f"tensorboard_dir={str(tensorboard_dir)!r}"
+            self._outlets.append(Outlet(TensorBoardSink(tensorboard_dir), name, self.history))
+
+    def open(self, is_running: Callable[[], bool]) -> None:
+        """A training begins.
+
+        Args:
+            is_running: whether it still runs; asked when another training of this process
+                wants `log_dir`.
+
+        Raises:
+            RuntimeError: if another training writes to `log_dir`.
+        """
+        for outlet in self._outlets:
+            outlet.open(is_running)
 
     def take_up(self, step: int) -> None:
         """Takes up what the files hold of the train steps before this one; drops the others."""
-        for sink in self._sinks:
-            for window in sink.keep_before(step):
-                self.history.append(window)
+        for outlet in self._outlets:
+            for window in outlet.take_up(step):
+                self._append(window)
 
     def add(self, readout: Readout, name: Callable[[Track], str]) -> None:
         """Takes in what was read; `name` gives an optimizer's track its name."""
@@ -53,11 +76,10 @@ class Archive:
                 self._track(before[0]).append(self.history.since(0))
             for each, window in named.items():
                 self._track(each).append(window)
-        self.history.append(readout.window)
-        for sink in self._sinks:
-            sink.write(readout.window)
-            for step, histograms in readout.histograms.items():
-                sink.write_histograms(step, histograms)
+        row = self._rows
+        self._append(readout.window)
+        for outlet in self._outlets:
+            outlet.write(readout, row)
 
     @property
     def tracks(self) -> dict[str, GradientHistory]:
@@ -71,10 +93,14 @@ class Archive:
 
     def flush(self) -> None:
         """Has the files hold all that was added."""
-        for sink in self._sinks:
-            sink.flush()
+        for outlet in self._outlets:
+            outlet.flush()
 
     def close(self) -> None:
         """The same at the end of a training; another may follow."""
-        for sink in self._sinks:
-            sink.close()
+        for outlet in self._outlets:
+            outlet.close()
+
+    def _append(self, window: Window) -> None:
+        self._rows += len(window)
+        self.history.append(window)

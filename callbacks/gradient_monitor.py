@@ -22,6 +22,7 @@ from gradkeeper.callbacks.stream import StepStream
 from gradkeeper.callbacks.tap import Options, Recorder
 from gradkeeper.callbacks.tap.optimizers import attribute_name, optimizers_of
 from gradkeeper.callbacks.tap.readout import Track
+from gradkeeper.callbacks.underway import Underway
 from gradkeeper.callbacks.watched_loop import recorder_for, watched_loop
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ class GradientMonitor(StepCallback[Recorder]):
 
     Args:
         rules: the rules to follow, as instances or by name ("nonfinite"); all of
-            `gradkeeper.callbacks.rules.RULES` by default.
+            `gradkeeper.callbacks.rules.RULES` by default. A rule that raises is left out
+            from then on; its exception is printed, training and the other rules go on.
         optimizers: the optimizers whose calls are recorded, where the model does not hold
             them in attributes of its own; as a list, or by the names that `tracks` shall have.
         watch: what is recorded: "gradients" always, "updates" and "weights" on request (the
@@ -68,15 +70,20 @@ class GradientMonitor(StepCallback[Recorder]):
         log_dir: folder for the history as Parquet parts. Training goes on in it at the
             optimizer's count of steps: what it holds of earlier steps is taken up again, what
             it holds from that step on is replaced; so give each run a folder of its own.
+            While one training writes to it, any other is refused. If it cannot be written,
+            that is printed once and training goes on; what it lacks is written later if
+            it can be, at the end of the training at the latest.
         tensorboard_dir: folder for TensorBoard's event files.
         histograms: whether to take histograms of the gradients' magnitudes for TensorBoard, at
             one step in `flush_every`.
         epoch_logs: whether the keys above are added to the epoch's logs.
-        verbose: 1 to print findings as they are made, 0 to keep quiet.
+        verbose: 1 to print findings as they are made, 0 to print only what a rule or a
+            file has raised.
 
     Raises:
         ValueError: on a bad argument.
-        RuntimeError: if it is attached to a fit while another fit that it is attached to runs.
+        RuntimeError: if it is attached to a fit while another fit that it is attached to runs,
+            or while another training writes to `log_dir`.
         TypeError: if it is attached to something that is no Keras 3 model.
     """
 
@@ -194,7 +201,8 @@ class GradientMonitor(StepCallback[Recorder]):
             variables: what is recorded, in this order; all variables by default.
 
         Raises:
-            RuntimeError: if the monitor is attached to a fit that is running.
+            RuntimeError: if the monitor is attached to a fit that is running, or another
+                training writes to `log_dir`.
         """
         self._refuse_if_running(None, "watch()")
         optimizers = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
@@ -203,6 +211,7 @@ class GradientMonitor(StepCallback[Recorder]):
         if key not in self._loops:
             self._loops[key] = recorder_for(self._settings, optimizers, given)
         recorder = self._loops[key]
+        self._archive.open(lambda: self._looping)
         self._looping = True
         try:
             with watched_loop(recorder, optimizers, self, self._settings.flush_every):
@@ -215,6 +224,7 @@ class GradientMonitor(StepCallback[Recorder]):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_begin(logs)
+        self._archive.open(Underway(Driver.calling("on_train_begin")).is_running)
         self._meter.fit_begins()
         self._end_comparison()
 

@@ -1,7 +1,8 @@
 """From recorded train steps to findings."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
+from gradkeeper.callbacks.fault import tell_fault
 from gradkeeper.callbacks.finding import Finding
 from gradkeeper.callbacks.rules import Rule
 from gradkeeper.callbacks.tap.keras_private import print_msg
@@ -10,6 +11,8 @@ from gradkeeper.callbacks.window import Window
 
 class Judge:
     """Asks the rules, keeps the first finding of each rule and layer, and tells it once.
+
+    A rule that raises is told by its name, and left out from then on; the others go on.
 
     Args:
         rules: who judges.
@@ -30,7 +33,8 @@ class Judge:
 
     def judge(self, window: Window) -> None:
         """Judges further train steps."""
-        for finding in sorted(self._found(window), key=lambda finding: finding.step):
+        found = [finding for rule in list(self._rules) for finding in self._found(rule, window)]
+        for finding in sorted(found, key=lambda finding: finding.step):
             key = finding.rule, finding.layer
             if key not in self._findings:
                 self._findings[key] = finding
@@ -42,8 +46,14 @@ class Judge:
         if self._verbose:
             print_msg(f"\n{message}")
 
-    def _found(self, window: Window) -> Iterator[Finding]:
-        for rule in self._rules:
+    def _found(self, rule: Rule, window: Window) -> list[Finding]:
+        found = []
+        try:
             for finding in rule.check(window):
-                if rule.judges_warmup or finding.step >= self._warmup:
-                    yield finding
+                if finding.step >= self._warmup or rule.judges_warmup:
+                    found.append(finding)
+        except Exception as error:  # noqa: BLE001 (a user's rule raises what it likes)
+            self._rules = [each for each in self._rules if each is not rule]
+            source = f"the rule {rule.name!r} ({type(rule).__name__})"
+            tell_fault(source, error, "It is left out; training and the other rules go on.")
+        return found

@@ -11,7 +11,8 @@ class Rule:
 
     A rule may yield the same trouble again: the monitor keeps the first finding of each
     rule and layer. State from one window to the next lives on the rule; `reset` clears it.
-    What a rule finds must not depend on how the run is cut into windows.
+    What a rule finds must not depend on how the run is cut into windows. A rule that raises is
+    told once, with its exception, and left out from then on; training and other rules go on.
 
     A rule of one's own:
 

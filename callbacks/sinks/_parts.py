@@ -19,6 +19,8 @@ from gradkeeper.callbacks.window import Window
 
 _VARIABLES = b"gradkeeper.variables"
 _OWN = ("step", "present", "updated", "replica_norms")
+# A Parquet file's last bytes, written when all else is.
+_END = b"PAR1"
 
 
 def write_part(path: Path, window: Window) -> None:
@@ -31,9 +33,12 @@ def write_part(path: Path, window: Window) -> None:
     columns |= {name: pa.array(value) for name, value in window.scalars.items()}
     table = pa.table(columns).replace_schema_metadata({_VARIABLES: json.dumps(window.variables)})
     temporary = path.with_name(f".{path.name}.tmp")
-    # A dictionary of norms, which hardly ever repeat, costs thrice the time and no less room.
-    pq.write_table(table, temporary, compression="zstd", use_dictionary=False)
-    os.replace(temporary, path)
+    try:
+        # A dictionary of norms, which hardly ever repeat, costs thrice the time and no less room.
+        pq.write_table(table, temporary, compression="zstd", use_dictionary=False)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_part(path: Path) -> Window:
@@ -60,6 +65,16 @@ def read_part(path: Path) -> Window:
         values["nonfinite"] = (present & ~np.isfinite(values["norm"])).astype(np.float32)
     replicas = matrices.get("replica_norms", np.zeros((0, 0, 0), np.float32))
     return Window(scalars.pop("step"), variables, present, updated, values, scalars, replicas)
+
+
+def is_whole(path: Path) -> bool:
+    """Whether the part has its end: a machine that loses power may leave one without."""
+    try:
+        with path.open("rb") as file:
+            file.seek(-min(len(_END), file.seek(0, os.SEEK_END)), os.SEEK_END)
+            return file.read() == _END
+    except FileNotFoundError:  # merged by a run that goes on
+        return False
 
 
 def steps_of(path: Path) -> np.ndarray:

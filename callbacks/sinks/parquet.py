@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from gradkeeper.callbacks.sinks._parts import read_part, steps_of, write_part
+from gradkeeper.callbacks.sinks._parts import is_whole, read_part, steps_of, write_part
 from gradkeeper.callbacks.sinks.sink import Sink
 from gradkeeper.callbacks.window import Window
 
@@ -22,7 +22,8 @@ class ParquetSink(Sink):
     Every window becomes a part at once, so that a killed process loses no window that was
     written; small parts are merged from time to time. A part is written under a temporary
     name and renamed: what a reader finds is whole. A kill while parts are merged leaves
-    steps twice, which `read_parts` passes over.
+    steps twice, which `read_parts` passes over, as it does a part that lost its end with the
+    machine's power.
 
     Args:
         log_dir: the folder; made if it is not there.
@@ -33,20 +34,25 @@ class ParquetSink(Sink):
         self._folder = Path(log_dir)
         self._rows_per_part = rows_per_part
         self._small: list[Path] = []
-        self._next = 0
+        self._next: int | None = None
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._look()
 
     def write(self, window: Window) -> None:
         """Writes the window as a part of its own; on return it is in the folder."""
         if not len(window):
             return
-        path = self._folder / f"gradients-{self._next:06d}.parquet"
+        number = self._look() if self._next is None else self._next
+        self._next = None  # a write that fails leaves the folder to be looked at again
+        path = self._folder / f"gradients-{number:06d}.parquet"
         write_part(path, window)
-        self._next += 1
         self._small = [*self._small, path] if len(window) < self._rows_per_part else []
         if len(self._small) >= _MANY:
             self._merge()
+        self._next = number + 1
+
+    def close(self) -> None:
+        """Another may write to the folder before this sink does again."""
+        self._next = None
 
     def keep_before(self, step: int) -> Iterable[Window]:
         """Drops what the folder holds from `step` on, as a resumed run records it again.
@@ -57,23 +63,24 @@ class ParquetSink(Sink):
         for unfinished in self._folder.glob(".gradients-*.parquet.tmp"):
             unfinished.unlink()
         seen = _Seen()
-        for path in _parts(self._folder):
-            steps = steps_of(path)
+        for path in _named(self._folder):
+            steps = steps_of(path) if is_whole(path) else np.zeros(0, np.int64)
             kept = seen.fresh(steps) & (steps < step)
             if not kept.any():
                 path.unlink()
             elif not kept.all():
                 write_part(path, read_part(path)[kept])
-        self._look()
+        self._next = None
         return map(read_part, _parts(self._folder))
 
-    def _look(self) -> None:
-        """Finds the small parts at the end of the folder and the next part's number."""
-        self._small, self._next = [], 0
+    def _look(self) -> int:
+        """Finds the small parts at the end of the folder; returns the next part's number."""
+        self._small, number = [], 0
         for path in _parts(self._folder):
             small = pq.read_metadata(path).num_rows < self._rows_per_part
             self._small = [*self._small, path] if small else []
-            self._next = _number(path) + 1
+            number = _number(path) + 1
+        return number
 
     def _merge(self) -> None:
         """Puts the small parts at the end into the first of them."""
@@ -119,6 +126,11 @@ class _Seen:
 
 
 def _parts(folder: Path) -> list[Path]:
+    """The whole parts in the folder, by number."""
+    return list(filter(is_whole, _named(folder)))
+
+
+def _named(folder: Path) -> list[Path]:
     return sorted((p for p in folder.glob("*.parquet") if _PART.fullmatch(p.name)), key=_number)
 
 

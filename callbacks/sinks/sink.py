@@ -8,7 +8,11 @@ from gradkeeper.callbacks.window import Window
 
 
 class Sink:
-    """Takes recorded train steps, window by window; a subclass needs `write` only."""
+    """Takes recorded train steps, window by window; a subclass needs `write` only.
+
+    What a sink raises is printed, and training goes on. Steps whose `write` raised are handed
+    to it again later, in one window with those that came since.
+    """
 
     def write(self, window: Window) -> None:
         """Takes the window, whose steps follow those of the window before."""

@@ -1,5 +1,6 @@
 """Gradient statistics as TensorBoard scalars and histograms."""
 
+import errno
 import os
 import socket
 import time
@@ -41,7 +42,9 @@ class TensorBoardSink(Sink):
     def __init__(self, log_dir: str | Path, *, layers: bool = True) -> None:
         self._folder = Path(log_dir)
         self._layers = layers
+        # None while it is being used, too: one that failed is let go of.
         self._writer: Any = None
+        self._file: Path | None = None
 
     def write(self, window: Window) -> None:
         """Writes the window; on return it is in the file."""
@@ -77,13 +80,26 @@ class TensorBoardSink(Sink):
         return []
 
     def flush(self) -> None:
-        if self._writer is not None:
-            self._writer.flush()
+        """Hands all events to the system.
+
+        Raises:
+            OSError: if the file is gone, which the writer itself would not notice.
+            tf.errors.OpError: if it cannot be written. What is written later goes to
+                a further file, for TensorBoard reads none beyond a torn event.
+        """
+        if self._writer is None:
+            return
+        writer, self._writer = self._writer, None
+        writer.flush()
+        if self._file is not None and not self._file.exists():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self._file))
+        self._writer = writer
 
     def close(self) -> None:
+        self._file = None
         if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+            writer, self._writer = self._writer, None
+            writer.close()
 
     def _write(self, step: int, values: list[dict[str, Any]]) -> None:
         import tensorflow as tf
@@ -94,14 +110,24 @@ class TensorBoardSink(Sink):
     def _write_event(self, **event: Any) -> None:
         import tensorflow as tf
 
-        if self._writer is None:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            # TensorBoard reads a folder's files in the order of their names.
-            name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
-            self._writer = tf.io.TFRecordWriter(str(self._folder / f"{name}.gradkeeper"))
-            self._write_event(file_version="brain.Event:2")
+        writer, self._writer = self._writer or self._opened(), None
         made = tf.compat.v1.Event(wall_time=time.time(), **event)
-        self._writer.write(made.SerializeToString())
+        writer.write(made.SerializeToString())
+        self._writer = writer
+
+    def _opened(self) -> Any:
+        """A writer to a further file."""
+        import tensorflow as tf
+
+        if self._file is None:  # a folder that is removed in the middle is not made again
+            self._folder.mkdir(parents=True, exist_ok=True)
+        # TensorBoard reads a folder's files in the order of their names.
+        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
+        self._file = self._folder / f"{name}.gradkeeper"
+        writer = tf.io.TFRecordWriter(str(self._file))
+        first = tf.compat.v1.Event(wall_time=time.time(), file_version="brain.Event:2")
+        writer.write(first.SerializeToString())
+        return writer
 
 
 def _scalars(window: Window) -> dict[str, tuple[np.ndarray, np.ndarray]]:
