@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gradkeeper.callbacks.flow import GradientFlow as GradientFlow
     from gradkeeper.callbacks.flow import TemporalGradientFlow as TemporalGradientFlow
     from gradkeeper.callbacks.flow import gradient_flow as gradient_flow
+    from gradkeeper.callbacks.flow import spectral_report as spectral_report
     from gradkeeper.callbacks.gradient_monitor import GradientMonitor as GradientMonitor
     from gradkeeper.callbacks.guard import NonFiniteGradientError as NonFiniteGradientError
     from gradkeeper.callbacks.guard import NonFiniteGuard as NonFiniteGuard
@@ -29,7 +30,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "clipping": ["AdaptiveClipping"],
         "diagnosis": ["Verdict", "replay"],
         "finding": ["Finding"],
-        "flow": ["GradientFlow", "TemporalGradientFlow", "gradient_flow"],
+        "flow": ["GradientFlow", "TemporalGradientFlow", "gradient_flow", "spectral_report"],
         "gradient_monitor": ["GradientMonitor"],
         "guard": ["NonFiniteGradientError", "NonFiniteGuard"],
         "history": ["GradientHistory"],

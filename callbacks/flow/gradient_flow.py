@@ -83,7 +83,7 @@ def gradient_flow(
         raise ValueError(f"The model has no recurrent layer. Received: model={model.name!r}")
     if loss is None and not model.compiled:
         raise ValueError(f"Compile the model, or give a loss. Received: model={model.name!r}")
-    x, y = _in_tensors(x), _in_tensors(y)
+    x, y = in_tensors(x), in_tensors(y)
     with functions_run_eagerly(), forward_pass_undone(model):
         with tf.GradientTape() as tape, unrolled(layers, tape) as seen:
             outputs = model(x, training=training)
@@ -127,7 +127,8 @@ def _norms(state: tf.Tensor, gradient: Any) -> np.ndarray:
     return np.linalg.norm(flat, axis=1)
 
 
-def _in_tensors(structure: Any) -> Any:
+def in_tensors(structure: Any) -> Any:
+    """A structure of arrays as one of tensors."""
     return keras.tree.map_structure(
         lambda each: None if each is None else tf.convert_to_tensor(each), structure
     )

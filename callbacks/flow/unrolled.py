@@ -18,10 +18,13 @@ class Steps:
 
     Attributes:
         states: by time step, in the sequence's own order, the cell's states one after the other.
+        given: what the cell was called with at each time step, in the order in which they were
+            read: its inputs, and the states before, nested as the cell has them.
         mask: which steps belong to each sequence, [batch, time]; None for all.
     """
 
     states: dict[int, list[tf.Tensor]] = field(default_factory=dict)
+    given: dict[int, tuple[tf.Tensor, Any]] = field(default_factory=dict)
     mask: tf.Tensor | None = None
 
 
@@ -66,7 +69,8 @@ def _loop(layer: keras.layers.RNN, tape: tf.GradientTape, calls: list[Steps]) ->
         states, previous, outputs = initial_state, None, []
         for time in order:
             there = None if steps.mask is None else steps.mask[:, time]
-            output, after = _step(layer.cell, inputs[time], states, training)
+            steps.given[time] = inputs[time], states
+            output, after = cell_step(layer.cell, inputs[time], states, training=training)
             steps.states[time] = keras.tree.flatten(after)
             output = _output(layer, there, output, previous)
             states = keras.tree.map_structure(lambda a, b, m=there: _where(m, a, b), after, states)
@@ -77,7 +81,10 @@ def _loop(layer: keras.layers.RNN, tape: tf.GradientTape, calls: list[Steps]) ->
     return inner_loop
 
 
-def _step(cell: Any, inputs: Any, states: Any, training: bool) -> tuple[Any, list[Any]]:
+def cell_step(
+    cell: Any, inputs: Any, states: Any, *, training: bool = False
+) -> tuple[Any, list[Any]]:
+    """One step of a cell: its output, and the states after it, nested as the states before."""
     takes_training = getattr(cell, "_call_has_training_arg", False)
     output, after = cell(inputs, states, **({"training": training} if takes_training else {}))
     return output, list(after) if isinstance(after, (list, tuple)) else [after]

@@ -1,0 +1,109 @@
+"""The one-step Jacobian of a recurrent layer on data, by products."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from gradkeeper.callbacks.flow.spectrum import Spectrum
+from gradkeeper.callbacks.flow.unrolled import Steps, cell_step
+
+# Pairs of example and time step over which a mean is taken.
+_MOST_ROWS = 4096
+
+
+class StepJacobian:
+    """∂s_{t+1}/∂s_t of a cell, where s holds all its states one after the other.
+
+    Args:
+        cell: the cell.
+        steps: what it was called with on some data.
+    """
+
+    def __init__(self, cell: Any, steps: Steps) -> None:
+        self._cell, self._steps = cell, steps
+        first = next(iter(steps.given.values()))[1]
+        self._nest = first
+        self._sizes = [int(each.shape[-1]) for each in keras.tree.flatten(first)]
+        self.size = sum(self._sizes)
+
+    def mean_spectrum(self) -> Spectrum:
+        """The spectrum of the mean over all examples and time steps that are not masked."""
+        inputs, states = self._rows()
+
+        def times(vector: np.ndarray) -> np.ndarray:
+            moved = self._forward(inputs, states, _like(vector, states))
+            return np.asarray(tf.reduce_mean(moved, axis=0), np.float64)
+
+        def transposed_times(vector: np.ndarray) -> np.ndarray:
+            with tf.GradientTape() as tape:
+                tape.watch(states)
+                after = self._after(inputs, states)
+            back = tape.gradient(after, states, output_gradients=_like(vector, states))
+            return np.asarray(tf.reduce_mean(back, axis=0), np.float64)
+
+        return Spectrum.of_products(self.size, times, transposed_times)
+
+    def lyapunov_exponents(self, count: int) -> np.ndarray:
+        """The largest Lyapunov exponents, [count], in units of 1 per step; mean over examples.
+
+        Vectors are carried along each sequence and made orthogonal at every step; the logarithms
+        of their growth add up (QR method, Benettin et al. 1980; for recurrent networks Vogt et
+        al. 2022). A masked step counts as if absent.
+        """
+        count = min(count, self.size)
+        batch = int(next(iter(self._steps.given.values()))[0].shape[0])
+        frames = np.linalg.qr(np.random.default_rng(0).normal(size=(batch, self.size, count)))[0]
+        sums, steps = np.zeros((batch, count)), np.zeros((batch, 1))
+        for time, (inputs, nested) in self._steps.given.items():
+            states = self._flat(nested)
+            columns = [
+                self._forward(inputs, states, tf.cast(frames[..., column], states.dtype))
+                for column in range(count)
+            ]
+            moved, growth = np.linalg.qr(np.stack(columns, axis=-1).astype(np.float64))
+            there = self._there(time, batch)
+            with np.errstate(divide="ignore"):
+                logs = np.log(np.abs(np.diagonal(growth, axis1=1, axis2=2)))
+            sums += np.where(there, logs, 0.0)
+            steps += there
+            frames = np.where(there[..., np.newaxis], moved, frames)
+        return (sums / np.maximum(steps, 1)).mean(axis=0)
+
+    def _rows(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """Inputs and states of all steps that are not masked, [rows, ...]; evenly thinned."""
+        given = self._steps.given
+        inputs = tf.concat([each for each, _ in given.values()], axis=0)
+        states = tf.concat([self._flat(nested) for _, nested in given.values()], axis=0)
+        batch = len(inputs) // len(given)
+        there = np.concatenate([self._there(time, batch)[:, 0] for time in given])
+        rows = np.flatnonzero(there)
+        chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), _MOST_ROWS)).astype(int)]
+        return tf.gather(inputs, chosen), tf.gather(states, chosen)
+
+    def _there(self, time: int, batch: int) -> np.ndarray:
+        """Which examples have this time step, [batch, 1]."""
+        mask = self._steps.mask
+        return np.ones((batch, 1), bool) if mask is None else mask[:, time : time + 1].numpy()
+
+    def _forward(self, inputs: tf.Tensor, states: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
+        """The Jacobian of each row times a vector, [rows, size]."""
+        with tf.autodiff.ForwardAccumulator(states, vectors) as accumulator:
+            after = self._after(inputs, states)
+        moved = accumulator.jvp(after)
+        return tf.zeros_like(states) if moved is None else moved
+
+    def _after(self, inputs: tf.Tensor, states: tf.Tensor) -> tf.Tensor:
+        parts = tf.split(states, self._sizes, axis=-1)
+        nested = keras.tree.pack_sequence_as(self._nest, parts)
+        return self._flat(cell_step(self._cell, inputs, nested)[1])
+
+    def _flat(self, nested: Sequence[Any]) -> tf.Tensor:
+        return tf.concat(keras.tree.flatten(nested), axis=-1)
+
+
+def _like(vector: np.ndarray, states: tf.Tensor) -> tf.Tensor:
+    """The vector for each row."""
+    return tf.broadcast_to(tf.cast(vector, states.dtype), states.shape)
