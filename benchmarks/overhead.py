@@ -2,7 +2,7 @@
 
     python benchmarks/overhead.py                   # five models, in graph mode
     python benchmarks/overhead.py --jit-compile     # the same under XLA
-    python benchmarks/overhead.py --guard           # NonFiniteGuard() as well
+    python benchmarks/overhead.py --guard           # NonFiniteGuard() as well, and waiting alone
     python benchmarks/overhead.py --others          # beside what else is done to see gradients
     python benchmarks/overhead.py --variables       # cost per variable, up to 1,000 variables
 
@@ -128,6 +128,29 @@ def guarded(
     return times
 
 
+def waiting(
+    build: Callable[[], Built], jit_compile: bool, seconds: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same where no update begins before the last gradient is there, and nothing is checked.
+
+    What every guard costs at least: it cannot allow the first update before that.
+    """
+    model, data = compiled(build, jit_compile)
+    late, its_data = compiled(build, jit_compile)
+    original = late.optimizer.apply
+
+    def apply(grads: Any, trainable_variables: Any = None) -> None:
+        grads = list(grads)
+        parts = tf.nest.flatten(grads, expand_composites=True)
+        with tf.control_dependencies(parts):
+            original(grads, trainable_variables)
+
+    late.optimizer.apply = apply
+    plain, waits = Runner(model, data, []), Runner(late, its_data, [])
+    with plain.training(), waits.training():
+        return compare(plain, waits, seconds)
+
+
 def second_tape(build: Callable[[], Built], seconds: float) -> tuple[np.ndarray, np.ndarray]:
     """The same with a second tape in a callback."""
     model, data = compiled(build, jit_compile=False)
@@ -195,6 +218,7 @@ def main(
     }
     if guard:
         ways["NonFiniteGuard()"] = lambda build: guarded(build, jit_compile, seconds)
+        ways["waiting alone"] = lambda build: waiting(build, jit_compile, seconds)
     if others:
         ways["second GradientTape"] = lambda build: second_tape(build, seconds)
         ways["check_numerics"] = lambda build: under(check_numerics, build, seconds)

@@ -28,6 +28,7 @@ EXAMPLES = {
         "sigmoid",
         "convolutional-depth.png",
     ),
+    "find_the_nan": ([], "gradient of a root at 0", "find-the-nan.png"),
 }
 
 
