@@ -1,5 +1,6 @@
 """The model of a capsule, made anew without running code that lies in it."""
 
+import copy
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -38,8 +39,8 @@ def model_of(capsule: Capsule, *, dtype: str | None = None) -> keras.Model:
             "register them with keras.saving.register_keras_serializable and import their module "
             f"first. Received: {', '.join(strangers)}"
         )
-    if dtype is not None:
-        config = _in_dtype(config, dtype)
+    # A copy: Keras takes a configuration apart while it reads it.
+    config = copy.deepcopy(config) if dtype is None else _in_dtype(config, dtype)
     try:
         model = keras.saving.deserialize_keras_object(config, safe_mode=True)
     except Exception as error:  # anything may stand in a hand-edited file

@@ -1,6 +1,7 @@
 """Where a failing train step went wrong."""
 
+from gradkeeper.callbacks.diagnosis.picture import plot_verdict
 from gradkeeper.callbacks.diagnosis.replay import replay
 from gradkeeper.callbacks.diagnosis.verdict import Verdict
 
-__all__ = ["Verdict", "replay"]
+__all__ = ["Verdict", "plot_verdict", "replay"]

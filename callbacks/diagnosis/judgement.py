@@ -1,5 +1,6 @@
 """From what was seen of a step to where it went wrong."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,12 +8,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from gradkeeper.callbacks.diagnosis.faults import BAD_DATA, BAD_WEIGHT, OVERFLOW, fault_of
+from gradkeeper.callbacks.diagnosis.causes import fault_of
+from gradkeeper.callbacks.diagnosis.faults import BAD_DATA, BAD_WEIGHT, OVERFLOW, REFUSED
 from gradkeeper.callbacks.diagnosis.layers import LayerCall
 from gradkeeper.callbacks.diagnosis.operations import Operation
 from gradkeeper.callbacks.diagnosis.origin import Origin, origin_of
 from gradkeeper.callbacks.diagnosis.ranges import numbers_of, range_of
 from gradkeeper.callbacks.diagnosis.repeat import is_finite_if_smaller, is_finite_in_float64
+from gradkeeper.callbacks.diagnosis.source import raising_source
 from gradkeeper.callbacks.diagnosis.step import StepTrace, tensors_in
 from gradkeeper.callbacks.diagnosis.tensorflow_private import key_of
 from gradkeeper.callbacks.diagnosis.verdict import Place, Verdict
@@ -36,7 +39,9 @@ def judged(
     """
     path = _path(trace)
     known: dict[str, Any] = {"replica": replica, "loss": trace.mean_loss, "path": path}
-    bad = _bad(trace.losses) or _bad(tensors_in(list(trace.gradients.values())))
+    if trace.refusal is not None:
+        return _by_refusal(trace, trace.refusal, known)
+    bad = next(filter(None, map(_bad, trace.results)), [])
     if not bad:
         if lost:
             return Verdict("optimizer", variable=lost[0], fault=OVERFLOW, **known)
@@ -49,8 +54,11 @@ def judged(
         assert origin.leaf is not None
         return Verdict("data", data=data[origin.leaf], fault=BAD_DATA, **known)
     if origin.operation.kind == "ReadVariableOp":
-        name = handles.get(origin.operation.inputs[0])
-        return Verdict("weights", variable=name, fault=BAD_WEIGHT, **known)
+        name = handles.get(origin.operation.inputs[0], "")
+        layer = name.rpartition("/")[0]
+        return Verdict(
+            "weights", layer=layer or None, variable=name or None, fault=BAD_WEIGHT, **known
+        )
     return _by_operation(trace, origin, known)
 
 
@@ -66,12 +74,27 @@ def _by_operation(trace: StepTrace, origin: Origin, known: dict[str, Any]) -> Ve
         layer=layer,
         variable=_first_bad_variable(trace, layer) if place == "backward" else None,
         operation=operation.kind,
-        gradient_of=None if of is None or of.kind == operation.kind else of.kind,
-        source=None if forward is None else forward.source,
+        gradient_of=None if of is None else of.kind,
+        source=operation.source or (None if forward is None else forward.source),
         inputs=range_of(operation.tensors),
         fault=fault_of(operation),
         finite_in_float64=is_finite_in_float64(operation),
         finite_if_smaller=is_finite_if_smaller(operation),
+        **known,
+    )
+
+
+def _by_refusal(trace: StepTrace, refusal: tf.errors.OpError, known: dict[str, Any]) -> Verdict:
+    layer = trace.layers.interrupted
+    after: Place = "backward" if trace.operations.targets else "loss"
+    operation = re.search(r"\[Op:(\w+)\]", refusal.message)
+    return Verdict(
+        after if layer is None and trace.layers.calls else "forward",
+        layer=layer,
+        operation=operation[1] if operation else None,
+        source=raising_source(refusal),
+        fault=REFUSED,
+        message=re.sub(r"\{\{.*?\}\}|\[Op:.*", "", refusal.message).strip(),
         **known,
     )
 
@@ -98,9 +121,9 @@ def _place(trace: StepTrace, operation: Operation) -> Place:
 def _forward_of(trace: StepTrace, operation: Operation) -> Operation | None:
     """The operation of the forward pass that it belongs to.
 
-    What a gradient function of a user's own does belongs to what was differentiated before it.
+    Where that is not known, what was differentiated last.
     """
-    if not operation.is_backward or operation.gradient_of is not None:
+    if not operation.is_backward or operation.forward is not operation:
         return operation.forward
     before = trace.operations.operations[: operation.number]
     return next((each.gradient_of for each in reversed(before) if each.gradient_of), None)

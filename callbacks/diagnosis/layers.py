@@ -1,8 +1,11 @@
 """Which layers are called in a train step, and with what numbers."""
 
+import inspect
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
 import keras
@@ -12,13 +15,17 @@ from gradkeeper.callbacks.diagnosis.ranges import Range, range_of
 from gradkeeper.callbacks.diagnosis.tensorflow_private import key_of
 from gradkeeper.callbacks.tap.names import layer_paths
 
+# In its frame on the stack stands the layer.
+_LAYER_CALL = inspect.unwrap(keras.layers.Layer.__call__).__code__
+
 
 @dataclass
 class LayerCall:
     """One call of a layer.
 
     Attributes:
-        path: the layers that lead to it, from the model on.
+        path: the layers that lead to it, from the model on. An operation in a functional model,
+            such as `keras.ops.log`, is one as well.
         given: the range of its inputs; None where no input is a floating-point tensor.
         returned: the range of its outputs.
         outputs: keys of its outputs.
@@ -37,16 +44,24 @@ class LayerTrace:
 
     Args:
         model: the model.
+
+    Attributes:
+        calls: the calls.
+        interrupted: the layer whose call has raised an error, the innermost one.
     """
 
     def __init__(self, model: keras.Model) -> None:
-        self._named = layer_paths(model)
+        layers = layer_paths(model)
+        self._named = [*layers, *_bare_operations(layers)]
+        self._paths = {id(layer): path for path, layer in layers}
         self._stack: list[str] = []
         self.calls: list[LayerCall] = []
+        self.interrupted: str | None = None
 
     def current(self) -> tuple[str, ...]:
         """Paths of the layers that are being called, the outermost first."""
-        return tuple(self._stack)
+        preparing = self._preparing()
+        return tuple(self._stack) if preparing is None else (*self._stack, preparing)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -56,21 +71,48 @@ class LayerTrace:
                 stack.enter_context(_attribute(layer, "call", self._watched(path, layer.call)))
             yield
 
+    def _preparing(self) -> str | None:
+        """The layer whose `call` is not running yet, or no more: it casts its inputs, say."""
+        frame: FrameType | None = sys._getframe(2)
+        while frame is not None and frame.f_code is not LayerTrace._call.__code__:
+            if frame.f_code is _LAYER_CALL:
+                return self._paths.get(id(frame.f_locals["self"]))
+            frame = frame.f_back
+        return None
+
     def _watched(self, path: str, original: Callable) -> Callable:
         def call(*args: Any, **kwargs: Any) -> Any:
-            noted = LayerCall(path, range_of(_tensors((args, kwargs))))
-            self.calls.append(noted)
-            self._stack.append(path)
-            try:
-                result = original(*args, **kwargs)
-            finally:
-                self._stack.pop()
-            outputs = _tensors(result)
-            noted.returned = range_of(outputs)
-            noted.outputs = [key_of(each) for each in outputs]
-            return result
+            return self._call(path, original, args, kwargs)
 
         return call
+
+    def _call(self, path: str, original: Callable, args: Any, kwargs: Any) -> Any:
+        noted = LayerCall(path, range_of(_tensors((args, kwargs))))
+        self.calls.append(noted)
+        self._stack.append(path)
+        try:
+            result = original(*args, **kwargs)
+        except BaseException:
+            self.interrupted = self.interrupted or path
+            raise
+        finally:
+            self._stack.pop()
+        outputs = _tensors(result)
+        noted.returned = range_of(outputs)
+        noted.outputs = [key_of(each) for each in outputs]
+        return result
+
+
+def _bare_operations(
+    layers: list[tuple[str, keras.layers.Layer]],
+) -> Iterator[tuple[str, keras.Operation]]:
+    """The operations of functional models that are no layers, with the path that leads to each."""
+    seen: set[int] = set()
+    for number, (path, layer) in enumerate(layers):
+        for each in getattr(layer, "operations", ()):
+            if not isinstance(each, keras.layers.Layer) and id(each) not in seen:
+                seen.add(id(each))
+                yield f"{path}/{each.name}" if number else each.name, each
 
 
 def _tensors(structure: Any) -> list[Any]:

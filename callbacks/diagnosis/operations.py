@@ -30,6 +30,8 @@ class Operation:
         source: where it was called.
         is_backward: whether it belongs to a backward pass.
         gradient_of: the operation whose gradient it is part of.
+        own_gradient_of: the operation that made what a gradient function of a user's own, which
+            it is part of, is the gradient of.
         has_nan: whether an output holds a NaN.
         has_inf: whether one holds an infinity.
         tensors: the inputs, where outputs are not finite and no input is NaN.
@@ -46,6 +48,7 @@ class Operation:
     gradient_of: "Operation | None"
     has_nan: bool
     has_inf: bool
+    own_gradient_of: "Operation | None" = None
     tensors: list[Any] = field(default_factory=list)
     attributes: dict[str, Any] = field(default_factory=dict)
 
@@ -57,7 +60,8 @@ class Operation:
     @property
     def forward(self) -> "Operation":
         """The operation of the forward pass that it belongs to; itself in one."""
-        return self if self.gradient_of is None else self.gradient_of
+        of = self.gradient_of or self.own_gradient_of
+        return self if of is None else of.forward  # not there yet where it was computed again
 
 
 class OperationTrace:
@@ -65,11 +69,16 @@ class OperationTrace:
 
     Args:
         layers: gives the paths of the layers that are being called.
+
+    Attributes:
+        operations: the operations.
+        targets: the tensors that were differentiated.
     """
 
     def __init__(self, layers: Callable[[], tuple[str, ...]]) -> None:
         self._layers = layers
         self.operations: list[Operation] = []
+        self.targets: list[Any] = []
         self._makers: dict[int, Operation] = {}
         self._gradients: dict[int, Range | None] = {}
         self._assigned: dict[int | None, int | None] = {}
@@ -98,15 +107,18 @@ class OperationTrace:
             keys = [self._assigned[keys[0]]]  # what this step itself has put there
         numbers = [each for each in map(numbers_of, outputs) if each is not None]
         backward = differentiated()
+        forward = None if backward is None else self._forward(backward)
+        is_own = backward is None or backward.kind is None
         operation = Operation(
             number=len(self.operations),
             kind=kind,
             inputs=keys,
             outputs=[key_of(each) for each in outputs],
             layers=self._layers(),
-            source=calling_source() if backward is None else None,
+            source=calling_source() if is_own else None,
             is_backward=backward is not None,
-            gradient_of=None if backward is None else self._forward(backward),
+            gradient_of=None if is_own else forward,
+            own_gradient_of=forward if is_own else None,
             has_nan=any(bool(np.isnan(each).any()) for each in numbers),
             has_inf=any(bool(np.isinf(each).any()) for each in numbers),
         )
@@ -117,6 +129,8 @@ class OperationTrace:
 
     def _forward(self, backward: Differentiated) -> Operation | None:
         """The operation that is being differentiated."""
+        known = {key_of(each) for each in self.targets}
+        self.targets += [each for each in backward.targets if key_of(each) not in known]
         forward = next((op for key in backward.outputs if (op := self.maker_of(key))), None)
         if forward is None and any(key is not None for key in backward.inputs):
             forward = next((op for op in reversed(self.operations) if _fits(op, backward)), None)

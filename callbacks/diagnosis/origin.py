@@ -3,12 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from gradkeeper.callbacks.diagnosis.meant import brings_in
 from gradkeeper.callbacks.diagnosis.operations import Operation, OperationTrace
-
-# Infinities that these bring in are meant, as those of a mask are.
-_BRING_IN = frozenset(
-    {"Fill", "Select", "SelectV2", "ZerosLike", "OnesLike", "BroadcastTo", "Cast"}
-)
 
 
 @dataclass(frozen=True)
@@ -58,9 +54,10 @@ def origin_of(trace: OperationTrace, keys: Iterable[int | None], leaves: set[int
             if with_nan:
                 waiting += with_nan
                 continue
-            made_inf = _overflows(trace, before, leaves)
-            found += made_inf or [operation]
-            waiting += [each for each in before if each in leaves]
+            made, reached = _infinities(trace, before, leaves)
+            if reached and not made:
+                return Origin(None, min(reached))
+            found += made or [operation]
         elif before:
             waiting += before
         else:
@@ -83,18 +80,22 @@ def _has_nan(trace: OperationTrace, key: int) -> bool:
     return maker is not None and maker.has_nan
 
 
-def _overflows(trace: OperationTrace, keys: list[int], leaves: set[int]) -> list[Operation]:
-    """The operations that made infinities of finite numbers, back from these."""
+def _infinities(
+    trace: OperationTrace, keys: list[int], leaves: set[int]
+) -> tuple[list[Operation], set[int]]:
+    """The operations that made infinities of finite numbers, back from these; and the leaves."""
     waiting, visited = list(keys), set[int]()
     found: list[Operation] = []
     while waiting:
         key = waiting.pop()
         operation = trace.maker_of(key)
-        if key in visited or key in leaves or operation is None or operation.is_finite:
+        if key in visited or (key not in leaves and (operation is None or operation.is_finite)):
             continue
         visited.add(key)
+        if operation is None or key in leaves:
+            continue
         before = _bad_inputs(trace, operation, leaves)
         waiting += before
-        if not before and operation.kind not in _BRING_IN:
+        if not before and not brings_in(operation):
             found.append(operation)
-    return found
+    return found, visited & leaves

@@ -50,8 +50,16 @@ def _draw(axes: "Axes", title: str, ranges: Sequence[Range | None]) -> None:
     for row, each in known:
         if not each.is_finite:
             share = f"× {100 * each.nonfinite:.3g} % not finite"
-            place = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center"}
-            axes.text(0.98, row, share, color=_BAD, fontsize="small", **place)
+            axes.text(
+                0.98,
+                row,
+                share,
+                transform=axes.get_yaxis_transform(),
+                ha="right",
+                va="center",
+                color=_BAD,
+                fontsize="small",
+            )
     axes.set_xscale("log")
     if largest:
         axes.set_xlim(min(largest) / 10, max(largest) * (max(largest) / min(largest) + 10) ** 0.6)

@@ -14,7 +14,7 @@ from gradkeeper.callbacks.capsule.model import batch_of, model_of, prepare
 from gradkeeper.callbacks.capsule.state import named_state, restore, state_of
 from gradkeeper.callbacks.diagnosis.judgement import judged
 from gradkeeper.callbacks.diagnosis.ranges import range_of
-from gradkeeper.callbacks.diagnosis.step import StepTrace, run_step, tensors_in
+from gradkeeper.callbacks.diagnosis.step import StepTrace, run_step
 from gradkeeper.callbacks.diagnosis.tensorflow_private import key_of
 from gradkeeper.callbacks.diagnosis.verdict import Verdict
 
@@ -38,13 +38,15 @@ def replay(
     """
     if not isinstance(capsule, Capsule):
         capsule = Capsule.read(capsule)
-    replica = next(iter(capsule.replicas), 0)
-    batch = batch_of(capsule, replica) if batch is None else _in_tensors(batch)
+    batches = _batches(capsule) if batch is None else {_first(capsule): _in_tensors(batch)}
     if model is None:
         model = model_of(capsule)
     with _unchanged(model):
-        verdict = _first_run(capsule, model, batch, replica)
-        if verdict.place in ("forward", "loss", "backward"):
+        for replica, each in batches.items():
+            batch, verdict = each, _first_run(capsule, model, each, replica)
+            if verdict.place != "none":
+                break
+        if verdict.place in ("forward", "loss", "backward") and verdict.message is None:
             verdict = dataclasses.replace(
                 verdict,
                 step_in_float64=_is_finite_in_float64(capsule, batch),
@@ -53,14 +55,31 @@ def replay(
     return dataclasses.replace(verdict, capsule=capsule.path)
 
 
+def _first(capsule: Capsule) -> int:
+    return next(iter(capsule.replicas), 0)
+
+
+def _batches(capsule: Capsule) -> dict[int, Any]:
+    """The batches among which the bad one is, by replica.
+
+    Where only the loss was bad, the capsule does not tell on which replica.
+    """
+    some = capsule.replicas[:1] or range(max(len(capsule.forms), 1))
+    return {replica: batch_of(capsule, replica) for replica in some}
+
+
 def _first_run(capsule: Capsule, model: keras.Model, batch: Any, replica: int) -> Verdict:
     prepare(model, capsule)
     names, variables = named_state(model)
-    finite = [name for name, each in zip(names, variables, strict=True) if _is_finite([each.value])]
-    handles = {key_of(v.value.handle): n for n, v in zip(names, variables, strict=True)}
+    paths = [name.partition(": ")[2] for name in names]
+    finite = [_is_finite([each.value]) for each in variables]
+    handles = {key_of(v.value.handle): path for path, v in zip(paths, variables, strict=True)}
     trace = run_step(model, batch, compiled=capsule.is_compiled)
-    by_name = dict(zip(names, variables, strict=True))
-    lost = [name for name in finite if not _is_finite([by_name[name].value])]
+    lost = [
+        path
+        for path, each, was_finite in zip(paths, variables, finite, strict=True)
+        if was_finite and not _is_finite([each.value])
+    ]
     return judged(trace, batch, handles, lost, replica)
 
 
@@ -88,7 +107,7 @@ def _is_finite_in_float64(capsule: Capsule, batch: Any) -> bool | None:
 
 
 def _ends_well(trace: StepTrace) -> bool:
-    return _is_finite(trace.losses) and _is_finite(tensors_in(list(trace.gradients.values())))
+    return trace.refusal is None and all(map(_is_finite, trace.results))
 
 
 def _is_finite(tensors: list[Any]) -> bool:

@@ -28,6 +28,7 @@ class StepTrace(Probe):
         layers: the calls of layers.
         losses: what `compute_loss` returned.
         gradients: each variable's gradient, by the variable's name; None where there is none.
+        refusal: the error of an operation that has refused its inputs, and ended the step.
     """
 
     model: keras.Model
@@ -35,6 +36,7 @@ class StepTrace(Probe):
     layers: LayerTrace
     losses: list[tf.Tensor] = field(default_factory=list)
     gradients: dict[str, Any] = field(default_factory=dict)
+    refusal: tf.errors.InvalidArgumentError | None = None
 
     def loss(self, replica: Replica, value: Any) -> None:
         self.losses += [each for each in keras.tree.flatten(value) if tf.is_tensor(each)]
@@ -44,9 +46,15 @@ class StepTrace(Probe):
         self.gradients.update(zip(names, gradients, strict=False))
 
     @property
+    def results(self) -> list[list[Any]]:
+        """What is to be finite, in the order in which it arises."""
+        # A train step of one's own may differentiate what no `compute_loss` has returned.
+        return [self.losses, self.operations.targets, tensors_in(list(self.gradients.values()))]
+
+    @property
     def mean_loss(self) -> float | None:
         """The loss as one number; None if the step has none."""
-        mean = mean_loss(self.losses, tf.float32)
+        mean = mean_loss(self.losses or self.operations.targets, tf.float32)
         return None if mean is None else float(mean)
 
 
@@ -68,7 +76,10 @@ def run_step(model: keras.Model, batch: Any, *, compiled: bool = False) -> StepT
         hooks.in_place(),
         trace.operations.watching(),
     ):
-        model.train_step(batch)
+        try:
+            model.train_step(batch)
+        except tf.errors.InvalidArgumentError as error:
+            trace.refusal = error  # compiled by XLA, or on a GPU, the same gives NaN
     return trace
 
 

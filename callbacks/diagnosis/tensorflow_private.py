@@ -6,24 +6,34 @@
     operation's gradient was at work.
 `backprop._gradient_function`: calls the gradient of each operation. In its frame on the stack
     stand the operation's outputs, by which it is known.
+`custom_gradient`'s `actual_grad_fn`: calls a gradient function of a user's own, with what it is
+    the gradient of beside it.
+`imperative_grad`: a backward pass as a whole; it knows what is differentiated.
 `tensor._id`: tells two tensors apart that are one Python object after the other.
 """
 
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Any, TypeAlias
 
 from tensorflow.python.eager import backprop
 from tensorflow.python.framework import op_callbacks
+from tensorflow.python.ops import custom_gradient
+from tensorflow.python.util import nest
 
 # Called with type, inputs, attributes and outputs of an operation.
 Watcher: TypeAlias = Callable[[str, Sequence[Any], dict[str, Any], Sequence[Any]], None]
 
 _GRADIENT = backprop._gradient_function.__code__
 _BACKWARD = backprop.imperative_grad.imperative_grad.__code__
+_OWN_GRADIENT = (custom_gradient.__file__, "actual_grad_fn")
+
+# The file that a backward pass runs in.
+BACKWARD_FILE = _BACKWARD.co_filename
 
 
 @contextmanager
@@ -31,7 +41,7 @@ def operations_watched(watcher: Watcher) -> Iterator[None]:
     """Inside the block, the watcher sees every operation that is run (not built) here."""
 
     def see(
-        op_type: str,
+        op_type: str | bytes,
         inputs: Sequence[Any],
         attrs: Sequence[Any],
         outputs: Sequence[Any],
@@ -39,13 +49,22 @@ def operations_watched(watcher: Watcher) -> Iterator[None]:
         graph: Any = None,
     ) -> None:
         if graph is None:
-            watcher(op_type, inputs, dict(zip(attrs[::2], attrs[1::2], strict=True)), outputs)
+            watcher(
+                _kind(op_type), inputs, dict(zip(attrs[::2], attrs[1::2], strict=True)), outputs
+            )
 
     op_callbacks.add_op_callback(see)
     try:
         yield
     finally:
         op_callbacks.remove_op_callback(see)
+
+
+def _kind(op_type: str | bytes) -> str:
+    """The operation's type; of a function, its name without what differs from run to run."""
+    kind = op_type.decode() if isinstance(op_type, bytes) else op_type
+    function = re.fullmatch(r"__(?:forward|backward|inference)_(.*)_\d+", kind)
+    return f"function {function[1]}" if function else kind
 
 
 def key_of(tensor: Any) -> int | None:
@@ -62,27 +81,43 @@ class Differentiated:
         inputs: keys of its inputs, None for those that its gradient does not need.
         outputs: the same of its outputs.
         gradients: the gradients that come to its outputs.
+        targets: what the backward pass differentiates as a whole.
     """
 
     kind: str | None
     inputs: list[int | None] = field(default_factory=list)
     outputs: list[int | None] = field(default_factory=list)
     gradients: list[Any] = field(default_factory=list)
+    targets: list[Any] = field(default_factory=list)
 
 
 def differentiated() -> Differentiated | None:
     """Whose gradient the caller is part of; None outside a backward pass."""
+    found = Differentiated(None)
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_code is _GRADIENT:
-            known = frame.f_locals
-            return Differentiated(
-                known["op_name"],
-                [key_of(each) for each in known["inputs"] or ()],
-                [key_of(each) for each in known["outputs"] or ()],
-                list(known["out_grads"] or ()),
-            )
-        if frame.f_code is _BACKWARD:
-            return Differentiated(None)
+            found = _operation_in(frame)
+        elif (frame.f_code.co_filename, frame.f_code.co_name) == _OWN_GRADIENT:
+            found = _own_gradient_in(frame)
+        elif frame.f_code is _BACKWARD:
+            targets = nest.flatten(frame.f_locals["target"])
+            return replace(found, targets=[each for each in targets if key_of(each) is not None])
         frame = frame.f_back
     return None
+
+
+def _operation_in(frame: FrameType) -> Differentiated:
+    known = frame.f_locals
+    return Differentiated(
+        known["op_name"],
+        [key_of(each) for each in known["inputs"] or ()],
+        [key_of(each) for each in known["outputs"] or ()],
+        list(known["out_grads"] or ()),
+    )
+
+
+def _own_gradient_in(frame: FrameType) -> Differentiated:
+    known = frame.f_locals
+    outputs = [key_of(each) for each in nest.flatten(known.get("result"))]
+    return Differentiated(None, [], outputs, list(known.get("result_grad_components", ())))

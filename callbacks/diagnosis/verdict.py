@@ -38,6 +38,7 @@ class Verdict:
         source: the line of code that called it (or called what it is the gradient of).
         inputs: what the operation was given.
         fault: what went wrong, with a remedy.
+        message: what the operation itself said, where it has refused its inputs.
         finite_in_float64: whether the operation's result is finite in float64; None if unknown.
         finite_if_smaller: whether it is of inputs 1,024 times as small.
         step_in_float64: whether the whole step is finite in float64; None if it cannot be run so.
@@ -59,6 +60,7 @@ class Verdict:
     source: Source | None = None
     inputs: Range | None = None
     fault: Fault | None = None
+    message: str | None = None
     finite_in_float64: bool | None = None
     finite_if_smaller: bool | None = None
     step_in_float64: bool | None = None
@@ -83,7 +85,8 @@ class Verdict:
         if self.operation is None:
             return None
         of = f" of the gradient of {self.gradient_of}" if self.gradient_of else ""
-        return f"{self.operation}{of}, given {self.inputs}"
+        given = f", given {self.inputs}" if self.inputs else ""
+        return f"{self.operation}{of}{given}"
 
     @property
     def facts(self) -> dict[str, str]:
@@ -91,6 +94,7 @@ class Verdict:
         found = {
             "First not finite": self.where,
             "Cause": self.fault.name if self.fault else None,
+            "Message": self.message,
             "Operation": self.what,
             "Called at": str(self.source) if self.source else None,
             "In float64": _in_words(self.finite_in_float64, self.step_in_float64),

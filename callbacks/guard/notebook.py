@@ -105,7 +105,7 @@ class Notebook:
             step=int(step),
             cause=CAUSES[int(cause)],
             loss=float(loss),
-            norm=float(np.linalg.norm(pages[:, 0]) if np.isnan(norm) else norm),
+            norm=float(np.linalg.norm(pages[:, 0].astype(np.float64)) if np.isnan(norm) else norm),
             variables=self._names[call],
             norms=pages[:, 0],
             nonfinite=pages[:, 2].astype(np.int64),

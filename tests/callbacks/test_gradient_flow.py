@@ -178,7 +178,7 @@ def test_without_recurrent_layer_or_loss():
         gradient_flow(masked_model(L.LSTM(2)), np.ones((1, 6, 3)))
     model = masked_model(L.SimpleRNN(2, name="rnn"))
     flow = gradient_flow(model, np.ones((1, 6, 3)), loss=tf.reduce_sum)
-    with pytest.raises(KeyError, match="There are rnn h. Received: 'lstm'"):
+    with pytest.raises(KeyError, match=r"There are rnn h\. Received: 'lstm'"):
         flow["lstm"]
 
 

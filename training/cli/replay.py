@@ -35,7 +35,7 @@ def replay(
     with loading():
         from gradkeeper.callbacks import Capsule
         from gradkeeper.callbacks import replay as run
-        from gradkeeper.callbacks.diagnosis.picture import plot_verdict
+        from gradkeeper.callbacks.diagnosis import plot_verdict
     held = Capsule.read(capsule)
     _print_capsule(held)
     with console.status("Running the step again"):

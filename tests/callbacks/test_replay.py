@@ -1,0 +1,178 @@
+"""A replay finds the fault that was planted."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+from planted import BAD, BATCH, Built, Planted, dense, numbers, stacked, with_row, zeros
+from planted_in_keras import IN_KERAS
+from planted_in_own import IN_OWN, Own
+
+from gradkeeper.callbacks import Verdict, replay
+from gradkeeper.callbacks.capsule import Capsule
+from gradkeeper.callbacks.capsule.state import state_of
+from gradkeeper.callbacks.guard import NonFiniteGuard, NormAbove
+
+WAYS: dict[str, dict[str, Any]] = {
+    "graph": {"jit_compile": False},
+    "xla": {"jit_compile": True},
+    "several steps": {"jit_compile": False, "steps_per_execution": 4},
+    "xla and several steps": {"jit_compile": True, "steps_per_execution": 4},
+}
+FAULTS = {each.build.__name__: each for each in (*IN_KERAS, *IN_OWN)}
+
+
+def bad_step(trained: Built, folder: Path, **options: Any) -> Capsule:
+    """The capsule that training leaves."""
+    model, data = trained
+    guard = NonFiniteGuard(**{"check_loss": True, **options}, capsule_dir=folder, verbose=0)
+    model.fit(**data, batch_size=BATCH, shuffle=False, verbose=0, callbacks=[guard])
+    (event,) = guard.events
+    return Capsule.read(event.capsule)
+
+
+def assert_as_planted(verdict: Verdict, planted: Planted) -> None:
+    assert verdict.fault is not None
+    expected = {"place": planted.place, "layer": planted.layer, **planted.more}
+    assert {name: getattr(verdict, name) for name in expected} == expected
+    assert verdict.fault.name == planted.cause
+    assert planted.line is None or planted.line in str(verdict.source)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    keras.utils.set_random_seed(3)
+
+
+@pytest.mark.parametrize("planted", IN_KERAS, ids=lambda each: each.build.__name__)
+def test_the_capsule_alone_is_enough_for_layers_of_keras(planted, tmp_path):
+    capsule = bad_step(planted.build(), tmp_path)
+    assert capsule.step == planted.step
+    assert_as_planted(replay(capsule.path), planted)
+
+
+@pytest.mark.parametrize("planted", IN_OWN, ids=lambda each: each.build.__name__)
+def test_with_the_model_for_parts_of_ones_own(planted, tmp_path):
+    trained = planted.build()
+    capsule = bad_step(trained, tmp_path)
+    assert capsule.step == planted.step
+    verdict = replay(capsule, trained[0])
+    assert_as_planted(verdict, planted)
+    assert verdict.source is not None
+    if verdict.source.is_own:
+        assert verdict.source.path == planted.build.__code__.co_filename
+
+
+@pytest.mark.parametrize("fault", ["layer_normalization", "simple_rnn", "attention"])
+def test_the_verdict_is_the_same_ten_times_out_of_ten(fault, tmp_path):
+    capsule = bad_step(FAULTS[fault].build(), tmp_path)
+    assert len({str(replay(capsule)) for _ in range(10)}) == 1
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [FAULTS[name] for name in ("dense_overflow", "log_of_zero", "where_around_log")],
+    ids=lambda each: each.build.__name__,
+)
+def test_the_verdict_is_the_same_however_the_step_was_run(planted, tmp_path):
+    verdicts = []
+    for name, way in WAYS.items():
+        model, data = planted.build()
+        for option, value in way.items():
+            setattr(model, option, value)
+        capsule = bad_step((model, data), tmp_path / name)
+        assert capsule.step == BAD
+        verdicts.append(str(replay(capsule, model)))
+    assert verdicts[1:] == verdicts[:1] * (len(WAYS) - 1)
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_with_the_dropout_masks_of_the_step(way, tmp_path):
+    """The loss tells them: examples, targets and weights are the same in all steps."""
+    some = [layers.Dropout(0.5), dense(kernel=1.0)]
+    model, data = stacked(some, np.ones((16 * BATCH, 32), "float32"), **way)
+    data["sample_weight"] = np.ones(16 * BATCH)
+    data["sample_weight"][13 * BATCH : 14 * BATCH] = 1e6
+    capsule = bad_step((model, data), tmp_path, trigger=NormAbove(1e5))
+    verdict = replay(capsule)
+    assert capsule.step == 13
+    assert (verdict.place, verdict.fault) == ("none", None)
+    assert verdict.loss == pytest.approx(capsule.facts["loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_a_fault_that_a_dropout_mask_brings(way, tmp_path):
+    """In one of 64 examples, nothing is left."""
+    some = [layers.Dropout(0.5), Own(lambda x: ops.log(ops.mean(x, -1, True)))]
+    trained = stacked(some, np.ones((64 * BATCH, 6), "float32"), **way)
+    verdict = replay(bad_step(trained, tmp_path), trained[0])
+    assert (verdict.place, verdict.layer) == ("forward", "own")
+    assert verdict.fault.name == "logarithm of 0"
+
+
+def test_the_model_given_stays_as_it_is(tmp_path):
+    model, data = FAULTS["log_of_zero"].build()
+    model.compile("adam", "mse", metrics=["mae"], jit_compile=False)
+    capsule = bad_step((model, data), tmp_path)
+    model.fit(numbers(3), data["y"], verbose=0)
+    before = state_of(model)
+    replay(capsule, model)
+    after = state_of(model)
+    assert before.keys() == after.keys()
+    for name, value in before.items():
+        np.testing.assert_array_equal(after[name], value)
+
+
+@pytest.mark.parametrize("fault", ["log_of_zero", "poisson"])
+def test_on_the_replica_that_is_bad(fault, two_replicas, tmp_path):
+    """The loss of "poisson" is bad, its gradients are not, which tell the replica."""
+    with two_replicas.scope():
+        model, data = FAULTS[fault].build()
+    verdict = replay(bad_step((model, data), tmp_path), model)
+    assert verdict.replica == 1
+    assert verdict.fault.name.startswith("logarithm of")
+
+
+def test_in_the_optimizers_update(tmp_path):
+    x = with_row(zeros(3), 1)
+    model, data = stacked([dense()], x)
+    model.compile(keras.optimizers.SGD(1e38), "mse", jit_compile=False)
+    data["y"] = 1e4 * x[:, :2]
+    verdict = replay(bad_step((model, data), tmp_path, trigger=NormAbove(1e2)))
+    assert (verdict.place, verdict.variable) == ("optimizer", "last/kernel")
+
+
+def test_a_class_number_out_of_range_which_xla_takes(tmp_path):
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model, data = stacked([dense()], numbers(3), loss)
+    data["y"] = with_row(zeros(1), 7)
+    model.jit_compile = True
+    verdict = replay(bad_step((model, data), tmp_path))
+    assert verdict.place == "loss"
+    assert "label value of 7" in str(verdict)
+
+
+def test_with_the_batch_given_where_the_capsule_holds_none(tmp_path):
+    model, data = FAULTS["exponential"].build()
+    capsule = bad_step((model, data), tmp_path, capsule_data=False)
+    batch = tuple(data[name][BAD * BATCH : (BAD + 1) * BATCH] for name in ("x", "y"))
+    assert replay(capsule, batch=batch).layer == "first"
+
+
+def test_a_verdict_in_words(tmp_path):
+    model, data = FAULTS["where_around_log"].build()
+    verdict = replay(bad_step((model, data), tmp_path), model)
+    line = "return own(lambda x: ops.where(x > 0, ops.log(x), 0.0), with_bad(numbers(3), 0))"
+    assert str(verdict).splitlines() == [
+        "First not finite: in the backward pass, in layer own, variable own/scale",
+        "Cause: gradient of a logarithm at 0",
+        f"Operation: {verdict.what}",
+        f"Called at: {verdict.source.path}:{verdict.source.line}: {line}",
+        "In float64: the operation is not finite",
+        "1,024 times smaller: the operation is not finite, the whole step is not finite",
+        f"Remedy: {verdict.fault.remedy}",
+    ]
+    assert verdict.what.startswith("Reciprocal of the gradient of Log, given 0 to ")
