@@ -36,3 +36,35 @@ def no_unknown(owner: str, unknown: Iterable[str], allowed: Iterable[str]) -> No
             f"{owner} takes the arguments {', '.join(sorted(allowed))}. "
             f"Received: {', '.join(names)}"
         )
+
+
+def positive(name: str, value: Any) -> float:
+    if not isinstance(value, Real) or not float(value) > 0:
+        raise ValueError(f"`{name}` must be a number above 0. Received: {name}={value!r}")
+    return float(value)
+
+
+def non_negative(name: str, value: Any) -> float:
+    if not isinstance(value, Real) or not float(value) >= 0:
+        raise ValueError(f"`{name}` must be a number of at least 0. Received: {name}={value!r}")
+    return float(value)
+
+
+def fraction(name: str, value: Any) -> float:
+    if not isinstance(value, Real) or not 0 <= float(value) <= 1:
+        raise ValueError(f"`{name}` must be a number from 0 to 1. Received: {name}={value!r}")
+    return float(value)
+
+
+def interval(name: str, value: Any) -> tuple[float, float]:
+    """Two numbers in (0, 1), the least first."""
+    pair = tuple(value) if isinstance(value, (list, tuple)) else ()
+    if (
+        len(pair) != 2
+        or not all(isinstance(x, Real) for x in pair)
+        or not 0 < pair[0] <= pair[1] < 1
+    ):
+        raise ValueError(
+            f"`{name}` must be two numbers between 0 and 1, the least first. Received: {name}={value!r}"
+        )
+    return float(pair[0]), float(pair[1])

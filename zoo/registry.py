@@ -6,7 +6,17 @@ from fnmatch import fnmatchcase
 from types import MappingProxyType
 
 from gradkeeper.zoo._model_info import ModelInfo
-from gradkeeper.zoo.entries import attention, layer_norm, plain
+from gradkeeper.zoo.entries import (
+    attention,
+    dynamical,
+    exponential,
+    gates,
+    layer_norm,
+    orthogonal,
+    parallel,
+    plain,
+    stabilised,
+)
 
 
 def collect(*families: Iterable[ModelInfo]) -> Mapping[str, ModelInfo]:
@@ -19,7 +29,17 @@ def collect(*families: Iterable[ModelInfo]) -> Mapping[str, ModelInfo]:
     return MappingProxyType(table)
 
 
-ENTRIES = collect(plain.ENTRIES, layer_norm.ENTRIES, attention.ENTRIES)
+ENTRIES = collect(
+    plain.ENTRIES,
+    gates.ENTRIES,
+    layer_norm.ENTRIES,
+    stabilised.ENTRIES,
+    dynamical.ENTRIES,
+    orthogonal.ENTRIES,
+    parallel.ENTRIES,
+    exponential.ENTRIES,
+    attention.ENTRIES,
+)
 
 
 def list_models(pattern: str = "*") -> list[str]:

@@ -1,7 +1,7 @@
 """One train step, run eagerly and watched."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ import tensorflow as tf
 from gradkeeper.callbacks.diagnosis.layers import LayerTrace
 from gradkeeper.callbacks.diagnosis.operations import OperationTrace
 from gradkeeper.callbacks.diagnosis.random import drawn_by_xla
+from gradkeeper.callbacks.eagerly import functions_run_eagerly
 from gradkeeper.callbacks.tap.hooks import Hooks
 from gradkeeper.callbacks.tap.names import variable_names
 from gradkeeper.callbacks.tap.optimizers import optimizers_of
@@ -70,7 +71,7 @@ def run_step(model: keras.Model, batch: Any, *, compiled: bool = False) -> StepT
     trace = StepTrace(model, OperationTrace(layers.current), layers)
     hooks = Hooks([trace], optimizers_of(model), model)
     with (
-        _eagerly(),
+        functions_run_eagerly(),
         drawn_by_xla() if compiled else nullcontext(),
         layers.watching(),
         hooks.in_place(),
@@ -81,17 +82,6 @@ def run_step(model: keras.Model, batch: Any, *, compiled: bool = False) -> StepT
         except tf.errors.InvalidArgumentError as error:
             trace.refusal = error  # compiled by XLA, or on a GPU, the same gives NaN
     return trace
-
-
-@contextmanager
-def _eagerly() -> Iterator[None]:
-    """Inside the block, functions of TensorFlow's are run as plain Python."""
-    before = tf.config.functions_run_eagerly()
-    tf.config.run_functions_eagerly(True)
-    try:
-        yield
-    finally:
-        tf.config.run_functions_eagerly(before)
 
 
 def tensors_in(values: Sequence[Any]) -> list[tf.Tensor]:

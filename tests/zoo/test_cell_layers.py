@@ -26,8 +26,20 @@ def padded_mask():
     return np.array([[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0], [1, 1, 0, 0, 0, 0]], bool)
 
 
+# Random numbers of a cell's own, which other tests are about.
+NOISE = ("zoneout", "cell_zoneout")
+
+
 def make(name, /, **options):
-    return getattr(layers, name)(UNITS, **options)
+    return getattr(layers, name)(UNITS, **{**still(name), **options})
+
+
+def make_cell(name, **options):
+    return getattr(layers, name).cell_class(UNITS, **{**still(name), **options})
+
+
+def still(name):
+    return {option: 0.0 for option in NOISE if option in getattr(layers, name).option_names()}
 
 
 def plain_rnn(layer, **loop):
@@ -103,7 +115,9 @@ def test_zero_output_for_mask(name, inputs, padded_mask):
     layer = make(name, return_sequences=True, zero_output_for_mask=True)
     outputs = np.array(layer(inputs, mask=padded_mask))
     assert (outputs[~padded_mask] == 0).all()
-    assert (outputs[padded_mask] != 0).all()
+    others = np.array(like(layer, zero_output_for_mask=False)(inputs, mask=padded_mask))
+    close(outputs[padded_mask], others[padded_mask])
+    assert (others[~padded_mask] != 0).any()
 
 
 def test_go_backwards_reads_the_flipped_sequence(name, inputs):
@@ -157,8 +171,8 @@ def test_bidirectional(name, inputs, padded_mask):
 
 
 def test_stacked_cells_equal_stacked_layers(name, inputs):
-    cell = getattr(layers, name).cell_class
-    stack = keras.layers.RNN(keras.layers.StackedRNNCells([cell(UNITS), cell(UNITS)]))
+    cells = [make_cell(name), make_cell(name)]
+    stack = keras.layers.RNN(keras.layers.StackedRNNCells(cells))
     outputs = stack(inputs)
     lower, upper = make(name, return_sequences=True), make(name)
     lower.build(inputs.shape)
@@ -198,7 +212,9 @@ def test_mixed_precision(name, inputs, policy):
     reference = make(name, return_sequences=True)
     reference.build(inputs.shape)
     reference.set_weights(layer.get_weights())
-    close(keras.ops.cast(layer(inputs), "float32"), reference(inputs), atol=0.05)
+    expected = array(reference(inputs))
+    spread = max(1.0, np.abs(expected).max())
+    close(keras.ops.cast(layer(inputs), "float32"), expected, atol=0.05 * spread)
 
 
 def trained(layer_config, name, inputs, jit_compile):
@@ -252,8 +268,10 @@ def test_takes_the_arguments_of_a_keras_layer(name):
 def test_regularizer_adds_its_loss(name, inputs):
     layer = make(name, recurrent_regularizer=keras.regularizers.L2(0.5))
     layer(inputs)
-    expected = 0.5 * np.square(array(layer.cell.recurrent_kernel)).sum()
-    close(layer.losses[0], expected, atol=1e-4)
+    ruled = [each for each in layer.weights if each.regularizer]
+    assert layer.cell.recurrent_kernel is None or any("recurrent" in each.name for each in ruled)
+    expected = 0.5 * sum(np.square(array(each)).sum() for each in ruled)
+    close(sum(layer.losses), expected, atol=1e-3)
 
 
 def test_unknown_argument_names_the_allowed(name):

@@ -19,12 +19,12 @@ def batch_first(sequence):
 def built(reference, arrays, dtype):
     """The layer with the reference's weights."""
     units, features = arrays["outputs"].shape[-1], arrays["x"].shape[-1]
-    options = reference.options(part(arrays, "hyper/"))
+    options = reference.options({**part(arrays, "param/"), **part(arrays, "hyper/")})
     layer = getattr(layers, reference.layer)(
         units, return_sequences=True, return_state=True, dtype=dtype, **options
     )
     layer.build((None, None, features))
-    given = reference.weights(part(arrays, "param/"))
+    given = reference.all_weights(part(arrays, "param/"))
     assert {weight.name for weight in layer.weights} == set(given)
     for weight in layer.weights:
         weight.assign(np.reshape(given[weight.name], weight.shape))
@@ -37,6 +37,7 @@ def built(reference, arrays, dtype):
 def test_outputs_states_and_gradients(name, run, dtype, atol):
     reference = REFERENCES[name]
     arrays = reference.read()
+    run = reference.run(run)
     layer = built(reference, arrays, dtype)
     states = [arrays[f"{run}{state}0"].astype(dtype) for state in reference.states]
     weighing = batch_first(arrays["dout"]).astype(dtype)
@@ -60,8 +61,8 @@ def test_outputs_states_and_gradients(name, run, dtype, atol):
             close(keras.ops.convert_to_numpy(value), arrays[f"{run}final/{state}"])
     close(of_tensors[0], batch_first(arrays[f"{run}grad/x"]))
     for state, gradient in zip(reference.states, of_tensors[1:], strict=True):
-        close(gradient, arrays[f"{run}grad/{state}0"])
-    expected = reference.gradients(part(arrays, f"{run}grad/param/"))
+        close(gradient, reference.state_gradient(arrays, run, state))
+    expected = reference.all_gradients(part(arrays, f"{run}grad/param/"))
     for weight, gradient in zip(layer.trainable_weights, of_weights, strict=True):
         if weight.name in expected:
             close(gradient, expected[weight.name])

@@ -25,7 +25,7 @@ class GatedCell(RecurrentCell):
 
 
 class ForgetGateCell(GatedCell):
-    """A cell with a forget gate, the block `forget_gate` of its bias.
+    """A cell with a forget gate, the block `forget_gate` of its kernel.
 
     Args:
         unit_forget_bias: adds 1 to the forget gate's first bias, so that the cell starts by
@@ -42,5 +42,6 @@ class ForgetGateCell(GatedCell):
         bias = super().initial_bias(shape, dtype)
         if not self.unit_forget_bias:
             return bias
-        block = ops.arange(self.gates * self.units) // self.units
+        first_block, _, _ = self.biased.indices(self.gates)
+        block = ops.arange(shape[0]) // self.units + first_block
         return bias + ops.cast(block == self.forget_gate, keras.backend.standardize_dtype(dtype))

@@ -1,6 +1,7 @@
 """The base of the zoo's cells."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import keras
@@ -19,14 +20,16 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
     product before its loop (`gradkeeper.zoo.layers.CellLayer` does).
 
     A subclass sets `gates` (blocks of `units` columns in the kernel), `recurrent_gates` (the same
-    of the recurrent kernel, where it has fewer) and `state_count`, and writes `recur`; it overrides `build` for further weights and `project` for anything besides
-    `inputs @ kernel + bias`. Options of its own are keyword-only arguments of its constructor,
-    kept as attributes of the same name: configs and layers find them there.
+    of the recurrent kernel, where it has fewer), `biased` (which blocks of the kernel have a bias,
+    where not all do) and `state_count`, and writes `recur`; it overrides `build` for further
+    weights and `project` for anything besides `inputs @ kernel + bias`. Options of its own are
+    keyword-only arguments of its constructor, kept as attributes of the same name: configs and
+    layers find them there.
 
     Weights:
         kernel: [features, gates * units].
         recurrent_kernel: [units, recurrent_gates * units].
-        bias: [gates * units], None without `use_bias`.
+        bias: [gates * units], or the blocks `biased` of it; None without `use_bias`.
 
     Args:
         units: width of the output and of each state.
@@ -42,6 +45,7 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
 
     gates: ClassVar[int] = 1
     recurrent_gates: ClassVar[int | None] = None
+    biased: slice = slice(None)
     state_count: ClassVar[int] = 1
 
     def __init__(
@@ -90,20 +94,26 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         self.output_size = self.units
 
     def build(self, input_shape: Sequence[int | None]) -> None:
-        width = self.gates * self.units
-        self.kernel = self.add_weight(
-            shape=(input_shape[-1], width),
-            name="kernel",
+        self.kernel = self.add_kernel("kernel", (input_shape[-1], self.gates * self.units))
+        shape = self.recurrent_shape()
+        self.recurrent_kernel = shape and self.add_recurrent("recurrent_kernel", shape)
+        biased_blocks = len(range(self.gates)[self.biased])
+        self.bias = self.add_bias("bias", biased_blocks * self.units, self.initial_bias)
+        self.built = True
+
+    def add_kernel(self, name: str, shape: Sequence[int | None]) -> Any:
+        """A weight that makes vectors of vectors, with the kernel options of the cell."""
+        return self.add_weight(
+            shape=shape,
+            name=name,
             initializer=self.kernel_initializer,
             regularizer=self.kernel_regularizer,
             constraint=self.kernel_constraint,
         )
-        recurrent_width = (self.recurrent_gates or self.gates) * self.units
-        self.recurrent_kernel = self.add_recurrent(
-            "recurrent_kernel", (self.units, recurrent_width)
-        )
-        self.bias = self.add_bias("bias", width, self.initial_bias)
-        self.built = True
+
+    def recurrent_shape(self) -> tuple[int, ...] | None:
+        """Of `recurrent_kernel`; for cells where it is no matrix of gates, or where there is none."""
+        return (self.units, (self.recurrent_gates or self.gates) * self.units)
 
     def add_recurrent(self, name: str, shape: Sequence[int], initializer: Any = None) -> Any:
         """A weight on the states, with the recurrent options of the cell."""
@@ -141,7 +151,7 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
             One tensor of the same rank; the width is the cell's own choice.
         """
         projected = ops.matmul(self.drop_inputs(inputs, training), self.kernel)
-        return projected if self.bias is None else projected + self.bias
+        return projected if self.bias is None else projected + self._wide_bias()
 
     def recur(
         self, projected: Any, states: Sequence[Any], training: bool = False
@@ -157,10 +167,25 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         """
         raise NotImplementedError(f"{type(self).__name__} must define `recur`.")
 
+    def _wide_bias(self) -> Any:
+        """The bias with zeros for the blocks that have none."""
+        first, end, _ = self.biased.indices(self.gates)
+        if end - first == self.gates:
+            return self.bias
+        return ops.pad(self.bias, [(first * self.units, (self.gates - end) * self.units)])
+
+    def stepper(self, training: bool = False) -> Callable[[Any, Any], tuple[Any, list[Any]]]:
+        """`recur` as a function of `projected` and `states`, for all steps of one sequence.
+
+        What a cell makes of its weights alone, it makes here, once per sequence, and hands to
+        `recur` as a further argument (`MadeKernelCell`).
+        """
+        return partial(self.recur, training=training)
+
     def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Any, Any]:
         nested = isinstance(states, (list, tuple))
         projected = self.project(inputs, training)
-        output, after = self.recur(projected, states if nested else [states], training)
+        output, after = self.stepper(training)(projected, states if nested else [states])
         return output, after if nested else after[0]
 
     def drop_inputs(self, inputs: Any, training: bool) -> Any:

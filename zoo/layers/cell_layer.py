@@ -1,6 +1,5 @@
 """The base of the zoo's recurrent layers."""
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import keras
@@ -28,7 +27,8 @@ class CellLayer(keras.layers.RNN):
     """A `RecurrentCell` as a layer with the arguments of `keras.layers.LSTM`.
 
     A subclass names its `cell_class`. The layer equals `keras.layers.RNN(cell)`, but projects
-    the inputs of all time steps in one matrix product before the loop.
+    the inputs of all time steps in one matrix product before the loop, and makes what the cell
+    needs of its weights (`RecurrentCell.stepper`) once instead of at every step.
 
     Inputs: [batch, time, features]. Output: [batch, units], or with `return_sequences`
     [batch, time, units]; with `return_state` followed by the cell's states, each [batch, units].
@@ -61,11 +61,8 @@ class CellLayer(keras.layers.RNN):
     def inner_loop(
         self, sequences: Any, initial_state: Any, mask: Any, training: bool = False
     ) -> tuple[Any, Any, Any]:
-        def step(projected: Any, states: Sequence[Any]) -> tuple[Any, list[Any]]:
-            return self.cell.recur(projected, states, training)
-
         return rnn(
-            step,
+            self.cell.stepper(training),
             self.cell.project(sequences, training),
             initial_state,
             go_backwards=self.go_backwards,

@@ -1,6 +1,10 @@
 """Which vectors in `tests/zoo/vectors` prove which layer, by family."""
 
-from references import gates
+from references import dynamical, gates, stabilised
 from references.reference import Reference
 
-REFERENCES: dict[str, Reference] = {**gates.REFERENCES}
+REFERENCES: dict[str, Reference] = {
+    **gates.REFERENCES,
+    **dynamical.REFERENCES,
+    **stabilised.REFERENCES,
+}

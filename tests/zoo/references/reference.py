@@ -42,21 +42,43 @@ class Reference:
         file: the vectors.
         weights: makes the layer's weights, by name, from the reference's.
         gradients: makes gradients for the layer's weights from those for the reference's.
-        options: of the layer; a callable makes them from the reference's `hyper` values.
+        also: further weights of the layer, and what the reference calls them.
+        options: of the layer; a callable makes them from the reference's `hyper` values and
+            weights.
         states: names of the reference's states, in the layer's order.
+        tied: the layer has one state where the reference has two of equal value, h and c.
     """
 
     layer: str
     file: str
     weights: Callable[[Arrays], dict[str, np.ndarray]] = transposed
     gradients: Callable[[Arrays], dict[str, np.ndarray]] = of_one_bias
-    options: Callable[[Arrays], dict[str, Any]] = field(default=lambda hyper: {})
+    also: Mapping[str, str] = field(default_factory=dict)
+    options: Callable[[Arrays], dict[str, Any]] = field(default=lambda given: {})
     states: tuple[str, ...] = ("h",)
+    tied: bool = False
 
     def read(self) -> dict[str, np.ndarray]:
         """All its arrays, by key."""
         with np.load(VECTORS / self.file) as arrays:
             return dict(arrays)
+
+    def all_weights(self, given: Arrays) -> dict[str, np.ndarray]:
+        return {**self.weights(given), **self._further(given)}
+
+    def all_gradients(self, given: Arrays) -> dict[str, np.ndarray]:
+        return {**self.gradients(given), **self._further(given)}
+
+    def run(self, prefix: str) -> str:
+        """Where the run from a state stands in the file."""
+        return "tied/" if self.tied and prefix else prefix
+
+    def state_gradient(self, arrays: Arrays, run: str, state: str) -> np.ndarray:
+        parts = ("h", "c") if self.tied else (state,)
+        return sum(arrays[f"{run}grad/{each}0"] for each in parts)
+
+    def _further(self, given: Arrays) -> dict[str, np.ndarray]:
+        return {ours: given[theirs].T for ours, theirs in self.also.items()}
 
 
 def part(arrays: Arrays, prefix: str) -> dict[str, np.ndarray]:

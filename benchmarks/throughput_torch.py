@@ -1,0 +1,72 @@
+"""What `throughput.py` runs with another Python: PyTorch's LSTM and torchrecurrent's cells.
+
+Prints one JSON object: seconds per training step by size and name, where None means that the cell
+failed.
+"""
+
+import json
+import statistics
+import sys
+import time
+
+import torch
+import torchrecurrent
+
+NAMES = {
+    "AntisymmetricRNN": "AntisymmetricRNN",
+    "ATR": "ATR",
+    "CFN": "CFN",
+    "CoRNN": "coRNN",
+    "FastGRNN": "FastGRNN",
+    "FastRNN": "FastRNN",
+    "GatedAntisymmetricRNN": "GatedAntisymmetricRNN",
+    "IndRNN": "IndRNN",
+    "JANET": "JANET",
+    "LEM": "LEM",
+    "LiGRU": "LiGRU",
+    "MGU": "MGU",
+    "MinimalRNN": "MinimalRNN",
+    "MultiplicativeLSTM": "MultiplicativeLSTM",
+    "OriginalLSTM": "OriginalLSTM",
+    "PeepholeLSTM": "PeepholeLSTM",
+    "RAN": "RAN",
+    "STAR": "STAR",
+    "UGRNN": "UGRNN",
+    "UnICORNN": "UnICORNN",
+}
+
+
+def seconds(layer: torch.nn.Module, size: list[int], rounds: int) -> float:
+    """Median seconds of a training step with a linear read-out."""
+    batch, length, features, units = size
+    head = torch.nn.Linear(units, 1)
+    parameters = [*layer.parameters(), *head.parameters()]
+    optimizer = torch.optim.SGD(parameters, 1e-4)
+    x, y = torch.randn(length, batch, features), torch.zeros(batch, 1)
+
+    def step() -> float:
+        start = time.perf_counter()
+        optimizer.zero_grad()
+        outputs = layer(x)[0]
+        torch.nn.functional.mse_loss(head(outputs[-1]), y).backward()
+        optimizer.step()
+        return time.perf_counter() - start
+
+    step()
+    return statistics.median(step() for _ in range(rounds))
+
+
+def main(sizes: dict[str, list[int]], rounds: int) -> None:
+    """Times every layer at every size."""
+    found: dict[str, dict[str, float]] = {}
+    for title, size in sizes.items():
+        features, units = size[2:]
+        made = {"LSTM": torch.nn.LSTM(features, units), "GRU": torch.nn.GRU(features, units)}
+        for ours, theirs in NAMES.items():
+            made[ours] = getattr(torchrecurrent, theirs)(features, units)
+        found[title] = {name: seconds(layer, size, rounds) for name, layer in made.items()}
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]), int(sys.argv[2]))

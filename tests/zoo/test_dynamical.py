@@ -1,0 +1,76 @@
+"""Discretized differential equations: eigenvalues that do not grow, states that stay bounded."""
+
+import keras
+import numpy as np
+import pytest
+
+from gradkeeper.zoo import layers
+
+X = 20 * np.random.default_rng(0).normal(size=(2, 3000, 3))
+
+
+def array(tensor):
+    return keras.ops.convert_to_numpy(tensor)
+
+
+def with_large_weights(layer, seed=0):
+    """Three times as large as usual."""
+    layer.build((None, None, 3))
+    random = np.random.default_rng(seed)
+    for weight in layer.weights:
+        weight.assign(3 * random.normal(size=weight.shape) / np.sqrt(weight.shape[0]))
+    return layer
+
+
+@pytest.mark.parametrize("diffusion", [0.0, 0.1])
+@pytest.mark.parametrize("name", ["AntisymmetricRNN", "GatedAntisymmetricRNN"])
+def test_antisymmetric_eigenvalues_do_not_grow(name, diffusion):
+    layer = getattr(layers, name)(20, diffusion=diffusion, dtype="float64")
+    values = np.linalg.eigvals(array(with_large_weights(layer).cell.made_kernel()))
+    np.testing.assert_allclose(values.real, -diffusion, atol=1e-12)
+    assert np.abs(values.imag).max() > 1
+
+
+def test_lem_stays_between_minus_one_and_one():
+    layer = layers.LEM(6, return_sequences=True, return_state=True, step_size=1.0)
+    outputs, _, cell = with_large_weights(layer)(X.astype("float32"))
+    assert np.abs(array(outputs)).max() <= 1
+    assert np.abs(array(cell)).max() <= 1
+    assert np.abs(array(outputs)).max() > 0.5
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+def test_the_energy_of_co_rnn_grows_by_no_more_than_its_steps(implicit):
+    """Under the condition on the damping, from rest: gamma h^2 + c^2 <= dt * steps, by unit."""
+    dt, gamma, epsilon = 0.02, 1.0, 0.6
+    assert 2 * epsilon >= 1 + dt * (gamma + epsilon**2)
+    layer = layers.CoRNN(
+        6,
+        step_size=dt,
+        frequency=gamma,
+        damping=epsilon,
+        implicit_damping=implicit,
+        dtype="float64",
+        return_state=True,
+    )
+    with_large_weights(layer)
+    for steps in (10, 100, 1000, 3000):
+        _, h, c = layer(X[:, :steps])
+        energy = gamma * array(h) ** 2 + array(c) ** 2
+        assert energy.max() <= dt * steps
+    assert energy.max() > 1e-3
+
+
+def test_unicornn_stays_finite_over_thousands_of_steps():
+    layer = with_large_weights(layers.UnICORNN(6, return_sequences=True))
+    outputs = array(layer(X.astype("float32")))
+    assert np.isfinite(outputs).all()
+    assert np.abs(outputs).max() < 100
+
+
+def test_lipschitz_rnn_mixes_a_symmetric_and_a_skew_part():
+    """With beta = 1 and gamma = 0 its matrix is skew, so that the linear part does not grow."""
+    layer = layers.LipschitzRNN(10, antisymmetry=1.0, diffusion=0.0, dtype="float64")
+    made = array(with_large_weights(layer).cell.made_kernel())
+    first = made[:, :10]
+    np.testing.assert_allclose(first, -first.T, atol=1e-12)

@@ -1,0 +1,60 @@
+"""What the cells with zoneout share."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from gradkeeper.zoo import _checks
+from gradkeeper.zoo.cells.gated_cell import GatedCell
+
+
+class ZoneoutCell(GatedCell):
+    """A cell whose units keep their last state now and then.
+
+    Krueger et al.: "Zoneout: Regularizing RNNs by Randomly Preserving Hidden Activations", 2017,
+    arXiv 1606.01305. In training, each unit of each example keeps its state at a step with the
+    probability of the rate; at inference the state is the mean of both.
+
+    The random numbers of all steps are drawn at once with the projection of the inputs, as the
+    last blocks of `project`: the loop itself draws none.
+
+    Args:
+        zoneout: rate for h, 0 to 1.
+    """
+
+    def __init__(self, units: int, *, zoneout: float = 0.1, **options: Any) -> None:
+        super().__init__(units, **options)
+        self.zoneout = _checks.fraction("zoneout", zoneout)
+
+    @property
+    def rates(self) -> list[float]:
+        """The rate for each state."""
+        return [self.zoneout]
+
+    def project(self, inputs: Any, training: bool = False) -> Any:
+        projected = super().project(inputs, training)
+        if not self._draws(training):
+            return projected
+        like = projected[..., : self.state_count * self.units]
+        drawn = keras.random.uniform(ops.shape(like), dtype=like.dtype, seed=self.seed_generator)
+        return ops.concatenate([projected, drawn], axis=-1)
+
+    def kept(
+        self, projected: Any, states: Sequence[Any], after: Sequence[Any], training: bool
+    ) -> list[Any]:
+        """What is left of the states before a step, and those that it has made."""
+        if not self._draws(training):
+            return [
+                rate * old + (1 - rate) * new
+                for rate, old, new in zip(self.rates, states, after, strict=True)
+            ]
+        drawn = ops.split(projected[..., self.gates * self.units :], self.state_count, axis=-1)
+        return [
+            ops.where(number < rate, old, new)
+            for rate, number, old, new in zip(self.rates, drawn, states, after, strict=True)
+        ]
+
+    def _draws(self, training: bool) -> bool:
+        return training and any(0 < rate < 1 for rate in self.rates)

@@ -1,0 +1,63 @@
+"""AntisymmetricRNNCell."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from gradkeeper.zoo import _checks
+from gradkeeper.zoo.cells._made_kernel import MadeKernelCell
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class AntisymmetricRNNCell(MadeKernelCell):
+    """One Euler step of a differential equation that neither grows nor fades.
+
+    Chang, Chen, Haber, Chi: "AntisymmetricRNN: A Dynamical System View on Recurrent Neural
+    Networks", 2019, arXiv 1902.09689::
+
+        A = W - W^T - gamma I
+        h_t = h_{t-1} + epsilon * tanh(A h_{t-1} + V x_t + b)
+
+    The eigenvalues of A have the real part -gamma. The Euler step is stable around h where
+    |1 + epsilon * lambda| <= 1 for the eigenvalues lambda of the Jacobian diag(tanh') A; for an
+    eigenvalue -gamma + i omega of A itself that is epsilon * (gamma^2 + omega^2) <= 2 * gamma.
+    With gamma = 0 every Euler step grows a little, the less the smaller epsilon.
+
+    Inputs: x_t [batch, features]. States: h [batch, units]. Output: h_t [batch, units].
+
+    Weights:
+        kernel: V, [features, units].
+        recurrent_kernel: W, [units, units], for row vectors: h W; only W - W^T counts.
+        bias: b, [units]; without `use_bias` None.
+
+    Args: those of `keras.layers.SimpleRNNCell`, and
+        step_size: epsilon, above 0.
+        diffusion: gamma, at least 0.
+    """
+
+    def __init__(
+        self,
+        units: int,
+        *,
+        step_size: float = 0.01,
+        diffusion: float = 0.01,
+        recurrent_initializer: Any = "lecun_normal",
+        **options: Any,
+    ) -> None:
+        super().__init__(units, recurrent_initializer=recurrent_initializer, **options)
+        self.step_size = _checks.positive("step_size", step_size)
+        self.diffusion = _checks.non_negative("diffusion", diffusion)
+
+    def made_kernel(self) -> Any:
+        w = ops.convert_to_tensor(self.recurrent_kernel)
+        return w - ops.transpose(w) - self.diffusion * ops.eye(self.units, dtype=w.dtype)
+
+    def recur(
+        self, projected: Any, states: Sequence[Any], training: bool = False, kernel: Any = None
+    ) -> tuple[Any, list[Any]]:
+        h = states[0]
+        sums = projected + ops.matmul(self.drop_state(h, training), kernel)
+        h = h + self.step_size * self.activation(sums)
+        return h, [h]

@@ -1,0 +1,56 @@
+"""ATRCell."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from gradkeeper.zoo.cells.gated_cell import GatedCell
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class ATRCell(GatedCell):
+    """Addition-subtraction twin-gated cell: both gates from one map of input and state.
+
+    Zhang, Xiong, Su, Lin, Zhang: "Simplifying Neural Machine Translation with
+    Addition-Subtraction Twin-Gated Recurrent Networks", 2018, arXiv 1810.12546::
+
+        p = W x_t + b
+        q = U h_{t-1} + b'
+        i = sigmoid(p + q)
+        f = sigmoid(p - q)
+        h_t = i * p + f * h_{t-1}
+
+    The paper writes no biases: `use_bias=False`.
+
+    Inputs: x_t [batch, features]. States: h [batch, units]. Output: h_t [batch, units].
+
+    Weights:
+        kernel: W, [features, units].
+        recurrent_kernel: U, [units, units].
+        bias: b, [units]; without `use_bias` None.
+        recurrent_bias: b', [units]; without `use_bias` None.
+
+    Args: those of `keras.layers.GRUCell`, without `reset_after`; `activation`, "linear", is that
+        of the p behind the input gate.
+    """
+
+    def __init__(self, units: int, *, activation: Any = "linear", **options: Any) -> None:
+        super().__init__(units, activation=activation, **options)
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        super().build(input_shape)
+        self.recurrent_bias = self.add_bias("recurrent_bias", self.units)
+
+    def recur(
+        self, projected: Any, states: Sequence[Any], training: bool = False
+    ) -> tuple[Any, list[Any]]:
+        h = states[0]
+        q = ops.matmul(self.drop_state(h, training), self.recurrent_kernel)
+        if self.recurrent_bias is not None:
+            q = q + self.recurrent_bias
+        i = self.recurrent_activation(projected + q)
+        f = self.recurrent_activation(projected - q)
+        h = i * self.activation(projected) + f * h
+        return h, [h]

@@ -1,0 +1,66 @@
+"""CFNCell."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from gradkeeper.zoo.cells.gated_cell import ForgetGateCell
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class CFNCell(ForgetGateCell):
+    """Chaos-free network: without inputs its state falls to zero from wherever it is.
+
+    Laurent, von Brecht: "A recurrent neural network without chaos", 2016, arXiv 1612.06212::
+
+        f = sigmoid(W_f x_t + U_f h_{t-1} + b_f)
+        i = sigmoid(W_i x_t + U_i h_{t-1} + b_i)
+        h_t = f * tanh(h_{t-1}) + i * tanh(W_n x_t)
+
+    f and i are the paper's theta and eta.
+
+    Inputs: x_t [batch, features]. States: h [batch, units]. Output: h_t [batch, units].
+
+    Weights, in the order f, i, n:
+        kernel: (W_f, W_i, W_n), [features, 3 * units].
+        recurrent_kernel: (U_f, U_i), [units, 2 * units].
+        bias: (b_f, b_i), [2 * units], with `candidate_bias` followed by b_n, [3 * units]; with
+            `unit_forget_bias` 1 for f and -1 for i; without `use_bias` None.
+
+    Args: those of `keras.layers.LSTMCell`, and
+        candidate_bias: tanh(W_n x_t + b_n), where the paper has no bias.
+    """
+
+    gates = 3
+    recurrent_gates = 2
+    forget_gate = 0
+
+    def __init__(self, units: int, *, candidate_bias: bool = False, **options: Any) -> None:
+        super().__init__(units, **options)
+        self.candidate_bias = candidate_bias
+        self.biased = slice(0, 3 if candidate_bias else 2)
+
+    def initial_bias(self, shape: Sequence[int], dtype: Any = None) -> Any:
+        bias = super().initial_bias(shape, dtype)
+        if not self.unit_forget_bias:
+            return bias
+        is_input_gate = ops.arange(shape[0]) // self.units == 1
+        return bias - ops.cast(is_input_gate, keras.backend.standardize_dtype(dtype))
+
+    def project(self, inputs: Any, training: bool = False) -> Any:
+        sums = super().project(inputs, training)
+        split = 2 * self.units
+        return ops.concatenate([sums[..., :split], self.activation(sums[..., split:])], axis=-1)
+
+    def recur(
+        self, projected: Any, states: Sequence[Any], training: bool = False
+    ) -> tuple[Any, list[Any]]:
+        h = states[0]
+        split = 2 * self.units
+        recurrent = ops.matmul(self.drop_state(h, training), self.recurrent_kernel)
+        gates = self.recurrent_activation(projected[..., :split] + recurrent)
+        f, i = ops.split(gates, 2, axis=-1)
+        h = f * self.activation(h) + i * projected[..., split:]
+        return h, [h]

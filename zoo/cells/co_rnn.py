@@ -1,0 +1,81 @@
+"""CoRNNCell."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from gradkeeper.zoo import _checks
+from gradkeeper.zoo.cells.recurrent_cell import RecurrentCell
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class CoRNNCell(RecurrentCell):
+    """Coupled damped oscillators, driven by the inputs.
+
+    Rusch, Mishra: "Coupled Oscillatory Recurrent Neural Network (coRNN): An accurate and
+    (gradient) stable architecture for learning long time dependencies", 2021, arXiv 2010.00951,
+    with positions h and velocities c::
+
+        c_t = c_{t-1} + dt * (tanh(W h_{t-1} + W_c c_{t-1} + V x_t + b)
+                              - gamma * h_{t-1} - epsilon * d)
+        h_t = h_{t-1} + dt * c_t
+
+    where d = c_{t-1}, or with `implicit_damping` d = c_t, solved for c_t. The paper gives both.
+
+    Both states stay bounded, whatever the weights, if the damping outweighs the force and the
+    error of the step: 2 * epsilon >= 1 + dt * (gamma + epsilon^2), with `implicit_damping`
+    2 * epsilon >= 1 + dt * gamma. Then gamma * h_t^2 + c_t^2 grows by at most dt per step and
+    unit (the paper's proposition on the energy, from h = c = 0). The gradient neither explodes
+    nor vanishes where dt * (1 + |W|) and dt * |W_c| are small as well.
+
+    Inputs: x_t [batch, features]. States: h, c, each [batch, units]. Output: h_t [batch, units].
+
+    Weights:
+        kernel: V, [features, units].
+        recurrent_kernel: W, [units, units].
+        velocity_kernel: W_c, [units, units].
+        bias: b, [units]; without `use_bias` None.
+
+    Args: those of `keras.layers.SimpleRNNCell`, and
+        step_size: dt, above 0.
+        frequency: gamma, above 0.
+        damping: epsilon, at least 0.
+        implicit_damping: whether the damping acts on c_t.
+    """
+
+    state_count = 2
+
+    def __init__(
+        self,
+        units: int,
+        *,
+        step_size: float = 0.05,
+        frequency: float = 1.0,
+        damping: float = 1.0,
+        implicit_damping: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(units, **options)
+        self.step_size = _checks.positive("step_size", step_size)
+        self.frequency = _checks.positive("frequency", frequency)
+        self.damping = _checks.non_negative("damping", damping)
+        self.implicit_damping = implicit_damping
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        super().build(input_shape)
+        self.velocity_kernel = self.add_recurrent("velocity_kernel", (self.units, self.units))
+
+    def recur(
+        self, projected: Any, states: Sequence[Any], training: bool = False
+    ) -> tuple[Any, list[Any]]:
+        h, c = states
+        sums = projected + ops.matmul(self.drop_state(h, training), self.recurrent_kernel)
+        force = self.activation(sums + ops.matmul(c, self.velocity_kernel)) - self.frequency * h
+        if self.implicit_damping:
+            c = (c + self.step_size * force) / (1 + self.step_size * self.damping)
+        else:
+            c = c + self.step_size * (force - self.damping * c)
+        h = h + self.step_size * c
+        return h, [h, c]

@@ -1,0 +1,47 @@
+"""CoupledLSTMCell."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from gradkeeper.zoo.cells._lstm_variant import PeepholeCell
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class CoupledLSTMCell(PeepholeCell):
+    """LSTM that writes as much as it forgets: its input gate is one minus the forget gate.
+
+    Greff, Srivastava, Koutník, Steunebrink, Schmidhuber: "LSTM: A Search Space Odyssey", 2015,
+    arXiv 1503.04069, variant CIFG::
+
+        f = sigmoid(W_f x_t + U_f h_{t-1} + p_f * c_{t-1} + b_f)
+        n = tanh(W_n x_t + U_n h_{t-1} + b_n)
+        c_t = f * c_{t-1} + (1 - f) * n
+        o = sigmoid(W_o x_t + U_o h_{t-1} + p_o * c_t + b_o)
+        h_t = o * tanh(c_t)
+
+    The paper keeps the weights of the input gate i and sets f = 1 - i: the same function, with
+    the signs of W_f, U_f, p_f, b_f reversed.
+
+    Inputs: x_t [batch, features]. States: h, c, each [batch, units]. Output: h_t [batch, units].
+
+    Weights, in the order f, n, o:
+        kernel: (W_f, W_n, W_o), [features, 3 * units].
+        recurrent_kernel: (U_f, U_n, U_o), [units, 3 * units].
+        bias: (b_f, b_n, b_o), [3 * units], 1 for f with `unit_forget_bias`; without `use_bias`
+            None.
+        peephole_kernel: (p_f, p_o), [2 * units]; without `peepholes` None.
+
+    Args: those of `keras.layers.LSTMCell`, `peepholes` and `peephole_initializer`.
+    """
+
+    gates = 3
+    forget_gate = 0
+    peephole_gates = 2
+
+    def remember(self, sums: Any, c: Any) -> tuple[Any, Any]:
+        f, n, o = ops.split(sums, 3, axis=-1)
+        f = self.recurrent_activation(self.peep(f, c, 0))
+        c = f * c + (1 - f) * self.activation(n)
+        return c, self.peep(o, c, 1)

@@ -1,0 +1,58 @@
+"""FastGRNNCell."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from gradkeeper.zoo.cells.gated_cell import GatedCell
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class FastGRNNCell(GatedCell):
+    """A gate and a candidate that share their matrices.
+
+    Kusupati, Singh, Bhatia, Kumar, Jain, Varma: "FastGRNN: A Fast, Accurate, Stable and Tiny
+    Kilobyte Sized Gated Recurrent Neural Network", 2018, arXiv 1901.02358, eq. 3-5::
+
+        z = sigmoid(W x_t + U h_{t-1} + b_z)
+        n = tanh(W x_t + U h_{t-1} + b_n)
+        h_t = (sigmoid(zeta) * (1 - z) + sigmoid(nu)) * n + z * h_{t-1}
+
+    Inputs: x_t [batch, features]. States: h [batch, units]. Output: h_t [batch, units].
+
+    Weights:
+        kernel: W, [features, units].
+        recurrent_kernel: U, [units, units].
+        bias: (b_z, b_n), [2 * units]; without `use_bias` None.
+        zeta, nu: [1] each, 1 and -4 at the start (as in the authors' code).
+
+    Args: those of `keras.layers.GRUCell` without `reset_after`.
+    """
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        self.kernel = self.add_kernel("kernel", (input_shape[-1], self.units))
+        self.recurrent_kernel = self.add_recurrent("recurrent_kernel", (self.units, self.units))
+        self.bias = self.add_bias("bias", 2 * self.units)
+        constant = keras.initializers.Constant
+        self.zeta = self.add_weight(shape=(1,), name="zeta", initializer=constant(1.0))
+        self.nu = self.add_weight(shape=(1,), name="nu", initializer=constant(-4.0))
+        self.built = True
+
+    def project(self, inputs: Any, training: bool = False) -> Any:
+        return ops.matmul(self.drop_inputs(inputs, training), self.kernel)
+
+    def recur(
+        self, projected: Any, states: Sequence[Any], training: bool = False
+    ) -> tuple[Any, list[Any]]:
+        h = states[0]
+        gate = candidate = projected + ops.matmul(
+            self.drop_state(h, training), self.recurrent_kernel
+        )
+        if self.bias is not None:
+            gate_bias, candidate_bias = ops.split(self.bias, 2)
+            gate, candidate = gate + gate_bias, candidate + candidate_bias
+        z, n = self.recurrent_activation(gate), self.activation(candidate)
+        h = (ops.sigmoid(self.zeta) * (1 - z) + ops.sigmoid(self.nu)) * n + z * h
+        return h, [h]

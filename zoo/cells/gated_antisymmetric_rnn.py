@@ -1,0 +1,55 @@
+"""GatedAntisymmetricRNNCell."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from gradkeeper.zoo.cells._options import resolve
+from gradkeeper.zoo.cells.antisymmetric_rnn import AntisymmetricRNNCell
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class GatedAntisymmetricRNNCell(AntisymmetricRNNCell):
+    """AntisymmetricRNN with an input gate, which sees the state through the same matrix.
+
+    Chang, Chen, Haber, Chi: "AntisymmetricRNN: A Dynamical System View on Recurrent Neural
+    Networks", 2019, arXiv 1902.09689::
+
+        A = W - W^T - gamma I
+        z = sigmoid(A h_{t-1} + V_z x_t + b_z)
+        h_t = h_{t-1} + epsilon * z * tanh(A h_{t-1} + V_h x_t + b_h)
+
+    The gate shortens the step of each unit; the stability condition of `AntisymmetricRNNCell`
+    holds with epsilon * z in place of epsilon.
+
+    Inputs: x_t [batch, features]. States: h [batch, units]. Output: h_t [batch, units].
+
+    Weights, in the order z, h:
+        kernel: (V_z, V_h), [features, 2 * units].
+        recurrent_kernel: W, [units, units], for row vectors: h W; only W - W^T counts.
+        bias: (b_z, b_h), [2 * units]; without `use_bias` None.
+
+    Args: those of `AntisymmetricRNNCell`, and
+        recurrent_activation: of the gate z.
+    """
+
+    gates = 2
+    recurrent_gates = 1
+
+    def __init__(
+        self, units: int, *, recurrent_activation: Any = "sigmoid", **options: Any
+    ) -> None:
+        super().__init__(units, **options)
+        self.recurrent_activation = resolve("recurrent_activation", recurrent_activation)
+
+    def recur(
+        self, projected: Any, states: Sequence[Any], training: bool = False, kernel: Any = None
+    ) -> tuple[Any, list[Any]]:
+        h = states[0]
+        gate, candidate = ops.split(projected, 2, axis=-1)
+        from_state = ops.matmul(self.drop_state(h, training), kernel)
+        z = self.recurrent_activation(gate + from_state)
+        h = h + self.step_size * z * self.activation(candidate + from_state)
+        return h, [h]

@@ -1,0 +1,73 @@
+"""IndRNNCell."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from gradkeeper.zoo import _checks
+from gradkeeper.zoo.cells.recurrent_cell import RecurrentCell
+from gradkeeper.zoo.constraints import MaxMagnitude
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class IndRNNCell(RecurrentCell):
+    """Units that each see their own last output alone.
+
+    Li, Li, Cook, Zhu, Gao: "Independently Recurrent Neural Network (IndRNN): Building A Longer and
+    Deeper RNN", 2018, arXiv 1803.04831, eq. 2::
+
+        h_t = relu(W x_t + u * h_{t-1} + b)
+
+    Over T steps the gradient of a unit is multiplied by at most |u|^T: with |u| <= 2^(1/T) (the
+    paper's section 3.1, for a growth by at most 2) it cannot explode.
+
+    Inputs: x_t [batch, features]. States: h [batch, units]. Output: h_t [batch, units].
+
+    Weights:
+        kernel: W, [features, units].
+        recurrent_kernel: u, [units], held to the bound by a `MaxMagnitude` constraint.
+        bias: b, [units]; without `use_bias` None.
+
+    Args: those of `keras.layers.SimpleRNNCell`, and
+        sequence_length: T of the bound; None for |u| <= 1. `recurrent_constraint` takes its place.
+    """
+
+    def __init__(
+        self,
+        units: int,
+        *,
+        activation: Any = "relu",
+        recurrent_initializer: Any = None,
+        recurrent_constraint: Any = None,
+        sequence_length: int | None = None,
+        **options: Any,
+    ) -> None:
+        if recurrent_initializer is None:
+            recurrent_initializer = keras.initializers.RandomUniform(0, 1, options.get("seed"))
+        if recurrent_constraint is None:
+            recurrent_constraint = MaxMagnitude(_bound(sequence_length))
+        super().__init__(
+            units,
+            activation=activation,
+            recurrent_initializer=recurrent_initializer,
+            recurrent_constraint=recurrent_constraint,
+            **options,
+        )
+        self.sequence_length = sequence_length
+
+    def recurrent_shape(self) -> tuple[int, ...]:
+        return (self.units,)
+
+    def recur(
+        self, projected: Any, states: Sequence[Any], training: bool = False
+    ) -> tuple[Any, list[Any]]:
+        seen = self.drop_state(states[0], training)
+        h = self.activation(projected + self.recurrent_kernel * seen)
+        return h, [h]
+
+
+def _bound(sequence_length: int | None) -> float:
+    if sequence_length is None:
+        return 1.0
+    return 2 ** (1 / _checks.positive_int("sequence_length", sequence_length))

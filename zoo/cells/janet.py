@@ -1,0 +1,74 @@
+"""JANETCell."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from gradkeeper.zoo.cells.gated_cell import ForgetGateCell
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class JANETCell(ForgetGateCell):
+    """LSTM with nothing but the forget gate ("Just Another NETwork").
+
+    Van der Westhuizen, Lasenby: "The unreasonable effectiveness of the forget gate", 2018, arXiv
+    1804.04849::
+
+        s = W_f x_t + U_f h_{t-1} + b_f
+        n = tanh(W_n x_t + U_n h_{t-1} + b_n)
+        h_t = sigmoid(s) * h_{t-1} + (1 - sigmoid(s - beta)) * n
+
+    The paper's c_t is its h_t. A beta above 0 lets the input count more than the gate takes away.
+
+    Inputs: x_t [batch, features]. States: h [batch, units]. Output: h_t [batch, units].
+
+    Weights, in the order f, n:
+        kernel: (W_f, W_n), [features, 2 * units].
+        recurrent_kernel: (U_f, U_n), [units, 2 * units].
+        bias: (b_f, b_n), [2 * units], 1 for f with `unit_forget_bias`; without `use_bias` None.
+
+    Args: those of `keras.layers.LSTMCell`, and
+        beta: a constant, 1 in the paper.
+        chrono_steps: length T of the longest dependency, at least 3; b_f then starts at
+            log(u), u uniform in [1, T - 1], whatever `unit_forget_bias` says, and `seed` decides
+            the draw (Tallec, Ollivier: "Can recurrent neural networks warp time?", 2018, arXiv
+            1804.11188). The paper trains this way.
+
+    Raises:
+        ValueError: `chrono_steps` below 3.
+    """
+
+    gates = 2
+    forget_gate = 0
+
+    def __init__(
+        self, units: int, *, beta: float = 1.0, chrono_steps: int | None = None, **options: Any
+    ) -> None:
+        super().__init__(units, **options)
+        if chrono_steps is not None and chrono_steps < 3:
+            raise ValueError(
+                f"`chrono_steps` must be None or at least 3. Received: chrono_steps={chrono_steps}"
+            )
+        self.beta = beta
+        self.chrono_steps = chrono_steps
+
+    def initial_bias(self, shape: Sequence[int], dtype: Any = None) -> Any:
+        if self.chrono_steps is None:
+            return super().initial_bias(shape, dtype)
+        steps = keras.random.uniform(
+            (self.units,), 1, self.chrono_steps - 1, dtype=dtype, seed=self.seed
+        )
+        rest = self.bias_initializer((self.units,), dtype=dtype)
+        return ops.concatenate([ops.log(steps), rest])
+
+    def recur(
+        self, projected: Any, states: Sequence[Any], training: bool = False
+    ) -> tuple[Any, list[Any]]:
+        h = states[0]
+        sums = projected + ops.matmul(self.drop_state(h, training), self.recurrent_kernel)
+        s, n = ops.split(sums, 2, axis=-1)
+        taken_in = 1 - self.recurrent_activation(s - self.beta)
+        h = self.recurrent_activation(s) * h + taken_in * self.activation(n)
+        return h, [h]

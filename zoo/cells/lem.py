@@ -1,0 +1,70 @@
+"""LEMCell."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from gradkeeper.zoo import _checks
+from gradkeeper.zoo.cells.gated_cell import GatedCell
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class LEMCell(GatedCell):
+    """Long expressive memory: two states, each with time steps that it learns.
+
+    Rusch, Mishra, Erichson, Mahoney: "Long Expressive Memory for Sequence Modeling", 2022, arXiv
+    2110.04744, with h for the paper's y and c for its z::
+
+        d1 = dt * sigmoid(U_1 h_{t-1} + V_1 x_t + b_1)
+        d2 = dt * sigmoid(U_2 h_{t-1} + V_2 x_t + b_2)
+        c_t = (1 - d2) * c_{t-1} + d2 * tanh(U_c h_{t-1} + V_c x_t + b_c)
+        h_t = (1 - d1) * h_{t-1} + d1 * tanh(W c_t + V_h x_t + b_h)
+
+    The paper numbers the two steps the other way round. With `implicit=False` the last line sees
+    c_{t-1} instead of c_t, so that both states step at once.
+
+    With dt <= 1 each state is a mean of its last value and one in [-1, 1]: both stay in [-1, 1].
+
+    Inputs: x_t [batch, features]. States: h, c, each [batch, units]. Output: h_t [batch, units].
+
+    Weights, in the order 1, 2, c, h:
+        kernel: (V_1, V_2, V_c, V_h), [features, 4 * units].
+        recurrent_kernel: (U_1, U_2, U_c), [units, 3 * units].
+        cell_kernel: W, [units, units].
+        bias: (b_1, b_2, b_c, b_h), [4 * units]; without `use_bias` None.
+
+    Args: those of `keras.layers.LSTMCell` without `unit_forget_bias`, and
+        step_size: dt, above 0.
+        implicit: whether h_t sees c_t rather than c_{t-1}.
+    """
+
+    gates = 4
+    recurrent_gates = 3
+    state_count = 2
+
+    def __init__(
+        self, units: int, *, step_size: float = 1.0, implicit: bool = True, **options: Any
+    ) -> None:
+        super().__init__(units, **options)
+        self.step_size = _checks.positive("step_size", step_size)
+        self.implicit = implicit
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        super().build(input_shape)
+        self.cell_kernel = self.add_recurrent("cell_kernel", (self.units, self.units))
+
+    def recur(
+        self, projected: Any, states: Sequence[Any], training: bool = False
+    ) -> tuple[Any, list[Any]]:
+        h, c = states
+        from_state = ops.matmul(self.drop_state(h, training), self.recurrent_kernel)
+        sums = projected[..., : 3 * self.units] + from_state
+        step_h, step_c, candidate = ops.split(sums, 3, axis=-1)
+        d1 = self.step_size * self.recurrent_activation(step_h)
+        d2 = self.step_size * self.recurrent_activation(step_c)
+        after = (1 - d2) * c + d2 * self.activation(candidate)
+        seen = ops.matmul(after if self.implicit else c, self.cell_kernel)
+        h = (1 - d1) * h + d1 * self.activation(projected[..., 3 * self.units :] + seen)
+        return h, [h, after]

@@ -1,0 +1,49 @@
+"""LiGRUCell."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from gradkeeper.zoo.cells.gated_cell import GatedCell
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class LiGRUCell(GatedCell):
+    """Light GRU: no reset gate, relu candidates.
+
+    Ravanelli, Brakel, Omologo, Bengio: "Light Gated Recurrent Units for Speech Recognition",
+    2018, arXiv 1803.10225::
+
+        z = sigmoid(W_z x_t + U_z h_{t-1} + b_z)
+        n = relu(W_n x_t + U_n h_{t-1} + b_n)
+        h_t = z * h_{t-1} + (1 - z) * n
+
+    The paper batch-normalizes W_z x_t and W_n x_t, whose shifts are the b here. Without that
+    nothing bounds the relu: large inputs should be scaled before.
+
+    Inputs: x_t [batch, features]. States: h [batch, units]. Output: h_t [batch, units].
+
+    Weights, in the order z, n:
+        kernel: (W_z, W_n), [features, 2 * units].
+        recurrent_kernel: (U_z, U_n), [units, 2 * units].
+        bias: (b_z, b_n), [2 * units]; without `use_bias` None.
+
+    Args: those of `keras.layers.GRUCell`, without `reset_after`; `activation` is "relu".
+    """
+
+    gates = 2
+
+    def __init__(self, units: int, *, activation: Any = "relu", **options: Any) -> None:
+        super().__init__(units, activation=activation, **options)
+
+    def recur(
+        self, projected: Any, states: Sequence[Any], training: bool = False
+    ) -> tuple[Any, list[Any]]:
+        h = states[0]
+        sums = projected + ops.matmul(self.drop_state(h, training), self.recurrent_kernel)
+        z, n = ops.split(sums, 2, axis=-1)
+        z = self.recurrent_activation(z)
+        h = z * h + (1 - z) * self.activation(n)
+        return h, [h]

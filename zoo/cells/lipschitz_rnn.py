@@ -1,0 +1,84 @@
+"""LipschitzRNNCell."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from gradkeeper.zoo import _checks
+from gradkeeper.zoo.cells._made_kernel import MadeKernelCell
+
+SCHEMES = ("euler", "midpoint")
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class LipschitzRNNCell(MadeKernelCell):
+    """One step of a differential equation with a linear part and a part of Lipschitz constant |W|.
+
+    Erichson, Azencot, Queiruga, Hodgkinson, Mahoney: "Lipschitz Recurrent Neural Networks", 2021,
+    arXiv 2006.12070::
+
+        A = (1 - beta) (M_A + M_A^T) + beta (M_A - M_A^T) - gamma I,  likewise W of M_W
+        F(h) = A h + tanh(W h + V x_t + b)
+        h_t = h_{t-1} + epsilon * F(h_{t-1})                                    "euler"
+        h_t = h_{t-1} + epsilon * F(h_{t-1} + epsilon / 2 * F(h_{t-1}))         "midpoint"
+
+    beta moves A and W from symmetric (0) to antisymmetric (1), gamma shifts their eigenvalues to
+    the left. The equation is exponentially stable where the largest eigenvalue of (A + A^T) / 2
+    lies below minus the largest singular value of W. An Euler step is stable for an eigenvalue
+    lambda of the Jacobian A + diag(tanh') W with |1 + epsilon * lambda| <= 1.
+
+    Inputs: x_t [batch, features]. States: h [batch, units]. Output: h_t [batch, units].
+
+    Weights:
+        kernel: V, [features, units].
+        recurrent_kernel: (M_A, M_W), [units, 2 * units], for row vectors: h M.
+        bias: b, [units]; without `use_bias` None.
+
+    Args: those of `keras.layers.SimpleRNNCell`, and
+        step_size: epsilon, above 0.
+        antisymmetry: beta, from 0 to 1, of A and W.
+        diffusion: gamma, at least 0, of A and W.
+        scheme: "euler" or "midpoint".
+    """
+
+    recurrent_gates = 2
+
+    def __init__(
+        self,
+        units: int,
+        *,
+        step_size: float = 0.03,
+        antisymmetry: float = 0.75,
+        diffusion: float = 0.001,
+        scheme: str = "euler",
+        recurrent_initializer: Any = "lecun_normal",
+        **options: Any,
+    ) -> None:
+        super().__init__(units, recurrent_initializer=recurrent_initializer, **options)
+        self.step_size = _checks.positive("step_size", step_size)
+        self.antisymmetry = _checks.fraction("antisymmetry", antisymmetry)
+        self.diffusion = _checks.non_negative("diffusion", diffusion)
+        self.scheme = _checks.choice("scheme", scheme, SCHEMES)
+
+    def made_kernel(self) -> Any:
+        """(A, W) for row vectors, [units, 2 * units]."""
+        made = []
+        for m in ops.split(ops.convert_to_tensor(self.recurrent_kernel), 2, axis=-1):
+            # (1 - beta) (M + M^T) + beta (M - M^T)
+            mixed = m + (1 - 2 * self.antisymmetry) * ops.transpose(m)
+            made.append(mixed - self.diffusion * ops.eye(self.units, dtype=m.dtype))
+        return ops.concatenate(made, axis=-1)
+
+    def recur(
+        self, projected: Any, states: Sequence[Any], training: bool = False, kernel: Any = None
+    ) -> tuple[Any, list[Any]]:
+        def slope(h: Any) -> Any:
+            linear, sums = ops.split(ops.matmul(self.drop_state(h, training), kernel), 2, axis=-1)
+            return linear + self.activation(sums + projected)
+
+        h = states[0]
+        halfway = h if self.scheme == "euler" else h + self.step_size / 2 * slope(h)
+        h = h + self.step_size * slope(halfway)
+        return h, [h]

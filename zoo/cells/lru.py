@@ -1,0 +1,114 @@
+"""LRUCell."""
+
+from collections.abc import Sequence
+from math import pi
+from typing import Any
+
+import keras
+from keras import ops
+
+from gradkeeper.zoo import _checks
+from gradkeeper.zoo.cells.linear_cell import Element, LinearCell
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class LRUCell(LinearCell):
+    """Linear recurrent unit: complex, diagonal, stable by construction, parallel in time.
+
+    Orvieto et al.: "Resurrecting Recurrent Neural Networks for Long Sequences", 2023, arXiv
+    2303.06349, eq. 7 and table 8, with a matrix D where the paper, whose inputs are as wide as
+    its outputs, has a diagonal one::
+
+        lambda = exp(-exp(nu) + i exp(theta))
+        s_t = lambda * s_{t-1} + exp(gamma) * (B x_t)
+        h_t = activation(Re(C s_t) + D x_t + b)
+
+    |lambda| = exp(-exp(nu)) is below 1 for every nu.
+
+    Inputs: x_t [batch, features]. States: h, Re s, Im s, each [batch, units]; h is what was
+    returned last, and no step depends on it. Output: h_t [batch, units].
+
+    Weights:
+        kernel: (Re B, Im B, D), [features, 3 * units].
+        output_kernel: (Re C, -Im C), [2 * units, units].
+        eigenvalues: (nu, theta), [2 * units]. |lambda| lies in the ring `radius_range` at the
+            start, uniform over its area, the angle in [0, `max_phase`].
+        gain: gamma, [units], so that exp(gamma) = sqrt(1 - |lambda|^2) at the start.
+        bias: b, [units]; without `use_bias` None.
+
+    Args: those of `keras.layers.SimpleRNNCell` without the recurrent ones, and
+        activation: of the output; none by default.
+        radius_range: least and largest |lambda| at the start.
+        max_phase: largest angle of lambda at the start.
+    """
+
+    gates = 3
+    biased = slice(2, 3)
+    state_count = 3
+
+    def __init__(
+        self,
+        units: int,
+        *,
+        radius_range: Sequence[float] = (0.9, 0.999),
+        max_phase: float = 2 * pi,
+        **options: Any,
+    ) -> None:
+        super().__init__(units, **options)
+        self.radius_range = _checks.interval("radius_range", radius_range)
+        self.max_phase = _checks.positive("max_phase", max_phase)
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        super().build(input_shape)
+        self.eigenvalues = self.add_recurrent(
+            "eigenvalues", (2 * self.units,), self._initial_eigenvalues
+        )
+        self.gain = self.add_recurrent("gain", (self.units,), self._initial_gain)
+        self.output_kernel = self.add_kernel("output_kernel", (2 * self.units, self.units))
+
+    def coefficients(self, projected: Any) -> Element:
+        nu, theta = ops.split(self.eigenvalues, 2)
+        radius, angle = ops.exp(-ops.exp(nu)), ops.exp(theta)
+        a = ops.concatenate([radius * ops.cos(angle), radius * ops.sin(angle)])
+        b = projected[..., : 2 * self.units] * ops.tile(ops.exp(self.gain), [2])
+        # One for all examples, and for each time step where there are several.
+        return ops.broadcast_to(a, (1, *b.shape[1:-1], 2 * self.units)), b
+
+    def read(self, state: Any, projected: Any) -> Any:
+        direct = projected[..., 2 * self.units :]
+        return self.activation(ops.matmul(state, self.output_kernel) + direct)
+
+    def join(self, states: Sequence[Any]) -> Any:
+        return ops.concatenate(states[1:], axis=-1)
+
+    def part(self, state: Any, output: Any) -> list[Any]:
+        real, imaginary = ops.split(state, 2, axis=-1)
+        return [output, real, imaginary]
+
+    def multiply(self, a: Any, state: Any) -> Any:
+        a_real, a_imaginary = ops.split(a, 2, axis=-1)
+        real, imaginary = ops.split(state, 2, axis=-1)
+        return ops.concatenate(
+            [
+                a_real * real - a_imaginary * imaginary,
+                a_real * imaginary + a_imaginary * real,
+            ],
+            axis=-1,
+        )
+
+    def idle(self, element: Element) -> Element:
+        a, b = element
+        one, nothing = ops.split(a, 2, axis=-1)
+        ones = ops.concatenate([ops.ones_like(one), ops.zeros_like(nothing)], axis=-1)
+        return ones, ops.zeros_like(b)
+
+    def _initial_eigenvalues(self, shape: Sequence[int], dtype: Any = None) -> Any:
+        low, high = self.radius_range
+        seeds = [None, None] if self.seed is None else [self.seed, self.seed + 1]
+        squares = keras.random.uniform((self.units,), low**2, high**2, seed=seeds[0])
+        angles = keras.random.uniform((self.units,), 1e-4, self.max_phase, seed=seeds[1])
+        return ops.cast(ops.concatenate([ops.log(-0.5 * ops.log(squares)), ops.log(angles)]), dtype)
+
+    def _initial_gain(self, shape: Sequence[int], dtype: Any = None) -> Any:
+        nu, _ = ops.split(ops.convert_to_tensor(self.eigenvalues), 2)
+        return ops.cast(0.5 * ops.log(-ops.expm1(-2 * ops.exp(nu))), dtype)

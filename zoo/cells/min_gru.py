@@ -1,0 +1,45 @@
+"""MinGRUCell."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from gradkeeper.zoo.cells._log_space import LogSpaceCell
+from gradkeeper.zoo.cells.linear_cell import Element
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class MinGRUCell(LogSpaceCell):
+    """GRU whose gate and candidate see the inputs alone, so that it is parallel in time.
+
+    Feng, Tung, Ahmed, Bengio, Hajimirsadeghi: "Were RNNs All We Needed?", 2024, arXiv
+    2410.01201::
+
+        z = sigmoid(W_z x_t + b_z)
+        n = g(W_n x_t + b_n),  g(v) = v + 0.5 for v >= 0, sigmoid(v) otherwise
+        h_t = (1 - z) * h_{t-1} + z * n
+
+    With `log_space` (as in the paper's appendix B) all is reckoned in logarithms, which the
+    positive g allows; states are positive then. Without, n = W_n x_t + b_n and states have any sign.
+
+    Inputs: x_t [batch, features]. States: h [batch, units]. Output: h_t [batch, units].
+
+    Weights, in the order z, n:
+        kernel: (W_z, W_n), [features, 2 * units].
+        bias: (b_z, b_n), [2 * units]; without `use_bias` None.
+
+    Args: those of `keras.layers.SimpleRNNCell` without the recurrent ones, and
+        activation: of n before g; none by default.
+        log_space: see above.
+    """
+
+    gates = 2
+
+    def coefficients(self, projected: Any) -> Element:
+        z, n = ops.split(self.wide(projected), 2, axis=-1)
+        n = self.activation(n)
+        if self.log_space:
+            return -ops.softplus(z), -ops.softplus(-z) + self.log_candidate(n)
+        gate = ops.sigmoid(z)
+        return 1 - gate, gate * n

@@ -1,0 +1,47 @@
+"""MinLSTMCell."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from gradkeeper.zoo.cells._log_space import LogSpaceCell
+from gradkeeper.zoo.cells.linear_cell import Element
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class MinLSTMCell(LogSpaceCell):
+    """LSTM whose gates and candidate see the inputs alone, so that it is parallel in time.
+
+    Feng, Tung, Ahmed, Bengio, Hajimirsadeghi: "Were RNNs All We Needed?", 2024, arXiv
+    2410.01201::
+
+        f = sigmoid(W_f x_t + b_f),  i = sigmoid(W_i x_t + b_i)
+        n = g(W_n x_t + b_n),  g(v) = v + 0.5 for v >= 0, sigmoid(v) otherwise
+        h_t = (f * h_{t-1} + i * n) / (f + i)
+
+    With `log_space` (as in the paper's appendix B) all is reckoned in logarithms, which the
+    positive g allows; states are positive then. Without, n = W_n x_t + b_n and states have any sign.
+
+    Inputs: x_t [batch, features]. States: h [batch, units]. Output: h_t [batch, units].
+
+    Weights, in the order f, i, n:
+        kernel: (W_f, W_i, W_n), [features, 3 * units].
+        bias: (b_f, b_i, b_n), [3 * units]; without `use_bias` None.
+
+    Args: those of `keras.layers.SimpleRNNCell` without the recurrent ones, and
+        activation: of n before g; none by default.
+        log_space: see above.
+    """
+
+    gates = 3
+
+    def coefficients(self, projected: Any) -> Element:
+        f, i, n = ops.split(self.wide(projected), 3, axis=-1)
+        n = self.activation(n)
+        # log(i / f): the candidate's share i / (f + i) is its sigmoid.
+        difference = ops.softplus(-f) - ops.softplus(-i)
+        if self.log_space:
+            return -ops.softplus(difference), -ops.softplus(-difference) + self.log_candidate(n)
+        share = ops.sigmoid(difference)
+        return 1 - share, share * n

@@ -1,0 +1,57 @@
+"""MinimalRNNCell."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from gradkeeper.zoo.cells.gated_cell import GatedCell
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class MinimalRNNCell(GatedCell):
+    """A gated mean of the old state and an encoding of the input.
+
+    Chen: "MinimalRNN: Toward More Interpretable and Trainable Recurrent Neural Networks", 2017,
+    arXiv 1711.06788::
+
+        z = tanh(W x_t + b_z)
+        u = sigmoid(U h_{t-1} + V z + b_u)
+        h_t = u * h_{t-1} + (1 - u) * z
+
+    The candidate z does not see the state, which stays where the encoder puts the inputs.
+
+    Inputs: x_t [batch, features]. States: h [batch, units]. Output: h_t [batch, units].
+
+    Weights:
+        kernel: W, [features, units].
+        recurrent_kernel: U, [units, units].
+        gate_kernel: V, [units, units].
+        bias: b_z, [units]; without `use_bias` None.
+        gate_bias: b_u, [units]; without `use_bias` None.
+
+    Args: those of `keras.layers.GRUCell`, without `reset_after`.
+    """
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        super().build(input_shape)
+        self.gate_kernel = self.add_recurrent("gate_kernel", (self.units, self.units))
+        self.gate_bias = self.add_bias("gate_bias", self.units)
+
+    def project(self, inputs: Any, training: bool = False) -> Any:
+        z = self.activation(super().project(inputs, training))
+        gate = ops.matmul(z, self.gate_kernel)
+        if self.gate_bias is not None:
+            gate = gate + self.gate_bias
+        return ops.concatenate([z, gate], axis=-1)
+
+    def recur(
+        self, projected: Any, states: Sequence[Any], training: bool = False
+    ) -> tuple[Any, list[Any]]:
+        h = states[0]
+        z, gate = ops.split(projected, 2, axis=-1)
+        seen = self.drop_state(h, training)
+        u = self.recurrent_activation(gate + ops.matmul(seen, self.recurrent_kernel))
+        h = u * h + (1 - u) * z
+        return h, [h]

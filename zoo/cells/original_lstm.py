@@ -1,0 +1,41 @@
+"""OriginalLSTMCell."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from gradkeeper.zoo.cells._lstm_variant import LSTMVariantCell
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class OriginalLSTMCell(LSTMVariantCell):
+    """LSTM of 1997, which has no forget gate.
+
+    Hochreiter, Schmidhuber: "Long Short-Term Memory", Neural Computation 9, 1997::
+
+        i, o = sigmoid(W_i x_t + U_i h_{t-1} + b_i), likewise o
+        n = tanh(W_n x_t + U_n h_{t-1} + b_n)
+        c_t = c_{t-1} + i * n
+        h_t = o * tanh(c_t)
+
+    The paper squashes by g(x) = 4 / (1 + exp(-x)) - 2 in place of the first tanh and by
+    h(x) = 2 / (1 + exp(-x)) - 1 in place of the second. As g(x) = 2 tanh(x / 2) and
+    h(x) = tanh(x / 2), its cell with the weights W_n, U_n, b_n computes what this one does with
+    W_n / 2, U_n / 2, b_n / 2; its cell state is twice this one.
+
+    Inputs: x_t [batch, features]. States: h, c, each [batch, units]. Output: h_t [batch, units].
+
+    Weights, in the order i, n, o:
+        kernel: (W_i, W_n, W_o), [features, 3 * units].
+        recurrent_kernel: (U_i, U_n, U_o), [units, 3 * units].
+        bias: (b_i, b_n, b_o), [3 * units]; without `use_bias` None.
+
+    Args: those of `keras.layers.LSTMCell`, without `unit_forget_bias`.
+    """
+
+    gates = 3
+
+    def remember(self, sums: Any, c: Any) -> tuple[Any, Any]:
+        i, n, o = ops.split(sums, 3, axis=-1)
+        return c + self.recurrent_activation(i) * self.activation(n), o

@@ -1,0 +1,85 @@
+"""OrthogonalRNNCell."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from gradkeeper.zoo.cells._made_kernel import MadeKernelCell
+from gradkeeper.zoo.initializers import SkewAngles
+
+# Halvings before, and terms of, the series of the exponential: exact to float64's last digits
+# where no angle is beyond 20, and only three squarings of rounding.
+_HALVINGS, _TERMS = 3, 18
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class OrthogonalRNNCell(MadeKernelCell):
+    """A network whose recurrent matrix is orthogonal, whatever its weights.
+
+    Lezcano-Casado, Martinez-Rubio: "Cheap Orthogonal Constraints in Neural Networks: A Simple
+    Parametrization of the Orthogonal and Unitary Group", 2019, arXiv 1901.08428 (expRNN)::
+
+        Q = exp(U - U^T), U strictly upper triangular
+        z = V x_t + Q h_{t-1}
+        h_t = modReLU(z) = sign(z) * relu(|z| + b)
+
+    (modReLU: Arjovsky, Shah, Bengio 2016, arXiv 1511.06464.) The matrix exponential is computed
+    once per sequence.
+
+    Inputs: x_t [batch, features]. States: h [batch, units]. Output: h_t [batch, units].
+
+    Weights:
+        kernel: V, [features, units].
+        recurrent_kernel: U, [units, units]; what is not above the diagonal does not count.
+        bias: b, [units]; without `use_bias` None, and modReLU is linear.
+
+    Args: those of `keras.layers.SimpleRNNCell`, and
+        mod_relu: whether h_t = modReLU(z); otherwise h_t = activation(z + b).
+    """
+
+    def __init__(
+        self,
+        units: int,
+        *,
+        mod_relu: bool = True,
+        recurrent_initializer: Any = None,
+        **options: Any,
+    ) -> None:
+        if recurrent_initializer is None:
+            recurrent_initializer = SkewAngles(options.get("seed"))
+        super().__init__(units, recurrent_initializer=recurrent_initializer, **options)
+        self.mod_relu = mod_relu
+
+    def made_kernel(self) -> Any:
+        """Q transposed, for row vectors: h Q^T."""
+        upper = ops.triu(ops.convert_to_tensor(self.recurrent_kernel), k=1)
+        return _exponential(ops.transpose(upper) - upper)
+
+    def project(self, inputs: Any, training: bool = False) -> Any:
+        return ops.matmul(self.drop_inputs(inputs, training), self.kernel)
+
+    def recur(
+        self, projected: Any, states: Sequence[Any], training: bool = False, kernel: Any = None
+    ) -> tuple[Any, list[Any]]:
+        z = projected + ops.matmul(self.drop_state(states[0], training), kernel)
+        if not self.mod_relu:
+            h = self.activation(z if self.bias is None else z + self.bias)
+        elif self.bias is None:
+            h = z
+        else:
+            h = ops.sign(z) * ops.relu(ops.abs(z) + self.bias)
+        return h, [h]
+
+
+def _exponential(matrix: Any) -> Any:
+    """exp of a square matrix, by its series and squarings."""
+    identity = ops.eye(matrix.shape[0], dtype=matrix.dtype)
+    small = matrix / 2**_HALVINGS
+    result = identity
+    for term in range(_TERMS, 0, -1):
+        result = identity + ops.matmul(small, result) / term
+    for _ in range(_HALVINGS):
+        result = ops.matmul(result, result)
+    return result

@@ -1,0 +1,46 @@
+"""PeepholeLSTMCell."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from gradkeeper.zoo.cells._lstm_variant import PeepholeCell
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class PeepholeLSTMCell(PeepholeCell):
+    """LSTM whose gates see the cell state.
+
+    Gers, Schraudolph, Schmidhuber: "Learning Precise Timing with LSTM Recurrent Networks",
+    Journal of Machine Learning Research 3, 2002; with tanh at the output as in Greff et al.:
+    "LSTM: A Search Space Odyssey", 2015, arXiv 1503.04069::
+
+        i = sigmoid(W_i x_t + U_i h_{t-1} + p_i * c_{t-1} + b_i)
+        f = sigmoid(W_f x_t + U_f h_{t-1} + p_f * c_{t-1} + b_f)
+        n = tanh(W_n x_t + U_n h_{t-1} + b_n)
+        c_t = f * c_{t-1} + i * n
+        o = sigmoid(W_o x_t + U_o h_{t-1} + p_o * c_t + b_o)
+        h_t = o * tanh(c_t)
+
+    Inputs: x_t [batch, features]. States: h, c, each [batch, units]. Output: h_t [batch, units].
+
+    Weights, in the order i, f, n, o of `keras.layers.LSTM`:
+        kernel: (W_i, W_f, W_n, W_o), [features, 4 * units].
+        recurrent_kernel: (U_i, U_f, U_n, U_o), [units, 4 * units].
+        bias: (b_i, b_f, b_n, b_o), [4 * units], 1 for f with `unit_forget_bias`; without
+            `use_bias` None.
+        peephole_kernel: (p_i, p_f, p_o), [3 * units]; without `peepholes` None.
+
+    Args: those of `keras.layers.LSTMCell`, `peepholes` and `peephole_initializer`.
+    """
+
+    gates = 4
+    peephole_gates = 3
+
+    def remember(self, sums: Any, c: Any) -> tuple[Any, Any]:
+        i, f, n, o = ops.split(sums, 4, axis=-1)
+        i = self.recurrent_activation(self.peep(i, c, 0))
+        f = self.recurrent_activation(self.peep(f, c, 1))
+        c = f * c + i * self.activation(n)
+        return c, self.peep(o, c, 2)

@@ -1,0 +1,51 @@
+"""RANCell."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from gradkeeper.zoo.cells.gated_cell import ForgetGateCell
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class RANCell(ForgetGateCell):
+    """Recurrent additive network: its state is a weighted sum of linear maps of the inputs.
+
+    Lee, Levy, Zettlemoyer: "Recurrent Additive Networks", 2017, arXiv 1705.07393::
+
+        n = W_n x_t
+        i = sigmoid(W_i x_t + U_i h_{t-1} + b_i)
+        f = sigmoid(W_f x_t + U_f h_{t-1} + b_f)
+        c_t = i * n + f * c_{t-1}
+        h_t = tanh(c_t)
+
+    The paper also has h_t = c_t: `activation="linear"`.
+
+    Inputs: x_t [batch, features]. States: h, c, each [batch, units]. Output: h_t [batch, units].
+
+    Weights, in the order n, i, f:
+        kernel: (W_n, W_i, W_f), [features, 3 * units].
+        recurrent_kernel: (U_i, U_f), [units, 2 * units].
+        bias: (b_i, b_f), [2 * units], 1 for f with `unit_forget_bias`; without `use_bias` None.
+
+    Args: those of `keras.layers.LSTMCell`; `activation` is that of the output.
+    """
+
+    gates = 3
+    recurrent_gates = 2
+    biased = slice(1, 3)
+    forget_gate = 2
+    state_count = 2
+
+    def recur(
+        self, projected: Any, states: Sequence[Any], training: bool = False
+    ) -> tuple[Any, list[Any]]:
+        h, c = states
+        seen = self.drop_state(h, training)
+        sums = projected[..., self.units :] + ops.matmul(seen, self.recurrent_kernel)
+        i, f = ops.split(self.recurrent_activation(sums), 2, axis=-1)
+        c = i * projected[..., : self.units] + f * c
+        h = self.activation(c)
+        return h, [h, c]

@@ -1,0 +1,67 @@
+"""RGLRUCell."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from gradkeeper.zoo import _checks
+from gradkeeper.zoo.cells.linear_cell import Element, LinearCell
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class RGLRUCell(LinearCell):
+    """Real-gated linear recurrent unit, parallel in time.
+
+    De et al.: "Griffin: Mixing Gated Linear Recurrences with Local Attention for Efficient
+    Language Models", 2024, arXiv 2402.19427, section 2.4, with a projection of the inputs
+    before it, so that they may be of any width::
+
+        v = W_v x_t + b_v
+        r = sigmoid(W_r x_t + b_r),  i = sigmoid(W_i x_t + b_i)
+        a = sigmoid(L)^(c r)
+        h_t = a * h_{t-1} + sqrt(1 - a^2) * (i * v)
+
+    Inputs: x_t [batch, features]. States: h [batch, units]. Output: h_t [batch, units].
+
+    Weights, in the order r, i, v:
+        kernel: (W_r, W_i, W_v), [features, 3 * units].
+        decay: L, [units], so that sigmoid(L)^c is uniform in `decay_range` at the start.
+        bias: (b_r, b_i, b_v), [3 * units]; without `use_bias` None.
+
+    Args: those of `keras.layers.SimpleRNNCell` without the recurrent ones, and
+        activation: of v; none by default.
+        sharpness: c.
+        decay_range: least and largest a at the start, where r = 1.
+    """
+
+    gates = 3
+
+    def __init__(
+        self,
+        units: int,
+        *,
+        sharpness: float = 8.0,
+        decay_range: Sequence[float] = (0.9, 0.999),
+        **options: Any,
+    ) -> None:
+        super().__init__(units, **options)
+        self.sharpness = _checks.positive("sharpness", sharpness)
+        self.decay_range = _checks.interval("decay_range", decay_range)
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        super().build(input_shape)
+        self.decay = self.add_recurrent("decay", (self.units,), self._initial_decay)
+
+    def coefficients(self, projected: Any) -> Element:
+        r, i, v = ops.split(projected, 3, axis=-1)
+        log_a = -self.sharpness * ops.sigmoid(r) * ops.softplus(-self.decay)
+        kept = ops.exp(log_a)
+        return kept, ops.sqrt(-ops.expm1(2 * log_a)) * ops.sigmoid(i) * self.activation(v)
+
+    def _initial_decay(self, shape: Sequence[int], dtype: Any = None) -> Any:
+        low, high = self.decay_range
+        uniform = keras.initializers.RandomUniform(low, high, seed=self.seed)
+        a = uniform(shape, dtype=dtype) ** (1 / self.sharpness)
+        return ops.log(a) - ops.log1p(-a)

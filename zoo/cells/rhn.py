@@ -1,0 +1,82 @@
+"""RHNCell."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from gradkeeper.zoo import _checks
+from gradkeeper.zoo.cells.gated_cell import GatedCell
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class RHNCell(GatedCell):
+    """Recurrent highway network: several highway layers in each time step.
+
+    Zilly, Srivastava, Koutnik, Schmidhuber: "Recurrent Highway Networks", 2017, arXiv 1607.03474,
+    eq. 6-8 with the coupled carry gate c = 1 - t::
+
+        s_0 = h_{t-1}
+        n_l = tanh(W_n x_t [l = 1] + R_n,l s_{l-1} + b_n,l)
+        t_l = sigmoid(W_t x_t [l = 1] + R_t,l s_{l-1} + b_t,l)
+        s_l = t_l * n_l + (1 - t_l) * s_{l-1},  h_t = s_L
+
+    Inputs: x_t [batch, features]. States: h [batch, units]. Output: h_t [batch, units].
+
+    Weights, in the order n, t, layer after layer:
+        kernel: (W_n, W_t), [features, 2 * units].
+        recurrent_kernel: [units, L * 2 * units].
+        bias: b of the first layer, [2 * units]; without `use_bias` None.
+        depth_bias: b of the others, [(L - 1) * 2 * units]; None with one layer.
+
+    Args: those of `keras.layers.GRUCell` without `reset_after`, and
+        recurrence_depth: L.
+        transform_bias: added to b_t at the start; below 0, so that states are carried.
+    """
+
+    gates = 2
+
+    def __init__(
+        self,
+        units: int,
+        *,
+        recurrence_depth: int = 2,
+        transform_bias: float = -2.0,
+        **options: Any,
+    ) -> None:
+        super().__init__(units, **options)
+        self.recurrence_depth = _checks.positive_int("recurrence_depth", recurrence_depth)
+        self.transform_bias = float(transform_bias)
+
+    def recurrent_shape(self) -> tuple[int, ...]:
+        return (self.units, self.recurrence_depth * 2 * self.units)
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        super().build(input_shape)
+        deeper = (self.recurrence_depth - 1) * 2 * self.units
+        self.depth_bias = self.add_bias("depth_bias", deeper, self.initial_bias) if deeper else None
+
+    def initial_bias(self, shape: Sequence[int], dtype: Any = None) -> Any:
+        bias = super().initial_bias(shape, dtype)
+        is_gate = (ops.arange(shape[0]) // self.units) % 2 == 1
+        return bias + self.transform_bias * ops.cast(is_gate, bias.dtype)
+
+    def recur(
+        self, projected: Any, states: Sequence[Any], training: bool = False
+    ) -> tuple[Any, list[Any]]:
+        state, depth = states[0], self.recurrence_depth
+        kernels = ops.split(self.recurrent_kernel, depth, axis=-1)
+        added = [projected, *self._deeper_biases()]
+        for kernel, more in zip(kernels, added, strict=True):
+            sums = ops.matmul(self.drop_state(state, training), kernel)
+            candidate, gate = ops.split(sums if more is None else sums + more, 2, axis=-1)
+            t = self.recurrent_activation(gate)
+            state = t * self.activation(candidate) + (1 - t) * state
+        return state, [state]
+
+    def _deeper_biases(self) -> list[Any]:
+        deeper = self.recurrence_depth - 1
+        if self.depth_bias is None:
+            return [None] * deeper
+        return list(ops.split(self.depth_bias, deeper))

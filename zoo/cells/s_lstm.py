@@ -1,0 +1,63 @@
+"""SLSTMCell."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from gradkeeper.zoo.cells.gated_cell import ForgetGateCell
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class SLSTMCell(ForgetGateCell):
+    """LSTM with exponential input gates, a normalizer state and a stabilizer state.
+
+    Beck et al.: "xLSTM: Extended Long Short-Term Memory", 2024, arXiv 2405.04517, eq. 8-17, with
+    one head::
+
+        (i, f, z, o) = W x_t + R h_{t-1} + b
+        m_t = max(log f' + m_{t-1}, i),  f' = sigmoid(f) or exp(f)
+        a = exp(i - m_t),  d = exp(log f' + m_{t-1} - m_t)
+        c_t = d * c_{t-1} + a * tanh(z)
+        n_t = d * n_{t-1} + a
+        h_t = sigmoid(o) * c_t / n_t
+
+    m cancels in c / n: it only keeps the exponentials from overflowing. At the first step, where
+    n_{t-1} = 0, m_t = i.
+
+    Inputs: x_t [batch, features]. States: h, c, n, m, each [batch, units]. Output: h_t [batch,
+    units].
+
+    Weights, in the order i, f, z, o:
+        kernel: W, [features, 4 * units].
+        recurrent_kernel: R, [units, 4 * units].
+        bias: b, [4 * units], 1 for f with `unit_forget_bias`; without `use_bias` None.
+
+    Args: those of `keras.layers.LSTMCell` (`recurrent_activation` is the output gate's), and
+        exponential_forget: whether f' = exp(f) rather than sigmoid(f).
+    """
+
+    gates = 4
+    state_count = 4
+
+    def __init__(self, units: int, *, exponential_forget: bool = False, **options: Any) -> None:
+        super().__init__(units, **options)
+        self.exponential_forget = exponential_forget
+
+    def recur(
+        self, projected: Any, states: Sequence[Any], training: bool = False
+    ) -> tuple[Any, list[Any]]:
+        h, c, n, m = states
+        sums = projected + ops.matmul(self.drop_state(h, training), self.recurrent_kernel)
+        i, f, z, o = ops.split(sums, 4, axis=-1)
+        log_f = f if self.exponential_forget else -ops.softplus(-f)
+        begun = n > 0
+        # What cancels has no gradient.
+        highest = ops.stop_gradient(ops.where(begun, ops.maximum(log_f + m, i), i))
+        a = ops.exp(i - highest)
+        d = ops.exp(ops.where(begun, log_f + m - highest, ops.zeros_like(a)))
+        c = d * c + a * self.activation(z)
+        n = d * n + a
+        h = self.recurrent_activation(o) * c / n
+        return h, [h, c, n, highest]

@@ -1,0 +1,44 @@
+"""UGRNNCell."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from gradkeeper.zoo.cells.gated_cell import ForgetGateCell
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class UGRNNCell(ForgetGateCell):
+    """Update gate network: a simple RNN behind one gate, which keeps the old state or replaces it.
+
+    Collins, Sohl-Dickstein, Sussillo: "Capacity and Trainability in Recurrent Neural Networks",
+    2016, arXiv 1611.09913::
+
+        n = tanh(W_n x_t + U_n h_{t-1} + b_n)
+        z = sigmoid(W_z x_t + U_z h_{t-1} + b_z)
+        h_t = z * h_{t-1} + (1 - z) * n
+
+    Inputs: x_t [batch, features]. States: h [batch, units]. Output: h_t [batch, units].
+
+    Weights, in the order n, z:
+        kernel: (W_n, W_z), [features, 2 * units].
+        recurrent_kernel: (U_n, U_z), [units, 2 * units].
+        bias: (b_n, b_z), [2 * units], 1 for z with `unit_forget_bias`; without `use_bias` None.
+
+    Args: those of `keras.layers.LSTMCell`.
+    """
+
+    gates = 2
+    forget_gate = 1
+
+    def recur(
+        self, projected: Any, states: Sequence[Any], training: bool = False
+    ) -> tuple[Any, list[Any]]:
+        h = states[0]
+        sums = projected + ops.matmul(self.drop_state(h, training), self.recurrent_kernel)
+        n, z = ops.split(sums, 2, axis=-1)
+        z = self.recurrent_activation(z)
+        h = z * h + (1 - z) * self.activation(n)
+        return h, [h]

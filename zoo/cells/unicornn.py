@@ -1,0 +1,80 @@
+"""UnICORNNCell."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from gradkeeper.zoo import _checks
+from gradkeeper.zoo.cells._options import resolve
+from gradkeeper.zoo.cells.recurrent_cell import RecurrentCell
+
+SMALL_UNIFORM = {"class_name": "RandomUniform", "config": {"minval": -0.1, "maxval": 0.1}}
+UNIT_UNIFORM = {"class_name": "RandomUniform", "config": {"minval": 0.0, "maxval": 1.0}}
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class UnICORNNCell(RecurrentCell):
+    """Undamped independent oscillators, each with a time step of its own.
+
+    Rusch, Mishra: "UnICORNN: A recurrent model for learning very long time dependencies", 2021,
+    arXiv 2103.05487, one layer of it, with positions h and momenta c::
+
+        d = dt * sigmoid(s)
+        c_t = c_{t-1} - d * (tanh(w * h_{t-1} + V x_t + b) + alpha * h_{t-1})
+        h_t = h_{t-1} + d * c_t
+
+    A symplectic Euler step of a Hamiltonian system: it can be undone exactly and keeps volumes,
+    so that not all gradients can vanish. Without inputs small oscillations are stable where
+    0 < alpha + w < 4 / d^2.
+
+    Inputs: x_t [batch, features]. States: h, c, each [batch, units]. Output: h_t [batch, units].
+
+    Weights:
+        kernel: V, [features, units].
+        recurrent_kernel: w, [units].
+        step_kernel: s, [units].
+        bias: b, [units]; without `use_bias` None.
+
+    Args: those of `keras.layers.SimpleRNNCell`, and
+        step_size: dt, above 0.
+        alpha: control parameter of the frequency, at least 0.
+        step_initializer: of s.
+    """
+
+    state_count = 2
+
+    def __init__(
+        self,
+        units: int,
+        *,
+        step_size: float = 0.1,
+        alpha: float = 1.0,
+        recurrent_initializer: Any = UNIT_UNIFORM,
+        step_initializer: Any = SMALL_UNIFORM,
+        **options: Any,
+    ) -> None:
+        super().__init__(units, recurrent_initializer=recurrent_initializer, **options)
+        self.step_size = _checks.positive("step_size", step_size)
+        self.alpha = _checks.non_negative("alpha", alpha)
+        self.step_initializer = resolve("step_initializer", step_initializer)
+
+    def recurrent_shape(self) -> tuple[int, ...]:
+        return (self.units,)
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        super().build(input_shape)
+        self.step_kernel = self.add_weight(
+            shape=(self.units,), name="step_kernel", initializer=self.step_initializer
+        )
+
+    def recur(
+        self, projected: Any, states: Sequence[Any], training: bool = False
+    ) -> tuple[Any, list[Any]]:
+        h, c = states
+        d = self.step_size * ops.sigmoid(self.step_kernel)
+        force = self.activation(projected + self.recurrent_kernel * self.drop_state(h, training))
+        c = c - d * (force + self.alpha * h)
+        h = h + d * c
+        return h, [h, c]

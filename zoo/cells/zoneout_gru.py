@@ -1,0 +1,53 @@
+"""ZoneoutGRUCell."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from gradkeeper.zoo.cells._zoneout import ZoneoutCell
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class ZoneoutGRUCell(ZoneoutCell):
+    """GRU whose units keep their last state now and then.
+
+    Krueger et al.: "Zoneout: Regularizing RNNs by Randomly Preserving Hidden Activations", 2017,
+    arXiv 1606.01305, with the GRU of `keras.layers.GRU` (`reset_after=True`)::
+
+        z, r = sigmoid(W_z x_t + b_z + U_z h_{t-1} + b'_z), likewise r
+        n = tanh(W_n x_t + b_n + r * (U_n h_{t-1} + b'_n))
+        h_t = d * h_{t-1} + (1 - d) * (z * h_{t-1} + (1 - z) * n)
+
+    where d is 1 with the probability `zoneout`, and that rate itself at inference.
+
+    Inputs: x_t [batch, features]. States: h [batch, units]. Output: h_t [batch, units].
+
+    Weights, in the order z, r, n of `keras.layers.GRU`:
+        kernel: W, [features, 3 * units].
+        recurrent_kernel: U, [units, 3 * units].
+        bias: b, [3 * units]; recurrent_bias: b', [3 * units]; without `use_bias` None.
+
+    Args: those of `keras.layers.GRUCell` without `reset_after`, and `zoneout`.
+    """
+
+    gates = 3
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        super().build(input_shape)
+        self.recurrent_bias = self.add_bias("recurrent_bias", 3 * self.units)
+
+    def recur(
+        self, projected: Any, states: Sequence[Any], training: bool = False
+    ) -> tuple[Any, list[Any]]:
+        h = states[0]
+        sums = ops.matmul(self.drop_state(h, training), self.recurrent_kernel)
+        sums = sums if self.recurrent_bias is None else sums + self.recurrent_bias
+        given_z, given_r, given_n = ops.split(projected[..., : 3 * self.units], 3, axis=-1)
+        from_z, from_r, from_n = ops.split(sums, 3, axis=-1)
+        z = self.recurrent_activation(given_z + from_z)
+        r = self.recurrent_activation(given_r + from_r)
+        new = z * h + (1 - z) * self.activation(given_n + r * from_n)
+        after = self.kept(projected, states, [new], training)
+        return after[0], after

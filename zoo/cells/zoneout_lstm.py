@@ -1,0 +1,58 @@
+"""ZoneoutLSTMCell."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from gradkeeper.zoo import _checks
+from gradkeeper.zoo.cells._zoneout import ZoneoutCell
+from gradkeeper.zoo.cells.gated_cell import ForgetGateCell
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class ZoneoutLSTMCell(ZoneoutCell, ForgetGateCell):
+    """LSTM whose units keep their last h or c now and then.
+
+    Krueger et al.: "Zoneout: Regularizing RNNs by Randomly Preserving Hidden Activations", 2017,
+    arXiv 1606.01305, eq. 4-6: with LSTM's c and h, and masks d of 1 with the rate's probability::
+
+        c_t = d_c * c_{t-1} + (1 - d_c) * (sigmoid(f) * c_{t-1} + sigmoid(i) * tanh(g))
+        h_t = d_h * h_{t-1} + (1 - d_h) * (sigmoid(o) * tanh(sigmoid(f) * c_{t-1} + ...))
+
+    h sees the cell state before zoneout, as in the paper. At inference d is its rate.
+
+    Inputs: x_t [batch, features]. States: h, c, each [batch, units]. Output: h_t [batch, units].
+
+    Weights, in the order i, f, g, o of `keras.layers.LSTM`:
+        kernel: [features, 4 * units].
+        recurrent_kernel: [units, 4 * units].
+        bias: [4 * units], 1 for f with `unit_forget_bias`; without `use_bias` None.
+
+    Args: those of `keras.layers.LSTMCell`, `zoneout` (of h) and `cell_zoneout` (of c).
+    """
+
+    gates = 4
+    state_count = 2
+
+    def __init__(self, units: int, *, cell_zoneout: float = 0.5, **options: Any) -> None:
+        super().__init__(units, **options)
+        self.cell_zoneout = _checks.fraction("cell_zoneout", cell_zoneout)
+
+    @property
+    def rates(self) -> list[float]:
+        return [self.zoneout, self.cell_zoneout]
+
+    def recur(
+        self, projected: Any, states: Sequence[Any], training: bool = False
+    ) -> tuple[Any, list[Any]]:
+        h, c = states
+        sums = projected[..., : 4 * self.units] + ops.matmul(
+            self.drop_state(h, training), self.recurrent_kernel
+        )
+        i, f, g, o = ops.split(sums, 4, axis=-1)
+        new_c = self.recurrent_activation(f) * c + self.recurrent_activation(i) * self.activation(g)
+        new_h = self.recurrent_activation(o) * self.activation(new_c)
+        after = self.kept(projected, states, [new_h, new_c], training)
+        return after[0], after

@@ -1,0 +1,63 @@
+"""Initial recurrent matrices, in the form of Keras initializers."""
+
+from collections.abc import Sequence
+from math import pi
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class NormalizedPositiveDefinite(keras.initializers.Initializer):
+    """A symmetric positive definite matrix whose largest eigenvalue is 1.
+
+    Talathi, Vartak: "Improving performance of recurrent neural network with relu nonlinearity",
+    2015, arXiv 1511.03771: with R standard normal, [n, n]::
+
+        A = R^T R / n,  W = (A + I) / e,  e the largest eigenvalue of A + I
+
+    One direction is kept, all others shrink.
+
+    Args:
+        seed: of R.
+    """
+
+    def __init__(self, seed: int | None = None) -> None:
+        self.seed = seed
+
+    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
+        rows, columns = shape
+        if rows != columns:
+            raise ValueError(f"The matrix must be square. Received: shape={tuple(shape)}")
+        r = keras.random.normal((rows, rows), seed=self.seed)
+        a = ops.matmul(ops.transpose(r), r) / rows + ops.eye(rows)
+        return ops.cast(a / ops.max(ops.eigh(a)[0]), dtype or keras.config.floatx())
+
+    def get_config(self) -> dict[str, Any]:
+        return {"seed": self.seed}
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class SkewAngles(keras.initializers.Initializer):
+    """A strictly upper triangle U whose exp(U - U^T) turns pairs of units by random angles.
+
+    Henaff, Szlam, LeCun: "Recurrent Orthogonal Networks and Long-Memory Tasks", 2016, arXiv
+    1602.06662, as Lezcano-Casado, Martinez-Rubio 2019 begin: angles uniform in [-pi, pi].
+
+    Args:
+        seed: of the angles.
+    """
+
+    def __init__(self, seed: int | None = None) -> None:
+        self.seed = seed
+
+    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
+        rows, _ = shape
+        angles = keras.random.uniform((rows,), -pi, pi, seed=self.seed)
+        first_of_pair = ops.cast(ops.arange(rows) % 2 == 0, angles.dtype)
+        beside = ops.eye(rows, k=1) * ops.expand_dims(angles * first_of_pair, -1)
+        return ops.cast(beside, dtype or keras.config.floatx())
+
+    def get_config(self) -> dict[str, Any]:
+        return {"seed": self.seed}

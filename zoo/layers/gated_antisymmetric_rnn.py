@@ -1,0 +1,18 @@
+"""GatedAntisymmetricRNN."""
+
+import keras
+
+from gradkeeper.zoo.cells.gated_antisymmetric_rnn import GatedAntisymmetricRNNCell
+from gradkeeper.zoo.layers.cell_layer import CellLayer
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class GatedAntisymmetricRNN(CellLayer):
+    """`GatedAntisymmetricRNNCell` as a layer, with the arguments of `keras.layers.SimpleRNN`.
+
+    Chang, Chen, Haber, Chi: "AntisymmetricRNN: A Dynamical System View on Recurrent Neural
+    Networks", 2019, arXiv 1902.09689. The cell's docstring has the equations and weights,
+    `CellLayer` the shapes.
+    """
+
+    cell_class = GatedAntisymmetricRNNCell

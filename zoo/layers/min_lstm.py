@@ -1,0 +1,17 @@
+"""MinLSTM."""
+
+import keras
+
+from gradkeeper.zoo.cells.min_lstm import MinLSTMCell
+from gradkeeper.zoo.layers.scan_layer import ScanLayer
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class MinLSTM(ScanLayer):
+    """`MinLSTMCell` as a layer that finds all states of a sequence in parallel.
+
+    Feng, Tung, Ahmed, Bengio, Hajimirsadeghi: "Were RNNs All We Needed?", 2024, arXiv
+    2410.01201. The cell's docstring has the equations and weights, `CellLayer` the shapes.
+    """
+
+    cell_class = MinLSTMCell

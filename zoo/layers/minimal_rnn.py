@@ -1,0 +1,18 @@
+"""MinimalRNN."""
+
+import keras
+
+from gradkeeper.zoo.cells.minimal_rnn import MinimalRNNCell
+from gradkeeper.zoo.layers.cell_layer import CellLayer
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class MinimalRNN(CellLayer):
+    """`MinimalRNNCell` as a layer, with the arguments of `keras.layers.GRU`.
+
+    Chen: "MinimalRNN: Toward More Interpretable and Trainable Recurrent Neural Networks", 2017,
+    arXiv 1711.06788. The cell's docstring has the equations and weights, `CellLayer` the
+    shapes.
+    """
+
+    cell_class = MinimalRNNCell

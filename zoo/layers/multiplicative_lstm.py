@@ -1,0 +1,17 @@
+"""MultiplicativeLSTM."""
+
+import keras
+
+from gradkeeper.zoo.cells.multiplicative_lstm import MultiplicativeLSTMCell
+from gradkeeper.zoo.layers.cell_layer import CellLayer
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class MultiplicativeLSTM(CellLayer):
+    """`MultiplicativeLSTMCell` as a layer, with the arguments of `keras.layers.LSTM`.
+
+    Krause, Lu, Murray, Renals: "Multiplicative LSTM for sequence modelling", 2016, arXiv
+    1609.07959. The cell's docstring has the equations and weights, `CellLayer` the shapes.
+    """
+
+    cell_class = MultiplicativeLSTMCell

@@ -1,0 +1,17 @@
+"""SLSTM."""
+
+import keras
+
+from gradkeeper.zoo.cells.s_lstm import SLSTMCell
+from gradkeeper.zoo.layers.cell_layer import CellLayer
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class SLSTM(CellLayer):
+    """`SLSTMCell` as a layer, with the arguments of `keras.layers.LSTM`.
+
+    Beck et al.: "xLSTM: Extended Long Short-Term Memory", 2024, arXiv 2405.04517. The cell's
+    docstring has the equations and weights, `CellLayer` the shapes.
+    """
+
+    cell_class = SLSTMCell

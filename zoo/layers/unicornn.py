@@ -1,0 +1,18 @@
+"""UnICORNN."""
+
+import keras
+
+from gradkeeper.zoo.cells.unicornn import UnICORNNCell
+from gradkeeper.zoo.layers.cell_layer import CellLayer
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class UnICORNN(CellLayer):
+    """`UnICORNNCell` as a layer, with the arguments of `keras.layers.SimpleRNN`.
+
+    Rusch, Mishra: "UnICORNN: A recurrent model for learning very long time dependencies", 2021,
+    arXiv 2103.05487. The cell's docstring has the equations and weights, `CellLayer` the
+    shapes.
+    """
+
+    cell_class = UnICORNNCell

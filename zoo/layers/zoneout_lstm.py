@@ -1,0 +1,17 @@
+"""ZoneoutLSTM."""
+
+import keras
+
+from gradkeeper.zoo.cells.zoneout_lstm import ZoneoutLSTMCell
+from gradkeeper.zoo.layers.cell_layer import CellLayer
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class ZoneoutLSTM(CellLayer):
+    """`ZoneoutLSTMCell` as a layer, with the arguments of `keras.layers.LSTM`.
+
+    Krueger et al.: "Zoneout", 2017, arXiv 1606.01305. The cell's docstring has the
+    equations and weights, `CellLayer` the shapes.
+    """
+
+    cell_class = ZoneoutLSTMCell
