@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+from autodiff import gradients
 
 from gradkeeper.zoo import layers
 
@@ -237,6 +239,47 @@ def test_xla_trains_the_same(name, inputs):
     assert plain_losses[1] < plain_losses[0]
     close(xla_losses, plain_losses, atol=1e-5)
     close(xla_outputs, plain_outputs, atol=1e-5)
+
+
+def test_gradients_equal_finite_differences(name):
+    """Along a random direction of inputs and weights, in float64."""
+    layer = make(name, return_sequences=True, dtype="float64")
+    random = np.random.default_rng(1)
+    x = random.normal(size=(BATCH, TIME, FEATURES))
+    layer.build(x.shape)
+    weighing = random.normal(size=(BATCH, TIME, UNITS))
+
+    def loss(tensors):
+        return keras.ops.sum(layer(tensors[0]) * weighing)
+
+    (of_inputs,), of_weights = gradients(loss, layer, [x])
+    trained = layer.trainable_weights
+    at = [x, *(array(weight) for weight in trained)]
+    way = [random.normal(size=each.shape) for each in at]
+    slope = sum(np.sum(g * w) for g, w in zip([of_inputs, *of_weights], way, strict=True))
+
+    def moved(by):
+        for weight, value, direction in zip(trained, at[1:], way[1:], strict=True):
+            weight.assign(value + by * direction)
+        return float(loss([x + by * way[0]]))
+
+    step = 1e-6
+    assert (moved(step) - moved(-step)) / (2 * step) == pytest.approx(slope, rel=1e-5, abs=1e-6)
+
+
+def test_the_length_may_be_unknown(name, inputs):
+    layer = make(name, return_sequences=True)
+    model = keras.Sequential([keras.Input((None, FEATURES)), layer])
+    shape = (None, None, FEATURES)
+    traced = tf.function(model, input_signature=[tf.TensorSpec(shape, "float32")])
+    for length in (TIME, TIME - 2, 1):
+        close(traced(inputs[:, :length]), layer(inputs[:, :length]))
+
+
+def test_saved_and_loaded(name, inputs, tmp_path):
+    model = keras.Sequential([keras.Input((None, FEATURES)), make(name, seed=1)])
+    model.save(tmp_path / "model.keras")
+    close(keras.saving.load_model(tmp_path / "model.keras")(inputs), model(inputs))
 
 
 def test_config_is_flat_and_complete(name):

@@ -1,43 +1,30 @@
 """Cells with bounded or slowed recurrences."""
 
-from collections.abc import Mapping
-
-import numpy as np
-
-from references.reference import Arrays, Reference
+from references.reference import Arrays, Reference, of_one_bias, transposed
 
 
-def with_vector(given: Arrays) -> dict[str, np.ndarray]:
-    """u stands where others have a matrix."""
-    return {
-        "kernel": given["weight_ih"].T,
-        "recurrent_kernel": given["vector_u"],
-        "bias": given["bias_ih"] + given["bias_hh"],
-    }
+def independent(given: Arrays) -> Arrays:
+    return transposed({**given, "weight_hh": given["vector_u"]})
 
 
-def gradients_with_vector(given: Arrays) -> dict[str, np.ndarray]:
-    return {**with_vector(given), "bias": given["bias_ih"]}
+def gradients_of_independent(given: Arrays) -> Arrays:
+    return of_one_bias({**given, "weight_hh": given["vector_u"]})
 
 
-RESIDUAL: Mapping[str, str] = {"alpha": "alpha", "beta": "beta"}
-SCALES: Mapping[str, str] = {"zeta": "zeta", "nu": "nu"}
+FAST_GRNN = {"also": {"zeta": "zeta", "nu": "nu"}}
+IND_RNN = {"weights": independent, "gradients": gradients_of_independent}
 
-REFERENCES: dict[str, Reference] = {
-    "fast_rnn": Reference("FastRNN", "FastRNN.npz", also=RESIDUAL),
-    "fast_grnn": Reference("FastGRNN", "FastGRNN_sigmoid.npz", also=SCALES),
-    "fast_grnn with tanh in the gate": Reference(
+REFERENCES = {
+    "fast_grnn": Reference("FastGRNN", "FastGRNN_sigmoid.npz", **FAST_GRNN),
+    "fast_grnn_tanh": Reference(
         "FastGRNN",
         "FastGRNN.npz",
-        also=SCALES,
         options=lambda given: {"recurrent_activation": "tanh"},
+        **FAST_GRNN,
     ),
-    "ind_rnn": Reference("IndRNN", "IndRNN_relu.npz", with_vector, gradients_with_vector),
-    "ind_rnn with tanh": Reference(
-        "IndRNN",
-        "IndRNN.npz",
-        with_vector,
-        gradients_with_vector,
-        options=lambda given: {"activation": "tanh"},
+    "fast_rnn": Reference("FastRNN", "FastRNN.npz", also={"alpha": "alpha", "beta": "beta"}),
+    "ind_rnn": Reference("IndRNN", "IndRNN_relu.npz", **IND_RNN),
+    "ind_rnn_tanh": Reference(
+        "IndRNN", "IndRNN.npz", options=lambda given: {"activation": "tanh"}, **IND_RNN
     ),
 }
