@@ -61,8 +61,12 @@ def poisoned(*batches: int, row: int = 0, value: float = np.nan) -> tuple[np.nda
 
 
 def fit(model: keras.Model, xy: Any, *callbacks: Any, **options: Any) -> keras.callbacks.History:
-    options = {"batch_size": BATCH, "shuffle": False, "verbose": 0, **options}
-    return model.fit(*xy, callbacks=list(callbacks), **options)
+    batches = tf.data.Dataset.from_tensor_slices(tuple(xy)).batch(BATCH)
+    # TensorFlow's tuning sleeps on for up to a minute where a training ends in mid-epoch.
+    untuned = tf.data.Options()
+    untuned.autotune.enabled = False
+    options = {"shuffle": False, "verbose": 0, **options}
+    return model.fit(batches.with_options(untuned), callbacks=list(callbacks), **options)
 
 
 def state(model: keras.Model) -> list[np.ndarray]:

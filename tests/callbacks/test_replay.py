@@ -6,8 +6,9 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers, ops
-from planted import BAD, BATCH, Built, Planted, dense, numbers, stacked, with_row, zeros
+from planted import BAD, BATCH, Built, Data, Planted, dense, numbers, stacked, with_row, zeros
 from planted_in_keras import IN_KERAS
 from planted_in_own import IN_OWN, Own
 
@@ -25,11 +26,21 @@ WAYS: dict[str, dict[str, Any]] = {
 FAULTS = {each.build.__name__: each for each in (*IN_KERAS, *IN_OWN)}
 
 
+def batches(data: Data) -> tf.data.Dataset:
+    """In order, and not tuned: TensorFlow's tuning sleeps on for up to a minute, and holds up what
+    comes next, where a training ends in the middle of an epoch."""
+    parts = [data[name] for name in ("x", "y", "sample_weight") if name in data]
+    parts = [tuple(each) if isinstance(each, list) else each for each in parts]
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return tf.data.Dataset.from_tensor_slices(tuple(parts)).batch(BATCH).with_options(options)
+
+
 def bad_step(trained: Built, folder: Path, **options: Any) -> Capsule:
     """The capsule that training leaves."""
     model, data = trained
     guard = NonFiniteGuard(**{"check_loss": True, **options}, capsule_dir=folder, verbose=0)
-    model.fit(**data, batch_size=BATCH, shuffle=False, verbose=0, callbacks=[guard])
+    model.fit(batches(data), shuffle=False, verbose=0, callbacks=[guard])
     (event,) = guard.events
     return Capsule.read(event.capsule)
 
@@ -94,7 +105,7 @@ def test_with_the_dropout_masks_of_the_step(way, tmp_path):
     """The loss tells them: examples, targets and weights are the same in all steps."""
     some = [layers.Dropout(0.5), dense(kernel=1.0)]
     model, data = stacked(some, np.ones((16 * BATCH, 32), "float32"), **way)
-    data["sample_weight"] = np.ones(16 * BATCH)
+    data["sample_weight"] = np.ones(16 * BATCH, "float32")
     data["sample_weight"][13 * BATCH : 14 * BATCH] = 1e6
     capsule = bad_step((model, data), tmp_path, trigger=NormAbove(1e5))
     verdict = replay(capsule)
