@@ -12,16 +12,17 @@ from rich.table import Table
 
 from gradkeeper.training.comparison_report import write_comparison_report
 from gradkeeper.training.plots import plot_runs
+from gradkeeper.training.reach_plot import plot_reach
 from gradkeeper.training.result import Result
-from gradkeeper.training.result_text import HEADINGS, cells
+from gradkeeper.training.result_text import BASELINE, cells, headings, number
 from gradkeeper.training.run_directory import write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-# Keeps the columns of the tables of all groups below each other.
-_WIDTHS = (8, 8, 12, 7, 7, 7)
+# Keeps the columns of the tables of all groups below each other, and all within 80 characters.
+_WIDTHS = {"loss": 7, "max norm": 8, "clipped": 7, "weights": 7, "step": 7}
 
 
 class Comparison:
@@ -57,6 +58,7 @@ class Comparison:
                 "largest_norm": result.largest_norm,
                 "nonfinite_step": result.nonfinite_step,
                 "clip_fraction": result.clip_fraction,
+                "half_life": None if result.reach is None else result.reach.half_life,
                 "parameters": result.parameters,
                 "seconds_per_step": result.time_per_step,
                 "findings": len(result.findings),
@@ -69,7 +71,9 @@ class Comparison:
     def table(self) -> Group:
         """The numbers of every run for the terminal: green beats the baseline, red does not."""
         width = max((len(label) for _, label, _ in self), default=0)
-        return Group(*(_table(group, runs, width) for group, runs in self.groups.items()))
+        names = headings(result for _, _, result in self)
+        tables = (_table(group, runs, width, names) for group, runs in self.groups.items())
+        return Group(*tables)
 
     def plot(self, path: str | Path | None = None) -> "Figure":
         """Losses and gradient norms side by side; saved as well if a path is given."""
@@ -78,10 +82,24 @@ class Comparison:
             figure.savefig(path)
         return figure
 
+    @property
+    def files(self) -> list[Path]:
+        """What `save` has written."""
+        names = ("comparison.csv", "comparison.png", "flow.png", "report.html")
+        return [path for name in names if (path := self.run_dir / name).is_file()]
+
+    def plot_flow(self, path: str | Path | None = None) -> "Figure":
+        """Losses, and how far back in time gradients reach; saved as well if a path is given."""
+        figure = plot_reach(self.groups, self.title)
+        if path is not None:
+            figure.savefig(path)
+        return figure
+
     def save(self, figures: "Mapping[str, Figure] | None" = None) -> None:
         """Writes `comparison.csv`, `comparison.png` and `report.html` into the folder.
 
-        Nothing is written where there is no run.
+        And `flow.png`, where any run recorded its gradients through time. Nothing is written
+        where there is no run.
 
         Args:
             figures: further pictures for the page, by caption.
@@ -94,18 +112,21 @@ class Comparison:
         writer.writeheader()
         writer.writerows(rows)
         write_text(self.run_dir / "comparison.csv", text.getvalue())
-        picture = self.plot(self.run_dir / "comparison.png")
+        pictures = {"Loss and gradient norm": self.plot(self.run_dir / "comparison.png")}
+        if any(result.flows for _, _, result in self):
+            pictures["Loss and gradient reach"] = self.plot_flow(self.run_dir / "flow.png")
         write_comparison_report(
             self.run_dir / "report.html",
             self.title,
             self.groups,
-            {"Loss and gradient norm": picture, **(figures or {})},
+            {**pictures, **(figures or {})},
         )
 
 
-def _table(group: str, runs: Mapping[str, Result], width: int) -> Table:
+def _table(group: str, runs: Mapping[str, Result], width: int, names: list[str]) -> Table:
+    baseline = next(iter(runs.values())).baseline
     table = Table(
-        title=group,
+        title=group if baseline is None else f"{group} (baseline {number(baseline)})",
         title_style="bold",
         title_justify="left",
         box=box.SIMPLE_HEAD,
@@ -113,11 +134,12 @@ def _table(group: str, runs: Mapping[str, Result], width: int) -> Table:
         pad_edge=False,
     )
     table.add_column("run", min_width=width)
-    for heading, least in zip(HEADINGS[1:-1], _WIDTHS, strict=True):
-        table.add_column(heading, justify="right", min_width=least)
-    table.add_column("findings", justify="right")
+    names = [name for name in names if name != BASELINE]
+    for name in names:
+        table.add_column(name, justify="right", min_width=_WIDTHS.get(name))
     for label, result in runs.items():
-        loss, *others, _ = cells(result)
         colour = "green" if result.beats_baseline else "red"
-        table.add_row(label, f"[{colour}]{loss}[/]", *others, str(len(result.findings)))
+        shown = {**cells(result), "findings": str(len(result.findings))}
+        shown["loss"] = f"[{colour}]{shown['loss']}[/]"
+        table.add_row(label, *(shown[name] for name in names))
     return table

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from gradkeeper.callbacks.page import write_page
 from gradkeeper.training.result import Result
-from gradkeeper.training.result_text import HEADINGS, cells
+from gradkeeper.training.result_text import HALF_LIFE, cells, headings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,8 +26,9 @@ def write_comparison_report(
         groups: per group its runs by label.
         figures: pictures by caption.
     """
+    names = headings(result for runs in groups.values() for result in runs.values())
     rows = {
-        group: [_row(label, result, path.parent) for label, result in runs.items()]
+        group: [_row(label, result, names, path.parent) for label, result in runs.items()]
         for group, runs in groups.items()
     }
     write_page(
@@ -35,16 +36,18 @@ def write_comparison_report(
         "gradkeeper.training",
         "comparison.html.j2",
         title=title,
-        headings=HEADINGS,
+        headings=["run", *names],
+        has_half_life=HALF_LIFE in names,
         groups=rows,
         pictures=figures,
     )
 
 
-def _row(label: str, result: Result, folder: Path) -> dict[str, Any]:
+def _row(label: str, result: Result, names: list[str], folder: Path) -> dict[str, Any]:
+    of_run = cells(result)
     return {
         "label": label,
-        "cells": cells(result),
+        "cells": [of_run[name] for name in names],
         "beats": result.beats_baseline,
         "findings": result.findings,
         "report": (result.run_dir.relative_to(folder) / "report.html").as_posix(),

@@ -24,7 +24,7 @@ from gradkeeper.training.session import Session
 from gradkeeper.training.tasks import list_tasks, load_task
 
 # May differ between a run and its resumption.
-_FREE_ON_RESUME = {"epochs", "data_dir"}
+_FREE_ON_RESUME = {"epochs", "data_dir", "flow"}
 _OF_MODEL = {"name", "input_shape", "output_units", "task", "units", "num_layers"}
 _OF_OPTIMIZER = {
     "name",
@@ -61,6 +61,8 @@ class Experiment:
         steps_per_epoch: the task's own number by default.
         steps_per_execution, jit_compile: see `keras.Model.compile`.
         seed: of weights, batches and dropout.
+        flow: record how far back in time the gradient reaches, before the training and after
+            every epoch, on a batch of 32 training examples (see `TemporalGradientFlow`).
         data_dir: folder of tensorflow-datasets.
         run_dir: the run directory; the next free `runs/<model>-<task>-<number>` by default.
         overwrite: delete the run that `run_dir` holds.
@@ -95,6 +97,7 @@ class Experiment:
         steps_per_execution: int = 1,
         jit_compile: bool | str = "auto",
         seed: int = 0,
+        flow: bool = False,
         data_dir: str | PathLike[str] | None = None,
         run_dir: str | PathLike[str] | None = None,
         overwrite: bool = False,
@@ -130,6 +133,7 @@ class Experiment:
             "steps_per_execution": integer("steps_per_execution", steps_per_execution),
             "jit_compile": jit_compile,
             "seed": integer("seed", seed, minimum=0),
+            "flow": bool(flow),
             "data_dir": None if data_dir is None else str(data_dir),
         }
         _require_json(self.config)

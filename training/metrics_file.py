@@ -17,8 +17,8 @@ class MetricsFile(keras.callbacks.Callback):
     """Writes a row per epoch to a CSV file, whole or not at all.
 
     Columns: `epoch` (counted from 0), `step` (train steps done), `seconds` (of this epoch,
-    validation included), then the epoch's logs. A resumed training keeps the rows of the
-    epochs before the one it starts with.
+    validation and what is recorded after it included), then the epoch's logs. A resumed training
+    keeps the rows of the epochs before the one it starts with.
 
     Args:
         path: the CSV file.

@@ -10,7 +10,10 @@ from matplotlib.figure import Figure
 from gradkeeper.training.result import Result
 
 TRAINING, EVALUATION, BASELINE, ALARM = "#9bb8d3", "#1f6fb4", "#66757f", "#c0392b"
-RUN_COLOURS = ("#c0392b", "#1f6fb4", "#2a9d5c", "#8e5bb5", "#e08a1e", "#17a2b8", "#7a6a4f")
+RUN_COLOURS = (
+    "#c0392b", "#1f6fb4", "#2a9d5c", "#8e5bb5", "#e08a1e", "#17a2b8", "#7a6a4f", "#e377c2",
+    "#1a1a1a", "#9aa519", "#7fb2e5", "#f2a49b",
+)  # fmt: skip
 # Losses of this many times the baseline are off the chart, or the others would be flat lines.
 _LOSS_CEILING = 6.0
 # A curve of noisy norms is drawn as the median over about this many pieces of the run.
@@ -34,8 +37,8 @@ def plot_loss(result: Result) -> Figure:
             _mark_end(axes, np.asarray(steps), values, colour, "NaN")
     if steps:
         axes.set_xlim(-0.03 * steps[-1], 1.03 * steps[-1])
-    _draw_baseline(axes, result)
-    _limit_losses(axes, [result])
+    draw_baseline(axes, result)
+    limit_losses(axes, [result])
     axes.set(xlabel="train step", ylabel="loss")
     axes.grid(alpha=0.25)
     if axes.lines:
@@ -54,18 +57,23 @@ def plot_runs(groups: Mapping[str, Mapping[str, Result]], title: str) -> Figure:
     figure = Figure(figsize=(13, 0.6 + 4.2 * len(groups)), layout="constrained", dpi=110)
     figure.suptitle(title, fontweight="bold")
     panels = figure.subplots(len(groups), 2, squeeze=False, sharex=True, sharey="col")
-    labels = list(dict.fromkeys(label for runs in groups.values() for label in runs))
-    colours = {label: RUN_COLOURS[i % len(RUN_COLOURS)] for i, label in enumerate(labels)}
+    colours = run_colours(groups)
     for (left, right), (heading, runs) in zip(panels, groups.items(), strict=True):
         prefix = f"{heading}: " if len(groups) > 1 else ""
         left.set_title(f"{prefix}loss on the evaluation data", fontsize="medium", loc="left")
         right.set_title(f"{prefix}gradient norm before clipping", fontsize="medium", loc="left")
         for label, result in runs.items():
-            _draw_loss(left, label, result, colours[label])
+            draw_loss(left, label, result, colours[label])
             _draw_norms(right, label, result, colours[label])
         _finish(left, right, list(runs.values()))
-    _limit_losses(panels[0, 0], [result for runs in groups.values() for result in runs.values()])
+    limit_losses(panels[0, 0], [result for runs in groups.values() for result in runs.values()])
     return figure
+
+
+def run_colours(groups: Mapping[str, Mapping[str, Result]]) -> dict[str, str]:
+    """A colour for each label, the same in every group."""
+    labels = dict.fromkeys(label for runs in groups.values() for label in runs)
+    return {label: RUN_COLOURS[i % len(RUN_COLOURS)] for i, label in enumerate(labels)}
 
 
 def plot_explosion(result: Result) -> Figure:
@@ -104,7 +112,8 @@ def finite_or_gap(values: Sequence[float] | np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(array), array, np.nan)
 
 
-def _draw_loss(axes: Axes, label: str, result: Result, colour: str) -> None:
+def draw_loss(axes: Axes, label: str, result: Result, colour: str) -> None:
+    """Draws the loss on the evaluation data; marks where it stops to be finite."""
     losses = finite_or_gap(result.metrics.get("val_loss", []))
     steps = np.asarray(result.metrics.get("step", []))[: len(losses)]
     text = label if np.isfinite(losses).any() else f"{label} (no finite loss)"
@@ -150,7 +159,7 @@ def _medians(steps: np.ndarray, norms: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _finish(left: Axes, right: Axes, results: list[Result]) -> None:
-    _draw_baseline(left, results[0])
+    draw_baseline(left, results[0])
     left.set(xlabel="train step", ylabel="loss")
     right.set(xlabel="train step", ylabel="global gradient norm")
     if any(np.isfinite(line.get_ydata()).any() for line in right.lines):
@@ -160,7 +169,8 @@ def _finish(left: Axes, right: Axes, results: list[Result]) -> None:
         axes.legend(loc="best", fontsize="small", framealpha=0.9)
 
 
-def _draw_baseline(axes: Axes, result: Result) -> None:
+def draw_baseline(axes: Axes, result: Result) -> None:
+    """Draws the loss to beat as a dashed line."""
     if result.baseline is not None:
         axes.axhline(
             result.baseline,
@@ -171,7 +181,7 @@ def _draw_baseline(axes: Axes, result: Result) -> None:
         )
 
 
-def _limit_losses(axes: Axes, results: Sequence[Result]) -> None:
+def limit_losses(axes: Axes, results: Sequence[Result]) -> None:
     """Cuts the axis above a few times the baseline where a loss shoots out of the picture."""
     losses = [finite_or_gap(result.metrics.get("val_loss", [np.nan])) for result in results]
     largest = max((float(np.nanmax(each)) for each in losses if np.isfinite(each).any()), default=0)

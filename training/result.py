@@ -1,14 +1,16 @@
 """What a training run came to."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gradkeeper.callbacks import Finding, GradientHistory
+from gradkeeper.callbacks.flow import GradientFlow, StateFlow
 from gradkeeper.callbacks.rules import default_rules
+from gradkeeper.training.flow_files import read_flows
 from gradkeeper.training.metrics_file import columns_of, read_metrics
 from gradkeeper.training.run_directory import RUNNING, RunDirectory, read_json
 
@@ -28,6 +30,7 @@ class Result:
         baseline_label: what the baseline is.
         parameters: number of trainable weights.
         time_per_step: mean seconds per train step.
+        flows: gradients through time, by the number of epochs trained before each record.
     """
 
     run_dir: Path
@@ -40,6 +43,7 @@ class Result:
     baseline_label: str
     parameters: int
     time_per_step: float
+    flows: dict[int, GradientFlow] = field(default_factory=dict)
 
     @classmethod
     def load(cls, run_dir: str | Path) -> "Result":
@@ -65,6 +69,7 @@ class Result:
             baseline_label=status.get("baseline_label", ""),
             parameters=status.get("parameters", 0),
             time_per_step=status.get("time_per_step") or math.nan,
+            flows=read_flows(directory.flow),
         )
 
     @property
@@ -96,6 +101,19 @@ class Result:
     def clip_fraction(self) -> float:
         """Share of the steps in which clipping changed a gradient, 0 to 1."""
         return self.history.clip_fraction
+
+    @property
+    def reach(self) -> StateFlow | None:
+        """The last record of the gradient in the first recurrent layer; None without records.
+
+        It is that of h; where the layer does not hand h on to its next step, that of the state
+        which it does.
+        """
+        if not self.flows:
+            return None
+        flow = self.flows[max(self.flows)]
+        first = [each for each in flow if each.layer == flow.states[0].layer]
+        return next((each for each in first if np.isfinite(each.slope)), first[0])
 
 
 def _history(directory: RunDirectory) -> GradientHistory:

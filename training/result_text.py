@@ -1,35 +1,37 @@
 """The numbers of a run as a person reads them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gradkeeper.training.result import Result
 
 _CLIPS = ("clipnorm", "global_clipnorm", "clipvalue")
-HEADINGS = (
-    "run",
-    "loss",
-    "baseline",
-    "largest norm",
-    "clipped",
-    "weights",
-    "step",
-    "findings",
-)
+BASELINE, HALF_LIFE = "baseline", "half-life"
+_HEADINGS = ("loss", BASELINE, "max norm", "clipped", "weights", "step")
 
 
-def cells(result: Result) -> list[str]:
-    """A run's cells of a table, for all `HEADINGS` but the first."""
-    return [
-        number(result.final_loss),
-        "–" if result.baseline is None else number(result.baseline),
-        largest_norm(result),
-        f"{100 * result.clip_fraction:.0f} %",
-        f"{result.parameters:,}",
-        time_per_step(result),
-        findings(result),
-    ]
+def headings(results: Iterable[Result]) -> list[str]:
+    """The columns that a table of runs has, behind the one of their names.
+
+    The half-life is one where any of them has records of its gradient through time.
+    """
+    recorded = any(result.reach is not None for result in results)
+    return [*_HEADINGS, *([HALF_LIFE] if recorded else []), "findings"]
+
+
+def cells(result: Result) -> dict[str, str]:
+    """A run's cells of a table, by heading."""
+    return {
+        "loss": number(result.final_loss),
+        BASELINE: "–" if result.baseline is None else number(result.baseline),
+        "max norm": largest_norm(result),
+        "clipped": f"{100 * result.clip_fraction:.0f} %",
+        "weights": f"{result.parameters:,}",
+        "step": time_per_step(result),
+        HALF_LIFE: half_life(result),
+        "findings": findings(result),
+    }
 
 
 def number(value: float) -> str:
@@ -47,6 +49,14 @@ def time_per_step(result: Result) -> str:
     """In milliseconds."""
     seconds = result.time_per_step
     return "–" if math.isnan(seconds) else f"{1000 * seconds:.1f} ms"
+
+
+def half_life(result: Result) -> str:
+    """In time steps, ∞ where the gradient does not fall on its way back."""
+    if result.reach is None:
+        return "–"
+    steps = result.reach.half_life
+    return "∞" if math.isinf(steps) else number(steps)
 
 
 def findings(result: Result) -> str:

@@ -19,9 +19,11 @@ class RunDirectory:
         metrics.csv: a row per epoch.
         gradients/: gradient norms per step, Parquet parts (`GradientHistory.load`).
         findings.json: what the rules found.
+        flow/: gradients through time, a file per record (`read_flows`), if they were asked for.
         checkpoints/: `best.keras`, and the state from which `resume` goes on.
         model.keras: the model as training left it.
         report.html, loss.png, gradients.png: the run to look at.
+        flow.png, flow-end.png: gradients through time over the epochs, and in the last record.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -31,6 +33,7 @@ class RunDirectory:
         self.metrics = self.path / "metrics.csv"
         self.gradients = self.path / "gradients"
         self.findings = self.path / "findings.json"
+        self.flow = self.path / "flow"
         self.checkpoints = self.path / "checkpoints"
         self.best_model = self.checkpoints / "best.keras"
         self.backup = self.checkpoints / "backup"
@@ -38,6 +41,8 @@ class RunDirectory:
         self.report = self.path / "report.html"
         self.loss_picture = self.path / "loss.png"
         self.gradient_picture = self.path / "gradients.png"
+        self.flow_picture = self.path / "flow.png"
+        self.flow_end_picture = self.path / "flow-end.png"
 
     def check(self, *, overwrite: bool = False, resume: bool = False) -> None:
         """Refuses a directory that may not be trained into; touches nothing.

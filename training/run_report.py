@@ -1,5 +1,8 @@
 """The pages and pictures of a run directory."""
 
+from matplotlib.figure import Figure
+
+from gradkeeper.callbacks.flow.plots import plot_flow, plot_flows
 from gradkeeper.callbacks.plots import plot_history
 from gradkeeper.callbacks.report import write_report
 from gradkeeper.training.plots import plot_loss
@@ -9,7 +12,7 @@ from gradkeeper.training.run_directory import RunDirectory
 
 
 def write_run_report(result: Result) -> RunDirectory:
-    """Writes `report.html`, `loss.png` and `gradients.png` into the run's directory."""
+    """Writes `report.html` and the pictures into the run's directory."""
     directory = RunDirectory(result.run_dir)
     loss = plot_loss(result)
     loss.savefig(directory.loss_picture)
@@ -20,13 +23,28 @@ def write_run_report(result: Result) -> RunDirectory:
         result.findings,
         title=f"{result.config['model']} on {result.config['task']}",
         facts=_facts(result),
-        figures={"Loss": loss},
+        figures={"Loss": loss, **_flow_pictures(result, directory)},
     )
     return directory
 
 
+def _flow_pictures(result: Result, directory: RunDirectory) -> dict[str, Figure]:
+    """Gradients through time, saved, by caption; none where none were recorded."""
+    if not result.flows:
+        return {}
+    last = max(result.flows)
+    course, end = plot_flows(result.flows), plot_flow(result.flows[last])
+    course.savefig(directory.flow_picture)
+    end.savefig(directory.flow_end_picture)
+    return {
+        "Gradient through time, before training and after epochs": course,
+        f"Gradient through time after {last} epochs": end,
+    }
+
+
 def _facts(result: Result) -> dict[str, str]:
     config = result.config
+    reach = {} if result.reach is None else {"Gradient through time": str(result.reach)}
     loss = number(result.final_loss)
     if result.baseline is not None:
         loss += f" (baseline {number(result.baseline)}: {result.baseline_label})"
@@ -42,6 +60,7 @@ def _facts(result: Result) -> dict[str, str]:
         "Clipping": clipping(config),
         "Batch size, seed": f"{config['batch_size']}, {config['seed']}",
         "Time per train step": time_per_step(result),
+        **reach,
     }
 
 

@@ -10,7 +10,8 @@ import tensorflow as tf
 from rich.console import Console
 
 from gradkeeper import __version__
-from gradkeeper.callbacks import Finding, GradientMonitor
+from gradkeeper.callbacks import Finding, GradientMonitor, TemporalGradientFlow
+from gradkeeper.training.flow_files import FlowFiles
 from gradkeeper.training.metrics_file import MetricsFile
 from gradkeeper.training.progress import TrainingProgress
 from gradkeeper.training.result import Result, first_of_each
@@ -26,6 +27,8 @@ from gradkeeper.training.run_directory import (
 from gradkeeper.training.run_report import write_run_report
 from gradkeeper.training.step_timer import StepTimer
 from gradkeeper.training.tasks import Task
+
+_FLOW_EXAMPLES = 32
 
 
 class Session:
@@ -76,9 +79,10 @@ class Session:
 
     def _fit(self, callbacks: Sequence[keras.callbacks.Callback], verbose: int, title: str) -> None:
         batch_size, seen = self._config["batch_size"], self._first_epoch * self._steps_per_epoch
-        # The monitor first, so that all see its numbers in the logs; the backup last, so that
-        # what the others wrote is never behind it.
-        attached = [self._monitor, *callbacks, self._metrics, self._timer, *self._checkpoints()]
+        # The observers first, so that all see their numbers in the logs; the backup last, so
+        # that what the others wrote is never behind it.
+        observers = [self._monitor, *self._flow()]
+        attached = [*observers, *callbacks, self._metrics, self._timer, *self._checkpoints()]
         progress = self._progress(verbose, title)
         with progress:
             self._model.fit(
@@ -90,6 +94,13 @@ class Session:
                 shuffle=False,
                 verbose=0,
             )
+
+    def _flow(self) -> list[keras.callbacks.Callback]:
+        """What records gradients through time, if the configuration asks for it."""
+        if not self._config["flow"]:
+            return []
+        flow = TemporalGradientFlow(*next(iter(self._task.train_dataset(_FLOW_EXAMPLES))))
+        return [flow, FlowFiles(self._directory.flow, flow, first_epoch=self._first_epoch)]
 
     def _progress(self, verbose: int, title: str) -> TrainingProgress:
         console = Console(highlight=False, quiet=verbose == 0)

@@ -77,12 +77,18 @@ def _draw_heat(figure: "Figure", axes: "Axes", states: list[StateFlow], epochs: 
 
 
 def _draw_half_lives(axes: "Axes", states: list[StateFlow], epochs: list[int]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     lives = np.array([each.half_life for each in states])
     finite = np.isfinite(lives)
     axes.plot(epochs, np.where(finite, lives, np.nan), marker="o", markersize=3)
     axes.set_title("half-life, steps" if finite.any() else "does not fall", fontsize="medium")
+    axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
-    if finite.any() and lives[finite].max() > 20 * lives[finite].min():
+    if not finite.any():
+        axes.set_yticks([])
+    elif lives[finite].max() > 20 * lives[finite].min():
         axes.set_yscale("log")
 
 

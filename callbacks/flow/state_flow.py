@@ -55,11 +55,13 @@ class StateFlow:
         """Change of the logarithm of the norm for each step back in time; 0 for one step.
 
         By least squares over the steps with a norm above 0. Where the norm falls to 0 exactly
-        it is minus infinity.
+        it is minus infinity, where no norm is finite NaN.
         """
         time, norm = np.arange(len(self.norm)), self.norm
         known = np.isfinite(norm)
         positive = known & (norm > 0)
+        if not known.any():
+            return np.nan
         if positive.sum() < 2:
             return -np.inf if known.sum() > 1 and positive.any() else 0.0
         return -float(np.polyfit(time[positive], np.log(norm[positive]), 1)[0])
@@ -71,7 +73,12 @@ class StateFlow:
 
     @property
     def half_life(self) -> float:
-        """Steps back in time in which the norm halves; infinite where it does not fall."""
+        """Steps back in time in which the norm halves; infinite where it does not fall.
+
+        NaN where no norm is finite.
+        """
+        if np.isnan(self.slope):
+            return np.nan
         return float(np.log(2) / -self.slope) if self.slope < 0 else np.inf
 
     @property
@@ -80,13 +87,14 @@ class StateFlow:
 
         Stable where, at this growth, it changes by less than a factor of 100 over the sequence.
         """
-        if not np.isfinite(self.norm[~np.isnan(self.norm)]).all():
+        known = self.norm[~np.isnan(self.norm)]
+        if not known.size or not np.isfinite(known).all():
             return "exploding"
-        change = self.slope * (np.count_nonzero(~np.isnan(self.norm)) - 1)
+        change = self.slope * (known.size - 1)
         if abs(change) <= np.log(_STABLE_WITHIN):
             return "stable"
         return "vanishing" if change < 0 else "exploding"
 
     def __str__(self) -> str:
-        half = "" if np.isinf(self.half_life) else f", halves in {self.half_life:.3g} steps"
+        half = "" if not np.isfinite(self.half_life) else f", halves in {self.half_life:.3g} steps"
         return f"{self.name}: {self.reach}, times {self.growth:.3g} per step back{half}"

@@ -67,15 +67,27 @@ def test_train_and_report(tmp_path, small):
     assert config["optimizer_options"] == {"beta_1": 0.8}
     assert config["global_clipnorm"] == 0.5
 
-    resumed = run("train", "--resume", "--epochs", 2, *place)
+    resumed = run("train", "--resume", "--epochs", 2, "--flow", *place)
     assert resumed.exit_code == 0, resumed.output
     assert Result.load(tmp_path / "run").metrics["step"] == [4, 8]
 
-    for name in ("report.html", "loss.png", "gradients.png"):
+    drawn = ("report.html", "loss.png", "gradients.png", "flow.png", "flow-end.png")
+    for name in drawn:
         (tmp_path / "run" / name).unlink()
     assert run("report", tmp_path / "run").exit_code == 0
-    for name in ("report.html", "loss.png", "gradients.png"):
+    for name in drawn:
         assert (tmp_path / "run" / name).exists(), name
+
+
+def test_compare_with_gradients_through_time(tmp_path, small):
+    place = ("--run-dir", tmp_path / "both", "--data-dir", small["data_dir"])
+    done = run(
+        "compare", "simple_rnn", "--task", "adding", *SIZE, "--epochs", 1, "--flow", *place
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "half-life" in done.output
+    assert str(tmp_path / "both" / "flow.png") in done.output
+    assert (tmp_path / "both" / "flow.png").stat().st_size > 10_000
 
 
 def test_an_interrupted_training_ends_with_130_and_says_how_to_go_on(tmp_path, small):

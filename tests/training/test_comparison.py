@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from gradkeeper.callbacks import GradientHistory
+from gradkeeper.callbacks.flow import GradientFlow, StateFlow
 from gradkeeper.callbacks.window import Window
 from gradkeeper.training import Comparison, Experiment, Result, compare
 from gradkeeper.training.plots import plot_explosion
@@ -22,7 +23,12 @@ def compared(small, tmp_path_factory):
     return compare(["simple_rnn", "gru"], "adding", clippings=clippings, verbose=0, **arguments)
 
 
-def result_of(norms, losses):
+def flow_of(norms):
+    """Gradients through time of one example in one layer."""
+    return GradientFlow((StateFlow("rnn", "h", np.array(norms)[:, None]),), 0.5)
+
+
+def result_of(norms, losses, flows=None):
     """A run whose single variable had these gradient norms."""
     count = len(norms)
     column = np.array(norms, np.float32)[:, None]
@@ -35,6 +41,7 @@ def result_of(norms, losses):
     return Result(
         run_dir="run", status="finished", config={}, metrics=metrics, history=history, findings=[],
         baseline=0.5, baseline_label="", parameters=3, time_per_step=math.nan,
+        flows=flows or {},
     )  # fmt: skip
 
 
@@ -98,6 +105,35 @@ def test_runs_without_a_finite_number_can_be_drawn(tmp_path):
     empty = dataclasses.replace(result, history=GradientHistory(), metrics={})
     comparison.add("none", "empty", empty)
     comparison.plot(tmp_path / "picture.png")
+
+
+def test_the_reach_of_gradients_is_a_column_and_a_picture(tmp_path):
+    halving = {2: flow_of([1.0, 1.0, 1.0]), 3: flow_of([0.25, 0.5, 1.0])}
+    comparison = Comparison("reach", tmp_path)
+    comparison.add("none", "a model with a long name", result_of([1.0], [0.4], halving))
+    comparison.add("none", "stable", result_of([1.0], [0.4], {3: flow_of([1.0, 1.0, 1.0])}))
+    comparison.add("none", "dead", result_of([1.0], [0.4], {3: flow_of([np.nan] * 3)}))
+    comparison.add("none", "not recorded", result_of([1.0], [0.4]))
+    assert [row["half_life"] for row in comparison.rows()[:2]] == [pytest.approx(1.0), math.inf]
+    output = shown(comparison.table(), width=88)
+    assert "…" not in output
+    for name, half_life in (("long name", "1"), ("stable", "∞"), ("dead", "NaN"), ("not", "–")):
+        line = next(line for line in output.splitlines() if name in line)
+        assert line.split()[-2] == half_life
+
+    right = comparison.plot_flow(tmp_path / "flow.png").axes[1]
+    assert [line.get_label() for line in right.lines] == [
+        "a model with a long name: half-life 1",
+        "stable: half-life ∞",
+        "dead (no finite gradient)",
+    ]
+    assert right.get_yscale() == "log"
+
+
+def test_a_norm_that_is_gone_does_not_press_the_others_flat(tmp_path):
+    comparison = Comparison("gone", tmp_path)
+    comparison.add("none", "gone", result_of([1.0], [0.4], {1: flow_of([1e-30, 1e-15, 1.0])}))
+    assert comparison.plot_flow().axes[1].get_ylim()[0] == pytest.approx(1e-12)
 
 
 def test_a_comparison_that_exists_is_refused(compared, small):

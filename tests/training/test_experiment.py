@@ -6,8 +6,9 @@ import keras
 import numpy as np
 import pytest
 
-from gradkeeper.callbacks import GradientHistory
-from gradkeeper.training import Experiment, Result
+from gradkeeper.callbacks import GradientHistory, TemporalGradientFlow, gradient_flow
+from gradkeeper.training import Experiment, Result, load_task
+from gradkeeper.training.flow_files import FlowFiles, read_flows, write_flow
 from gradkeeper.training.run_directory import RunDirectory
 from gradkeeper.training.run_report import write_run_report
 
@@ -50,6 +51,22 @@ def clipped(small):
 def finished(clipped, tmp_path_factory):
     """A run of 3 epochs of 4 steps."""
     return Experiment(**clipped, run_dir=tmp_path_factory.mktemp("runs") / "one").run(verbose=0)
+
+
+@pytest.fixture(scope="module")
+def flowing(clipped, tmp_path_factory):
+    """The same run, with its gradients through time on record."""
+    place = tmp_path_factory.mktemp("runs") / "flow"
+    return Experiment(**clipped, flow=True, run_dir=place).run(verbose=0)
+
+
+def assert_equal_flows(one, other):
+    assert list(one) == list(other)
+    for epochs, flow in one.items():
+        assert flow.loss == other[epochs].loss
+        for state, its_like in zip(flow, other[epochs], strict=True):
+            assert (state.layer, state.state) == (its_like.layer, its_like.state)
+            np.testing.assert_array_equal(state.norms, its_like.norms)
 
 
 def assert_equal_runs(one, other):
@@ -113,6 +130,42 @@ def test_a_finished_run_goes_on_to_more_epochs(clipped, tmp_path, finished):
     Experiment(**{**clipped, "epochs": 2}, **place).run(verbose=0)
     longer = Experiment.from_config(place["run_dir"], **place, resume=True, epochs=3)
     assert_equal_runs(longer.run(verbose=0), finished)
+
+
+def test_gradients_through_time_are_recorded_and_change_nothing(finished, flowing):
+    assert_equal_runs(flowing, finished)
+    assert list(flowing.flows) == [0, 1, 2, 3]
+    assert flowing.reach is flowing.flows[3].states[0]
+    assert flowing.reach.norms.shape == (6, 32)
+    assert (finished.flows, finished.reach) == ({}, None)
+    page = (flowing.run_dir / "report.html").read_text(encoding="utf-8")
+    assert str(flowing.reach) in page
+    assert "Gradient through time after 3 epochs" in page
+
+
+def test_recorded_gradients_are_those_of_the_model_as_training_left_it(flowing):
+    model = keras.saving.load_model(flowing.run_dir / "model.keras")
+    data = load_task("adding", length=6, data_dir=flowing.config["data_dir"], seed=SEED)
+    again = gradient_flow(model, *next(iter(data.train_dataset(32))))
+    assert again.loss == pytest.approx(flowing.flows[3].loss, rel=1e-6)
+    np.testing.assert_allclose(again.states[0].norms, flowing.reach.norms, rtol=1e-5)
+
+
+def test_the_records_of_a_resumed_run_are_those_of_an_undisturbed_one(flowing, clipped, tmp_path):
+    place = {"run_dir": tmp_path / "run"}
+    with pytest.raises(KeyboardInterrupt):
+        Experiment(**clipped, flow=True, **place, callbacks=[InterruptAt(1, 2)]).run(verbose=0)
+    assert list(Result.load(place["run_dir"]).flows) == [0, 1]
+    resumed = Experiment.from_config(place["run_dir"], **place, resume=True).run(verbose=0)
+    assert_equal_flows(resumed.flows, flowing.flows)
+
+
+def test_records_after_the_epoch_that_a_run_is_resumed_at_are_taken_back(flowing, tmp_path):
+    for epochs, flow in flowing.flows.items():
+        write_flow(tmp_path, epochs, flow)
+    callback = TemporalGradientFlow(np.zeros((1, 6, 2)))
+    FlowFiles(tmp_path, callback, first_epoch=2)
+    assert list(read_flows(tmp_path)) == list(callback.flows) == [0, 1, 2]
 
 
 def test_a_failure_is_noted_and_raised(small, tmp_path):
@@ -208,9 +261,9 @@ def test_bad_arguments_are_refused(bad, message):
         Experiment(**bad).run(verbose=0)
 
 
-def test_the_directory_names_every_file(finished):
-    directory = RunDirectory(finished.run_dir)
+def test_the_directory_names_every_file(flowing):
+    directory = RunDirectory(flowing.run_dir)
     named = {path for path in vars(directory).values() if path != directory.path}
     assert {path.name for path in named if path.exists()} >= {
-        path.name for path in finished.run_dir.iterdir()
+        path.name for path in flowing.run_dir.iterdir()
     }

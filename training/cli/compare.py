@@ -30,6 +30,7 @@ def compare(
     steps_per_epoch: options.StepsPerEpoch = None,
     jit_compile: options.JitCompile = None,
     seed: options.Seed = None,
+    flow: options.Flow = None,
     run_dir: options.RunDir = None,
     overwrite: options.Overwrite = False,
 ) -> None:
@@ -50,6 +51,7 @@ def compare(
         steps_per_epoch=steps_per_epoch,
         jit_compile=jit_compile,
         seed=seed,
+        flow=flow,
         task_options={**given(length=length), **pairs("--option", option)} or None,
         optimizer_options=pairs("--optimizer-option", optimizer_option) or None,
     )
@@ -67,5 +69,5 @@ def _run(
     comparison = run_all(models, **arguments, **places)
     console.print()
     console.print(comparison.table())
-    for name in ("comparison.csv", "comparison.png", "report.html"):
-        console.print(f"{comparison.run_dir / name}", soft_wrap=True)
+    for path in comparison.files:
+        console.print(f"{path}", soft_wrap=True)

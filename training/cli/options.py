@@ -88,6 +88,14 @@ JitCompile = Annotated[
 Seed = Annotated[
     int | None, _option(_TRAINING, "Of weights, batches and dropout; 0 by default.", "--seed")
 ]
+Flow = Annotated[
+    bool | None,
+    _option(
+        _TRAINING,
+        "Record how far back in time the gradient reaches, before training and after epochs.",
+        "--flow/--no-flow",
+    ),
+]
 RunDir = Annotated[
     Path | None,
     _option(_RUN, "Where the run is kept; the next free runs/... by default.", "--run-dir"),
