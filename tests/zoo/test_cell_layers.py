@@ -90,9 +90,9 @@ def test_dropout_is_the_same_at_every_step(name):
     layer = make(name, dropout=0.5, seed=1)
     ones = np.ones((BATCH, TIME, FEATURES), "float32")
     layer.build(ones.shape)
-    steps = np.array(layer.cell.project(ones, training=True))
+    steps = np.array(layer.cell.prepare(ones, training=True))
     close(steps, np.broadcast_to(steps[:, :1], steps.shape))
-    assert np.abs(steps - np.array(layer.cell.project(ones))).max() > 1e-3
+    assert np.abs(steps - np.array(layer.cell.prepare(ones))).max() > 1e-3
 
 
 def test_draws_one_dropout_mask_per_sequence(name, inputs):

@@ -91,7 +91,7 @@ def reach(layer, inputs):
 def gate_sums(layer, inputs):
     if isinstance(layer, keras.layers.LSTM):
         return inputs @ array(layer.cell.kernel) + array(layer.cell.bias)
-    return array(layer.cell.project(inputs))
+    return array(layer.cell.project(layer.cell.prepare(inputs)))
 
 
 @pytest.mark.parametrize("name", KEEPING_GATE)

@@ -17,8 +17,8 @@ class ZoneoutCell(GatedCell):
     arXiv 1606.01305. In training, each unit of each example keeps its state at a step with the
     probability of the rate; at inference the state is the mean of both.
 
-    The random numbers of all steps are drawn at once with the projection of the inputs, as the
-    last blocks of `project`: the loop itself draws none.
+    The random numbers of all steps are drawn at once, as the last blocks of what `prepare` and
+    `project` make: the loop itself draws none.
 
     Args:
         zoneout: rate for h, 0 to 1.
@@ -33,13 +33,20 @@ class ZoneoutCell(GatedCell):
         """The rate for each state."""
         return [self.zoneout]
 
-    def project(self, inputs: Any, training: bool = False) -> Any:
-        projected = super().project(inputs, training)
+    def prepare(self, inputs: Any, training: bool = False) -> Any:
+        prepared = super().prepare(inputs, training)
         if not self._draws(training):
-            return projected
-        like = projected[..., : self.state_count * self.units]
-        drawn = keras.random.uniform(ops.shape(like), dtype=like.dtype, seed=self.seed_generator)
-        return ops.concatenate([projected, drawn], axis=-1)
+            return prepared
+        shape = (*ops.shape(prepared)[:-1], self.state_count * self.units)
+        drawn = keras.random.uniform(shape, dtype=prepared.dtype, seed=self.seed_generator)
+        return ops.concatenate([prepared, drawn], axis=-1)
+
+    def project(self, prepared: Any) -> Any:
+        features = self.kernel.shape[0]
+        if prepared.shape[-1] == features:
+            return super().project(prepared)
+        drawn = prepared[..., features:]
+        return ops.concatenate([super().project(prepared[..., :features]), drawn], axis=-1)
 
     def kept(
         self, projected: Any, states: Sequence[Any], after: Sequence[Any], training: bool

@@ -49,8 +49,8 @@ class CFNCell(ForgetGateCell):
         is_input_gate = ops.arange(shape[0]) // self.units == 1
         return bias - ops.cast(is_input_gate, keras.backend.standardize_dtype(dtype))
 
-    def project(self, inputs: Any, training: bool = False) -> Any:
-        sums = super().project(inputs, training)
+    def project(self, prepared: Any) -> Any:
+        sums = super().project(prepared)
         split = 2 * self.units
         return ops.concatenate([sums[..., :split], self.activation(sums[..., split:])], axis=-1)
 

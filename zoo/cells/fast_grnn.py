@@ -40,8 +40,8 @@ class FastGRNNCell(GatedCell):
         self.nu = self.add_weight(shape=(1,), name="nu", initializer=constant(-4.0))
         self.built = True
 
-    def project(self, inputs: Any, training: bool = False) -> Any:
-        return ops.matmul(self.drop_inputs(inputs, training), self.kernel)
+    def project(self, prepared: Any) -> Any:
+        return ops.matmul(prepared, self.kernel)
 
     def recur(
         self, projected: Any, states: Sequence[Any], training: bool = False

@@ -6,12 +6,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from gradkeeper.zoo.cells._layer_norm import LayerNormCell
+from gradkeeper.zoo.cells._layer_norm import NormalizedSumsCell
 from gradkeeper.zoo.cells.gated_cell import GatedCell
 
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
-class LayerNormGRUCell(LayerNormCell, GatedCell):
+class LayerNormGRUCell(NormalizedSumsCell, GatedCell):
     """GRU with layer normalization.
 
     Ba, Kiros, Hinton: "Layer Normalization", 2016, arXiv 1607.06450, supplement::
@@ -39,6 +39,7 @@ class LayerNormGRUCell(LayerNormCell, GatedCell):
     """
 
     gates = 3
+    groups = (2, 1)
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         super().build(input_shape)
@@ -46,17 +47,11 @@ class LayerNormGRUCell(LayerNormCell, GatedCell):
         self.input_gain = self.add_gain("input_gain", 3 * self.units)
         self.recurrent_bias = self.add_bias("recurrent_bias", self.units)
 
-    def project(self, inputs: Any, training: bool = False) -> Any:
-        sums = ops.matmul(self.drop_inputs(inputs, training), self.kernel)
-        projected = ops.concatenate(self._normalize_parts(sums, self.input_gain), axis=-1)
-        return projected if self.bias is None else projected + self.bias
-
     def recur(
-        self, projected: Any, states: Sequence[Any], training: bool = False
+        self, projected: Any, states: Sequence[Any], training: bool = False, kernel: Any = None
     ) -> tuple[Any, list[Any]]:
         h = states[0]
-        sums = ops.matmul(self.drop_state(h, training), self.recurrent_kernel)
-        gates, candidate = self._normalize_parts(sums, self.recurrent_gain)
+        gates, candidate = self.normalized(ops.matmul(self.drop_state(h, training), kernel))
         if self.recurrent_bias is not None:
             candidate = candidate + self.recurrent_bias
         gates = self.recurrent_activation(projected[..., : 2 * self.units] + gates)
@@ -64,10 +59,3 @@ class LayerNormGRUCell(LayerNormCell, GatedCell):
         n = self.activation(projected[..., 2 * self.units :] + r * candidate)
         h = (1 - z) * h + z * n
         return h, [h]
-
-    def _normalize_parts(self, sums: Any, gain: Any) -> tuple[Any, Any]:
-        split = 2 * self.units
-        return (
-            self.normalize(sums[..., :split], gain[:split]),
-            self.normalize(sums[..., split:], gain[split:]),
-        )

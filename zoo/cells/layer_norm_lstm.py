@@ -6,12 +6,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from gradkeeper.zoo.cells._layer_norm import LayerNormCell
+from gradkeeper.zoo.cells._layer_norm import NormalizedSumsCell
 from gradkeeper.zoo.cells.gated_cell import ForgetGateCell
 
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
-class LayerNormLSTMCell(LayerNormCell, ForgetGateCell):
+class LayerNormLSTMCell(NormalizedSumsCell, ForgetGateCell):
     """LSTM with layer normalization.
 
     Ba, Kiros, Hinton: "Layer Normalization", 2016, arXiv 1607.06450, eq. 20-22::
@@ -39,6 +39,7 @@ class LayerNormLSTMCell(LayerNormCell, ForgetGateCell):
     """
 
     gates = 4
+    groups = (4,)
     state_count = 2
 
     def build(self, input_shape: Sequence[int | None]) -> None:
@@ -48,18 +49,12 @@ class LayerNormLSTMCell(LayerNormCell, ForgetGateCell):
         self.state_gain = self.add_gain("state_gain", self.units)
         self.state_bias = self.add_bias("state_bias", self.units)
 
-    def project(self, inputs: Any, training: bool = False) -> Any:
-        sums = ops.matmul(self.drop_inputs(inputs, training), self.kernel)
-        projected = self.normalize(sums, self.input_gain)
-        return projected if self.bias is None else projected + self.bias
-
     def recur(
-        self, projected: Any, states: Sequence[Any], training: bool = False
+        self, projected: Any, states: Sequence[Any], training: bool = False, kernel: Any = None
     ) -> tuple[Any, list[Any]]:
         h, c = states
-        sums = ops.matmul(self.drop_state(h, training), self.recurrent_kernel)
-        gates = projected + self.normalize(sums, self.recurrent_gain)
-        i, f, g, o = ops.split(gates, 4, axis=-1)
+        (sums,) = self.normalized(ops.matmul(self.drop_state(h, training), kernel))
+        i, f, g, o = ops.split(projected + sums, 4, axis=-1)
         c = self.recurrent_activation(f) * c + self.recurrent_activation(i) * self.activation(g)
         seen = self.normalize(c, self.state_gain)
         seen = seen if self.state_bias is None else seen + self.state_bias

@@ -36,8 +36,8 @@ class LayerNormSimpleRNNCell(LayerNormCell):
         super().build(input_shape)
         self.gain = self.add_gain("gain", self.units)
 
-    def project(self, inputs: Any, training: bool = False) -> Any:
-        return ops.matmul(self.drop_inputs(inputs, training), self.kernel)
+    def project(self, prepared: Any) -> Any:
+        return ops.matmul(prepared, self.kernel)
 
     def recur(
         self, projected: Any, states: Sequence[Any], training: bool = False

@@ -39,8 +39,8 @@ class MinimalRNNCell(GatedCell):
         self.gate_kernel = self.add_recurrent("gate_kernel", (self.units, self.units))
         self.gate_bias = self.add_bias("gate_bias", self.units)
 
-    def project(self, inputs: Any, training: bool = False) -> Any:
-        z = self.activation(super().project(inputs, training))
+    def project(self, prepared: Any) -> Any:
+        z = self.activation(super().project(prepared))
         gate = ops.matmul(z, self.gate_kernel)
         if self.gate_bias is not None:
             gate = gate + self.gate_bias

@@ -57,8 +57,8 @@ class OrthogonalRNNCell(MadeKernelCell):
         upper = ops.triu(ops.convert_to_tensor(self.recurrent_kernel), k=1)
         return _exponential(ops.transpose(upper) - upper)
 
-    def project(self, inputs: Any, training: bool = False) -> Any:
-        return ops.matmul(self.drop_inputs(inputs, training), self.kernel)
+    def project(self, prepared: Any) -> Any:
+        return ops.matmul(prepared, self.kernel)
 
     def recur(
         self, projected: Any, states: Sequence[Any], training: bool = False, kernel: Any = None

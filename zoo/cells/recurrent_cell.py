@@ -13,16 +13,17 @@ from gradkeeper.zoo.cells._options import LAYER_ARGUMENTS, cell_options, resolve
 
 
 class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
-    """A Keras cell whose step is split in two.
+    """A Keras cell whose step is split in three.
 
-    `project` maps the inputs and knows no state; `recur` combines its result with the states.
-    `call` is one after the other. A layer can therefore project all time steps in one matrix
-    product before its loop (`gradkeeper.zoo.layers.CellLayer` does).
+    `prepare` does what needs neither weights' products nor states, such as dropout; `project` maps
+    what it leaves and knows no state; `recur` combines the result with the states. `call` is one
+    after the other. A layer can therefore prepare all time steps at once before its loop, and
+    project them in one matrix product where that is faster (`gradkeeper.zoo.layers.CellLayer`).
 
     A subclass sets `gates` (blocks of `units` columns in the kernel), `recurrent_gates` (the same
     of the recurrent kernel, where it has fewer), `biased` (which blocks of the kernel have a bias,
     where not all do) and `state_count`, and writes `recur`; it overrides `build` for further
-    weights and `project` for anything besides `inputs @ kernel + bias`. Options of its own are
+    weights and `project` for anything besides `prepared @ kernel + bias`. Options of its own are
     keyword-only arguments of its constructor, kept as attributes of the same name: configs and
     layers find them there.
 
@@ -141,8 +142,8 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         """First value of `bias`; for cells that start some gates open or closed."""
         return self.bias_initializer(shape, dtype=dtype)
 
-    def project(self, inputs: Any, training: bool = False) -> Any:
-        """The part of a step that needs no state.
+    def prepare(self, inputs: Any, training: bool = False) -> Any:
+        """The part of a step that is done for a whole sequence at once, always.
 
         Args:
             inputs: [batch, features], or a whole sequence [batch, time, features].
@@ -150,7 +151,18 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         Returns:
             One tensor of the same rank; the width is the cell's own choice.
         """
-        projected = ops.matmul(self.drop_inputs(inputs, training), self.kernel)
+        return self.drop_inputs(inputs, training)
+
+    def project(self, prepared: Any) -> Any:
+        """The part of a step that needs no state.
+
+        Args:
+            prepared: what `prepare` made of a step or of a whole sequence.
+
+        Returns:
+            One tensor of the same rank; the width is the cell's own choice.
+        """
+        projected = ops.matmul(prepared, self.kernel)
         return projected if self.bias is None else projected + self._wide_bias()
 
     def recur(
@@ -174,6 +186,10 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
             return self.bias
         return ops.pad(self.bias, [(first * self.units, (self.gates - end) * self.units)])
 
+    def projector(self) -> Callable[[Any], Any]:
+        """`project` for all steps of one sequence; see `stepper`."""
+        return self.project
+
     def stepper(self, training: bool = False) -> Callable[[Any, Any], tuple[Any, list[Any]]]:
         """`recur` as a function of `projected` and `states`, for all steps of one sequence.
 
@@ -184,7 +200,7 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
 
     def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Any, Any]:
         nested = isinstance(states, (list, tuple))
-        projected = self.project(inputs, training)
+        projected = self.projector()(self.prepare(inputs, training))
         output, after = self.stepper(training)(projected, states if nested else [states])
         return output, after if nested else after[0]
 

@@ -58,7 +58,9 @@ class RGLRUCell(LinearCell):
         r, i, v = ops.split(projected, 3, axis=-1)
         log_a = -self.sharpness * ops.sigmoid(r) * ops.softplus(-self.decay)
         kept = ops.exp(log_a)
-        return kept, ops.sqrt(-ops.expm1(2 * log_a)) * ops.sigmoid(i) * self.activation(v)
+        # At a = 1, which very small gates round to, the root of 0 has no finite derivative.
+        least = 1e-7 if "float16" == keras.backend.standardize_dtype(log_a.dtype) else 1e-30
+        return kept, ops.sqrt(least - ops.expm1(2 * log_a)) * ops.sigmoid(i) * self.activation(v)
 
     def _initial_decay(self, shape: Sequence[int], dtype: Any = None) -> Any:
         low, high = self.decay_range

@@ -33,8 +33,8 @@ class STARCell(GatedCell):
     gates = 2
     recurrent_gates = 1
 
-    def project(self, inputs: Any, training: bool = False) -> Any:
-        z, gate = ops.split(super().project(inputs, training), 2, axis=-1)
+    def project(self, prepared: Any) -> Any:
+        z, gate = ops.split(super().project(prepared), 2, axis=-1)
         return ops.concatenate([self.activation(z), gate], axis=-1)
 
     def recur(

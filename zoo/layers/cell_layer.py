@@ -26,9 +26,11 @@ LAYER_OPTIONS = (
 class CellLayer(keras.layers.RNN):
     """A `RecurrentCell` as a layer with the arguments of `keras.layers.LSTM`.
 
-    A subclass names its `cell_class`. The layer equals `keras.layers.RNN(cell)`, but projects
-    the inputs of all time steps in one matrix product before the loop, and makes what the cell
-    needs of its weights (`RecurrentCell.stepper`) once instead of at every step.
+    A subclass names its `cell_class`. The layer equals `keras.layers.RNN(cell)`, but prepares the
+    inputs of all time steps before the loop (`RecurrentCell.prepare`), and makes what the cell
+    needs of its weights (`projector`, `stepper`) once instead of at every step. Inputs wider than
+    the states are projected in one matrix product before the loop as well: for narrower ones,
+    moving the products through memory costs more than it saves.
 
     Inputs: [batch, time, features]. Output: [batch, units], or with `return_sequences`
     [batch, time, units]; with `return_state` followed by the cell's states, each [batch, units].
@@ -61,9 +63,17 @@ class CellLayer(keras.layers.RNN):
     def inner_loop(
         self, sequences: Any, initial_state: Any, mask: Any, training: bool = False
     ) -> tuple[Any, Any, Any]:
+        cell = self.cell
+        prepared = cell.prepare(sequences, training)
+        project, recur = cell.projector(), cell.stepper(training)
+
+        def step(inputs: Any, states: Any) -> tuple[Any, list[Any]]:
+            return recur(project(inputs), states)
+
+        is_wide = sequences.shape[-1] > cell.units
         return rnn(
-            self.cell.stepper(training),
-            self.cell.project(sequences, training),
+            recur if is_wide else step,
+            project(prepared) if is_wide else prepared,
             initial_state,
             go_backwards=self.go_backwards,
             mask=mask,

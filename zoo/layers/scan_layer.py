@@ -25,7 +25,7 @@ class ScanLayer(CellLayer):
         if self.unroll or sequences.shape[1] is None:
             return super().inner_loop(sequences, initial_state, mask, training)
         cell: LinearCell = self.cell
-        projected = cell.project(sequences, training)
+        projected = cell.projector()(cell.prepare(sequences, training))
         mask = mask[0] if isinstance(mask, (list, tuple)) else mask
         if self.go_backwards:
             projected = ops.flip(projected, axis=1)
