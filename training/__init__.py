@@ -8,7 +8,9 @@ if TYPE_CHECKING:
     from gradkeeper.training.comparison import Comparison as Comparison
     from gradkeeper.training.comparison_run import compare as compare
     from gradkeeper.training.experiment import Experiment as Experiment
+    from gradkeeper.training.flow_regularizer import regularize_flow as regularize_flow
     from gradkeeper.training.optimizers import make_optimizer as make_optimizer
+    from gradkeeper.training.remedies import REMEDIES as REMEDIES
     from gradkeeper.training.result import Result as Result
     from gradkeeper.training.tasks.registry import list_tasks as list_tasks
     from gradkeeper.training.tasks.registry import load_task as load_task
@@ -21,7 +23,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "comparison_run": ["compare"],
         "comparison": ["Comparison"],
         "experiment": ["Experiment"],
+        "flow_regularizer": ["regularize_flow"],
         "optimizers": ["make_optimizer"],
+        "remedies": ["REMEDIES"],
         "result": ["Result"],
         "tasks.registry": ["list_tasks", "load_task"],
         "tasks.task": ["Task"],

@@ -6,13 +6,14 @@ from typing import Any
 import keras
 
 from gradkeeper import zoo
+from gradkeeper.training.flow_regularizer import regularize_flow
 from gradkeeper.training.optimizers import make_optimizer
 from gradkeeper.training.schedules import SCHEDULES
 from gradkeeper.training.tasks import Task
 
 
 def build_model(config: Mapping[str, Any], task: Task, steps_per_epoch: int) -> keras.Model:
-    """The zoo's model for a task, compiled with the optimizer.
+    """The zoo's model for a task, compiled with the optimizer, its flow regularized if asked for.
 
     Args:
         config: see `Experiment.config`.
@@ -36,6 +37,8 @@ def build_model(config: Mapping[str, Any], task: Task, steps_per_epoch: int) -> 
         steps_per_execution=config["steps_per_execution"],
         jit_compile=config["jit_compile"],
     )
+    if config["flow_regularizer"] is not None:
+        regularize_flow(model, config["flow_regularizer"])
     return model
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 # Keeps the columns of the tables of all groups below each other, and all within 80 characters.
+_RUN_WIDTH = 18
 _WIDTHS = {"loss": 7, "max norm": 8, "clipped": 7, "weights": 7, "step": 7}
 
 
@@ -133,7 +134,7 @@ def _table(group: str, runs: Mapping[str, Result], width: int, names: list[str])
         padding=(0, 0),
         pad_edge=False,
     )
-    table.add_column("run", min_width=width)
+    table.add_column("run", min_width=min(width, _RUN_WIDTH), overflow="fold")
     names = [name for name in names if name != BASELINE]
     for name in names:
         table.add_column(name, justify="right", min_width=_WIDTHS.get(name))

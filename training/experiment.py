@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from gradkeeper import zoo
-from gradkeeper.training._checks import integer, unknown_name
+from gradkeeper.training._checks import integer, positive_number, unknown_name
 from gradkeeper.training.build import build_model, build_optimizer
 from gradkeeper.training.optimizers import OPTIMIZERS
 from gradkeeper.training.result import Result
@@ -63,6 +63,8 @@ class Experiment:
         seed: of weights, batches and dropout.
         flow: record how far back in time the gradient reaches, before the training and after
             every epoch, on a batch of 32 training examples (see `TemporalGradientFlow`).
+        flow_regularizer: weight of what keeps the gradient's norm from step to step (see
+            `regularize_flow`); without it by default.
         data_dir: folder of tensorflow-datasets.
         run_dir: the run directory; the next free `runs/<model>-<task>-<number>` by default.
         overwrite: delete the run that `run_dir` holds.
@@ -98,6 +100,7 @@ class Experiment:
         jit_compile: bool | str = "auto",
         seed: int = 0,
         flow: bool = False,
+        flow_regularizer: float | None = None,
         data_dir: str | PathLike[str] | None = None,
         run_dir: str | PathLike[str] | None = None,
         overwrite: bool = False,
@@ -134,6 +137,9 @@ class Experiment:
             "jit_compile": jit_compile,
             "seed": integer("seed", seed, minimum=0),
             "flow": bool(flow),
+            "flow_regularizer": None
+            if flow_regularizer is None
+            else positive_number("flow_regularizer", flow_regularizer),
             "data_dir": None if data_dir is None else str(data_dir),
         }
         _require_json(self.config)

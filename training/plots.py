@@ -12,7 +12,7 @@ from gradkeeper.training.result import Result
 TRAINING, EVALUATION, BASELINE, ALARM = "#9bb8d3", "#1f6fb4", "#66757f", "#c0392b"
 RUN_COLOURS = (
     "#c0392b", "#1f6fb4", "#2a9d5c", "#8e5bb5", "#e08a1e", "#17a2b8", "#7a6a4f", "#e377c2",
-    "#1a1a1a", "#9aa519", "#7fb2e5", "#f2a49b",
+    "#1a1a1a", "#9aa519", "#7fb2e5", "#f2a49b", "#0e6655", "#f4c20d", "#6e2c00",
 )  # fmt: skip
 # Losses of this many times the baseline are off the chart, or the others would be flat lines.
 _LOSS_CEILING = 6.0

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from gradkeeper.callbacks.flow import StateFlow
 from gradkeeper.training.plots import (
     draw_baseline,
     draw_loss,
@@ -18,66 +19,125 @@ from gradkeeper.training.result_text import half_life
 
 # A norm below the largest of a usual run by more than this tells no more than that it is gone.
 _SPAN = 1e-12
+# Where a loss falls this far below the baseline, a linear axis shows no more differences.
+_DEEP = 20.0
+# More runs than this hide their curves behind a legend inside a panel.
+_FEW = 6
 
 
 def plot_reach(groups: Mapping[str, Mapping[str, Result]], title: str) -> Figure:
-    """Loss over train steps, and ‖∂L/∂h_t‖ over time steps as last recorded; a row per group.
+    """Loss over train steps, and ‖∂L/∂h_t‖ over time steps; a row per group.
+
+    The gradient is that of the last record; where a run has one from before the training, a
+    panel in the middle shows that as well.
 
     Args:
         groups: per row its heading, and the runs in it by label. A label has the same colour
-            in every row; a run without records has no line on the right.
+            in every row; a run without records has a line in the panel of the loss only.
         title: above the picture.
     """
-    figure = Figure(figsize=(13, 0.6 + 4.2 * len(groups)), layout="constrained", dpi=110)
-    figure.suptitle(title, fontweight="bold")
-    panels = figure.subplots(len(groups), 2, squeeze=False, sharex="col", sharey="col")
-    colours = run_colours(groups)
-    for (left, right), (heading, runs) in zip(panels, groups.items(), strict=True):
-        prefix = f"{heading}: " if len(groups) > 1 else ""
-        left.set_title(f"{prefix}loss on the evaluation data", fontsize="medium", loc="left")
-        right.set_title(f"{prefix}gradient reach", fontsize="medium", loc="left")
-        for label, result in runs.items():
-            draw_loss(left, label, result, colours[label])
-            _draw_reach(right, label, result, colours[label])
-        draw_baseline(left, next(iter(runs.values())))
-        _finish(left, right)
     results = [result for runs in groups.values() for result in runs.values()]
-    limit_losses(panels[0, 0], results)
-    _limit_norms(panels[0, 1], results)
+    columns = 3 if any(_before(result) for result in results) else 2
+    size = (13 if columns == 2 else 16, 0.6 + 4.2 * len(groups))
+    figure = Figure(figsize=size, layout="constrained", dpi=110)
+    figure.suptitle(title, fontweight="bold")
+    rows = figure.subplots(len(groups), columns, squeeze=False, sharex="col", sharey="col")
+    colours = run_colours(groups)
+    for panels, (heading, runs) in zip(rows, groups.items(), strict=True):
+        _draw_losses(panels[0], runs, colours)
+        _draw_ends(panels[-1], runs, colours)
+        if columns == 3:
+            _draw_beginnings(panels[1], runs, colours)
+        _finish(panels, f"{heading}: " if len(groups) > 1 else "")
+        _add_legends(panels, runs)
+    _limit_losses(rows[0, 0], results)
+    _limit_norms(list(rows[0, 1:]))
     return figure
 
 
-def _draw_reach(axes: Axes, label: str, result: Result, colour: str) -> None:
-    if result.reach is None:
-        return
-    norm = _positive(result.reach.norm)
-    text = f"{label}: half-life {half_life(result)}"
-    if not np.isfinite(norm).any():
-        text = f"{label} (no finite gradient)"
-    axes.plot(np.arange(len(norm)), norm, color=colour, linewidth=1.6, label=text)
+def _before(result: Result) -> StateFlow | None:
+    """The record from before the training, of the state whose gradient at its end is shown."""
+    if result.reach is None or 0 not in result.flows or len(result.flows) == 1:
+        return None
+    return result.flows[0][result.reach.name]
 
 
-def _finish(left: Axes, right: Axes) -> None:
-    left.set(xlabel="train step", ylabel="loss")
-    right.set(xlabel="time step t", ylabel="‖∂L/∂h_t‖ at the end of the training")
-    if any(np.isfinite(line.get_ydata()).any() for line in right.lines):
-        right.set_yscale("log")
-    for axes in (left, right):
+def _draw_losses(axes: Axes, runs: Mapping[str, Result], colours: Mapping[str, str]) -> None:
+    axes.set(xlabel="train step", ylabel="loss")
+    for label, result in runs.items():
+        draw_loss(axes, label, result, colours[label])
+    draw_baseline(axes, next(iter(runs.values())))
+
+
+def _draw_beginnings(axes: Axes, runs: Mapping[str, Result], colours: Mapping[str, str]) -> None:
+    axes.set(xlabel="time step t", ylabel="‖∂L/∂h_t‖")
+    for label, result in runs.items():
+        flow = _before(result)
+        if flow is not None:
+            _draw_norm(axes, flow, colours[label], label)
+
+
+def _draw_ends(axes: Axes, runs: Mapping[str, Result], colours: Mapping[str, str]) -> None:
+    axes.set(xlabel="time step t", ylabel="‖∂L/∂h_t‖")
+    for label, result in runs.items():
+        if result.reach is not None:
+            finite = np.isfinite(_positive(result.reach.norm)).any()
+            told = f": half-life {half_life(result)}" if finite else " (no finite gradient)"
+            _draw_norm(axes, result.reach, colours[label], label + told)
+
+
+def _draw_norm(axes: Axes, flow: StateFlow, colour: str, label: str) -> None:
+    norm = _positive(flow.norm)
+    axes.plot(np.arange(len(norm)), norm, color=colour, linewidth=1.6, label=label)
+
+
+def _finish(panels: Sequence[Axes], prefix: str) -> None:
+    shown = [f"{prefix}loss on the evaluation data", "gradient reach at the end of the training"]
+    shown[1:1] = ["gradient reach before the training"] * (len(panels) - 2)
+    for axes, text in zip(panels, shown, strict=True):
+        axes.set_title(text, fontsize="medium", loc="left")
         axes.grid(alpha=0.25)
-        if axes.lines:
-            axes.legend(loc="best", fontsize="small", framealpha=0.9)
+    for axes in panels[1:]:
+        if any(np.isfinite(line.get_ydata()).any() for line in axes.lines):
+            axes.set_yscale("log")
 
 
-def _limit_norms(axes: Axes, results: Sequence[Result]) -> None:
-    """Cuts the axis where a norm has all but vanished, so that the others can be told apart."""
-    norms = [_positive(result.reach.norm) for result in results if result.reach is not None]
+def _add_legends(panels: Sequence[Axes], runs: Mapping[str, Result]) -> None:
+    """Inside the panels; of many runs a single one, beside them."""
+    first, last = panels[0], panels[-1]
+    if len(runs) <= _FEW:
+        for axes in (first, last):
+            if axes.lines:
+                axes.legend(loc="best", fontsize="small", framealpha=0.9)
+        return
+    handles, labels = first.get_legend_handles_labels()
+    told = [f"{label}: half-life {half_life(result)}" for label, result in runs.items()]
+    texts = [*told, *labels[len(runs) :]]
+    last.legend(handles, texts, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+
+
+def _limit_losses(axes: Axes, results: Sequence[Result]) -> None:
+    """As in other pictures; logarithmic where some are far below the baseline."""
+    limit_losses(axes, results)
+    losses = [_positive(np.asarray(result.metrics.get("val_loss", []))) for result in results]
+    lowest = min((float(np.nanmin(each)) for each in losses if np.isfinite(each).any()), default=1)
+    if results[0].baseline is not None and lowest < results[0].baseline / _DEEP:
+        axes.set_yscale("log")
+        axes.set_ylim(bottom=lowest / 1.5)
+
+
+def _limit_norms(panels: Sequence[Axes]) -> None:
+    """One axis for all panels, cut where a norm has all but vanished to tell the others apart."""
+    norms = [np.asarray(line.get_ydata()) for axes in panels for line in axes.lines]
     finite = [norm[np.isfinite(norm)] for norm in norms if np.isfinite(norm).any()]
     if not finite:
         return
-    lowest = min(float(norm.min()) for norm in finite)
+    limits = [axes.get_ylim() for axes in panels]
     floor = _SPAN * float(np.median([norm.max() for norm in finite]))
-    if lowest < floor:
-        axes.set_ylim(bottom=floor)
+    cut = min(float(norm.min()) for norm in finite) < floor
+    bottom = floor if cut else min(low for low, _ in limits)
+    for axes in panels:
+        axes.set_ylim(bottom, max(high for _, high in limits))
 
 
 def _positive(norm: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import Any
 
 from gradkeeper.training.result import Result
 
-_CLIPS = ("clipnorm", "global_clipnorm", "clipvalue")
+CLIPS = ("clipnorm", "global_clipnorm", "clipvalue")
 BASELINE, HALF_LIFE = "baseline", "half-life"
 _HEADINGS = ("loss", BASELINE, "max norm", "clipped", "weights", "step")
 
@@ -69,5 +69,5 @@ def findings(result: Result) -> str:
 
 def clipping(config: Mapping[str, Any]) -> str:
     """The clip argument, such as "global_clipnorm=1"; "none" without one."""
-    given = [name for name in _CLIPS if config.get(name) is not None]
+    given = [name for name in CLIPS if config.get(name) is not None]
     return ", ".join(f"{name}={config[name]:g}" for name in given) or "none"

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gradkeeper import __version__, zoo
-from gradkeeper.training import Result, list_tasks
+from gradkeeper.training import REMEDIES, Result, list_tasks
 from gradkeeper.training.cli import app
 
 COMMAND = [sys.executable, "-c", "from gradkeeper.training.cli import main; main()"]
@@ -90,6 +90,35 @@ def test_compare_with_gradients_through_time(tmp_path, small):
     assert (tmp_path / "both" / "flow.png").stat().st_size > 10_000
 
 
+def test_compare_variants_of_a_model(tmp_path, small):
+    place = ("--run-dir", tmp_path / "both", "--data-dir", small["data_dir"])
+    ones = {"class_name": "Constant", "config": {"value": 1}}
+    texts = (
+        "simple_rnn:recurrent_initializer=identity,activation=relu",
+        f"gru:num_layers=2,bias_initializer={json.dumps(ones)},clipnorm=1",
+    )
+    done = run("compare", *texts, "--task", "adding", *SIZE, "--epochs", 1, *place)
+    assert done.exit_code == 0, done.output
+    configs = [json.loads(path.read_text()) for path in sorted(place[1].glob("*/config.json"))]
+    assert [config["model"] for config in configs] == ["gru", "simple_rnn"]
+    assert [config["num_layers"] for config in configs] == [2, 1]
+    assert [config["clipnorm"] for config in configs] == [1, None]
+    assert configs[0]["model_options"] == {"bias_initializer": ones}
+    identity = {"recurrent_initializer": "identity", "activation": "relu"}
+    assert configs[1]["model_options"] == identity
+
+
+def test_compare_remedies(tmp_path, small, monkeypatch):
+    some = {label: REMEDIES[label] for label in ("nothing done", "leaky ReLU clipped")}
+    monkeypatch.setattr("gradkeeper.training.remedies.REMEDIES", some)
+    place = ("--run-dir", tmp_path / "all", "--data-dir", small["data_dir"])
+    done = run("compare", "remedies", "gru", "--task", "adding", *SIZE, "--epochs", 1, *place)
+    assert done.exit_code == 0, done.output
+    assert "remedies, gru on adding" in done.output
+    configs = [json.loads(path.read_text()) for path in sorted(place[1].glob("*/config.json"))]
+    assert [config["global_clipnorm"] for config in configs] == [None, 1.0, None]
+
+
 def test_an_interrupted_training_ends_with_130_and_says_how_to_go_on(tmp_path, small):
     place = ["--run-dir", str(tmp_path / "run"), "--data-dir", str(small["data_dir"])]
     command = [*COMMAND, "train", "gru", "--task", "adding", *SIZE, "--epochs", "100000", *place]
@@ -126,6 +155,11 @@ def test_an_interrupted_training_ends_with_130_and_says_how_to_go_on(tmp_path, s
             "one way at a time",
         ),
         (["compare", "gru", "gru", "--task", "adding"], "each once"),
+        (["compare", "gru:units=3", "gru:units=3"], "each once"),
+        (["compare", "gru:layer_norm"], "takes key=value, each key once. Received: 'layer_norm'"),
+        (["compare", "gru:norm=true"], "Received: norm"),
+        (["compare", "gru:task=copying"], "Received: model_options={'task': 'copying'}"),
+        (["compare", "remedies", "--clipnorm", "1"], "of 'leaky ReLU clipped'"),
         (["list", "*transformer*"], "pattern='*transformer*'"),
         (["report", "nowhere"], "Not a run directory"),
     ],

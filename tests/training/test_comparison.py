@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import itertools
 import math
 
 import numpy as np
@@ -11,7 +12,8 @@ from rich.console import Console
 from gradkeeper.callbacks import GradientHistory
 from gradkeeper.callbacks.flow import GradientFlow, StateFlow
 from gradkeeper.callbacks.window import Window
-from gradkeeper.training import Comparison, Experiment, Result, compare
+from gradkeeper.training import REMEDIES, Comparison, Experiment, Result, compare, load_task
+from gradkeeper.training.build import build_model
 from gradkeeper.training.plots import plot_explosion
 
 
@@ -169,3 +171,98 @@ def test_what_was_trained_is_kept_when_interrupted(small, tmp_path, monkeypatch)
     table = (tmp_path / "runs" / "comparison.csv").read_text(encoding="utf-8")
     assert [row["run"] for row in csv.DictReader(table.splitlines())] == ["gru"]
     assert (tmp_path / "runs" / "report.html").exists()
+
+
+def test_variants_of_a_model_are_compared_by_their_labels(small, tmp_path):
+    arguments = {**small, "epochs": 1, "run_dir": tmp_path / "runs", "name": "Both"}
+    del arguments["model"], arguments["task"]
+    relu = {"model": "simple_rnn", "model_options": {"activation": "relu"}}
+    models = {"plain": {"model": "simple_rnn"}, "ReLU, wide": {**relu, "units": 5}}
+    comparison = compare(models, "adding", clippings=({},), verbose=0, **arguments)
+    assert comparison.title == "Both on adding"
+    plain, relu = comparison.groups["clipping: none"].values()
+    assert plain.run_dir.name == "plain"
+    assert (plain.config["units"], plain.config["model_options"]) == (4, {})
+    assert relu.run_dir.name == "ReLU-wide"
+    assert (relu.config["units"], relu.config["model_options"]) == (5, {"activation": "relu"})
+
+
+def test_variants_that_clip_by_themselves_are_trained_once(small, tmp_path):
+    arguments = {**small, "epochs": 1, "run_dir": tmp_path / "runs"}
+    del arguments["model"], arguments["task"]
+    models = {"free": {"model": "gru"}, "clipped": {"model": "gru", "clipnorm": 0.01}}
+    with pytest.raises(ValueError, match=r"Received: clippings=\[\{\}\], .* of 'clipped'"):
+        compare(models, clippings=[{}], **arguments)
+    (runs,) = compare(models, verbose=0, **arguments).groups.values()
+    assert [result.clip_fraction for result in runs.values()] == [0.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [
+        ({}, r"each once\. Received: models=\[\]"),
+        ({"mine": {"units": 3}}, r"A variant has a `model`.*Received: 'mine': \{'units': 3\}"),
+        ({"mine": {"model": "gru", "unitz": 3}}, "num_layers.*Received: 'mine': .*unitz"),
+        ({"mine": {"model": "gru", "task": "copying"}}, "Received: 'mine': .*task"),
+        (
+            {"a b": {"model": "gru"}, "A-b": {"model": "gru"}},
+            "Labels.*Received: more than one for a-b",
+        ),
+    ],
+)
+def test_bad_variants_are_refused(models, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        compare(models, run_dir=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_bad_option_of_one_model_is_refused_before_another_is_trained(small, tmp_path):
+    models = {"good": {"model": "gru"}, "bad": {"model": "gru", "model_options": {"gates": 3}}}
+    with pytest.raises(TypeError, match="Received: gates"):
+        compare(models, run_dir=tmp_path / "none", data_dir=small["data_dir"])
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_first_remedy_is_none_and_no_two_are_alike():
+    assert next(iter(REMEDIES)) == "nothing done"
+    assert all(REMEDIES[a] != REMEDIES[b] for a, b in itertools.combinations(REMEDIES, 2))
+
+
+@pytest.mark.parametrize("task", ["adding", "copying"])
+@pytest.mark.parametrize("label", REMEDIES)
+def test_every_remedy_gives_a_model(label, task, small):
+    experiment = Experiment(**{**small, **REMEDIES[label], "task": task})
+    model = build_model(experiment.config, load_task(task, length=6), 1)
+    assert model.count_params() > 0
+
+
+def test_many_runs_share_one_legend_beside_the_picture(tmp_path):
+    comparison = Comparison("many", tmp_path)
+    flows = {0: flow_of([0.1, 1.0]), 3: flow_of([0.5, 1.0])}
+    for label in REMEDIES:
+        comparison.add("none", label, result_of([1.0], [0.4], flows))
+    losses, before, after = comparison.plot_flow().axes
+    assert len(before.lines) == len(after.lines) == len(REMEDIES)
+    assert before.get_ylim() == after.get_ylim()
+    assert losses.get_legend() is None
+    texts = [text.get_text() for text in after.get_legend().get_texts()]
+    assert texts == [*(f"{label}: half-life 1" for label in REMEDIES), "baseline 0.5"]
+
+
+def test_a_long_label_is_shown_whole_in_a_table(tmp_path):
+    label = "simple_rnn:recurrent_initializer=identity,activation=relu"
+    comparison = Comparison("labels", tmp_path)
+    comparison.add("none", label, result_of([1.0], [0.4]))
+    output = shown(comparison.table())
+    assert "…" not in output
+    assert "findings" in output
+    assert label in "".join(line.split()[0] for line in output.splitlines() if line.strip())
+
+
+def test_losses_far_below_the_baseline_are_told_apart(tmp_path):
+    comparison = Comparison("deep", tmp_path)
+    flows = {0: flow_of([0.1, 1.0]), 1: flow_of([0.5, 1.0])}
+    comparison.add("none", "deep", result_of([1.0], [0.4, 0.001], flows))
+    assert comparison.plot_flow().axes[0].get_yscale() == "log"
+    comparison.add("none", "deep", result_of([1.0], [0.4, 0.3], flows))
+    assert comparison.plot_flow().axes[0].get_yscale() == "linear"

@@ -5,9 +5,18 @@ from typing import Annotated, Any
 import typer
 
 from gradkeeper.training.cli import options
+from gradkeeper.training.cli.models import models_of
 from gradkeeper.training.cli.support import console, given, loading, pairs
 
-Models = Annotated[list[str], typer.Argument(help="Models of the zoo.", show_default=False)]
+Models = Annotated[
+    list[str],
+    typer.Argument(
+        help="Models of the zoo; with options of their own as NAME:KEY=VALUE,KEY=VALUE "
+        "(simple_rnn:activation=relu), where a KEY is an argument of zoo.create_model or "
+        "Experiment; or the word remedies, for a ready set of variants.",
+        show_default=False,
+    ),
+]
 
 
 def compare(
@@ -31,12 +40,14 @@ def compare(
     jit_compile: options.JitCompile = None,
     seed: options.Seed = None,
     flow: options.Flow = None,
+    flow_regularizer: options.FlowRegularizer = None,
     run_dir: options.RunDir = None,
     overwrite: options.Overwrite = False,
 ) -> None:
     """Train MODELS on one task, without clipping and with it, and show them side by side.
 
-    The clipping is global_clipnorm=1 unless one is given.
+    The clipping is global_clipnorm=1 unless one is given. Where a model has a clipping of its
+    own, as some of the remedies have, each is trained once.
     """
     arguments = given(
         task=task,
@@ -52,6 +63,7 @@ def compare(
         jit_compile=jit_compile,
         seed=seed,
         flow=flow,
+        flow_regularizer=flow_regularizer,
         task_options={**given(length=length), **pairs("--option", option)} or None,
         optimizer_options=pairs("--optimizer-option", optimizer_option) or None,
     )
@@ -66,7 +78,7 @@ def _run(
         from gradkeeper.training import compare as run_all
     if clip:
         arguments["clippings"] = ({}, clip)
-    comparison = run_all(models, **arguments, **places)
+    comparison = run_all(models_of(models), name=", ".join(models), **arguments, **places)
     console.print()
     console.print(comparison.table())
     for path in comparison.files:

@@ -96,6 +96,14 @@ Flow = Annotated[
         "--flow/--no-flow",
     ),
 ]
+FlowRegularizer = Annotated[
+    float | None,
+    _option(
+        _TRAINING,
+        "Weight of the regularizer that keeps the gradient's norm from step to step.",
+        "--flow-regularizer",
+    ),
+]
 RunDir = Annotated[
     Path | None,
     _option(_RUN, "Where the run is kept; the next free runs/... by default.", "--run-dir"),

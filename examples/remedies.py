@@ -1,0 +1,44 @@
+"""Remedies for gradients that vanish or explode through time, all in one picture.
+
+    python examples/remedies.py
+
+One network after the other learns to add two marked numbers far apart: a simple one as it should
+not be begun, then with a remedy each (`gradkeeper.training.REMEDIES`). Writes `remedies.png`: the
+loss, and the gradient that reaches each time step, before the training and at its end.
+"""
+
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from gradkeeper.training import REMEDIES, compare
+
+EPOCHS = 10
+
+
+def main(task: str = "adding", length: int = 50, steps: int = 1000, units: int = 64) -> None:
+    """Trains all remedies on a task, prints a table, and draws."""
+    folder = Path("remedies")
+    comparison = compare(
+        REMEDIES,
+        task,
+        name="Remedies",
+        run_dir=folder,
+        overwrite=True,
+        task_options={"length": length},
+        units=units,
+        optimizer="adam",
+        learning_rate=3e-3,
+        epochs=EPOCHS,
+        steps_per_epoch=max(1, steps // EPOCHS),
+        flow=True,
+        data_dir=folder / "data",
+    )
+    Console(highlight=False).print(comparison.table())
+    comparison.plot_flow("remedies.png")
+    print(f"Picture: remedies.png; the runs: {folder / 'report.html'}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
