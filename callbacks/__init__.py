@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from gradkeeper.callbacks.capsule import CapsuleError as CapsuleError
     from gradkeeper.callbacks.clip_advisor import ClipAdvisor as ClipAdvisor
     from gradkeeper.callbacks.clipping import AdaptiveClipping as AdaptiveClipping
+    from gradkeeper.callbacks.clipping import ClipAfterReduce as ClipAfterReduce
     from gradkeeper.callbacks.diagnosis import Verdict as Verdict
     from gradkeeper.callbacks.diagnosis import replay as replay
     from gradkeeper.callbacks.finding import Finding as Finding
@@ -27,7 +28,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "capsule": ["Capsule", "CapsuleError"],
         "clip_advisor": ["ClipAdvisor"],
-        "clipping": ["AdaptiveClipping"],
+        "clipping": ["AdaptiveClipping", "ClipAfterReduce"],
         "diagnosis": ["Verdict", "replay"],
         "finding": ["Finding"],
         "flow": ["GradientFlow", "TemporalGradientFlow", "gradient_flow", "spectral_report"],

@@ -1,11 +1,12 @@
 """Keras's optimizers by name, with the three ways to clip spelled out."""
 
 import inspect
-from typing import Any
+from typing import Any, Literal
 
 import keras
 
 from gradkeeper.training._checks import positive_number, unknown_name, unknown_options
+from gradkeeper.training.global_batch import on_global_batch
 from gradkeeper.training.schedules import make_schedule
 
 OPTIMIZERS: dict[str, type[keras.optimizers.Optimizer]] = {
@@ -23,6 +24,8 @@ OPTIMIZERS: dict[str, type[keras.optimizers.Optimizer]] = {
     "sgd": keras.optimizers.SGD,
 }
 
+_SCOPES = ("global_batch", "replica")
+
 
 def make_optimizer(
     name: str,
@@ -37,6 +40,7 @@ def make_optimizer(
     warmup_steps: int | None = None,
     final_fraction: float | None = None,
     weight_decay: float | None = None,
+    clip_scope: Literal["global_batch", "replica"] = "global_batch",
     **options: Any,
 ) -> keras.optimizers.Optimizer:
     """A Keras optimizer by its name.
@@ -69,6 +73,12 @@ def make_optimizer(
             "linear" only.
         weight_decay: Share of each weight, times the learning rate, taken off per step.
             None: the Keras default (0.004 for adamw, none for the others).
+        clip_scope: What is clipped under a `tf.distribute` strategy with several replicas, if
+            anything is. "global_batch": the sum of all replicas' gradients, so that N replicas
+            train as one device does on the same batch; gradients can be accumulated as well.
+            "replica": each replica's share by itself, and then they are added up, as Keras
+            does it. Saved models name Keras's own optimizer, whose scope is "replica": load
+            them without it, and compile with a new one, to go on under a strategy.
         **options: The optimizer's own Keras arguments, such as `momentum` and `nesterov`
             for sgd, `rho` for rmsprop, `beta_1` for adam.
 
@@ -91,7 +101,15 @@ def make_optimizer(
         warmup_steps=warmup_steps,
         final_fraction=final_fraction,
     )
-    return OPTIMIZERS[name](**arguments)
+    return _in_scope(OPTIMIZERS[name], clip_scope)(**arguments)
+
+
+def _in_scope(
+    optimizer: type[keras.optimizers.Optimizer], clip_scope: str
+) -> type[keras.optimizers.Optimizer]:
+    if clip_scope not in _SCOPES:
+        raise unknown_name("clip_scope", clip_scope, _SCOPES)
+    return optimizer if clip_scope == "replica" else on_global_batch(optimizer)
 
 
 def _one_clip(**clips: float | None) -> dict[str, float]:

@@ -1,5 +1,6 @@
-"""Clipping whose limit follows the training."""
+"""Clipping besides the optimizer's own, and behind the all-reduce."""
 
 from gradkeeper.callbacks.clipping.adaptive_clipping import AdaptiveClipping
+from gradkeeper.callbacks.clipping.clip_after_reduce import ClipAfterReduce
 
-__all__ = ["AdaptiveClipping"]
+__all__ = ["AdaptiveClipping", "ClipAfterReduce"]

@@ -80,6 +80,8 @@ class Hooks:
                 (optimizer, CLIP_GRADIENTS, self._clip),
                 (optimizer, ALL_REDUCE, self._all_reduce),
             ]
+        # The optimizers' own clipping, by `id`; the points of each are made in their order.
+        self._clippings: dict[int, Callable] = {}
         self._placed: list[tuple[dict[str, Any], str, Any]] = []
         self._wrappers: list[tuple[Any, Any, Callable] | None] = [None] * len(self._points)
         self._stands: dict[int, _Stand] = {}
@@ -260,7 +262,7 @@ class Hooks:
             self._tell("step_end", application.replica, _tensors(grads))
 
     def _clip(self, optimizer: keras.optimizers.Optimizer) -> Callable:
-        original = getattr(optimizer, CLIP_GRADIENTS)
+        original = self._clippings[id(optimizer)] = getattr(optimizer, CLIP_GRADIENTS)
 
         @_unconverted
         def clip_gradients(grads: Any) -> Any:
@@ -273,15 +275,22 @@ class Hooks:
             changed = entered
             for stage in self._stages:
                 changed = stage.clipped_first(application, changed, variables)
-            left = list(original(changed))
+            left = list(changed if self._clips_the_sum(application) else original(changed))
             self._tell("clipped", application, entered, left, variables)
             application.clippings += 1
             return left
 
         return clip_gradients
 
+    def _clips_the_sum(self, application: Application) -> bool:
+        """Whether the optimizer's own clipping comes after the replicas are added up."""
+        return application.replica.count > 1 and any(
+            stage.clips_the_sum and stage.asks_about(application.optimizer)
+            for stage in self._stages
+        )
+
     def _all_reduce(self, optimizer: keras.optimizers.Optimizer) -> Callable:
-        original = getattr(optimizer, ALL_REDUCE)
+        original, clip = getattr(optimizer, ALL_REDUCE), self._clippings[id(optimizer)]
 
         @_unconverted
         def all_reduce(grads_and_vars: Any) -> Any:
@@ -290,6 +299,9 @@ class Hooks:
             variables = stand.applying[-1] if stand.applying else []
             if stand.application is not None and len(variables) == len(pairs):
                 gradients = [gradient for gradient, _ in pairs]
+                if self._clips_the_sum(stand.application):
+                    gradients = list(clip(gradients))
+                    pairs = [(one, each) for one, (_, each) in zip(gradients, pairs, strict=True)]
                 self._tell("reduced", stand.application, gradients, variables)
             return pairs
 

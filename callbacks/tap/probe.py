@@ -160,11 +160,14 @@ class Stage(Shared):
 
     Attributes:
         clips: whether it changes gradients by `clipped_first`.
+        clips_the_sum: whether the optimizer's own clipping is to act on the gradients of all
+            replicas added up, in place of each replica's.
         holds_batches: whether `hold` is to be called, for which each step of an execution is
             begun from Python.
     """
 
     clips = False
+    clips_the_sum = False
     holds_batches = False
 
     def hold(self, batch: Any) -> None:

@@ -1,0 +1,113 @@
+"""`ClipAfterReduce`: several replicas clip as one device does, seen truly, and nothing is left."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from models import compiled, fit
+
+from gradkeeper.callbacks import ClipAfterReduce, GradientMonitor, NonFiniteGuard
+
+CLIPS = {"clipnorm": 0.05, "global_clipnorm": 0.05, "clipvalue": 0.02}
+ROUNDS = 34  # of three steps
+
+
+def trained(strategy=None, callbacks=(), *, name="dense", rounds=2, wrap=lambda each: each, **clip):
+    """A model after so many rounds through its data, and the mean losses up to each step."""
+    with (strategy or tf.distribute.get_strategy()).scope():
+        model, data = compiled(
+            name, optimizer=wrap(keras.optimizers.SGD(0.1, momentum=0.9, **clip))
+        )
+    losses = []
+    noted = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda _, logs: losses.append(logs["loss"])
+    )
+    many = tuple(np.tile(each, (rounds, *[1] * (each.ndim - 1))) for each in data)
+    fit(model, many, callbacks=[*callbacks, noted])
+    return model, losses
+
+
+def close(one, other, **tolerance):
+    for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, **tolerance)
+
+
+@pytest.mark.parametrize(
+    ("replicas", "clip"),
+    [*(("two_replicas", clip) for clip in CLIPS), ("four_replicas", "global_clipnorm")],
+)
+def test_replicas_train_as_one_device_does(replicas, clip, request):
+    strategy, clip = request.getfixturevalue(replicas), {clip: CLIPS[clip]}
+    one, alone = trained(rounds=ROUNDS, **clip)
+    several, together = trained(strategy, [ClipAfterReduce()], rounds=ROUNDS, **clip)
+    np.testing.assert_allclose(together, alone, rtol=1e-5)
+    close(several, one, rtol=1e-4, atol=1e-5)
+
+
+def test_without_it_they_do_not(two_replicas):
+    _, alone = trained(global_clipnorm=0.05)
+    _, together = trained(two_replicas, global_clipnorm=0.05)
+    assert np.abs(np.array(together) / alone - 1).max() > 1e-3
+
+
+@pytest.mark.parametrize("clip", ["clipnorm", "global_clipnorm", "clipvalue"])
+def test_opposite_gradients(two_replicas, clip):
+    """Of 10 and -9: Keras's two clipped shares add up to 0, the clipped sum is 1."""
+    weights = []
+    for callbacks in ([], [ClipAfterReduce()]):
+        with two_replicas.scope():
+            model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+            # The loss of a replica is its share of the mean over both examples.
+            model.compile(keras.optimizers.SGD(1.0, **{clip: 1.0}), lambda y, out: 2 * y * out)
+        model.set_weights([np.zeros((1, 1))])
+        model.fit(np.ones((2, 1)), np.array([[10.0], [-9.0]]), batch_size=2, shuffle=False,
+                  verbose=0, callbacks=callbacks)  # fmt: skip
+        weights.append(float(model.get_weights()[0].item()))
+    assert weights == [0.0, pytest.approx(-1.0)]
+
+
+@pytest.mark.parametrize("name", ["embedding", "recurrent"])
+def test_other_gradients(two_replicas, name):
+    one, _ = trained(name=name, global_clipnorm=0.05)
+    several, _ = trained(two_replicas, [ClipAfterReduce()], name=name, global_clipnorm=0.05)
+    close(several, one, rtol=1e-4, atol=1e-6)
+
+
+def test_a_loss_that_is_scaled(two_replicas):
+    options = {"wrap": keras.optimizers.LossScaleOptimizer, "global_clipnorm": 0.05}
+    one, _ = trained(**options)
+    several, _ = trained(two_replicas, [ClipAfterReduce()], **options)
+    close(several, one, rtol=1e-4, atol=1e-6)
+
+
+def test_the_monitor_and_the_guard_beside_it(two_replicas):
+    alone, monitor = GradientMonitor(verbose=0), GradientMonitor(verbose=0)
+    trained(None, [alone], global_clipnorm=0.05)
+    watched, _ = trained(
+        two_replicas, [monitor, NonFiniteGuard(), ClipAfterReduce()], global_clipnorm=0.05
+    )
+    plain, _ = trained(two_replicas, [ClipAfterReduce()], global_clipnorm=0.05)
+    close(watched, plain, rtol=0, atol=0)
+    one, several = alone.history, monitor.history
+    np.testing.assert_allclose(several.norms, one.norms, rtol=1e-4)
+    np.testing.assert_allclose(several.applied_norms, one.applied_norms, rtol=1e-4)
+    assert several.clip_fraction == one.clip_fraction == 1.0
+
+
+def test_nothing_is_left_on_the_optimizer(two_replicas):
+    model, _ = trained(two_replicas, [ClipAfterReduce()], clipnorm=0.05)
+    assert not {"apply", "_clip_gradients", "_all_reduce_sum_gradients"} & set(
+        vars(model.optimizer)
+    )
+
+
+def test_one_replica_is_left_alone():
+    with_it, _ = trained(None, [ClipAfterReduce()], clipnorm=0.05)
+    without, _ = trained(None, clipnorm=0.05)
+    close(with_it, without, rtol=0, atol=0)
+    assert "_gradkeeper_tap" not in vars(with_it.train_function)
+
+
+def test_an_optimizer_that_does_not_clip_is_refused():
+    with pytest.raises(ValueError, match=r"no clipping to move.*Received: optimizer=sgd"):
+        trained(None, [ClipAfterReduce()])
