@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from gradkeeper.zoo import _checks
+from gradkeeper.zoo._stateful import predict_next
 from gradkeeper.zoo.layers.sequence_attention import SequenceAttention
 
 WINDOW = 128
@@ -94,9 +95,9 @@ def _stepped(model: keras.Model) -> Callable[[list[int]], np.ndarray]:
     def next_logits(tokens: list[int]) -> np.ndarray:
         nonlocal read
         for token in tokens[read:]:
-            logits = twin.predict_on_batch(np.array([[token]], "int32"))
+            logits = predict_next(twin, np.array([[token]], "int32"))
         read = len(tokens)
-        return np.asarray(logits)[0, -1]
+        return logits[0, -1]
 
     return next_logits
 
@@ -122,6 +123,8 @@ def _twin(model: keras.Model, *, length: int, stateful: bool) -> keras.Model:
         config = layer.get_config()
         if "stateful" in config:
             config["stateful"] = stateful
+            # Around a single step a loop is only a burden; JAX compiles it anew for each token.
+            config["unroll"] = config["unroll"] or length == 1
         return type(layer).from_config(config)
 
     inputs = keras.Input(batch_shape=(1, length), dtype="int32", name="inputs")

@@ -41,6 +41,7 @@ def _jax(loss: Callable, layer: Any, tensors: list[np.ndarray]) -> list[Any]:
             return loss(watched)
 
     weights = [weight.value for weight in layer.trainable_weights]
+    # Not compiled as a whole: JAX 0.10.2 then errs in long sums on CPUs (jax-ml/jax#39103).
     found = jax.grad(of_all, argnums=(0, 1))([jax.numpy.asarray(x) for x in tensors], weights)
     return [*found[0], *found[1]]
 

@@ -8,6 +8,8 @@ from gradkeeper.zoo import layers
 
 BATCH, QUERIES, TIME, WIDTH = 2, 3, 4, 5
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 LAYERS = {
     "additive": lambda **options: layers.BahdanauAttention(6, **options),
     "general": lambda **options: layers.LuongAttention(**options),

@@ -103,11 +103,15 @@ TWINS = {
 LAYER_NORM = [name for name in TWINS if name.startswith("LayerNorm")]
 
 
+def array(tensor):
+    return keras.ops.convert_to_numpy(tensor)
+
+
 def random_weights(layer, seed):
     random = np.random.default_rng(seed)
     for weight in layer.weights:
         weight.assign(random.normal(size=weight.shape))
-    return {weight.name: keras.ops.convert_to_numpy(weight) for weight in layer.weights}
+    return {weight.name: array(weight) for weight in layer.weights}
 
 
 def test_every_layer_has_a_twin_or_a_reference():
@@ -120,6 +124,7 @@ def test_every_layer_has_a_twin_or_a_reference():
     assert cell_layers <= set(TWINS) | {each.layer for each in REFERENCES.values()}
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", TWINS)
 def test_equals_a_numpy_loop(name):
     layer = getattr(layers, name)(UNITS, return_sequences=True, dtype="float64")
@@ -127,39 +132,41 @@ def test_equals_a_numpy_loop(name):
     weights = random_weights(layer, seed=1)
     inputs = np.random.default_rng(2).normal(size=(2, 5, FEATURES))
     expected = [list(TWINS[name](weights, sequence)) for sequence in inputs]
-    np.testing.assert_allclose(layer(inputs), expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(array(layer(inputs)), expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", LAYER_NORM)
 def test_scaling_the_kernels_changes_nothing(name):
     layer = getattr(layers, name)(UNITS, epsilon=1e-14, dtype="float64")
     inputs = np.random.default_rng(3).normal(size=(2, 5, FEATURES))
-    before = np.array(layer(inputs))
+    before = array(layer(inputs))
     for kernel in (layer.cell.kernel, layer.cell.recurrent_kernel):
         kernel.assign(kernel * 100)
-    np.testing.assert_allclose(layer(inputs), before, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(array(layer(inputs)), before, rtol=0, atol=1e-9)
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", ["LayerNormLSTM", "LayerNormGRU"])
 def test_each_kernel_may_be_scaled_alone(name):
     layer = getattr(layers, name)(UNITS, epsilon=1e-14, dtype="float64")
     inputs = np.random.default_rng(4).normal(size=(2, 5, FEATURES))
-    before = np.array(layer(inputs))
+    before = array(layer(inputs))
     layer.cell.recurrent_kernel.assign(layer.cell.recurrent_kernel * 100)
-    np.testing.assert_allclose(layer(inputs), before, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(array(layer(inputs)), before, rtol=0, atol=1e-9)
 
 
 def test_forget_bias_starts_at_one():
     layer = layers.LayerNormLSTM(UNITS)
     layer.build((None, None, FEATURES))
-    bias = keras.ops.convert_to_numpy(layer.cell.bias)
+    bias = array(layer.cell.bias)
     np.testing.assert_array_equal(bias, [0] * UNITS + [1] * UNITS + [0] * 2 * UNITS)
 
 
 @pytest.mark.parametrize("name", TWINS)
 def test_without_bias_there_is_none(name):
     layer = getattr(layers, name)(UNITS, use_bias=False)
-    assert np.isfinite(layer(np.ones((1, 2, FEATURES), "float32"))).all()
+    assert np.isfinite(array(layer(np.ones((1, 2, FEATURES), "float32")))).all()
     assert not [weight.name for weight in layer.weights if "bias" in weight.name]
 
 
@@ -167,5 +174,5 @@ def test_statistics_do_not_overflow_in_float16():
     layer = layers.LayerNormSimpleRNN(UNITS, dtype="mixed_float16")
     outputs = layer(np.full((1, 2, FEATURES), 2000, "float32"))
     assert keras.backend.standardize_dtype(outputs.dtype) == "float16"
-    assert np.abs(outputs).max() > 0.1
-    assert np.isfinite(outputs).all()
+    assert np.abs(array(outputs)).max() > 0.1
+    assert np.isfinite(array(outputs)).all()

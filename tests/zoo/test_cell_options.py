@@ -27,6 +27,7 @@ CASES = [
 ]
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(("name", "options", "twin"), CASES)
 def test_equals_a_numpy_loop(name, options, twin):
     layer = getattr(layers, name)(UNITS, return_sequences=True, dtype="float64", **options)
@@ -37,7 +38,8 @@ def test_equals_a_numpy_loop(name, options, twin):
     weights = {weight.name: keras.ops.convert_to_numpy(weight) for weight in layer.weights}
     inputs = random.normal(size=(2, 5, FEATURES))
     expected = [list(twin(weights, sequence)) for sequence in inputs]
-    np.testing.assert_allclose(layer(inputs), expected, rtol=0, atol=1e-12)
+    outputs = keras.ops.convert_to_numpy(layer(inputs))
+    np.testing.assert_allclose(outputs, expected, rtol=0, atol=1e-12)
 
 
 REFUSED = [

@@ -22,6 +22,7 @@ def with_large_weights(layer, seed=0):
     return layer
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("diffusion", [0.0, 0.1])
 @pytest.mark.parametrize("name", ["AntisymmetricRNN", "GatedAntisymmetricRNN"])
 def test_antisymmetric_eigenvalues_do_not_grow(name, diffusion):
@@ -39,6 +40,7 @@ def test_lem_stays_between_minus_one_and_one():
     assert np.abs(array(outputs)).max() > 0.5
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("implicit", [False, True])
 def test_the_energy_of_co_rnn_grows_by_no_more_than_its_steps(implicit):
     """Under the condition on the damping, from rest: gamma h^2 + c^2 <= dt * steps, by unit."""
@@ -68,6 +70,7 @@ def test_unicornn_stays_finite_over_thousands_of_steps():
     assert np.abs(outputs).max() < 100
 
 
+@pytest.mark.usefixtures("float64")
 def test_lipschitz_rnn_mixes_a_symmetric_and_a_skew_part():
     """With beta = 1 and gamma = 0 its matrix is skew, so that the linear part does not grow."""
     layer = layers.LipschitzRNN(10, antisymmetry=1.0, diffusion=0.0, dtype="float64")

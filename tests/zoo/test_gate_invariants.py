@@ -9,6 +9,8 @@ from gradkeeper.zoo import layers
 
 BATCH, TIME, FEATURES, UNITS = 2, 6, 3, 4
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 # The gate that keeps the carried state: its block in what `project` returns, the number of blocks,
 # and whether it keeps by being open (1) or closed (-1).
 KEEPING_GATE = {

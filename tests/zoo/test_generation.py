@@ -26,7 +26,8 @@ def likeliest(model, prompt, length):
     """Greedy continuation, the whole text through the model for each character."""
     tokens = list(Vocabulary().encode(prompt))
     for _ in range(length):
-        tokens.append(int(np.argmax(model(np.array([tokens]))[0, -1])))
+        logits = keras.ops.convert_to_numpy(model(np.array([tokens])))
+        tokens.append(int(np.argmax(logits[0, -1])))
     return Vocabulary().decode(tokens)
 
 

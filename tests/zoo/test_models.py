@@ -143,6 +143,8 @@ def test_mixed_precision_gives_float32_logits(name):
 
 
 def test_xla_computes_the_same():
+    if keras.backend.backend() == "torch":
+        pytest.skip("torch does not compile with XLA")
     inputs, targets, loss = batch("language_model")
     losses = []
     for jit_compile in (False, True):

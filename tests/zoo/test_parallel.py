@@ -36,13 +36,14 @@ def test_prefixes_in_few_rounds(time):
     assert sum(rounds) <= 2.4 * time
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", NAMES)
 def test_a_long_sequence_equals_the_loop_forward_and_backward(name):
     keras.utils.set_random_seed(0)
     scan = getattr(layers, name)(8, return_sequences=True, dtype="float64")
     loop = keras.layers.RNN(scan.cell, return_sequences=True, dtype="float64")
     x = np.random.default_rng(0).normal(size=(2, 257, 3))
-    weighing = np.random.default_rng(1).normal(size=(2, 257, 8))
+    weighing = keras.ops.convert_to_tensor(np.random.default_rng(1).normal(size=(2, 257, 8)))
     scan.build(x.shape)
     loop.build(x.shape)
     (one, other) = (
@@ -54,6 +55,7 @@ def test_a_long_sequence_equals_the_loop_forward_and_backward(name):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", ["MinGRU", "MinLSTM"])
 def test_logarithms_equal_plain_numbers(name):
     """With a candidate that is positive by its activation, both forms are the same."""
@@ -103,6 +105,17 @@ def test_rg_lru_starts_with_its_decay():
     assert a.max() < 0.601
     with pytest.raises(ValueError, match=r"`decay_range` must be two numbers between 0 and 1"):
         layers.RGLRU(3, decay_range=(0.5, 1.5))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_float16", "mixed_bfloat16"])
+def test_rg_lru_has_gradients_where_its_gate_is_shut(dtype):
+    layer = layers.RGLRU(4, return_sequences=True, dtype=dtype)
+    x = np.random.default_rng(0).normal(size=(2, 3, 3)).astype("float32")
+    layer.build(x.shape)
+    layer.cell.bias.assign(np.repeat([-1000.0, 0.0, 0.0], 4))
+    found = gradients(lambda t: keras.ops.sum(layer(t[0])), layer, [x])
+    for gradient in [array(layer(x)), *found[0], *found[1]]:
+        assert np.isfinite(gradient.astype("float32")).all()
 
 
 def test_the_stabilizer_of_s_lstm_keeps_exponentials_finite():

@@ -59,7 +59,7 @@ class RGLRUCell(LinearCell):
         log_a = -self.sharpness * ops.sigmoid(r) * ops.softplus(-self.decay)
         kept = ops.exp(log_a)
         # At a = 1, which very small gates round to, the root of 0 has no finite derivative.
-        least = 1e-7 if "float16" == keras.backend.standardize_dtype(log_a.dtype) else 1e-30
+        least = 1e-7 if keras.backend.standardize_dtype(log_a.dtype) == "float16" else 1e-30
         return kept, ops.sqrt(least - ops.expm1(2 * log_a)) * ops.sigmoid(i) * self.activation(v)
 
     def _initial_decay(self, shape: Sequence[int], dtype: Any = None) -> Any:
