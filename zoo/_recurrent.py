@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+import gradkeeper.zoo.initializers  # noqa: F401 - entries name them as Keras configs
 from gradkeeper.zoo import _checks
 from gradkeeper.zoo._model_info import ModelInfo
 from gradkeeper.zoo._options import ModelOptions

@@ -88,6 +88,19 @@ def test_loads_in_a_process_that_built_nothing(tmp_path):
     subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
 
 
+NAMES_A_CLASS = [
+    name
+    for name in zoo.list_models()
+    if any(isinstance(option, dict) for option in zoo.model_info(name).options.values())
+]
+
+
+@pytest.mark.parametrize("name", NAMES_A_CLASS)
+def test_a_class_in_the_options_is_found_in_a_process_that_built_nothing(name):
+    code = f"from gradkeeper import zoo; zoo.create_model({name!r}, input_shape=(3, 2), output_units=1)"
+    subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+
+
 @pytest.mark.parametrize("name", zoo.list_models())
 def test_the_seed_decides_the_weights(name):
     weights = [small(name, seed=seed).get_weights() for seed in (1, 1, 2)]
