@@ -3,8 +3,8 @@
 Where a Keras optimizer clips, adds up over replicas and accumulates has no public name. This module
 holds the private ones that `training` needs: it overrides `_clip_gradients`,
 `_all_reduce_sum_gradients` and `_backend_apply_gradients`, and takes the steps of the last one
-(`_apply_weight_decay`, `_backend_update_step`, `_backend_increment_gradient_accumulators`) in
-another order.
+(`_apply_weight_decay`, `_backend_update_step`, `_backend_increment_gradient_accumulators`,
+`_backend_reset_gradient_accumulators`) in another order.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,9 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+
+from gradkeeper.callbacks.tap.gating import apply_if
+from gradkeeper.callbacks.tap.replica import Replica
 
 
 def on_global_batch(optimizer: type[keras.optimizers.Optimizer]) -> type:
@@ -67,25 +70,15 @@ class _OnGlobalBatch(keras.optimizers.Optimizer):
             means = [(gradient + before) / steps for gradient, before in pairs]
             self._apply_weight_decay(trainable_variables)
             self._backend_update_step(means, trainable_variables, self.learning_rate)
-            self._backend_increment_gradient_accumulators(
-                [tf.negative(each) for each in gathered], gathered
-            )
+            self._backend_reset_gradient_accumulators()
 
-        # An update merges the replicas, which TensorFlow forbids in a branch of one of them: so
-        # the branch stands across the replicas, and they are called in it.
-        def merged(strategy: tf.distribute.Strategy, grads: list[Any]) -> None:
-            replicas = strategy.extended.call_for_each_replica
-            tf.cond(
-                (self._iterations.value + 1) % steps == 0,
-                lambda: replicas(update, args=(grads,)),
-                lambda: replicas(
-                    self._backend_increment_gradient_accumulators, args=(grads, gathered)
-                ),
-            )
+        def gather(grads: Sequence[Any]) -> None:
+            self._backend_increment_gradient_accumulators(grads, gathered)
 
-        tf.distribute.get_replica_context().merge_call(merged, args=(list(grads),))
+        is_update = tf.equal((self._iterations.value + 1) % steps, 0)
+        for flag, act in ((is_update, update), (~is_update, gather)):
+            apply_if(flag, act, list(grads), Replica.current())
 
 
 def _has_replicas() -> bool:
-    context = tf.distribute.get_replica_context()
-    return context is not None and context.num_replicas_in_sync > 1
+    return Replica.current().count > 1

@@ -25,6 +25,8 @@ OPTIMIZERS: dict[str, type[keras.optimizers.Optimizer]] = {
 }
 
 _SCOPES = ("global_batch", "replica")
+# What several replicas can do each by itself, or all together.
+_SCOPED = ("clipnorm", "global_clipnorm", "clipvalue", "gradient_accumulation_steps")
 
 
 def make_optimizer(
@@ -83,7 +85,7 @@ def make_optimizer(
             for sgd, `rho` for rmsprop, `beta_1` for adam.
 
     Raises:
-        ValueError: Unknown name or schedule; more than one clip argument; a number out of
+        ValueError: Unknown name, schedule or scope; more than one clip argument; a number out of
             its range; schedule arguments that the schedule does not use or lacks.
         TypeError: Options that the optimizer does not take.
     """
@@ -101,15 +103,12 @@ def make_optimizer(
         warmup_steps=warmup_steps,
         final_fraction=final_fraction,
     )
-    return _in_scope(OPTIMIZERS[name], clip_scope)(**arguments)
-
-
-def _in_scope(
-    optimizer: type[keras.optimizers.Optimizer], clip_scope: str
-) -> type[keras.optimizers.Optimizer]:
     if clip_scope not in _SCOPES:
         raise unknown_name("clip_scope", clip_scope, _SCOPES)
-    return optimizer if clip_scope == "replica" else on_global_batch(optimizer)
+    optimizer = OPTIMIZERS[name]
+    if clip_scope == "global_batch" and any(arguments.get(each) for each in _SCOPED):
+        optimizer = on_global_batch(optimizer)
+    return optimizer(**arguments)
 
 
 def _one_clip(**clips: float | None) -> dict[str, float]:

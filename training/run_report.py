@@ -38,7 +38,7 @@ def _flow_pictures(result: Result, directory: RunDirectory) -> dict[str, Figure]
     end.savefig(directory.flow_end_picture)
     return {
         "Gradient through time, before training and after epochs": course,
-        f"Gradient through time after {last} epochs": end,
+        f"Gradient through time after {last} epoch{'' if last == 1 else 's'}": end,
     }
 
 

@@ -12,6 +12,7 @@ from gradkeeper.zoo.entries import (
     exponential,
     gates,
     layer_norm,
+    lstm_variants,
     orthogonal,
     parallel,
     plain,
@@ -31,6 +32,7 @@ def collect(*families: Iterable[ModelInfo]) -> Mapping[str, ModelInfo]:
 
 ENTRIES = collect(
     plain.ENTRIES,
+    lstm_variants.ENTRIES,
     gates.ENTRIES,
     layer_norm.ENTRIES,
     stabilised.ENTRIES,

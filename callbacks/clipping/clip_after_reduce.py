@@ -27,7 +27,7 @@ class ClipAfterReduce(StepCallback["_SumStage"]):
     """
 
     def __init__(self) -> None:
-        super().__init__(_SumStage)
+        super().__init__(_sum_stage)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         optimizers = optimizers_of(self.model)
@@ -53,12 +53,6 @@ class _SumStage(Stage):
 
     clips_the_sum = True
 
-    def __init__(
-        self,
-        wishes: Any,
-        model: keras.Model,
-        *,
-        optimizers: tuple[keras.optimizers.Optimizer, ...] | None = None,
-        compiled: bool = False,
-    ) -> None:
-        super().__init__(optimizers)
+
+def _sum_stage(wishes: Any, model: keras.Model, *, optimizers: Any, compiled: bool) -> _SumStage:
+    return _SumStage(optimizers)

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from gradkeeper.callbacks.tap.branch import when
 from gradkeeper.callbacks.tap.replica import Replica
+from gradkeeper.callbacks.tap.values import tensors_in
 
 
 def everywhere(flag: tf.Tensor, replica: Replica) -> tf.Tensor:
@@ -80,6 +81,16 @@ class Undoing:
                 variable.assign(value)
 
         when(~kept, put_back)
+
+
+def undone(undoing: Undoing, allowed: list[tf.Tensor], model: keras.Model, result: Any) -> Any:
+    """What a train step returns, once what must leave no trace has left none."""
+    with tf.control_dependencies(tensors_in(result)):
+        undoing.unless(tf.reduce_all(tf.stack(allowed)))
+    logs = model.get_metrics_result()
+    # A step that returns its metrics returns those from before it where it was undone.
+    is_of_metrics = isinstance(result, dict) and set(result) == set(logs)
+    return logs if is_of_metrics else result
 
 
 def changed_beside_weights(model: keras.Model) -> list[Any]:

@@ -2,51 +2,28 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from gradkeeper.callbacks.tap.gating import Undoing, apply_if, changed_beside_weights
+from gradkeeper.callbacks.tap.gating import Undoing, apply_if, changed_beside_weights, undone
 from gradkeeper.callbacks.tap.keras_private import ALL_REDUCE, CLIP_GRADIENTS, variables_of
 from gradkeeper.callbacks.tap.optimizers import (
     accumulates,
+    build_like_apply,
     clipping_of,
     is_plain,
-    nested_optimizers,
+    loss_scale,
+    with_nested,
 )
 from gradkeeper.callbacks.tap.probe import Application, Gradients, Probe, Stage, Variables
 from gradkeeper.callbacks.tap.replica import Replica
+from gradkeeper.callbacks.tap.stand import Stand
+from gradkeeper.callbacks.tap.values import tensors_in
 
 _NOTHING = object()
 _unconverted = tf.autograph.experimental.do_not_convert
-
-
-@dataclass
-class _Stand:
-    """Where a replica stands in its train step.
-
-    Kept by replica and not by thread: a strategy runs parts of one step in further threads.
-    """
-
-    steps: int = 0
-    application: Application | None = None
-    applying: list[Variables] = field(default_factory=list)
-    turns: dict[int, list[set[int]]] = field(default_factory=dict)
-    allowed: list[tf.Tensor] = field(default_factory=list)
-    undoing: Undoing | None = None
-
-    def turn(self, optimizer: keras.optimizers.Optimizer, variables: Variables) -> int:
-        """Counts the call among those of this step for some of the same variables."""
-        rounds = self.turns.setdefault(id(optimizer), [])
-        keys = {id(variable) for variable in variables}
-        for number, seen in enumerate(rounds):
-            if not seen & keys:
-                seen |= keys
-                return number
-        rounds.append(keys)
-        return len(rounds) - 1
 
 
 class Hooks:
@@ -73,18 +50,18 @@ class Hooks:
                 (model, "train_step", self._train_step),
                 (model, "compute_loss", self._compute_loss),
             ]
-        every = {id(each): each for outer in optimizers for each in _tree(outer)}
+        every = {id(each): each for outer in optimizers for each in with_nested(outer)}
         for optimizer in every.values():
             self._points += [
                 (optimizer, "apply", self._apply),
                 (optimizer, CLIP_GRADIENTS, self._clip),
                 (optimizer, ALL_REDUCE, self._all_reduce),
             ]
-        # The optimizers' own clipping, by `id`; the points of each are made in their order.
+        # The optimizers' own clipping, by `id`.
         self._clippings: dict[int, Callable] = {}
         self._placed: list[tuple[dict[str, Any], str, Any]] = []
         self._wrappers: list[tuple[Any, Any, Callable] | None] = [None] * len(self._points)
-        self._stands: dict[int, _Stand] = {}
+        self._stands: dict[int, Stand] = {}
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -123,7 +100,7 @@ class Hooks:
             replica = Replica.current()
             stand = self._stand(replica)
             if not stand.steps:
-                stand = self._stands[replica.index] = _Stand()
+                stand = self._stands[replica.index] = Stand()
             stand.steps += 1
             try:
                 if stand.steps == 1 and self._stages:
@@ -133,9 +110,9 @@ class Hooks:
                 result = original(*args, **kwargs)
             finally:
                 stand.steps -= 1
-            self._tell("step_end", replica, _tensors(result))
+            self._tell("step_end", replica, tensors_in(result))
             if not stand.steps and stand.undoing is not None and stand.allowed:
-                result = _undone(stand.undoing, stand.allowed, model, result)
+                result = undone(stand.undoing, stand.allowed, model, result)
             return result
 
         return train_step
@@ -192,7 +169,7 @@ class Hooks:
                 variables,
                 replica,
                 stand.turn(optimizer, variables),
-                _loss_scale(optimizer, variables),
+                loss_scale(optimizer, variables),
                 clipping_of(optimizer),
                 is_plain(optimizer) and not any(stage.clips for stage in self._stages),
                 accumulates(optimizer),
@@ -232,7 +209,7 @@ class Hooks:
         stand = self._stand(application.replica)
         stand.allowed.append(application.allowed)
         was_built = application.optimizer.built
-        _build(application.optimizer, application.variables)
+        build_like_apply(application.optimizer, application.variables)
         if not was_built and stand.undoing is not None and len(self._optimizers) > 1:
             stand.undoing.add(application.optimizer.variables)
         apply_if(application.allowed, apply, grads, application.replica)
@@ -259,7 +236,7 @@ class Hooks:
             return
         self._tell("after", application)
         if not self._stand(application.replica).steps:
-            self._tell("step_end", application.replica, _tensors(grads))
+            self._tell("step_end", application.replica, tensors_in(grads))
 
     def _clip(self, optimizer: keras.optimizers.Optimizer) -> Callable:
         original = self._clippings[id(optimizer)] = getattr(optimizer, CLIP_GRADIENTS)
@@ -290,7 +267,7 @@ class Hooks:
         )
 
     def _all_reduce(self, optimizer: keras.optimizers.Optimizer) -> Callable:
-        original, clip = getattr(optimizer, ALL_REDUCE), self._clippings[id(optimizer)]
+        original = getattr(optimizer, ALL_REDUCE)
 
         @_unconverted
         def all_reduce(grads_and_vars: Any) -> Any:
@@ -300,23 +277,19 @@ class Hooks:
             if stand.application is not None and len(variables) == len(pairs):
                 gradients = [gradient for gradient, _ in pairs]
                 if self._clips_the_sum(stand.application):
-                    gradients = list(clip(gradients))
+                    gradients = list(self._clippings[id(optimizer)](gradients))
                     pairs = [(one, each) for one, (_, each) in zip(gradients, pairs, strict=True)]
                 self._tell("reduced", stand.application, gradients, variables)
             return pairs
 
         return all_reduce
 
-    def _stand(self, replica: Replica) -> _Stand:
-        return self._stands.setdefault(replica.index, _Stand())
+    def _stand(self, replica: Replica) -> Stand:
+        return self._stands.setdefault(replica.index, Stand())
 
     def _tell(self, method: str, *args: Any) -> None:
         for probe in self._probes:
             getattr(probe, method)(*args)
-
-
-def _tensors(structure: Any) -> list[tf.Tensor]:
-    return [each for each in keras.tree.flatten(structure) if isinstance(each, tf.Tensor)]
 
 
 def _read_before_sum(application: Application | None) -> list[tf.Tensor]:
@@ -331,36 +304,6 @@ def _read_before_sum(application: Application | None) -> list[tf.Tensor]:
     return application.measured
 
 
-def _tree(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optimizer]:
-    return [optimizer, *nested_optimizers(optimizer)]
-
-
 def _is_clipped(gradient: Any, variable: Any) -> bool:
     """Whether the pair reaches Keras's clipping: float8 scales are overwritten before."""
     return gradient is not None and not getattr(variable, "overwrite_with_gradient", False)
-
-
-def _loss_scale(optimizer: keras.optimizers.Optimizer, variables: Variables) -> Any:
-    """What the optimizer has multiplied the loss with."""
-    if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        return optimizer.loss_scale_factor
-    _build(optimizer, variables)  # the scale read must be the variable, not its first value
-    return optimizer.dynamic_scale
-
-
-def _build(optimizer: keras.optimizers.Optimizer, variables: Variables) -> None:
-    """What `apply` does first."""
-    if not optimizer.built:
-        with keras.name_scope(optimizer.name):
-            optimizer.build(variables)
-        optimizer.built = True
-
-
-def _undone(undoing: Undoing, allowed: list[tf.Tensor], model: keras.Model, result: Any) -> Any:
-    """What a train step returns, once what must leave no trace has left none."""
-    with tf.control_dependencies(_tensors(result)):
-        undoing.unless(tf.reduce_all(tf.stack(allowed)))
-    logs = model.get_metrics_result()
-    # A step that returns its metrics returns those from before it where it was undone.
-    is_of_metrics = isinstance(result, dict) and set(result) == set(logs)
-    return logs if is_of_metrics else result

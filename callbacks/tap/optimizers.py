@@ -1,6 +1,6 @@
 """The optimizers of a model, and what is inside one."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
 import keras
@@ -53,6 +53,11 @@ def nested_optimizers(
     return list(found.values())
 
 
+def with_nested(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optimizer]:
+    """The optimizer, and those inside it."""
+    return [optimizer, *nested_optimizers(optimizer)]
+
+
 def clipping_of(optimizer: keras.optimizers.Optimizer) -> Clipping | None:
     """The argument by which the optimizer, or the first one inside that does, clips."""
     return next((name for name, _ in _clip_limits(optimizer)), None)
@@ -65,7 +70,7 @@ def clip_limit_of(optimizer: keras.optimizers.Optimizer) -> float | None:
 
 def accumulates(optimizer: keras.optimizers.Optimizer) -> bool:
     """Whether the optimizer, or one inside it, gathers gradients over several steps."""
-    every = (optimizer, *nested_optimizers(optimizer))
+    every = with_nested(optimizer)
     return any(getattr(each, "gradient_accumulation_steps", None) for each in every)
 
 
@@ -87,8 +92,26 @@ def bypasses_apply(optimizer: keras.optimizers.Optimizer) -> bool:
     return own is not keras.optimizers.Optimizer.apply_gradients
 
 
+def loss_scale(optimizer: keras.optimizers.Optimizer, variables: Sequence[Any]) -> Any:
+    """What the optimizer has multiplied the loss with."""
+    if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return optimizer.loss_scale_factor
+    build_like_apply(
+        optimizer, variables
+    )  # the scale read must be the variable, not its first value
+    return optimizer.dynamic_scale
+
+
+def build_like_apply(optimizer: keras.optimizers.Optimizer, variables: Sequence[Any]) -> None:
+    """What `apply` does first."""
+    if not optimizer.built:
+        with keras.name_scope(optimizer.name):
+            optimizer.build(variables)
+        optimizer.built = True
+
+
 def _clip_limits(optimizer: keras.optimizers.Optimizer) -> Iterator[tuple[Clipping, float]]:
-    for each in (optimizer, *nested_optimizers(optimizer)):
+    for each in with_nested(optimizer):
         for name in _CLIPPINGS:
             limit = getattr(each, name, None)
             if limit:

@@ -16,6 +16,11 @@ def with_values(gradient: Any, change: Callable[[tf.Tensor], tf.Tensor]) -> Any:
     return None if gradient is None else change(gradient)
 
 
+def tensors_in(structure: Any) -> list[tf.Tensor]:
+    """The tensors of a nested structure."""
+    return [each for each in keras.tree.flatten(structure) if isinstance(each, tf.Tensor)]
+
+
 def mean_loss(value: Any, dtype: tf.DType) -> tf.Tensor | None:
     """What a `compute_loss` returned, as one number: the sum of the means.
 

@@ -58,6 +58,10 @@ def test_the_scope_of_a_replica_is_keras_own(two_replicas):
     assert np.abs(np.array(together) / alone - 1).max() > 1e-4
 
 
+def test_without_clipping_it_is_keras_own_class():
+    assert type(make_optimizer("sgd", 0.1)) is keras.optimizers.SGD
+
+
 def test_on_one_device_it_is_keras_own_optimizer():
     ours, _ = compiled("dense", optimizer=make_optimizer("adam", 0.01, clipnorm=0.05))
     keras_own, data = compiled("dense", optimizer=keras.optimizers.Adam(0.01, clipnorm=0.05))
@@ -78,6 +82,22 @@ def test_saved_under_the_name_of_keras_own(tmp_path):
         np.testing.assert_array_equal(a, b)
     fresh = make_optimizer("adam", 0.01, clipnorm=0.05)
     assert type(pickle.loads(pickle.dumps(fresh))) is keras.optimizers.Adam
+
+
+def test_what_was_accumulated_is_forgotten_even_where_it_was_infinite(two_replicas):
+    """A gradient of -inf is clipped to a finite step, and leaves the next ones alone."""
+    weights = []
+    for strategy in (tf.distribute.get_strategy(), two_replicas):
+        with strategy.scope():
+            model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+            options = {"gradient_accumulation_steps": 2, "clipvalue": 0.5}
+            model.compile(make_optimizer("sgd", 0.1, **options), "mse")
+        model.set_weights([np.zeros((1, 1))])
+        targets = np.array([[np.inf], [1.0], *[[0.0]] * 6])
+        model.fit(np.ones((8, 1)), targets, batch_size=2, shuffle=False, verbose=0)
+        weights.append(float(model.get_weights()[0].item()))
+    # Up by 0.1 * 0.5, then down by 0.1 of the gradient of 2 * 0.05.
+    assert weights == [pytest.approx(0.04), pytest.approx(0.04)]
 
 
 def test_accumulation_goes_without_averages_under_replicas(two_replicas):

@@ -43,11 +43,11 @@ def still(name):
     return {option: 0.0 for option in NOISE if option in getattr(layers, name).option_names()}
 
 
-def plain_rnn(layer, **loop):
+def plain_rnn(layer, features=FEATURES, **loop):
     """`keras.layers.RNN` over the same cell, which projects one step at a time."""
     cell = layer.cell_class.from_config(layer.cell.get_config())
     rnn = keras.layers.RNN(cell, **loop)
-    rnn.build((BATCH, TIME, FEATURES))
+    rnn.build((BATCH, TIME, features))
     rnn.set_weights(layer.get_weights())
     return rnn
 
@@ -74,6 +74,23 @@ def test_equals_keras_rnn_over_the_cell(name, inputs, padded_mask, loop):
     layer.build(inputs.shape)
     close(layer(inputs), plain_rnn(layer, **loop)(inputs))
     close(layer(inputs, mask=padded_mask), plain_rnn(layer, **loop)(inputs, mask=padded_mask))
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("features", [1, 2 * UNITS, 5 * UNITS])
+def test_inputs_of_any_width_equal_keras_rnn_over_the_cell(name, features):
+    """Those wider than the states are projected before the loop; forward and backward."""
+    random = np.random.default_rng(0)
+    x, weighing = random.normal(size=(BATCH, TIME, features)), random.normal(size=(BATCH, UNITS))
+    layer = make(name, dtype="float64", **still(name))
+    layer.build(x.shape)
+    weighing = keras.ops.convert_to_tensor(weighing)
+    (one, other) = (
+        gradients(lambda t, made=made: keras.ops.sum(made(t[0]) * weighing), made, [x])
+        for made in (layer, plain_rnn(layer, features, dtype="float64"))
+    )
+    for a, b in zip([*one[0], *one[1]], [*other[0], *other[1]], strict=True):
+        close(a, b, atol=1e-9)
 
 
 def test_dropout_equals_keras_rnn_over_the_cell(name, inputs):

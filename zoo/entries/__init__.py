@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from gradkeeper.zoo.entries import exponential as exponential
     from gradkeeper.zoo.entries import gates as gates
     from gradkeeper.zoo.entries import layer_norm as layer_norm
+    from gradkeeper.zoo.entries import lstm_variants as lstm_variants
     from gradkeeper.zoo.entries import orthogonal as orthogonal
     from gradkeeper.zoo.entries import parallel as parallel
     from gradkeeper.zoo.entries import plain as plain
@@ -23,6 +24,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "exponential",
         "gates",
         "layer_norm",
+        "lstm_variants",
         "orthogonal",
         "parallel",
         "plain",

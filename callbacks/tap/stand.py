@@ -1,0 +1,35 @@
+"""Where a replica stands in its train step."""
+
+from dataclasses import dataclass, field
+
+import keras
+import tensorflow as tf
+
+from gradkeeper.callbacks.tap.gating import Undoing
+from gradkeeper.callbacks.tap.probe import Application, Variables
+
+
+@dataclass
+class Stand:
+    """Where a replica stands in its train step.
+
+    Kept by replica and not by thread: a strategy runs parts of one step in further threads.
+    """
+
+    steps: int = 0
+    application: Application | None = None
+    applying: list[Variables] = field(default_factory=list)
+    turns: dict[int, list[set[int]]] = field(default_factory=dict)
+    allowed: list[tf.Tensor] = field(default_factory=list)
+    undoing: Undoing | None = None
+
+    def turn(self, optimizer: keras.optimizers.Optimizer, variables: Variables) -> int:
+        """Counts the call among those of this step for some of the same variables."""
+        rounds = self.turns.setdefault(id(optimizer), [])
+        keys = {id(variable) for variable in variables}
+        for number, seen in enumerate(rounds):
+            if not seen & keys:
+                seen |= keys
+                return number
+        rounds.append(keys)
+        return len(rounds) - 1
