@@ -34,6 +34,13 @@ def positive_number(name: str, value: object) -> float:
     raise ValueError(f"`{name}` must be a finite number above 0. Received: {name}={value!r}")
 
 
+def fraction(name: str, value: object) -> float:
+    """`value` as a float; ValueError unless it lies between 0 and 1, both excluded."""
+    if isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < 1:
+        return float(value)
+    raise ValueError(f"`{name}` must lie between 0 and 1. Received: {name}={value!r}")
+
+
 def integer(name: str, value: object, *, minimum: int = 1) -> int:
     """`value` as an int; ValueError unless it is a whole number of at least `minimum`."""
     if isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= minimum:

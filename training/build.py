@@ -19,7 +19,11 @@ def build_model(config: Mapping[str, Any], task: Task, steps_per_epoch: int) -> 
         config: see `Experiment.config`.
         task: what the model is trained on.
         steps_per_epoch: train steps per epoch; a schedule decays over all epochs.
+
+    Raises:
+        ValueError: if the model has no head for the task.
     """
+    _require_head(config["model"], task)
     optimizer = build_optimizer(config, total_steps=config["epochs"] * steps_per_epoch)
     model = zoo.create_model(
         config["model"],
@@ -28,12 +32,12 @@ def build_model(config: Mapping[str, Any], task: Task, steps_per_epoch: int) -> 
         task=task.head,
         units=config["units"],
         num_layers=config["num_layers"],
-        **config["model_options"],
+        **{**task.model_options, **config["model_options"]},
     )
     model.compile(
         optimizer=optimizer,
         loss=task.loss,
-        metrics=task.metrics,
+        weighted_metrics=task.metrics,
         steps_per_execution=config["steps_per_execution"],
         jit_compile=config["jit_compile"],
     )
@@ -55,4 +59,15 @@ def build_optimizer(config: Mapping[str, Any], *, total_steps: int) -> keras.opt
         clipvalue=config["clipvalue"],
         schedule=config["schedule"],
         **options,
+    )
+
+
+def _require_head(model: str, task: Task) -> None:
+    if task.head in zoo.model_info(model).tasks:
+        return
+    able = [name for name in zoo.list_models() if task.head in zoo.model_info(name).tasks]
+    raise ValueError(
+        f"The task {task.name!r} needs a model with the head {task.head!r}, which {model!r} does "
+        f"not have. Choose one of: {', '.join(able)}. Received: model={model!r}, "
+        f"task={task.name!r}"
     )

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from gradkeeper.training import load_task
-from gradkeeper.training.tasks.evaluation_split import EvaluationSplit
-from gradkeeper.training.tasks.prepare import prepare
-from gradkeeper.training.tasks.synthetic import EVALUATION_EXAMPLES
+from gradkeeper.training.tasks.builders.evaluation_split import EvaluationSplit
+from gradkeeper.training.tasks.builders.prepare import prepare
+from gradkeeper.training.tasks.synthetic.synthetic_task import EVALUATION_EXAMPLES
 
 NAMES = ("adding", "copying", "temporal_order")
 LENGTH = 20

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gradkeeper.training.tasks import Vocabulary
-from gradkeeper.training.tasks.text import preprocess
+from gradkeeper.training.tasks.text.preprocessing import preprocess
 
 TEXT = "Ça, là!\r\nWHO's  there?\tÅ — ﬁ 42 ñ."
 

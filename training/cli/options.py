@@ -26,6 +26,15 @@ TaskOptions = Annotated[
     list[str] | None,
     _option(_TASK, "A further option of the task as key=value; may be repeated.", "--option"),
 ]
+Text = Annotated[
+    str | None,
+    _option(
+        _TASK,
+        "A text file of yours, UTF-8: short for --task text_file --option file=...; with "
+        "--task delimited_text for that task.",
+        "--text",
+    ),
+]
 DataDir = Annotated[Path | None, _option(_TASK, "Folder of tensorflow-datasets.", "--data-dir")]
 Units = Annotated[int | None, _option(_MODEL, "Width of each recurrent layer.", "--units")]
 NumLayers = Annotated[
@@ -69,7 +78,8 @@ OptimizerOptions = Annotated[
     ),
 ]
 BatchSize = Annotated[
-    int | None, _option(_TRAINING, "Examples per train step; 50 by default.", "--batch-size")
+    int | None,
+    _option(_TRAINING, "Examples per train step, of all replicas; 50 by default.", "--batch-size"),
 ]
 Epochs = Annotated[int | None, _option(_TRAINING, "In all; 10 by default.", "--epochs")]
 StepsPerEpoch = Annotated[
@@ -83,6 +93,15 @@ JitCompile = Annotated[
     bool | None,
     _option(
         _TRAINING, "Compile with XLA; Keras decides by default.", "--jit-compile/--no-jit-compile"
+    ),
+]
+Strategy = Annotated[
+    str | None,
+    _option(
+        _TRAINING,
+        "auto, one_device, mirrored (all GPUs of this machine) or multi_worker (the machines "
+        "that TF_CONFIG names); auto by default.",
+        "--strategy",
     ),
 ]
 Seed = Annotated[

@@ -23,6 +23,7 @@ def train(
     model: Model = None,
     task: options.Task = None,
     length: options.Length = None,
+    text: options.Text = None,
     option: options.TaskOptions = None,
     data_dir: options.DataDir = None,
     units: options.Units = None,
@@ -40,6 +41,7 @@ def train(
     steps_per_epoch: options.StepsPerEpoch = None,
     steps_per_execution: options.StepsPerExecution = None,
     jit_compile: options.JitCompile = None,
+    strategy: options.Strategy = None,
     seed: options.Seed = None,
     flow: options.Flow = None,
     flow_regularizer: options.FlowRegularizer = None,
@@ -50,7 +52,7 @@ def train(
     """Train MODEL on a task under the gradient monitor, and leave a run directory."""
     arguments = given(
         model=model,
-        task=task,
+        task="text_file" if text is not None and task is None else task,
         data_dir=data_dir,
         units=units,
         num_layers=num_layers,
@@ -65,10 +67,11 @@ def train(
         steps_per_epoch=steps_per_epoch,
         steps_per_execution=steps_per_execution,
         jit_compile=jit_compile,
+        strategy=strategy,
         seed=seed,
         flow=flow,
         flow_regularizer=flow_regularizer,
-        task_options={**given(length=length), **pairs("--option", option)} or None,
+        task_options={**given(length=length, file=text), **pairs("--option", option)} or None,
         model_options=pairs("--model-option", model_option) or None,
         optimizer_options=pairs("--optimizer-option", optimizer_option) or None,
     )

@@ -13,10 +13,22 @@ if TYPE_CHECKING:
 
 # name: module and class inside `gradkeeper.training.tasks`
 TASKS = {
-    "adding": "adding:Adding",
-    "copying": "copying:Copying",
-    "temporal_order": "temporal_order:TemporalOrder",
-    "tiny_shakespeare": "tiny_shakespeare:TinyShakespeare",
+    "adding": "synthetic.adding:Adding",
+    "addition": "synthetic.addition:Addition",
+    "arrays": "own.arrays:Arrays",
+    "co2": "sequences.co2:CarbonDioxide",
+    "copying": "synthetic.copying:Copying",
+    "delimited_text": "text.delimited_text:DelimitedText",
+    "japanese_vowels": "sequences.japanese_vowels:JapaneseVowels",
+    "jsb_chorales": "sequences.jsb_chorales:JsbChorales",
+    "permuted_mnist": "sequences.permuted_mnist:PermutedMnist",
+    "reverse": "synthetic.reverse:Reverse",
+    "sequential_mnist": "sequences.sequential_mnist:SequentialMnist",
+    "sunspots": "sequences.sunspots:Sunspots",
+    "temporal_order": "synthetic.temporal_order:TemporalOrder",
+    "text_file": "text.text_file:TextFile",
+    "tfrecord": "own.tfrecord:TFRecord",
+    "tiny_shakespeare": "text.tiny_shakespeare:TinyShakespeare",
 }
 
 
@@ -39,16 +51,26 @@ def load_task(
         **options: The task's own options, such as `length`; see its class.
 
     Raises:
-        ValueError: Unknown task, or an option out of its range.
-        TypeError: Options that the task does not take.
+        ValueError: Unknown task, an option out of its range, or data that is not what it
+            should be.
+        TypeError: Options that the task does not take, or one that it needs.
+        FileNotFoundError: A file of the user's that is not there.
         ConnectionError: The data is not prepared and its source cannot be reached.
     """
     if name not in TASKS:
         raise unknown_name("task", name, TASKS)
     module, _, attribute = TASKS[name].partition(":")
     task = getattr(importlib.import_module(f"gradkeeper.training.tasks.{module}"), attribute)
-    allowed = set(inspect.signature(task).parameters) - {"data_dir", "seed"}
+    parameters = inspect.signature(task).parameters
+    allowed = set(parameters) - {"data_dir", "seed"}
     unknown = set(options) - allowed
     if unknown:
         raise unknown_options(f"The task {name!r}", unknown, allowed)
+    needed = {key for key in allowed if parameters[key].default is inspect.Parameter.empty}
+    missing = ", ".join(sorted(needed - set(options)))
+    if missing:
+        raise TypeError(
+            f"The task {name!r} needs options. Missing: {missing}. "
+            f"Received: {', '.join(sorted(options)) or 'none'}"
+        )
     return task(data_dir=data_dir, seed=seed, **options)

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from gradkeeper.training._checks import integer
-from gradkeeper.training.tasks.vocabulary import Vocabulary
+from gradkeeper.training.tasks.text.vocabulary import Vocabulary
 
 
 class Task(abc.ABC):
@@ -20,14 +20,13 @@ class Task(abc.ABC):
             `load_task(task.name, seed=task.seed, **task.options)` loads the task again.
         seed: Seed of the training batches.
         data_dir: Folder of tensorflow-datasets; None for its default.
-        head: The `task` argument of `gradkeeper.zoo.create_model`.
-        baseline_label: What the baseline is, with its unit.
         vocabulary: Symbols behind integer ids; None where the inputs are numbers.
+
+    Sequences of different lengths are padded, and their targets weighted: where an answer is
+    per time step, datasets yield (inputs, targets, weights), see `step_weights`.
     """
 
     name: ClassVar[str]
-    head: ClassVar[str]
-    baseline_label: ClassVar[str]
     vocabulary: Vocabulary | None = None
 
     def __init__(
@@ -40,6 +39,11 @@ class Task(abc.ABC):
         self.options = options
         self.data_dir = data_dir
         self.seed = integer("seed", seed, minimum=0)
+
+    @property
+    @abc.abstractmethod
+    def head(self) -> str:
+        """The `task` argument of `gradkeeper.zoo.create_model`."""
 
     @property
     @abc.abstractmethod
@@ -57,6 +61,16 @@ class Task(abc.ABC):
         """The loss that a model must fall below to have learned something; None: unknown."""
 
     @property
+    @abc.abstractmethod
+    def baseline_label(self) -> str:
+        """What the baseline is, with its unit."""
+
+    @property
+    def model_options(self) -> dict[str, Any]:
+        """Further arguments of `gradkeeper.zoo.create_model` that the data asks for."""
+        return {}
+
+    @property
     def loss(self) -> str | keras.losses.Loss:
         """For `model.compile`: squared error, or cross-entropy from logits in nats."""
         if self.head == "regression":
@@ -65,16 +79,19 @@ class Task(abc.ABC):
 
     @property
     def metrics(self) -> list[str]:
-        """For `model.compile`: accuracy, except for a regression."""
+        """`weighted_metrics` of `model.compile`: accuracy, except for a regression."""
         return [] if self.head == "regression" else ["accuracy"]
 
     @abc.abstractmethod
     def train_dataset(self, batch_size: int) -> tf.data.Dataset:
-        """Batches (inputs, targets) without end, the same ones for the same seed."""
+        """Batches without end, the same ones for the same seed.
+
+        (inputs, targets), or (inputs, targets, weights) where sequences are padded.
+        """
 
     @abc.abstractmethod
     def evaluation_dataset(self, batch_size: int) -> tf.data.Dataset:
-        """The fixed evaluation split, once, in batches (inputs, targets); the last is short."""
+        """The fixed evaluation split, once, in batches as in training; the last is short."""
 
     @abc.abstractmethod
     def steps_per_epoch(self, batch_size: int) -> int:

@@ -4,7 +4,7 @@ import math
 
 import tensorflow as tf
 
-from gradkeeper.training.tasks.synthetic import SyntheticTask
+from gradkeeper.training.tasks.synthetic.synthetic_task import SyntheticTask
 
 SYMBOLS = 8
 BLANK = 8

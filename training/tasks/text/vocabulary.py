@@ -5,6 +5,11 @@ from collections.abc import Iterable
 
 import numpy as np
 
+# Signs that no text has; in the order of code points they come before all that a text has.
+PADDING = "\x00"
+START = "\x02"
+END = "\x03"
+
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:

@@ -4,8 +4,8 @@ from os import PathLike
 
 import tensorflow_datasets as tfds
 
-from gradkeeper.training.tasks.characters import CharacterTask
-from gradkeeper.training.tasks.prepare import prepare, quiet
+from gradkeeper.training.tasks.builders.prepare import prepare, quiet
+from gradkeeper.training.tasks.text.characters import CharacterTask
 
 
 class TinyShakespeare(CharacterTask):

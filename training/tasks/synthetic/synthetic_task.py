@@ -3,14 +3,17 @@
 import abc
 import math
 from os import PathLike
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from gradkeeper.training._checks import integer
-from gradkeeper.training.tasks.evaluation_split import EvaluationSplit, EvaluationSplitConfig
-from gradkeeper.training.tasks.prepare import prepare, quiet
+from gradkeeper.training.tasks.builders.evaluation_split import (
+    EvaluationSplit,
+    EvaluationSplitConfig,
+)
+from gradkeeper.training.tasks.builders.prepare import prepare, quiet
 from gradkeeper.training.tasks.task import Task
 
 EVALUATION_EXAMPLES = 1_000
@@ -47,8 +50,8 @@ class SyntheticTask(Task):
     def sample(self, batch_size: int, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """A batch as it is stored. `seed` is int64 [2]; equal seeds draw equal batches."""
 
-    def to_model(self, inputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """A stored batch as a model takes it."""
+    def to_model(self, inputs: tf.Tensor, targets: tf.Tensor) -> tuple[Any, ...]:
+        """A stored batch as a model takes it: inputs, targets, and weights where it has any."""
         return inputs, targets
 
     def train_dataset(self, batch_size: int) -> tf.data.Dataset:

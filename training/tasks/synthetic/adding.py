@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from gradkeeper.training.tasks.synthetic import SyntheticTask
+from gradkeeper.training.tasks.synthetic.synthetic_task import SyntheticTask
 
 
 class Adding(SyntheticTask):

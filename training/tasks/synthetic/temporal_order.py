@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from gradkeeper.training.tasks.synthetic import SyntheticTask
+from gradkeeper.training.tasks.synthetic.synthetic_task import SyntheticTask
 
 # Symbols: a, b, c, d are distractors, X and Y carry the class, E starts and B ends.
 DISTRACTORS = 4

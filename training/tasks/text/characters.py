@@ -4,13 +4,14 @@ import functools
 from os import PathLike
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from gradkeeper.training._checks import integer
+from gradkeeper.training.tasks.baselines import entropy
+from gradkeeper.training.tasks.order import random_order
 from gradkeeper.training.tasks.task import Task
-from gradkeeper.training.tasks.text import preprocess
-from gradkeeper.training.tasks.vocabulary import Vocabulary
+from gradkeeper.training.tasks.text.preprocessing import preprocess
+from gradkeeper.training.tasks.text.vocabulary import Vocabulary
 
 
 class CharacterTask(Task):
@@ -31,7 +32,7 @@ class CharacterTask(Task):
         train_text: Text for training.
         evaluation_text: Text for evaluation.
         length: Characters in a window.
-        preprocessing: "none", or "letters" (see `gradkeeper.training.tasks.text`).
+        preprocessing: "none", or "letters" (see `gradkeeper.training.tasks.text.preprocessing`).
         options: What `Task.options` holds besides `length` and `preprocessing`.
         data_dir: Where the text came from, see `Task`.
         seed: Seed of the training batches.
@@ -73,14 +74,13 @@ class CharacterTask(Task):
     @functools.cached_property
     def baseline(self) -> float:
         """−Σ p ln p over the training characters."""
-        probabilities = np.bincount(self._train) / len(self._train)
-        present = probabilities[probabilities > 0]
-        return float(-(present * np.log(present)).sum())
+        return entropy(self._train)
 
     def train_dataset(self, batch_size: int) -> tf.data.Dataset:
         """See `Task.train_dataset`."""
         size = integer("batch_size", batch_size)
-        ids = tf.constant(self._train)
+        with tf.device("CPU"):  # where tf.data works, whatever else there is
+            ids = tf.constant(self._train)
 
         def cut(starts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             windows = tf.gather(ids, starts[:, None] + tf.range(self.length + 1))
@@ -113,7 +113,7 @@ class CharacterTask(Task):
         offsets = min(self.length, len(self._train) - count * self.length)
         seed = tf.stack([tf.constant(self.seed, tf.int64), epoch])
         order_seed, offset_seed = tf.unstack(tf.random.split(seed, 2))
-        order = tf.argsort(tf.random.stateless_uniform([count], order_seed))
+        order = random_order(count, order_seed)
         offset = tf.random.stateless_uniform([], offset_seed, 0, offsets, dtype=tf.int32)
         return tf.data.Dataset.from_tensor_slices(offset + order * self.length)
 

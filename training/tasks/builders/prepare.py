@@ -8,6 +8,7 @@ from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
 SECONDS_TO_REACH = 10
 
@@ -18,12 +19,13 @@ def prepare(builder: tfds.core.DatasetBuilder) -> None:
     Raises:
         ConnectionError: The data has to be downloaded and its source cannot be reached.
             tensorflow-datasets by itself would try for minutes before it says so.
+        ValueError: A file is not the one that was published: its checksum differs.
     """
     with quiet():
         if not builder.is_prepared():
             _require_source(builder)
             # Another process may be the first to finish: its data is the same.
-            with suppress(FileExistsError):
+            with suppress(FileExistsError), _wrong_file(builder):
                 builder.download_and_prepare()
         if not builder.info.splits:
             builder.info.read_from_directory(builder.data_path)
@@ -53,6 +55,17 @@ def _reach(url: str, builder: tfds.core.DatasetBuilder, in_place: Path) -> None:
             f"source cannot be reached: {error}. Without a network, pass as `data_dir` a "
             f"folder in which it is prepared, or put the file at {in_place}. "
             f"Received: url={url}"
+        ) from error
+
+
+@contextmanager
+def _wrong_file(builder: tfds.core.DatasetBuilder) -> Iterator[None]:
+    try:
+        yield
+    except NonMatchingChecksumError as error:
+        raise ValueError(
+            f"A file of {builder.name!r} is not the one that was published: size or sha256 "
+            f"differ. Remove it, so that it is fetched again. Received: {error}"
         ) from error
 
 

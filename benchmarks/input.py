@@ -1,0 +1,112 @@
+"""Examples per second of each task's input, beside the train step of a small GRU on it.
+
+    python benchmarks/input.py --data-dir DIR              # as of `gradkeeper train`
+    python benchmarks/input.py --only "*mnist" --units 128
+
+The input is read alone, as fast as it goes, a few batches after its start; the step is that of
+one batch, which is there already. The share of the step is what reading a batch takes of it:
+prefetching hides the input as long as the share stays below 100 %, and on a GPU the step is
+shorter. Tasks on files of the user get small files, made up. A task whose data is not there, and
+cannot be fetched, is left out.
+"""
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from gradkeeper.training import Experiment, Task, list_tasks, load_task
+from gradkeeper.training.build import build_model
+
+MODELS = {"sequence_to_sequence": "seq2seq_attention"}
+WARM_UP = 5
+
+
+def files_of_a_user(folder: Path) -> dict[str, dict[str, Any]]:
+    """Options of the tasks that read files, with files for them."""
+    random = np.random.default_rng(0)
+    words = random.choice(list("abcdefgh"), (5_000, 12))
+    (folder / "text.txt").write_text("\n".join("".join(word) for word in words))
+    x, y = random.normal(size=(5_000, 50, 4)).astype("float32"), random.integers(0, 9, 5_000)
+    np.savez(folder / "data.npz", x=x, y=y)
+    records = str(folder / "data.tfrecord")
+    with tf.io.TFRecordWriter(records) as writer:
+        for inputs, target in zip(x, y, strict=True):
+            feature = {
+                "inputs": tf.train.Feature(float_list=tf.train.FloatList(value=inputs.ravel())),
+                "targets": tf.train.Feature(int64_list=tf.train.Int64List(value=[target])),
+            }
+            example = tf.train.Example(features=tf.train.Features(feature=feature))
+            writer.write(example.SerializeToString())
+    text = {"file": str(folder / "text.txt")}
+    return {
+        "text_file": text,
+        "delimited_text": text,
+        "arrays": {"file": str(folder / "data.npz")},
+        "tfrecord": {"files": records, "evaluation_files": records, "features": 4},
+    }
+
+
+def seconds_per_batch(task: Task, batch_size: int, seconds: float) -> float:
+    """Mean seconds that the next batch takes, read for so many seconds."""
+    batches = iter(task.train_dataset(batch_size))
+    for _ in range(WARM_UP):
+        next(batches)
+    count, start = 0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        next(batches)
+        count += 1
+    return (time.perf_counter() - start) / count
+
+
+def seconds_per_step(task: Task, batch_size: int, units: int, rounds: int) -> float:
+    """Median seconds of a train step, without its input."""
+    config = Experiment(MODELS.get(task.head, "gru"), task.name, units=units).config
+    model = build_model(config, task, steps_per_epoch=1)
+    model.make_train_function()
+    batch = next(iter(task.train_dataset(batch_size)))
+    times = []
+    for _ in range(2 + rounds):  # the first one traces
+        start = time.perf_counter()
+        float(model.train_function(iter([batch]))["loss"])  # waits for the step
+        times.append(time.perf_counter() - start)
+    return float(np.median(times[2:]))
+
+
+def main(
+    only: str = "*",
+    batch_size: int = 50,
+    units: int = 32,
+    seconds: float = 2.0,
+    rounds: int = 10,
+    data_dir: Path | None = None,
+) -> None:
+    """Measures every task and prints a table."""
+    console = Console()
+    table = Table("task", title=f"Input, batches of {batch_size}; step of {units} units")
+    for heading in ("examples/s", "batch, ms", "step, ms", "share of the step"):
+        table.add_column(heading, justify="right")
+    with tempfile.TemporaryDirectory() as folder:
+        options = files_of_a_user(Path(folder))
+        for name in list_tasks(only):
+            try:
+                task = load_task(name, data_dir=data_dir, **options.get(name, {}))
+            except OSError as error:
+                console.print(f"Left out: {name}. {error}")
+                continue
+            read = seconds_per_batch(task, batch_size, seconds)
+            step = seconds_per_step(task, batch_size, units, rounds)
+            figures = (f"{batch_size / read:,.0f}", f"{1e3 * read:.2f}", f"{1e3 * step:.1f}")
+            table.add_row(name, *figures, f"{100 * read / step:.1f} %")
+            console.print(f"{name}: {figures[0]} examples/s, {100 * read / step:.1f} % of a step")
+    console.print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,144 @@
+"""What holds for every task: shapes, seeds, endless training, a fixed evaluation, a model."""
+
+import json
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from gradkeeper.training import list_tasks, load_task
+from gradkeeper.training.build import build_model
+from gradkeeper.training.experiment import Experiment
+
+MODELS = {"sequence_to_sequence": "seq2seq_attention"}
+EVERY_TASK = pytest.mark.parametrize("name", list_tasks())
+
+
+def flat(batches, count=-1):
+    """All arrays of some batches, one after the other."""
+    return [part.numpy() for batch in batches.take(count) for part in tf.nest.flatten(batch)]
+
+
+def whole(batches):
+    """Each part of an evaluation split, the batches joined."""
+    parts = zip(*(tf.nest.flatten(batch) for batch in batches), strict=True)
+    return [np.concatenate(part) for part in parts]
+
+
+def equal(one, other):
+    return len(one) == len(other) and all(map(np.array_equal, one, other))
+
+
+def fits(shape, expected):
+    return len(shape) == len(expected) and all(
+        want is None or got == want for got, want in zip(shape, expected, strict=True)
+    )
+
+
+def small_model(task):
+    """The model that an experiment builds, small."""
+    model = MODELS.get(task.head, "gru")
+    config = Experiment(model, task.name, units=3).config
+    return build_model(config, task, steps_per_epoch=1)
+
+
+@EVERY_TASK
+def test_batches_have_the_promised_shapes_and_types(name, load):
+    task = load(name)
+    inputs, targets, *weights = next(iter(task.train_dataset(6)))
+    tokens = len(task.input_shape) == 1
+    if task.head == "sequence_to_sequence":
+        assert inputs.keys() == {"source", "target"}
+        assert inputs["target"].shape == targets.shape
+        inputs = inputs["source"]
+    assert fits(inputs.shape, (6, *task.input_shape))
+    assert inputs.dtype == (tf.int32 if tokens else tf.float32)
+    steps = {"regression": [task.output_units], "classification": []}
+    expected = steps.get(task.head, [None, None] if name == "jsb_chorales" else [None])
+    assert fits(targets.shape, (6, *expected))
+    floats = task.head == "regression" or name == "jsb_chorales"
+    assert targets.dtype == (tf.float32 if floats else tf.int32)
+    for weight in weights:
+        assert (weight.shape, weight.dtype) == (targets.shape[:2], tf.float32)
+    specs = [task.train_dataset(6).element_spec, task.evaluation_dataset(4).element_spec]
+    first, second = ([spec.dtype for spec in tf.nest.flatten(each)] for each in specs)
+    assert first == second
+
+
+@EVERY_TASK
+def test_one_seed_gives_one_order_and_another_seed_another(name, load):
+    first, again, other = (flat(load(name, seed=seed).train_dataset(4), 3) for seed in (5, 5, 6))
+    assert equal(first, again)
+    assert not equal(first, other)
+
+
+@EVERY_TASK
+def test_a_dataset_may_be_read_from_the_middle(name, load):
+    data = load(name).train_dataset(3)
+    assert equal(flat(data, 5)[len(flat(data, 3)) :], flat(data.skip(3), 2))
+
+
+@EVERY_TASK
+def test_evaluation_is_the_same_for_every_seed_and_batch_size(name, load):
+    first, other = (
+        load(name, seed=seed).evaluation_dataset(size) for seed, size in [(1, 3), (2, 64)]
+    )
+    assert [each.cardinality().numpy() for each in (first, other)] == [
+        math.ceil(len(whole(first)[0]) / size) for size in (3, 64)
+    ]
+    assert equal(whole(first), whole(other))
+
+
+@EVERY_TASK
+def test_training_is_endless(name, load):
+    task = load(name)
+    assert task.train_dataset(8).cardinality().numpy() == tf.data.INFINITE_CARDINALITY
+    assert task.steps_per_epoch(8) >= 1
+    steps = min(task.steps_per_epoch(8), 20) + 2
+    sizes = {len(tf.nest.flatten(batch)[0]) for batch in task.train_dataset(8).take(steps)}
+    assert sizes == {8}
+
+
+@EVERY_TASK
+def test_a_task_loads_again_from_its_options(name, load):
+    task = load(name, seed=3)
+    options = json.loads(json.dumps(task.options))
+    twin = load_task(task.name, data_dir=task.data_dir, seed=task.seed, **options)
+    assert twin.options == task.options
+    assert twin.baseline == task.baseline
+    assert equal(flat(task.train_dataset(2), 1), flat(twin.train_dataset(2), 1))
+
+
+@EVERY_TASK
+def test_the_baseline_is_a_number_with_a_label(name, load):
+    task = load(name)
+    assert math.isfinite(task.baseline)
+    assert task.baseline > 0
+    assert task.baseline_label
+
+
+@EVERY_TASK
+def test_a_model_of_the_zoo_trains_on_it_and_is_evaluated_exactly(name, load):
+    task = load(name)
+    model = small_model(task)
+    model.run_eagerly = True  # tracing takes longer than a step
+    model.fit(task.train_dataset(4), steps_per_epoch=1, shuffle=False, verbose=0)
+    parts = whole(task.evaluation_dataset(500))
+    rows, padded = len(parts[0]), len(task.evaluation_dataset(1).element_spec) == 3
+    sizes = (max(rows // 2 + 1, 3), rows) if padded else (rows,)
+    logs = [
+        model.evaluate(task.evaluation_dataset(size), return_dict=True, verbose=0) for size in sizes
+    ]
+    assert logs[0].keys() == {"loss", *task.metrics}
+    assert logs[0] == pytest.approx(logs[-1], rel=1e-5)
+
+
+@EVERY_TASK
+def test_its_loss_is_saved_with_a_model(name, load):
+    loss = keras.losses.get(load(name).loss)
+    if isinstance(loss, keras.losses.Loss):
+        config = keras.saving.serialize_keras_object(loss)
+        again = keras.saving.deserialize_keras_object(json.loads(json.dumps(config)))
+        assert again.get_config() == loss.get_config()

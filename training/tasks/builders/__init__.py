@@ -1,0 +1,1 @@
+"""The tensorflow-datasets builders behind the tasks, and how they are prepared."""

@@ -1,0 +1,74 @@
+"""Tasks whose examples fit into memory."""
+
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from gradkeeper.training._checks import integer
+from gradkeeper.training.tasks.order import random_order
+from gradkeeper.training.tasks.task import Task
+
+
+class InMemoryTask(Task):
+    """A task made of arrays.
+
+    Training: in each epoch all examples come once, in an order drawn for that epoch.
+    Evaluation: all examples, in their order.
+
+    Args:
+        train: Arrays [examples, ...] for training, as they are stored: inputs, targets, and
+            weights where there are any.
+        evaluation: The same for evaluation.
+        options: See `Task`.
+        data_dir: See `Task`.
+        seed: Seed of the training batches.
+    """
+
+    def __init__(
+        self,
+        train: tuple[np.ndarray, ...],
+        evaluation: tuple[np.ndarray, ...],
+        *,
+        options: dict[str, Any],
+        data_dir: str | PathLike[str] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(options=options, data_dir=data_dir, seed=seed)
+        self._train, self._evaluation = train, evaluation
+
+    def to_model(self, *stored: tf.Tensor) -> tuple[Any, ...]:
+        """A stored batch as a model takes it."""
+        return stored
+
+    def train_dataset(self, batch_size: int) -> tf.data.Dataset:
+        """See `Task.train_dataset`."""
+        size = integer("batch_size", batch_size)
+        rows = tf.data.Dataset.counter().flat_map(self._order).batch(size, drop_remainder=True)
+        endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
+        return self._gathered(self._train, rows).apply(endless).prefetch(tf.data.AUTOTUNE)
+
+    def evaluation_dataset(self, batch_size: int) -> tf.data.Dataset:
+        """See `Task.evaluation_dataset`."""
+        rows = tf.data.Dataset.range(len(self._evaluation[0]))
+        batches = rows.batch(integer("batch_size", batch_size))
+        return self._gathered(self._evaluation, batches).prefetch(tf.data.AUTOTUNE)
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """An epoch is one pass over the training examples."""
+        return max(1, len(self._train[0]) // integer("batch_size", batch_size))
+
+    def _order(self, epoch: tf.Tensor) -> tf.data.Dataset:
+        seed = tf.stack([tf.constant(self.seed, tf.int64), epoch])
+        order = random_order(len(self._train[0]), seed)
+        return tf.data.Dataset.from_tensor_slices(order)
+
+    def _gathered(self, arrays: tuple[np.ndarray, ...], rows: tf.data.Dataset) -> tf.data.Dataset:
+        with tf.device("CPU"):  # where tf.data works, whatever else there is
+            stored = [tf.constant(array) for array in arrays]
+
+        def gather(rows: tf.Tensor) -> tuple[Any, ...]:
+            return self.to_model(*(tf.gather(array, rows) for array in stored))
+
+        return rows.map(gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

@@ -1,0 +1,1 @@
+"""Tasks made of the files of the user."""

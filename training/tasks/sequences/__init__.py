@@ -1,0 +1,1 @@
+"""Tasks of recorded sequences: images, music, speech, time series."""

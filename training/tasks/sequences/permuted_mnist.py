@@ -1,0 +1,47 @@
+"""Handwritten digits, read pixel by pixel in a scrambled order."""
+
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from gradkeeper.training._checks import integer
+from gradkeeper.training.tasks.sequences.sequential_mnist import SIDE, SequentialMnist
+
+
+class PermutedMnist(SequentialMnist):
+    """Tell which digit was written, having seen its pixels in an order without meaning.
+
+    Q. Le, N. Jaitly and G. Hinton, "A simple way to initialize recurrent networks of rectified
+    linear units", 2015, section 4.2. One order for all images, training and evaluation. What
+    belongs together stands far apart, which makes it harder than `sequential_mnist`, whose
+    inputs, targets and baseline it has.
+
+    Args:
+        size: See `SequentialMnist`.
+        permutation_seed: Seed of the order, apart from that of the training: runs with several
+            seeds are runs on one task.
+        data_dir: See `SequentialMnist`.
+        seed: Seed of the training batches.
+    """
+
+    name = "permuted_mnist"
+
+    def __init__(
+        self,
+        *,
+        size: int = SIDE,
+        permutation_seed: int = 0,
+        data_dir: str | PathLike[str] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.permutation_seed = integer("permutation_seed", permutation_seed, minimum=0)
+        super().__init__(size=size, data_dir=data_dir, seed=seed)
+
+    def _options(self) -> dict[str, Any]:
+        return {**super()._options(), "permutation_seed": self.permutation_seed}
+
+    def _in_order(self, pixels: np.ndarray) -> np.ndarray:
+        # RandomState and not a Generator: its numbers stay the same in every NumPy.
+        order = np.random.RandomState(self.permutation_seed).permutation(pixels.shape[1])
+        return pixels[:, order]

@@ -1,0 +1,106 @@
+"""Handwritten digits, read pixel by pixel."""
+
+import functools
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from gradkeeper.training.tasks.baselines import entropy
+from gradkeeper.training.tasks.builders.prepare import prepare, quiet
+from gradkeeper.training.tasks.in_memory import InMemoryTask
+
+SIDE = 28
+CLASSES = 10
+SIZES = (28, 14, 7)
+_READ_AT_ONCE = 1_000
+
+
+class SequentialMnist(InMemoryTask):
+    """Tell which digit was written, having seen one pixel per time step.
+
+    Q. Le, N. Jaitly and G. Hinton, "A simple way to initialize recurrent networks of rectified
+    linear units", 2015, section 4.2: the images of Y. LeCun and others, "Gradient-based
+    learning applied to document recognition", Proceedings of the IEEE 86(11), 1998, line by
+    line from the upper left; the dataset `mnist` of tensorflow-datasets, 60,000 images for
+    training and 10,000 for evaluation.
+
+    Inputs: float32 [batch, size², 1] in [0, 1].
+    Targets: int32 [batch], the digit.
+
+    Baseline: the entropy −Σ p ln p of the digits in training, in nats, close to ln 10.
+
+    Args:
+        size: Pixels on a side. 28: the images as they are, 784 steps; 14 or 7: each pixel the
+            mean of a square of 2 × 2 or 4 × 4, 196 or 49 steps.
+        data_dir: Folder of tensorflow-datasets; the images are downloaded to it unless they are
+            prepared there.
+        seed: Seed of the training batches.
+
+    Raises:
+        ValueError: Another size.
+    """
+
+    name = "sequential_mnist"
+    head = "classification"
+    output_units = CLASSES
+    baseline_label = "nats of knowing how frequent each digit is"
+
+    def __init__(
+        self,
+        *,
+        size: int = SIDE,
+        data_dir: str | PathLike[str] | None = None,
+        seed: int = 0,
+    ) -> None:
+        if size not in SIZES:
+            raise ValueError(f"`size` must be one of {SIZES}. Received: size={size!r}")
+        self.size = size
+        with quiet():
+            builder = tfds.builder("mnist", data_dir=data_dir)
+        prepare(builder)
+        train, test = (
+            self._examples(builder, split) for split in (tfds.Split.TRAIN, tfds.Split.TEST)
+        )
+        super().__init__(train, test, options=self._options(), data_dir=data_dir, seed=seed)
+
+    @property
+    def input_shape(self) -> tuple[int, int]:
+        """[size², 1]."""
+        return (self.size**2, 1)
+
+    @functools.cached_property
+    def baseline(self) -> float:
+        """−Σ p ln p over the training digits."""
+        return entropy(self._train[1])
+
+    def to_model(self, *stored: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """Pixels as float32 in [0, 1], one feature per step."""
+        pixels, digits = stored
+        return tf.cast(pixels, tf.float32)[..., None] / 255, digits
+
+    def _options(self) -> dict[str, Any]:
+        return {"size": self.size}
+
+    def _in_order(self, pixels: np.ndarray) -> np.ndarray:
+        """Pixels [images, size²] in the order in which they are shown."""
+        return pixels
+
+    def _examples(
+        self, builder: tfds.core.DatasetBuilder, split: str
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels, uint8 [images, size²], and digits, int32 [images]."""
+        with quiet():
+            batches = builder.as_dataset(split=split, batch_size=_READ_AT_ONCE)
+        parts = [(_shrunk(b["image"], self.size), b["label"]) for b in batches.as_numpy_iterator()]
+        pixels, digits = map(np.concatenate, zip(*parts, strict=True))
+        return self._in_order(pixels), digits.astype(np.int32)
+
+
+def _shrunk(images: np.ndarray, size: int) -> np.ndarray:
+    """uint8 [images, 28, 28, 1] to [images, size²]: means of squares."""
+    square = SIDE // size
+    squares = images.reshape(-1, size, square, size, square)
+    return np.round(squares.mean(axis=(2, 4))).astype(np.uint8).reshape(-1, size**2)

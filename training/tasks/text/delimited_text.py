@@ -1,0 +1,134 @@
+"""Your own file of short texts, such as a name a line, character by character."""
+
+import functools
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from gradkeeper.training._checks import fraction, integer
+from gradkeeper.training.tasks.baselines import entropy
+from gradkeeper.training.tasks.in_memory import InMemoryTask
+from gradkeeper.training.tasks.losses import TokenCrossentropy
+from gradkeeper.training.tasks.padding import known_steps, padded, step_weights
+from gradkeeper.training.tasks.text.files import read_text
+from gradkeeper.training.tasks.text.preprocessing import preprocess
+from gradkeeper.training.tasks.text.vocabulary import END, PADDING, START, Vocabulary
+
+
+class DelimitedText(InMemoryTask):
+    """Predict the next character of short texts that have nothing to do with each other.
+
+    Inputs: int32 [batch, steps], `START` and the characters of an example, then padding (0);
+        steps: one more than the longest example has characters.
+    Targets: int32 [batch, steps], the characters and `END`, then padding.
+    Weights: float32 [batch, steps], see `step_weights`: the loss is in nats per target, the
+        `END` of an example included, mean over all of the split.
+
+    Which examples are for evaluation is drawn, the same ones for every seed: files are often
+    sorted. Examples are stripped of white space around them, and empty ones left out.
+
+    Baseline: the entropy −Σ p ln p of the single training targets, in nats per character.
+
+    Args:
+        file: A text file in UTF-8.
+        delimiter: What stands between two examples; a line each by default.
+        length: Most characters of an example; longer ones are cut and have no `END`. None: as
+            many as the longest has.
+        preprocessing: Of each example: "none", or "letters": lower-case letters and ` .,!?`.
+        evaluation_fraction: Of the examples.
+        data_dir: Not used.
+        seed: Seed of the training batches.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is not UTF-8, holds fewer than two examples, or one of our three signs.
+    """
+
+    name = "delimited_text"
+    head = "language_model"
+    input_shape = (None,)
+    baseline_label = "nats per character: entropy of the single training characters"
+
+    def __init__(
+        self,
+        *,
+        file: str | PathLike[str],
+        delimiter: str = "\n",
+        length: int | None = None,
+        preprocessing: str = "none",
+        evaluation_fraction: float = 0.1,
+        data_dir: str | PathLike[str] | None = None,
+        seed: int = 0,
+    ) -> None:
+        share = fraction("evaluation_fraction", evaluation_fraction)
+        most = None if length is None else integer("length", length)
+        texts = _examples(file, delimiter, preprocessing)
+        self.vocabulary: Vocabulary = Vocabulary.from_text(PADDING + START + END + "".join(texts))
+        longest = max(map(len, texts))
+        self.length = longest if most is None else min(most, longest)
+        order = np.random.RandomState(0).permutation(len(texts))
+        evaluated = max(1, min(len(texts) - 1, round(len(texts) * share)))
+        super().__init__(
+            self._encoded([texts[number] for number in order[evaluated:]]),
+            self._encoded([texts[number] for number in order[:evaluated]]),
+            options={
+                "file": str(file),
+                "delimiter": delimiter,
+                "length": length,
+                "preprocessing": preprocessing,
+                "evaluation_fraction": share,
+            },
+            data_dir=data_dir,
+            seed=seed,
+        )
+
+    @property
+    def output_units(self) -> int:
+        """Size of the vocabulary."""
+        return len(self.vocabulary)
+
+    @property
+    def model_options(self) -> dict[str, Any]:
+        """Token 0 is padding."""
+        return {"mask_zero": True}
+
+    @property
+    def loss(self) -> TokenCrossentropy:
+        """Nats per character."""
+        return TokenCrossentropy()
+
+    @functools.cached_property
+    def baseline(self) -> float:
+        """−Σ p ln p over the training targets."""
+        _, targets, weights = self._train
+        return entropy(targets[weights > 0])
+
+    def _encoded(self, texts: list[str]) -> tuple[np.ndarray, ...]:
+        """Inputs, targets and weights."""
+        steps = self.length + 1
+        ids = [self.vocabulary.encode(START + text + END)[: steps + 1] for text in texts]
+        inputs = padded([each[:-1] for each in ids], 0, steps=steps)
+        following = [each[1:] for each in ids]
+        targets = padded(following, 0, steps=steps)
+        return inputs, targets, step_weights(known_steps(following, steps=steps))
+
+
+def _examples(file: str | PathLike[str], delimiter: str, preprocessing: str) -> list[str]:
+    if not isinstance(delimiter, str) or not delimiter:
+        raise ValueError(f"`delimiter` must be a text. Received: delimiter={delimiter!r}")
+    text = read_text(file)
+    ours = {PADDING, START, END} & set(text)
+    if ours:
+        raise ValueError(
+            "The text has signs that mark padding, start and end of an example. "
+            f"Received: {sorted(ours)!r}, file={str(file)!r}"
+        )
+    examples = [preprocess(part, preprocessing).strip() for part in text.split(delimiter)]
+    kept = [example for example in examples if example]
+    if len(kept) < 2:
+        raise ValueError(
+            "At least two examples are needed, one for training and one for evaluation. "
+            f"Received: {len(kept)} between delimiters {delimiter!r}, file={str(file)!r}"
+        )
+    return kept
