@@ -2,7 +2,7 @@
 
     python benchmarks/overhead.py                   # five models, in graph mode
     python benchmarks/overhead.py --jit-compile     # the same under XLA
-    python benchmarks/overhead.py --guard           # NonFiniteGuard() as well, and waiting alone
+    python benchmarks/overhead.py --guard           # NonFiniteGuard() as well, and the least a guard does
     python benchmarks/overhead.py --others          # beside what else is done to see gradients
     python benchmarks/overhead.py --variables       # cost per variable, up to 1,000 variables
 
@@ -129,11 +129,16 @@ def guarded(
 
 
 def waiting(
-    build: Callable[[], Built], jit_compile: bool, seconds: float
+    build: Callable[[], Built], jit_compile: bool, seconds: float, *, reading: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The same where no update begins before the last gradient is there, and nothing is checked.
+    """The same where no update begins before the last gradient is there.
 
-    What every guard costs at least: it cannot allow the first update before that.
+    What every guard costs at least: it cannot allow the first update before that, and it has
+    to read each gradient once to know whether it is finite.
+
+    Args:
+        reading: read each gradient once, its sum, and wait for the sums; otherwise nothing is
+            checked.
     """
     model, data = compiled(build, jit_compile)
     late, its_data = compiled(build, jit_compile)
@@ -142,6 +147,8 @@ def waiting(
     def apply(grads: Any, trainable_variables: Any = None) -> None:
         grads = list(grads)
         parts = tf.nest.flatten(grads, expand_composites=True)
+        if reading:
+            parts += [tf.reduce_sum(part) for part in parts if part.dtype.is_floating]
         with tf.control_dependencies(parts):
             original(grads, trainable_variables)
 
@@ -219,6 +226,9 @@ def main(
     if guard:
         ways["NonFiniteGuard()"] = lambda build: guarded(build, jit_compile, seconds)
         ways["waiting alone"] = lambda build: waiting(build, jit_compile, seconds)
+        ways["waiting and reading"] = lambda build: waiting(
+            build, jit_compile, seconds, reading=True
+        )
     if others:
         ways["second GradientTape"] = lambda build: second_tape(build, seconds)
         ways["check_numerics"] = lambda build: under(check_numerics, build, seconds)

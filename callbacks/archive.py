@@ -1,6 +1,7 @@
 """Where the recorded train steps of a monitor are kept."""
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from gradkeeper.callbacks.folder_claim import FolderClaim
@@ -10,6 +11,7 @@ from gradkeeper.callbacks.sinks import ParquetSink, TensorBoardSink
 from gradkeeper.callbacks.tap import Readout
 from gradkeeper.callbacks.tap.readout import Track
 from gradkeeper.callbacks.window import Window
+from gradkeeper.callbacks.workers import Worker, folders_of_others
 
 
 class Archive:
@@ -37,25 +39,38 @@ class Archive:
         self._names: dict[str, None] = {}
         self._apart: dict[str, GradientHistory] = {}
         self._rows = 0
-        self._outlets: list[Outlet] = []
-        if log_dir is not None:
-            name, claim = f"log_dir={str(log_dir)!r}", FolderClaim(log_dir)
-            self._outlets.append(Outlet(ParquetSink(log_dir), name, self.history, claim))
-        if tensorboard_dir is not None:
-            # Several trainings may write there: each has event files of its own.
-            name = f"tensorboard_dir={str(tensorboard_dir)!r}"
-            self._outlets.append(Outlet(TensorBoardSink(tensorboard_dir), name, self.history))
+        self._log_dir, self._tensorboard_dir = log_dir, tensorboard_dir
+        self._worker = Worker()
+        self._outlets = list(self._made())
 
-    def open(self, is_running: Callable[[], bool]) -> None:
+    def _made(self) -> Iterator[Outlet]:
+        """The outlets of this worker."""
+        if self._log_dir is not None:
+            folder = self._worker.folder_in(self._log_dir)
+            name, claim = f"log_dir={str(folder)!r}", FolderClaim(folder)
+            yield Outlet(ParquetSink(folder), name, self.history, claim)
+        if self._tensorboard_dir is not None:
+            # Several trainings may write there: each has event files of its own.
+            folder = self._worker.folder_in(self._tensorboard_dir)
+            name = f"tensorboard_dir={str(folder)!r}"
+            yield Outlet(TensorBoardSink(folder), name, self.history)
+
+    def open(self, is_running: Callable[[], bool], worker: Worker | None = None) -> None:
         """A training begins.
 
         Args:
             is_running: whether it still runs; asked when another training of this process
                 wants `log_dir`.
+            worker: which worker of the training this process is; its only one by default.
 
         Raises:
             RuntimeError: if another training writes to `log_dir`.
         """
+        worker = worker or Worker()
+        if worker.number != self._worker.number:
+            self._worker = worker
+            self._outlets = list(self._made())
+        self._worker = worker
         for outlet in self._outlets:
             outlet.open(is_running)
 
@@ -64,6 +79,15 @@ class Archive:
         for outlet in self._outlets:
             for window in outlet.take_up(step):
                 self._append(window)
+        if self._log_dir is not None and self._worker.is_chief:
+            self._drop_of_former_workers(step)
+
+    def _drop_of_former_workers(self, step: int) -> None:
+        """Where fewer workers go on, the tracks of the others are to have the same end."""
+        for number, folder in folders_of_others(str(self._log_dir)).items():
+            if number >= self._worker.count:
+                former = Outlet(ParquetSink(folder), f"log_dir={str(folder)!r}", self.history)
+                deque(former.take_up(step), maxlen=0)
 
     def add(self, readout: Readout, name: Callable[[Track], str]) -> None:
         """Takes in what was read; `name` gives an optimizer's track its name."""

@@ -24,6 +24,7 @@ from gradkeeper.callbacks.tap.optimizers import attribute_name, optimizers_of
 from gradkeeper.callbacks.tap.readout import Track
 from gradkeeper.callbacks.underway import Underway
 from gradkeeper.callbacks.watched_loop import recorder_for, watched_loop
+from gradkeeper.callbacks.workers import Worker, strategy_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,7 +73,8 @@ class GradientMonitor(StepCallback[Recorder]):
             it holds from that step on is replaced; so give each run a folder of its own.
             While one training writes to it, any other is refused. If it cannot be written,
             that is printed once and training goes on; what it lacks is written later if
-            it can be, at the end of the training at the latest.
+            it can be, at the end of the training at the latest. With several workers, those
+            beside the chief write to folders of their own in it, `worker-1` and so on.
         tensorboard_dir: folder for TensorBoard's event files.
         histograms: whether to take histograms of the gradients' magnitudes for TensorBoard, at
             one step in `flush_every`.
@@ -211,7 +213,8 @@ class GradientMonitor(StepCallback[Recorder]):
         if key not in self._loops:
             self._loops[key] = recorder_for(self._settings, optimizers, given)
         recorder = self._loops[key]
-        self._archive.open(lambda: self._looping)
+        held = given or [each for one in optimizers for each in getattr(one, "variables", ())]
+        self._archive.open(lambda: self._looping, Worker.of(strategy_of(held)))
         self._looping = True
         try:
             with watched_loop(recorder, optimizers, self, self._settings.flush_every):
@@ -224,7 +227,8 @@ class GradientMonitor(StepCallback[Recorder]):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_begin(logs)
-        self._archive.open(Underway(Driver.calling("on_train_begin")).is_running)
+        underway = Underway(Driver.calling("on_train_begin"))
+        self._archive.open(underway.is_running, Worker.of(strategy_of([], self.model)))
         self._meter.fit_begins()
         self._end_comparison()
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from gradkeeper.callbacks.bins import Bins
 from gradkeeper.callbacks.rows import Rows
-from gradkeeper.callbacks.sinks.parquet import read_parts
+from gradkeeper.callbacks.sinks import read_all_workers
 from gradkeeper.callbacks.window import Window, layer_of
 
 if TYPE_CHECKING:
@@ -54,13 +54,13 @@ class GradientHistory:
 
     @classmethod
     def load(cls, log_dir: str | Path, *, max_values: int = MAX_VALUES) -> "GradientHistory":
-        """Reads the Parquet parts that a `GradientMonitor(log_dir=...)` wrote.
+        """Reads the Parquet parts that a `GradientMonitor(log_dir=...)` wrote, of all workers.
 
         Raises:
             FileNotFoundError: if the folder holds no part.
         """
         history = cls(max_values=max_values)
-        for window in read_parts(log_dir):
+        for window in read_all_workers(log_dir):
             history.append(window)
         if not history.recorded:
             raise FileNotFoundError(
@@ -274,6 +274,11 @@ class GradientHistory:
     def replica_norms(self) -> np.ndarray:
         """L2 norms of each replica's own gradient, [steps, replicas, variables]."""
         return self._all.replica_norms
+
+    @property
+    def first_replica(self) -> int:
+        """Index of the first of these replicas among all: above 0 on a further worker."""
+        return self._all.first_replica
 
     @property
     def replica_global_norms(self) -> np.ndarray:

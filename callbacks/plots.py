@@ -96,7 +96,7 @@ def draw_global_norm(
     drawn = _drawable(norms)
     # Points as well where there are few: one finite step among NaN makes no line.
     marker = "." if np.isfinite(drawn).sum() < 60 else ""
-    for replica, own in enumerate(history.replica_global_norms.T):
+    for replica, own in enumerate(history.replica_global_norms.T, history.first_replica):
         axes.plot(steps, _drawable(own), lw=0.7, alpha=0.6, label=f"replica {replica}")
     axes.plot(steps, drawn, marker=marker, lw=1.1, color=BEFORE, label="before clipping")
     if history.clipped.any():

@@ -164,4 +164,5 @@ def _owned(window: Window) -> Window:
         {name: own(value) for name, value in window.values.items()},
         {name: own(value) for name, value in window.scalars.items()},
         own(window.replica_norms),
+        window.first_replica,
     )

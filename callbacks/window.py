@@ -28,7 +28,8 @@ class Window:
             `loss_scale`, `unclipped_norm` (what entered the clipping, where that is not the
             step's own gradient), `clip_limit` (the optimizer's own). NaN where there is none.
         replica_norms: L2 norms of each replica's own gradient, [steps, replicas, variables]; no
-            replicas on a single device.
+            replicas on a single device. With several workers, those of this one.
+        first_replica: the index of the first of them among all replicas in sync.
     """
 
     steps: np.ndarray
@@ -38,6 +39,7 @@ class Window:
     values: Mapping[str, np.ndarray]
     scalars: Mapping[str, np.ndarray] = field(default_factory=dict)
     replica_norms: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
+    first_replica: int = 0
 
     def __post_init__(self) -> None:
         if not self.replica_norms.size:
@@ -57,6 +59,7 @@ class Window:
             {name: value[rows] for name, value in self.values.items()},
             {name: value[rows] for name, value in self.scalars.items()},
             self.replica_norms[rows],
+            self.first_replica,
         )
 
     def value(self, name: str) -> np.ndarray:
@@ -194,6 +197,7 @@ class Window:
             _joined(wide, lambda each: each.values, Window.value),
             _joined(wide, lambda each: each.scalars, Window.scalar),
             np.concatenate([each._with_replicas(replicas) for each in wide]),
+            max(each.first_replica for each in wide),
         )
 
     def with_variables(self, variables: tuple[str, ...]) -> "Window":
@@ -215,6 +219,7 @@ class Window:
             {name: widened(value, np.nan) for name, value in self.values.items()},
             self.scalars,
             widened(self.replica_norms, np.nan),
+            self.first_replica,
         )
 
     def _with_replicas(self, replicas: int) -> np.ndarray:

@@ -7,6 +7,8 @@ import lazy_loader
 if TYPE_CHECKING:
     from gradkeeper.training.comparison import Comparison as Comparison
     from gradkeeper.training.comparison_run import compare as compare
+    from gradkeeper.training.distribution import enable_multi_worker as enable_multi_worker
+    from gradkeeper.training.distribution import make_strategy as make_strategy
     from gradkeeper.training.experiment import Experiment as Experiment
     from gradkeeper.training.flow_regularizer import regularize_flow as regularize_flow
     from gradkeeper.training.optimizers import make_optimizer as make_optimizer
@@ -22,6 +24,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "comparison_run": ["compare"],
         "comparison": ["Comparison"],
+        "distribution": ["enable_multi_worker", "make_strategy"],
         "experiment": ["Experiment"],
         "flow_regularizer": ["regularize_flow"],
         "optimizers": ["make_optimizer"],

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gradkeeper.callbacks.workers import Worker
 from gradkeeper.training.build import build_model
 from gradkeeper.training.comparison import Comparison
 from gradkeeper.training.experiment import Experiment
@@ -150,6 +151,11 @@ def _require_sound(experiments: Sequence[Experiment]) -> None:
         raise ValueError(
             "Labels must differ in letters, digits, underscores, points or equals signs, as "
             f"folders are named after them. Received: more than one for {', '.join(shared)}"
+        )
+    if any(Worker.of(experiment.strategy).count > 1 for experiment in experiments):
+        raise ValueError(
+            "A comparison trains on one machine; to spread each of its models over several, train "
+            "them one by one. Received: strategy='multi_worker'"
         )
     for config in (experiment.config for experiment in experiments):
         if config["model_options"]:

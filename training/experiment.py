@@ -5,26 +5,36 @@ import json
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from gradkeeper import zoo
+from gradkeeper.callbacks.workers import Worker
 from gradkeeper.training._checks import integer, positive_number, unknown_name
 from gradkeeper.training.build import build_model, build_optimizer
+from gradkeeper.training.distribution import (
+    chief_first,
+    enable_multi_worker,
+    make_strategy,
+    name_of,
+    wait_for_all,
+)
 from gradkeeper.training.optimizers import OPTIMIZERS
 from gradkeeper.training.result import Result
 from gradkeeper.training.run_directory import (
     RunDirectory,
     next_run_directory,
     read_json,
-    write_json,
 )
 from gradkeeper.training.session import Session
 from gradkeeper.training.tasks import list_tasks, load_task
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+
 # May differ between a run and its resumption.
-_FREE_ON_RESUME = {"epochs", "data_dir", "flow"}
+_FREE_ON_RESUME = {"epochs", "data_dir", "flow", "strategy"}
 _OF_MODEL = {"name", "input_shape", "output_units", "task", "units", "num_layers"}
 _OF_OPTIMIZER = {
     "name",
@@ -56,10 +66,14 @@ class Experiment:
         clipnorm, global_clipnorm, clipvalue: at most one of them; no clipping by default.
         schedule: see `make_schedule`; `decay_steps` is the whole training unless given.
         optimizer_options: further arguments of `make_optimizer`.
-        batch_size: examples per train step.
+        batch_size: examples per train step, of all replicas together.
         epochs: in all, those before a resumption included.
         steps_per_epoch: the task's own number by default.
         steps_per_execution, jit_compile: see `keras.Model.compile`.
+        strategy: "auto", "one_device", "mirrored" or "multi_worker" (see
+            `gradkeeper.training.distribution.make_strategy`), or a `tf.distribute` strategy. Of
+            several workers each runs the same program, on a `run_dir` that all of them see; the
+            chief writes it.
         seed: of weights, batches and dropout.
         flow: record how far back in time the gradient reaches, before the training and after
             every epoch, on a batch of 32 training examples (see `TemporalGradientFlow`).
@@ -98,6 +112,7 @@ class Experiment:
         steps_per_epoch: int | None = None,
         steps_per_execution: int = 1,
         jit_compile: bool | str = "auto",
+        strategy: "str | tf.distribute.Strategy" = "auto",
         seed: int = 0,
         flow: bool = False,
         flow_regularizer: float | None = None,
@@ -107,6 +122,8 @@ class Experiment:
         resume: bool = False,
         callbacks: Sequence[keras.callbacks.Callback] = (),
     ) -> None:
+        # First of all: several workers must find each other before TensorFlow does anything.
+        self.strategy = make_strategy(strategy) if isinstance(strategy, str) else strategy
         info = zoo.model_info(model)
         size = {"units": 128, "num_layers": 1, **info.options}
         optimizer = info.recipe["optimizer"] if optimizer is None else optimizer
@@ -135,6 +152,7 @@ class Experiment:
             else integer("steps_per_epoch", steps_per_epoch),
             "steps_per_execution": integer("steps_per_execution", steps_per_execution),
             "jit_compile": jit_compile,
+            "strategy": strategy if isinstance(strategy, str) else name_of(strategy),
             "seed": integer("seed", seed, minimum=0),
             "flow": bool(flow),
             "flow_regularizer": None
@@ -151,6 +169,11 @@ class Experiment:
         if run_dir is None and (overwrite or resume):
             raise ValueError(
                 "`overwrite` and `resume` must be told which run. Received: run_dir=None"
+            )
+        if run_dir is None and Worker.of(self.strategy).count > 1:
+            raise ValueError(
+                "Several workers must be told one `run_dir`, in a folder that all of them see. "
+                "Received: run_dir=None"
             )
         self.run_dir = next_run_directory(f"{model}-{task}") if run_dir is None else Path(run_dir)
         self._overwrite = overwrite
@@ -188,16 +211,20 @@ class Experiment:
         directory.check(overwrite=self._overwrite, resume=self._resume)
         if self._resume:
             self._require_same(read_json(directory.config))
-        task = load_task(
-            self.config["task"],
-            data_dir=self.config["data_dir"],
-            seed=self.config["seed"],
-            **self.config["task_options"],
-        )
+        with chief_first(self.strategy):
+            task = load_task(
+                self.config["task"],
+                data_dir=self.config["data_dir"],
+                seed=self.config["seed"],
+                **self.config["task_options"],
+            )
         steps = self.config["steps_per_epoch"] or task.steps_per_epoch(self.config["batch_size"])
-        model = build_model(self.config, task, steps)
-        directory.prepare(overwrite=self._overwrite)
-        write_json(directory.config, self.config)
+        with self.strategy.scope():
+            model = enable_multi_worker(build_model(self.config, task, steps))
+        wait_for_all(self.strategy)  # all have looked at the directory
+        if Worker.of(self.strategy).is_chief:
+            directory.prepare(self.config, overwrite=self._overwrite)
+        wait_for_all(self.strategy)
         session = Session(directory, self.config, task, model, steps)
         title = title or f"{self.config['model']} on {self.config['task']}"
         return session.train(self._callbacks, verbose=verbose, title=title)

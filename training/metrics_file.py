@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from gradkeeper.callbacks.step_callback import steps_taken
 from gradkeeper.training.run_directory import write_text
 
 _FIRST = ("epoch", "step", "seconds")
@@ -23,11 +24,12 @@ class MetricsFile(keras.callbacks.Callback):
     Args:
         path: the CSV file.
         first_epoch: the epoch at which this training starts.
+        writes: whether this process writes.
     """
 
-    def __init__(self, path: Path, *, first_epoch: int = 0) -> None:
+    def __init__(self, path: Path, *, first_epoch: int = 0, writes: bool = True) -> None:
         super().__init__()
-        self._path = path
+        self._path, self._writes = path, writes
         self.rows: list[dict[str, float]] = []
         if path.exists():
             self.rows = [row for row in read_metrics(path) if row["epoch"] < first_epoch]
@@ -39,7 +41,7 @@ class MetricsFile(keras.callbacks.Callback):
         return columns_of(self.rows)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        write_metrics(self._path, self.rows)
+        self._write()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._began = time.perf_counter()
@@ -47,12 +49,16 @@ class MetricsFile(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         row = {
             "epoch": float(epoch),
-            "step": float(self.model.optimizer.iterations),
+            "step": float(steps_taken(self.model)),
             "seconds": round(time.perf_counter() - self._began, 4),
         }
         row |= {name: float(value) for name, value in (logs or {}).items()}
         self.rows.append(row)
-        write_metrics(self._path, self.rows)
+        self._write()
+
+    def _write(self) -> None:
+        if self._writes:
+            write_metrics(self._path, self.rows)
 
 
 def write_metrics(path: Path, rows: list[dict[str, float]]) -> None:

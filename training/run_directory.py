@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ class RunDirectory:
         config.json: the arguments of `Experiment`, enough to run it again.
         status.json: "running", "finished", "interrupted" or "failed"; versions; results.
         metrics.csv: a row per epoch.
-        gradients/: gradient norms per step, Parquet parts (`GradientHistory.load`).
+        gradients/: gradient norms per step, Parquet parts (`GradientHistory.load`); those of
+            further workers in worker-1/ and so on.
         findings.json: what the rules found.
         flow/: gradients through time, a file per record (`read_flows`), if they were asked for.
         checkpoints/: `best.keras`, and the state from which `resume` goes on.
@@ -63,13 +65,14 @@ class RunDirectory:
         else:
             require_vacant(self.path, marker=self.config.name, overwrite=overwrite)
 
-    def prepare(self, *, overwrite: bool = False) -> None:
-        """Makes the directory, emptied if `overwrite` is set.
+    def prepare(self, config: Mapping[str, Any], *, overwrite: bool = False) -> None:
+        """Makes the directory, emptied if `overwrite` is set, and writes the configuration.
 
         Raises:
             OSError: if it cannot be written to.
         """
         make_directory(self.path, marker=self.config.name, overwrite=overwrite)
+        write_json(self.config, dict(config))  # first of all: what was killed here can be resumed
         self.checkpoints.mkdir(exist_ok=True)
 
     def __str__(self) -> str:
@@ -91,7 +94,7 @@ def require_vacant(path: Path, *, marker: str, overwrite: bool) -> None:
         marker: the file without which a folder is not ours and never emptied.
         overwrite: whether it may be emptied.
     """
-    if not path.is_dir() or not any(path.iterdir()):
+    if not path.is_dir() or not _holds_files(path):
         return
     if not overwrite:
         raise FileExistsError(
@@ -108,7 +111,7 @@ def require_vacant(path: Path, *, marker: str, overwrite: bool) -> None:
 
 def make_directory(path: Path, *, marker: str, overwrite: bool) -> None:
     """Makes a folder, emptied if `overwrite` is set, and makes sure that it can be written to."""
-    if overwrite and path.is_dir() and any(path.iterdir()):
+    if overwrite and path.is_dir() and _holds_files(path):
         require_vacant(path, marker=marker, overwrite=True)
         shutil.rmtree(path)
     try:
@@ -120,6 +123,11 @@ def make_directory(path: Path, *, marker: str, overwrite: bool) -> None:
             f"The run directory cannot be written to: {error.strerror or error}. "
             f"Received: run_dir={str(path)!r}"
         ) from error
+
+
+def _holds_files(path: Path) -> bool:
+    """Whether there is something in a folder, but for what a kill left half-written."""
+    return any(not (each.name.startswith(".") and each.suffix == ".tmp") for each in path.iterdir())
 
 
 def next_run_directory(name: str, root: str | Path = "runs") -> Path:

@@ -11,6 +11,9 @@ from rich.console import Console
 
 from gradkeeper import __version__
 from gradkeeper.callbacks import Finding, GradientMonitor, TemporalGradientFlow
+from gradkeeper.callbacks.workers import Worker
+from gradkeeper.training.backup import EpochBackup
+from gradkeeper.training.distribution import chief_first, sharded, wait_for_all
 from gradkeeper.training.flow_files import FlowFiles
 from gradkeeper.training.metrics_file import MetricsFile
 from gradkeeper.training.progress import TrainingProgress
@@ -27,6 +30,7 @@ from gradkeeper.training.run_directory import (
 from gradkeeper.training.run_report import write_run_report
 from gradkeeper.training.step_timer import StepTimer
 from gradkeeper.training.tasks import Task
+from gradkeeper.training.worker_findings import disagreements
 
 _FLOW_EXAMPLES = 32
 
@@ -40,6 +44,9 @@ class Session:
         task: what the model is trained on.
         model: built and compiled.
         steps_per_epoch: train steps per epoch.
+
+    Under several workers all train, and the chief alone writes, but for the gradient history: each
+    worker has a part of it, with the norms of its own replicas.
     """
 
     def __init__(
@@ -55,9 +62,14 @@ class Session:
         self._task = task
         self._model = model
         self._steps_per_epoch = steps_per_epoch
-        self._first_epoch = self._epochs_done()
+        self._strategy = model.distribute_strategy
+        self._is_chief = Worker.of(self._strategy).is_chief
+        self._backup = EpochBackup(directory.backup, writes=self._is_chief)
+        self._first_epoch = self._backup.epoch
         self._monitor = GradientMonitor(log_dir=directory.gradients, verbose=0)
-        self._metrics = MetricsFile(directory.metrics, first_epoch=self._first_epoch)
+        self._metrics = MetricsFile(
+            directory.metrics, first_epoch=self._first_epoch, writes=self._is_chief
+        )
         self._timer = StepTimer()
         self._began = time.time()
 
@@ -68,14 +80,19 @@ class Session:
         self._write_status(RUNNING)
         status = FAILED
         try:
-            self._fit(callbacks, verbose, title)
+            self._fit(callbacks, verbose if self._is_chief else 0, title)
             status = FINISHED
         except KeyboardInterrupt:
             status = INTERRUPTED
             raise
         finally:
-            result = self._leave(status)
-        return result
+            self._monitor.close()
+            if status == FINISHED:  # the chief reads what the others have written
+                wait_for_all(self._strategy)
+            if self._is_chief:
+                self._leave(status)
+        wait_for_all(self._strategy)
+        return Result.load(self._directory.path)
 
     def _fit(self, callbacks: Sequence[keras.callbacks.Callback], verbose: int, title: str) -> None:
         batch_size, seen = self._config["batch_size"], self._first_epoch * self._steps_per_epoch
@@ -84,10 +101,13 @@ class Session:
         observers = [self._monitor, *self._flow()]
         attached = [*observers, *callbacks, self._metrics, self._timer, *self._checkpoints()]
         progress = self._progress(verbose, title)
+        with chief_first(self._strategy):
+            evaluation = sharded(self._task.evaluation_dataset(batch_size))
         with progress:
             self._model.fit(
-                self._task.train_dataset(batch_size).skip(seen),
-                validation_data=self._task.evaluation_dataset(batch_size),
+                sharded(self._task.train_dataset(batch_size).skip(seen)),
+                validation_data=evaluation,
+                initial_epoch=self._first_epoch,
                 epochs=self._config["epochs"],
                 steps_per_epoch=self._steps_per_epoch,
                 callbacks=[*attached, progress],
@@ -97,9 +117,10 @@ class Session:
 
     def _flow(self) -> list[keras.callbacks.Callback]:
         """What records gradients through time, if the configuration asks for it."""
-        if not self._config["flow"]:
+        if not (self._config["flow"] and self._is_chief):
             return []
-        flow = TemporalGradientFlow(*next(iter(self._task.train_dataset(_FLOW_EXAMPLES))))
+        inputs, targets, *_ = next(iter(self._task.train_dataset(_FLOW_EXAMPLES)))
+        flow = TemporalGradientFlow(inputs, targets)
         return [flow, FlowFiles(self._directory.flow, flow, first_epoch=self._first_epoch)]
 
     def _progress(self, verbose: int, title: str) -> TrainingProgress:
@@ -118,26 +139,15 @@ class Session:
             save_best_only=True,
             initial_value_threshold=min(finite, default=None),
         )
-        backup = keras.callbacks.BackupAndRestore(
-            self._directory.backup, double_checkpoint=True, delete_checkpoint=False
-        )
-        return [best, backup]
+        return [best, self._backup] if self._is_chief else [self._backup]
 
-    def _epochs_done(self) -> int:
-        """The epoch at which BackupAndRestore will start."""
-        metadata = self._directory.backup / "training_metadata.json"
-        return int(read_json(metadata)["epoch"]) if metadata.exists() else 0
-
-    def _leave(self, status: str) -> Result:
-        """Writes all that the run has come to, and reads it back."""
+    def _leave(self, status: str) -> None:
+        """Writes all that the run has come to."""
         self._write_status(status)
-        self._monitor.close()
         found = [finding.to_dict() for finding in self._findings()]
         write_json(self._directory.findings, found)
         self._model.save(self._directory.model)
-        result = Result.load(self._directory.path)
-        write_run_report(result)
-        return result
+        write_run_report(Result.load(self._directory.path))
 
     def _findings(self) -> list[Finding]:
         """What was found, the findings before a resumption included."""
@@ -145,9 +155,15 @@ class Session:
         seen = self._first_epoch * self._steps_per_epoch
         before = [Finding(**each) for each in read_json(path)] if path.exists() else []
         kept = [finding for finding in before if finding.step < seen]
-        return first_of_each([*kept, *self._monitor.findings])
+        found = [*kept, *self._monitor.findings]
+        if Worker.of(self._strategy).count > 1:
+            replicas = self._strategy.num_replicas_in_sync
+            found += disagreements(self._directory.gradients, replicas)
+        return first_of_each(found)
 
     def _write_status(self, status: str) -> None:
+        if not self._is_chief:
+            return
         seconds = self._timer.seconds_per_step
         write_json(
             self._directory.status,

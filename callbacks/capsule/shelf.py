@@ -17,6 +17,7 @@ class Shelf:
         max_bytes: how large the arrays of each may be.
 
     Attributes:
+        folder: the same; may be set.
         complaints: what is to be told, each once.
 
     Raises:
@@ -26,7 +27,7 @@ class Shelf:
     def __init__(self, folder: str | Path, *, max_capsules: int, max_bytes: int) -> None:
         check_least("max_capsules", max_capsules, 1)
         check_least("max_bytes", max_bytes, 1)
-        self._folder = Path(folder)
+        self.folder = Path(folder)
         self._max_capsules, self._max_bytes = max_capsules, max_bytes
         self._written = 0
         self._told: set[str] = set()
@@ -38,9 +39,9 @@ class Shelf:
             self.complain(f"No capsule beyond max_capsules={self._max_capsules}.")
             return None
         try:
-            path = write_capsule(self._folder, contents, max_bytes=self._max_bytes)
+            path = write_capsule(self.folder, contents, max_bytes=self._max_bytes)
         except OSError as error:
-            self.complain(f"A capsule could not be written to {self._folder}: {error}")
+            self.complain(f"A capsule could not be written to {self.folder}: {error}")
             return None
         self._written += 1
         return path

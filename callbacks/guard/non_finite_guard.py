@@ -20,6 +20,7 @@ from gradkeeper.callbacks.guard.trigger import NormAbove, Trigger
 from gradkeeper.callbacks.neighbours import backups_of_calling_fit
 from gradkeeper.callbacks.step_callback import StepCallback, steps_taken
 from gradkeeper.callbacks.tap.keras_private import print_msg
+from gradkeeper.callbacks.workers import Worker, strategy_of
 
 Policy: TypeAlias = Literal["stop", "skip", "rollback", "raise", "warn"]
 
@@ -64,7 +65,9 @@ class NonFiniteGuard(StepCallback[Gate]):
         snapshot_every: train steps between two snapshots in memory, see "rollback".
         lr_factor: see "rollback".
         max_rollbacks: see "rollback".
-        capsule_dir: folder for the capsules; None to write none.
+        capsule_dir: folder for the capsules; None to write none. With several workers, those
+            beside the chief write theirs, with their own part of the batch, to folders of
+            their own in it, `worker-1` and so on.
         capsule_data: whether they hold the batch. Without it, a step cannot be replayed unless
             the batch is given.
         max_capsules: how many are written in all.
@@ -118,6 +121,7 @@ class NonFiniteGuard(StepCallback[Gate]):
             keeps=capsule_dir is not None,
             keeps_batch=capsule_data,
         )
+        self._capsule_dir = capsule_dir
         self._shelf = (
             None
             if capsule_dir is None
@@ -142,6 +146,9 @@ class NonFiniteGuard(StepCallback[Gate]):
                     f"lr_factor=1. Received: learning_rate={rate}, lr_factor={self._lr_factor}"
                 )
         super().on_train_begin(logs)
+        if self._shelf is not None and self._capsule_dir is not None:
+            worker = Worker.of(strategy_of([], self.model))
+            self._shelf.folder = worker.folder_in(self._capsule_dir)
         self._backups = backups_of_calling_fit()
         self._snapshot = None
 

@@ -10,6 +10,9 @@ from gradkeeper.callbacks.rules._text import listed
 from gradkeeper.callbacks.rules.rule import Rule
 from gradkeeper.callbacks.window import Window, layer_of
 
+# Below it, gradients of no number of replicas add up to Inf in float32.
+_FAR_FROM_INF = 1e30
+
 
 @dataclass
 class _Past:
@@ -61,6 +64,8 @@ class NonFiniteGradient(Rule):
         arose = f" It arose between step {after} and step {step}." if thinned else ""
         replicas = _nonfinite_replicas(window, row)
         on = f" It came from replica {', '.join(map(str, replicas))}." if replicas else ""
+        if _came_from_elsewhere(window, row):
+            on = " It came from a replica of another worker."
         evidence = {
             "variables": names,
             "kind": kind,
@@ -108,7 +113,13 @@ def _elements(count: int) -> str:
     return f"{count:,} element{'s' if count > 1 else ''} in all"
 
 
+def _came_from_elsewhere(window: Window, row: int) -> bool:
+    """Whether the replicas of this process have gradients too small to add up to Inf."""
+    norms = window.replica_global_norms[row]
+    return len(norms) > 0 and bool(np.all(norms < _FAR_FROM_INF))
+
+
 def _nonfinite_replicas(window: Window, row: int) -> list[int]:
     """The replicas whose own gradient is not finite; none on a single device."""
     norms = window.replica_global_norms[row]
-    return np.flatnonzero(~np.isfinite(norms)).tolist() if len(norms) > 1 else []
+    return (window.first_replica + np.flatnonzero(~np.isfinite(norms))).tolist()

@@ -38,6 +38,7 @@ class ReplicaDisagreement(Rule):
         self._ratio = ratio
         self._patience = patience
         self._explosions = ExplodingGradient()
+        self._first = 0  # the index of the first replica of this process among all
         self._large = Streaks()
         self._small = Streaks()
         self._nonfinite = Streaks()
@@ -50,6 +51,7 @@ class ReplicaDisagreement(Rule):
     def check(self, window: Window) -> Iterator[Finding]:
         if window.replica_norms.shape[1] < 2:
             return
+        self._first = window.first_replica
         rows = np.flatnonzero(window.present.any(axis=1) & ~window.skipped)
         norms, steps = window.replica_global_norms[rows], window.steps[rows]
         finite = np.isfinite(norms)
@@ -89,7 +91,7 @@ class ReplicaDisagreement(Rule):
             rule=self.name,
             severity="error",
             message=(
-                f"The gradient of replica {_joined(replicas)} is not finite, while "
+                f"The gradient of replica {self._named(replicas)} is not finite, while "
                 f"{len(finite)} of {len(norms)} replicas have a finite one (median norm "
                 f"{np.median(finite):.3g})."
             ),
@@ -97,7 +99,7 @@ class ReplicaDisagreement(Rule):
                 "Look at that replica's share of this step's batch (an empty or all-masked one "
                 "divides by zero), then at its device: memory errors, driver, temperature."
             ),
-            evidence={"replicas": replicas, "norms": _jsonable(norms)},
+            evidence={"replicas": self._indices(replicas), "norms": _jsonable(norms)},
         )
 
     def _apart(
@@ -113,7 +115,7 @@ class ReplicaDisagreement(Rule):
             rule=self.name,
             severity="warning",
             message=(
-                f"{during} the gradient norm of replica {_joined(replicas)} has been more than "
+                f"{during} the gradient norm of replica {self._named(replicas)} has been more than "
                 f"{self._ratio:g} times {'larger' if norms[first] > others[first] else 'smaller'} "
                 f"than the median of the others ({times})."
             ),
@@ -123,12 +125,18 @@ class ReplicaDisagreement(Rule):
                 "batch size, and that the replicas' weights are equal."
             ),
             evidence={
-                "replicas": replicas,
+                "replicas": self._indices(replicas),
                 "norms": _jsonable(norms),
                 "others": float(others[first]),
                 "last_step": between[1],
             },
         )
+
+    def _indices(self, columns: list[int]) -> list[int]:
+        return [self._first + column for column in columns]
+
+    def _named(self, columns: list[int]) -> str:
+        return ", ".join(map(str, self._indices(columns)))
 
 
 def _median_of_others(norms: np.ndarray) -> np.ndarray:
@@ -137,10 +145,6 @@ def _median_of_others(norms: np.ndarray) -> np.ndarray:
     replicas = range(norms.shape[1])
     others = [row_quantiles(np.delete(finite, replica, axis=1), 0.5) for replica in replicas]
     return np.stack(others, axis=1)
-
-
-def _joined(replicas: list[int]) -> str:
-    return ", ".join(map(str, replicas))
 
 
 def _jsonable(norms: np.ndarray) -> list[float | None]:

@@ -1,7 +1,8 @@
 """Where recorded gradient norms go besides memory."""
 
+from gradkeeper.callbacks.sinks._workers import read_all_workers
 from gradkeeper.callbacks.sinks.parquet import ParquetSink, read_parts
 from gradkeeper.callbacks.sinks.sink import Sink
 from gradkeeper.callbacks.sinks.tensorboard import TensorBoardSink
 
-__all__ = ["ParquetSink", "Sink", "TensorBoardSink", "read_parts"]
+__all__ = ["ParquetSink", "Sink", "TensorBoardSink", "read_all_workers", "read_parts"]

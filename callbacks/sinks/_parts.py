@@ -3,8 +3,8 @@
 A row per train step with the columns `step` (int64), `present` and `updated` (lists of bool,
 an item per variable), each statistic per variable by its name (`norm`, `applied_norm`, ...;
 lists of float), each statistic per step by its name (`loss`, ...; float64), and on several
-replicas `replica_norms` (lists of replicas x variables floats). The variables' paths are in
-the schema's metadata.
+replicas `replica_norms` (lists of replicas x variables floats). The variables' paths, and which
+replica is the first, are in the schema's metadata.
 """
 
 import json
@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from gradkeeper.callbacks.window import Window
 
 _VARIABLES = b"gradkeeper.variables"
+_FIRST_REPLICA = b"gradkeeper.first_replica"
 _OWN = ("step", "present", "updated", "replica_norms")
 # A Parquet file's last bytes, written when all else is.
 _END = b"PAR1"
@@ -31,7 +32,11 @@ def write_part(path: Path, window: Window) -> None:
     # Arrow has no lists of no item.
     columns |= {name: _lists(value) for name, value in lists.items() if value.size}
     columns |= {name: pa.array(value) for name, value in window.scalars.items()}
-    table = pa.table(columns).replace_schema_metadata({_VARIABLES: json.dumps(window.variables)})
+    metadata = {
+        _VARIABLES: json.dumps(window.variables),
+        _FIRST_REPLICA: str(window.first_replica),
+    }
+    table = pa.table(columns).replace_schema_metadata(metadata)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         # A dictionary of norms, which hardly ever repeat, costs thrice the time and no less room.
@@ -46,6 +51,7 @@ def read_part(path: Path) -> Window:
     with pq.ParquetFile(path) as file:
         table = file.read()
     variables = tuple(json.loads(table.schema.metadata[_VARIABLES]))
+    first = int(table.schema.metadata.get(_FIRST_REPLICA, 0))
     rows, width = table.num_rows, len(variables)
     lists, scalars = {}, {}
     for name in table.column_names:
@@ -64,7 +70,8 @@ def read_part(path: Path) -> Window:
         # The first format did not count elements: one at least.
         values["nonfinite"] = (present & ~np.isfinite(values["norm"])).astype(np.float32)
     replicas = matrices.get("replica_norms", np.zeros((0, 0, 0), np.float32))
-    return Window(scalars.pop("step"), variables, present, updated, values, scalars, replicas)
+    steps = scalars.pop("step")
+    return Window(steps, variables, present, updated, values, scalars, replicas, first)
 
 
 def is_whole(path: Path) -> bool:

@@ -213,6 +213,13 @@ class Hooks:
         if not was_built and stand.undoing is not None and len(self._optimizers) > 1:
             stand.undoing.add(application.optimizer.variables)
         apply_if(application.allowed, apply, grads, application.replica)
+        if application.replica.count > 1:
+            apply_if(
+                ~application.allowed,
+                lambda grads: self._tell("refused", application, grads),
+                grads,
+                application.replica,
+            )
         return None
 
     def _undoing(self, model: keras.Model, replica: Replica) -> Undoing:

@@ -79,6 +79,12 @@ class Probe:
     def reduced(self, application: Application, gradients: Gradients, variables: Variables) -> None:
         """Called with the gradients that are applied; of all replicas, added up."""
 
+    def refused(self, application: Application, gradients: Gradients) -> None:
+        """Called under several replicas, with this one's gradients, where they are not applied.
+
+        The adding up of all replicas' gradients, which is part of applying them, is left out then.
+        """
+
     def after(self, application: Application) -> None:
         """Called when `apply` has returned."""
 

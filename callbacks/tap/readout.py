@@ -1,5 +1,6 @@
 """From the rings of all replicas to windows of train steps."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -40,12 +41,15 @@ class Readout:
     histograms: dict[int, dict[str, Histogram]]
 
 
-def read(lanes: Mapping[int, Lane], order: Sequence[str]) -> Readout | None:
+def read(
+    lanes: Mapping[int, Lane], order: Sequence[str], replicas_in_sync: int = 1
+) -> Readout | None:
     """Reads and clears the lanes, by replica; None if there is no new row.
 
     Args:
-        lanes: the lane of each replica; the first one's steps count.
+        lanes: the lane of each replica of this process; the first one's steps count.
         order: names of the model's variables, the first columns of the whole window.
+        replicas_in_sync: replicas of all processes.
     """
     replicas = sorted(lanes)
     rows = {replica: lanes[replica].rows() for replica in replicas}
@@ -55,13 +59,18 @@ def read(lanes: Mapping[int, Lane], order: Sequence[str]) -> Readout | None:
     if not len(steps):
         return None
     slots = {replica: slots[np.isin(at, steps)] for replica, (slots, at, _) in rows.items()}
-    # Each replica's loss is its share of the global batch's mean.
+    # Each replica's loss is its share of the global batch's mean; those of other processes are
+    # not known here.
     loss = np.sum([_cells(lanes[r].loss, slots[r], 1)[:, 0] for r in replicas], axis=0)
+    loss *= replicas_in_sync / len(replicas)
     # Every replica makes its tables in the same order.
     groups = zip(*(lanes[replica].tables for replica in replicas), strict=False)
     parts: dict[Track, list[Window]] = {}
     for group in groups:
         part = _window(group, [slots[replica] for replica in replicas], steps, loss)
+        if replicas_in_sync > 1:
+            norms = _replica_norms(group, [slots[replica] for replica in replicas], part.present)
+            part = dataclasses.replace(part, replica_norms=norms, first_replica=replicas[0])
         parts.setdefault((group[0].optimizer, group[0].turn), []).append(part)
     tracks = {track: _merged(windows) for track, windows in parts.items()}
     window = _merged(list(tracks.values()), order)
@@ -110,10 +119,6 @@ def _window(
     if "allowed" in table.rings:
         scalars["allowed"] = _cells(table.rings["allowed"], slots[0], 1)[:, 0]
     limit = np.nan if table.clip_limit is None else table.clip_limit
-    replicas = [
-        np.where(present, _cells(each.rings.get("replica_norm"), at, width), np.nan)
-        for each, at in zip(tables, slots, strict=True)
-    ]
     return Window(
         steps,
         table.names,
@@ -121,8 +126,19 @@ def _window(
         updated,
         {name: np.where(there[name], value, np.nan) for name, value in values.items()},
         {"loss": loss, "clip_limit": np.full(len(steps), limit), **scalars},
-        np.stack(replicas, axis=1)[:, : len(tables) if len(tables) > 1 else 0],
     )
+
+
+def _replica_norms(
+    tables: Sequence[Table], slots: Sequence[np.ndarray], present: np.ndarray
+) -> np.ndarray:
+    """The norms of each replica's own gradient, [steps, replicas, variables]."""
+    width = len(tables[0].names)
+    norms = [
+        np.where(present, _cells(each.rings.get("replica_norm"), at, width), np.nan)
+        for each, at in zip(tables, slots, strict=True)
+    ]
+    return np.stack(norms, axis=1)
 
 
 def _applied(table: Table, slots: np.ndarray, width: int) -> np.ndarray:
@@ -184,6 +200,7 @@ def _merged(windows: Sequence[Window], order: Sequence[str] = ()) -> Window:
                 merged.present[:, np.newaxis],
                 other.present[:, np.newaxis],
             ),
+            merged.first_replica,
         )
     return merged
 

@@ -30,8 +30,8 @@ from gradkeeper.callbacks.window import layer_of
 class Recorder(Shared):
     """Writes norms and their like; the host must read every `options.capacity` rows.
 
-    With several replicas, each writes the norms of its own gradients, and the first one the
-    statistics of the gradients added up, which are those of the global batch.
+    With several replicas, each writes the norms of its own gradients, and the first one of this
+    process the statistics of the gradients added up, which are those of the global batch.
 
     Args:
         options: what is recorded.
@@ -57,6 +57,7 @@ class Recorder(Shared):
         self._compiled = compiled
         self._lanes: dict[int, Lane] = {}
         self._order: tuple[str, ...] = ()
+        self._replicas = 1
 
     def begin_anew(self) -> None:
         """Forgets what was written, and measures as it was made to."""
@@ -80,9 +81,12 @@ class Recorder(Shared):
 
     def drain(self) -> Readout | None:
         """Reads and clears the rows written since the last call; None if there are none."""
-        return read(self._lanes, self._order) if self.has_seen_gradients else None
+        if not self.has_seen_gradients:
+            return None
+        return read(self._lanes, self._order, self._replicas)
 
     def step_begin(self, replica: Replica, data: Any) -> None:
+        self._replicas = replica.count
         if replica.index not in self._lanes:
             device = replica.home(compiled=self._compiled)
             self._lanes[replica.index] = Lane(self.options, replica.device, counters=device)
@@ -138,10 +142,18 @@ class Recorder(Shared):
         pairs = pairs_of(gradients, variables)
         if application.is_plain:
             self._write_before(application, pairs)
-        elif application.replica.index == 0:
+        elif application.replica.is_first:
             lane, table = self._place(application)
             name = f"applied_norm {application.clippings}"
             lane.when_measuring(lambda: self._write_norms(lane, table, name, pairs))
+
+    def refused(self, application: Application, gradients: Gradients) -> None:
+        if not application.is_plain or not self._is_about(application):
+            return
+        pairs = pairs_of(gradients, application.variables)
+        whole = summed_over_replicas([gradient for gradient, _ in pairs])
+        variables = [variable for _, variable in pairs]
+        self._write_before(application, list(zip(whole, variables, strict=True)))
 
     def after(self, application: Application) -> None:
         if not self._is_about(application):
@@ -153,7 +165,7 @@ class Recorder(Shared):
             allowed = tf.cast(application.allowed, tf.float64)
             ring = lane.per_step(table, "allowed")
             lane.when_measuring(lambda: ring.write(lane.slot, allowed))
-        if not self._watches_weights or application.replica.index > 0:
+        if not self._watches_weights or not application.replica.is_first:
             return
         weights = application.weights
 
@@ -175,7 +187,7 @@ class Recorder(Shared):
 
     def _write_before(self, application: Application, pairs: list[Pair]) -> None:
         """Writes what is known before clipping; of several replicas, the first one writes."""
-        if application.replica.index > 0:
+        if not application.replica.is_first:
             return
         lane, table = self._place(application)
         clips_by_norm = application.clipping in ("clipnorm", "global_clipnorm")
@@ -245,7 +257,7 @@ class Recorder(Shared):
         return self.options.updates or self.options.weights
 
     def _remember_weights(self, application: Application, table: Table) -> None:
-        if self._watches_weights and application.replica.index == 0:
+        if self._watches_weights and application.replica.is_first:
             application.weights = [tf.convert_to_tensor(each) for each in table.variables]
 
     def _place(self, application: Application) -> tuple[Lane, Table]:

@@ -33,6 +33,11 @@ class Replica:
         local = index % len(devices)
         return cls(index, context.num_replicas_in_sync, str(devices[local]), local)
 
+    @property
+    def is_first(self) -> bool:
+        """Whether it is the first of this process: what all have alike, this one writes."""
+        return self.local == 0
+
     def home(self, *, compiled: bool) -> str | None:
         """The device for small variables of the replica's; None for TensorFlow's choice.
 

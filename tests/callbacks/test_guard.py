@@ -288,6 +288,16 @@ def test_the_monitor_beside_the_guard_sees_the_step_as_not_taken():
         assert not monitor.history.accumulated.any()
 
 
+def test_under_replicas_as_well(two_replicas):
+    with two_replicas.scope():
+        model = built("sgd", jit_compile=False)
+    monitor = GradientMonitor(verbose=0)
+    fit(model, poisoned(3, row=BATCH - 1), monitor, quiet(), epochs=1)
+    assert np.flatnonzero(monitor.history.skipped).tolist() == [3]
+    assert np.isnan(monitor.history.norms[3]).any()
+    assert np.isnan(monitor.history.replica_global_norms[3]).tolist() == [False, True]
+
+
 class Two(keras.Model):
     """Two optimizers in a step: the second one sees the NaN."""
 

@@ -1,9 +1,6 @@
 """The guard where replicas live in several processes (`MultiWorkerMirroredStrategy`)."""
 
-import json
-import socket
-import subprocess
-import sys
+from worker_processes import run_workers
 
 SCRIPT = """
 import json, sys
@@ -49,35 +46,8 @@ print(json.dumps({
 """
 
 
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("localhost", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
-def run_workers(script, count=2):
-    """What each worker's process prints at its end."""
-    cluster = {"worker": [f"localhost:{port}" for port in free_ports(count)]}
-    processes = []
-    for index in range(count):
-        config = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
-        code = f"import os; os.environ['TF_CONFIG'] = {config!r}\n{script}"
-        process = subprocess.Popen(
-            [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        processes.append(process)
-    ended = [process.communicate(timeout=240) for process in processes]
-    for process, (_, errors) in zip(processes, ended, strict=True):
-        assert process.returncode == 0, errors
-    return [json.loads(output.splitlines()[-1]) for output, _ in ended]
-
-
 def test_all_workers_refuse_the_step_that_is_bad_on_one():
-    first, second = run_workers(SCRIPT)
+    first, second = run_workers("-c", SCRIPT)
     assert first["steps"] == second["steps"] == [3, 5]
     assert first["iterations"] == second["iterations"] == 4
     assert first["weights"] == second["weights"]

@@ -1,0 +1,56 @@
+"""Several workers of a `MultiWorkerMirroredStrategy` as processes of this machine."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+SECONDS = 300
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("localhost", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def start_workers(*command, count=2):
+    """Starts a Python program (its file and arguments, or "-c" and code) on each worker."""
+    cluster = {"worker": [f"localhost:{port}" for port in free_ports(count)]}
+    shared = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    processes = []
+    for index in range(count):
+        task = {"cluster": cluster, "task": {"type": "worker", "index": index}}
+        env = {**os.environ, "TF_CONFIG": json.dumps(task), "PYTHONPATH": shared}
+        process = subprocess.Popen(
+            [sys.executable, *map(str, command)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=env,
+        )
+        processes.append(process)
+    return processes
+
+
+def run_workers(*command, count=2):
+    """Runs a program as `start_workers` starts it.
+
+    Returns:
+        What each printed in its last line, as JSON.
+    """
+    processes = start_workers(*command, count=count)
+    try:
+        ended = [process.communicate(timeout=SECONDS) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    for process, (_, errors) in zip(processes, ended, strict=True):
+        assert process.returncode == 0, errors
+    return [json.loads(output.splitlines()[-1]) for output, _ in ended]

@@ -1,0 +1,97 @@
+"""What `test_resume.py` runs: an experiment, undisturbed, and killed ten times and resumed.
+
+    python kill_and_resume.py FOLDER
+
+Each training is a fork of this process, in which TensorFlow is imported and has done nothing, so
+that it begins at once.
+"""
+
+import os
+import random
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+
+import tensorflow as tf
+
+from gradkeeper.training import Experiment
+
+KILLS = 10
+EPOCHS = 24
+SECONDS = 300
+
+
+def experiment(folder, run_dir, **options):
+    """One that is random in all that it can be: batches, weights, dropout, zoneout."""
+    return Experiment(
+        "zoneout_lstm",
+        "adding",
+        units=4,
+        num_layers=2,
+        model_options={"dropout": 0.2},
+        task_options={"length": 5},
+        batch_size=8,
+        epochs=EPOCHS,
+        steps_per_epoch=3,
+        schedule="cosine",
+        global_clipnorm=0.5,
+        seed=5,
+        strategy="one_device",
+        data_dir=folder / "data",
+        run_dir=run_dir,
+        **options,
+    )
+
+
+def fork(folder, run_dir):
+    """A process that trains, or goes on with it."""
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        resume = (run_dir / "config.json").exists()
+        experiment(folder, run_dir, resume=resume).run(verbose=0)
+        os._exit(0)
+    except BaseException:  # noqa: BLE001 (a fork must not go on as this process would)
+        traceback.print_exc()
+        os._exit(1)
+
+
+def wait(pid):
+    _, status = os.waitpid(pid, 0)
+    if not os.WIFEXITED(status) or os.WEXITSTATUS(status):
+        sys.exit(f"A training ended with {status}")
+
+
+def kill_somewhere(pid, run_dir, chance):
+    """Kills a training while it starts, or up to a second after its next epoch."""
+    metrics, begun = run_dir / "metrics.csv", time.time()
+    if chance.random() < 0.2:
+        time.sleep(chance.uniform(0, 3))
+    else:
+        before = metrics.stat().st_mtime_ns if metrics.exists() else 0
+        written = 0  # the first time when training begins
+        while written < 2:
+            if time.time() - begun > SECONDS or os.waitpid(pid, os.WNOHANG)[0]:
+                sys.exit("The training has ended, or not begun, before it could be killed")
+            now = metrics.stat().st_mtime_ns if metrics.exists() else 0
+            written, before = written + (now != before), now
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 1))
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+def main(folder):
+    chance = random.Random()
+    wait(fork(folder, folder / "undisturbed"))
+    for _ in range(KILLS):
+        kill_somewhere(fork(folder, folder / "killed"), folder / "killed", chance)
+    wait(fork(folder, folder / "killed"))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
