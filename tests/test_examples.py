@@ -23,6 +23,11 @@ EXAMPLES = {
         "== gru:",
         None,
     ),
+    "clip_after_reduce": (
+        ["--steps", "20"],
+        "ClipAfterReduce: of gradients 10 and -9 applies 1",
+        "clip-after-reduce.png",
+    ),
     "clipping_compared": (["--steps", "20"], "clipvalue=0.1", "clipping-compared.png"),
     "convolutional_depth": (
         ["--depth", "4", "--examples", "64"],

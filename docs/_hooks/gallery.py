@@ -1,0 +1,172 @@
+"""The gallery of the zoo, from its registry: a page for each family of entries, and one over all.
+
+The pictures and `gradient-flow.csv` lie in `docs/gallery/`; `docs/_pictures/gallery.py` makes them.
+"""
+
+import csv
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gradkeeper import zoo
+from gradkeeper.zoo import entries
+from gradkeeper.zoo.registry import ENTRIES
+
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
+
+FOLDER = Path(__file__).resolve().parents[1] / "gallery"
+
+
+def families() -> dict[str, list[zoo.ModelInfo]]:
+    """The entries by the module that they stand in, in the registry's order."""
+    modules = {name: getattr(entries, name) for name in entries.__all__}
+    family = {info.name: name for name, module in modules.items() for info in module.ENTRIES}
+    found: dict[str, list[zoo.ModelInfo]] = {}
+    for name in ENTRIES:
+        found.setdefault(family[name], []).append(zoo.model_info(name))
+    return found
+
+
+def on_config(config: "MkDocsConfig") -> None:
+    """Lists the pages in the navigation."""
+    pages = [{family.replace("_", " "): f"gallery/{family}.md"} for family in families()]
+    for item in config.nav:
+        if item == {"Gallery": "gallery/index.md"}:
+            item["Gallery"] = ["gallery/index.md", *pages]
+
+
+def on_files(files: "Files", config: "MkDocsConfig") -> None:
+    """Adds the pages."""
+    from mkdocs.structure.files import File
+
+    for name, content in pages().items():
+        files.append(File.generated(config, f"gallery/{name}.md", content=content))
+
+
+def pages() -> dict[str, str]:
+    """Their Markdown by name."""
+    found = {family: family_page(family, infos) for family, infos in families().items()}
+    return {"index": overview(), **found}
+
+
+def overview() -> str:
+    """Every entry with its picture."""
+    lines = [INTRODUCTION, ""]
+    for family, infos in families().items():
+        lines += [f"## {_title(family)}", "", '<div class="gallery" markdown>', ""]
+        for info in infos:
+            picture = f"![gradient flow]({info.name}.svg)"
+            lines += [f"[{picture}<br>`{info.name}`<br>{prose(info.title)}]({_place(info)})", ""]
+        lines += ["</div>", ""]
+    return "\n".join(lines)
+
+
+def family_page(family: str, infos: list[zoo.ModelInfo]) -> str:
+    """A family with all that the registry knows of its entries."""
+    flows = gradient_flows()
+    return "\n\n".join(
+        [f"# {_title(family)}", *(entry(info, flows.get(info.name, [])) for info in infos)]
+    )
+
+
+def entry(info: zoo.ModelInfo, flows: list[dict[str, str]]) -> str:
+    """An entry: equations, paper, gradient, recipe, code and picture."""
+    reaches = "; ".join(map(_reach, flows))
+    recipe = ", ".join(f"`{name}={value!r}`" for name, value in info.recipe.items())
+    return f"""## {info.name} {{ #{info.name} }}
+
+{prose(info.title)}. {prose(info.paper)} ({info.year})
+
+![Gradient flow of {info.name}]({info.name}.svg){{ .flow }}
+
+```text
+{info.equations.strip()}
+```
+
+**Gradient.** {prose(info.gradient_property)}
+At initialisation, over 100 steps: {reaches}.
+
+**Initialization.** {prose(info.initialization)}
+
+**Recipe.** {recipe}. **Layer.** {_layer(info)}.
+
+```python
+{code(info)}
+```"""
+
+
+def code(info: zoo.ModelInfo) -> str:
+    """Lines that create and compile the entry by its recipe."""
+    if "sequence_to_sequence" in info.tasks:
+        sizes = "input_shape=(None,), output_units=11, units=64"
+        loss = "keras.losses.SparseCategoricalCrossentropy(from_logits=True)"
+    else:
+        sizes, loss = "input_shape=(None, 2), output_units=1, units=64", '"mse"'
+    recipe = dict(info.recipe)
+    name = recipe.pop("optimizer")
+    options = ", ".join(f"{key}={value!r}" for key, value in recipe.items())
+    keras = "import keras\n\n" if loss.startswith("keras") else ""
+    return f"""{keras}from gradkeeper import zoo
+from gradkeeper.training import make_optimizer
+
+model = zoo.create_model(
+    "{info.name}",
+    {sizes},
+)
+optimizer = make_optimizer("{name}", {options})
+model.compile(optimizer, loss={loss})"""
+
+
+def gradient_flows() -> dict[str, list[dict[str, str]]]:
+    """What the pictures show, by entry: a row for each state."""
+    found: dict[str, list[dict[str, str]]] = {}
+    with (FOLDER / "gradient-flow.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            found.setdefault(row["model"], []).append(row)
+    return found
+
+
+def prose(text: str) -> str:
+    """Plain text as Markdown; what stands in backticks is code already."""
+    parts = text.split("`")
+    parts[::2] = [re.sub(r"([\\*_<>\[\]])", r"\\\1", part) for part in parts[::2]]
+    return "`".join(parts)
+
+
+def _reach(flow: dict[str, str]) -> str:
+    state, growth = prose(flow["state"]), float(flow["growth"])
+    if growth == 0 or flow["growth"] == "nan":
+        return f"{state} hands nothing back"
+    return f"{state} {flow['reach']}, times {growth:.3g} per step back"
+
+
+def _title(family: str) -> str:
+    return (getattr(entries, family).__doc__ or family).partition("\n")[0].rstrip(".")
+
+
+def _place(info: zoo.ModelInfo) -> str:
+    family = next(name for name, infos in families().items() if info in infos)
+    return f"{family}.md#{info.name}"
+
+
+def _layer(info: zoo.ModelInfo) -> str:
+    module, _, name = info.layer.partition(":")
+    if module.startswith("gradkeeper"):
+        return f"[`{module}.{name}`][gradkeeper.zoo.layers.{name}]"
+    return f"`{module}.{name}`"
+
+
+INTRODUCTION = """# Gallery of the zoo
+
+Every entry of `gradkeeper.zoo.list_models()`, with the gradient that it hands back through time
+before it is trained: ‖∂L/∂h_t‖ at each of 100 time steps, over its value at the last one (the
+largest one where that is 0). L is the squared error after the last step on the adding problem's
+inputs, with 64 units and the entry's own initialization; the line is the median of 16 examples, the
+band the range from 5 to 95 %. `python docs/_pictures/gallery.py` makes the pictures, and
+`zoo.model_info(name)` has the texts. All pictures have the same axes.
+
+A gradient that falls from right to left vanishes, one that rises explodes. What a network is before
+its training is not what it becomes: see
+[what training makes of it](../gradients-through-time.md#remedies)."""

@@ -1,0 +1,276 @@
+"""README and site: their code runs, their commands exist, their tables and pictures are whole."""
+
+import csv
+import functools
+import importlib.util
+import re
+import shlex
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import typer
+from typer.testing import CliRunner
+
+import gradkeeper
+from gradkeeper import training, zoo
+from gradkeeper.callbacks.rules import RULES
+from gradkeeper.training.cli import app
+from gradkeeper.training.cli.models import models_of
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PAGES = {
+    str(path.relative_to(ROOT)): path
+    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md")))
+}
+# What a block may be: code, which is run; commands, each of which is looked at; scripts that need
+# a cluster, of which our commands are; and what nobody runs.
+LANGUAGES = {"python", "sh", "bash", "text", "yaml", "toml", "json", "html"}
+SMALL = [
+    "--length",
+    "6",
+    "--units",
+    "4",
+    "--batch-size",
+    "4",
+    "--epochs",
+    "1",
+    "--steps-per-epoch",
+    "2",
+    "--num-layers",
+    "1",
+]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its language, its text, and the line of the page that it begins at."""
+
+    language: str
+    text: str
+    line: int
+
+
+def blocks_of(page: str) -> list[Block]:
+    text = PAGES[page].read_text(encoding="utf-8")
+    found = re.finditer(r"^( *)```([^\n]*)\n(.*?)^\1```$", text, re.MULTILINE | re.DOTALL)
+    return [
+        Block(each[2], textwrap.dedent(each[3]), text[: each.start(3)].count("\n"))
+        for each in found
+    ]
+
+
+def commands_of(page: str) -> list[list[str]]:
+    """The words of each command in the page's `sh` blocks, and of ours in its scripts."""
+    commands = []
+    for block in blocks_of(page):
+        text = block.text.replace("\\\n", " ")
+        if block.language == "sh":
+            commands += [part for line in text.splitlines() for part in line.split("&&")]
+        elif block.language == "bash":
+            commands += re.findall(r"\bgradkeeper [a-z]+ [^&|;<>$\n]*$", text, re.MULTILINE)
+    words = [shlex.split(command, comments=True) for command in commands]
+    return [command for command in words if command]
+
+
+def project() -> dict:
+    """What a page supposes that its reader has: a model, data, a loop."""
+    keras.utils.set_random_seed(0)
+    layers = [keras.Input((6, 2)), keras.layers.LSTM(4, name="lstm"), keras.layers.Dense(1)]
+    model = keras.Sequential(layers)
+    model.compile(keras.optimizers.SGD(0.01), "mse")
+    random = np.random.default_rng(0)
+    x = random.normal(size=(64, 6, 2)).astype("float32")
+    y = random.normal(size=(64, 1)).astype("float32")
+    optimizer = model.optimizer
+
+    def train_step(x, y):
+        with tf.GradientTape() as tape:
+            loss = keras.ops.mean(keras.ops.square(model(x) - y))
+        variables = model.trainable_variables
+        optimizer.apply(tape.gradient(loss, variables), variables)
+
+    dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(32)
+    x_batch, y_batch = x[:8], y[:8]
+    return {name: value for name, value in locals().items() if name not in ("random", "layers")}
+
+
+def failing_project() -> dict:
+    """The same with an example that is NaN."""
+    supposed = project()
+    supposed["x"][40] = np.nan
+    return supposed
+
+
+PROJECTS = {
+    "README.md": project,
+    "docs/attach.md": project,
+    "docs/gradients-through-time.md": project,
+    "docs/how-a-step-is-replayed.md": failing_project,
+    "docs/how-the-guard-works.md": failing_project,
+    "docs/how-the-monitor-works.md": project,
+    "docs/nan-post-mortem.md": failing_project,
+    "docs/scale-out.md": project,
+}
+
+
+@pytest.fixture
+def small_comparisons(monkeypatch, tmp_path):
+    """Comparisons of a page train for seconds."""
+    small = {"epochs": 1, "steps_per_epoch": 2, "units": 4, "batch_size": 4, "data_dir": tmp_path}
+    few = {label: training.REMEDIES[label] for label in ("nothing done",)}
+    monkeypatch.setattr(training, "REMEDIES", few, raising=False)
+    compare = functools.partial(training.compare, **small)
+    monkeypatch.setattr(training, "compare", compare, raising=False)
+
+
+def hook(name: str, folder: str = "_hooks") -> ModuleType:
+    """A hook of the site, as MkDocs loads it; or a script that makes its pictures."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / folder / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_says_what_it_is(page):
+    assert {block.language for block in blocks_of(page)} <= LANGUAGES
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_comparisons")
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if any(b.language == "python" for b in blocks_of(page))]
+)
+def test_code_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    space = PROJECTS.get(page, dict)()
+    for block in blocks_of(page):
+        if block.language == "python":
+            # Under the page's own name and lines, so that a traceback leads there.
+            code = compile("\n" * block.line + block.text, PAGES[page], "exec")
+            exec(code, space)  # noqa: S102
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if commands_of(page)])
+def test_commands_exist(page):
+    for command in commands_of(page):
+        program, *arguments = command
+        if program == "gradkeeper":
+            check_gradkeeper(arguments)
+        elif program in ("python", "bash") and not arguments[0].startswith("-"):
+            check_script(*arguments)
+        else:
+            assert command[:3] in (["python", "-m", "pip"], ["python", "-m", "pytest"], ["mkdocs"])
+
+
+def check_gradkeeper(arguments: list[str]) -> None:
+    """That the command is understood, and knows its models and tasks."""
+    commands = typer.main.get_command(app).commands
+    name, *rest = arguments
+    parameters = commands[name].make_context(name, list(rest)).params
+    if parameters.get("task"):
+        assert parameters["task"] in training.list_tasks()
+    if name == "train" and parameters["model"]:
+        assert zoo.model_info(parameters["model"])
+    if name == "compare":
+        assert models_of(parameters["models"])
+
+
+def check_script(path: str, *arguments: str) -> None:
+    """That a script of the repository is there, and has these options."""
+    code = (ROOT / path).read_text(encoding="utf-8")
+    for option in arguments:
+        if option.startswith("--"):
+            name = option[2:]
+            assert f'"{option}"' in code or f"{name.replace('-', '_')}: " in code, option
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command",
+    {
+        shlex.join(command[1:]): command[1:]
+        for page in PAGES
+        for command in commands_of(page)
+        if command[:2] in (["gradkeeper", "list"], ["gradkeeper", "train"])
+        and "tiny_shakespeare" not in command
+    }.values(),
+    ids=" ".join,
+)
+def test_commands_run_in_small(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
+    small = [*SMALL, "--data-dir", "data"] if command[0] == "train" else []
+    done = CliRunner().invoke(app, [*command, *small])
+    assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_links_lead_to_files(page):
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", PAGES[page].read_text(encoding="utf-8"))
+    assert not [link for link in links if "://" not in link and not (ROOT / link).exists()]
+
+
+def test_every_rule_has_its_remedy():
+    sections = re.findall(r"^### (\w+)$", PAGES["docs/attach.md"].read_text("utf-8"), re.MULTILINE)
+    assert sections == list(RULES)
+
+
+def test_the_table_of_rules_is_made_of_the_rules():
+    rules = hook("rules")
+    page = rules.on_page_markdown(PAGES["docs/attach.md"].read_text("utf-8"))
+    rows = re.findall(r"^\| \[`(\w+)`\]\(#\1\) \| [^|]+\. \| ([^|]+) \|$", page, re.MULTILINE)
+    assert [name for name, _ in rows] == list(RULES)
+    assert dict(rows)["vanishing"] == "`ratio=1e-06`, `patience=50`"
+
+
+def test_every_public_name_is_in_the_reference():
+    pages = "\n".join(path.read_text("utf-8") for path in (DOCS / "api").glob("*.md"))
+    packages = (gradkeeper.callbacks, gradkeeper.callbacks.rules, training, zoo)
+    for package in (*packages, zoo.layers, zoo.cells):
+        for name in set(package.__all__) - {"RULES"}:
+            # By the name in the package, or where that names a module as well, by the longer one.
+            path = rf"^::: {package.__name__}\.([\w.]+\.)?{name}$"
+            is_module = isinstance(getattr(package, name), ModuleType)
+            assert is_module or re.search(path, pages, re.MULTILINE), name
+
+
+def test_every_model_is_in_the_gallery():
+    pages = hook("gallery").pages()
+    for name in zoo.list_models():
+        assert f"({name}.svg)" in pages["index"]
+        assert sum(f"## {name} {{ #{name} }}" in page for page in pages.values()) == 1
+        assert 1_000 < (DOCS / "gallery" / f"{name}.svg").stat().st_size < 15_000
+    with (DOCS / "gallery" / "gradient-flow.csv").open(encoding="utf-8") as file:
+        assert {row["model"] for row in csv.DictReader(file)} == set(zoo.list_models())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["simple_rnn", "lstm"])
+def test_the_gallery_shows_what_is_measured(name):
+    flow = hook("gallery", "_pictures").flow_of(name)
+    rows = hook("gallery").gradient_flows()[name]
+    growths = {state.state: state.growth for state in flow}
+    assert growths == pytest.approx({row["state"]: float(row["growth"]) for row in rows}, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", zoo.list_models())
+def test_code_of_the_gallery_runs(name):
+    space: dict = {}
+    exec(hook("gallery").code(zoo.model_info(name)), space)  # noqa: S102
+    assert space["model"].compiled
+
+
+def test_every_example_has_a_page():
+    examples = hook("examples")
+    for path in (ROOT / "examples").glob("*.py"):
+        assert f"({path.stem}.md)" in examples.overview()
+        code = re.search(r"```python\n(.*)```\n$", examples.example_page(path), re.DOTALL)[1]
+        assert path.read_text("utf-8").endswith(code)
