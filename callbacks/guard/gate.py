@@ -13,6 +13,7 @@ from gradkeeper.callbacks.capsule.state import state_of
 from gradkeeper.callbacks.guard.event import GuardEvent
 from gradkeeper.callbacks.guard.keeper import GraphKeeper, HostKeeper, Kept
 from gradkeeper.callbacks.guard.notebook import CAUSES, Notebook
+from gradkeeper.callbacks.guard.tally import Counts, Tally
 from gradkeeper.callbacks.guard.trigger import Judgement, Trigger
 from gradkeeper.callbacks.tap.branch import when
 from gradkeeper.callbacks.tap.finite import all_finite, statistics_if
@@ -21,7 +22,6 @@ from gradkeeper.callbacks.tap.measure import l2_norms
 from gradkeeper.callbacks.tap.pairs import pairs_of, summed_over_replicas
 from gradkeeper.callbacks.tap.probe import Application, Gradients, Stage
 from gradkeeper.callbacks.tap.replica import Replica
-from gradkeeper.callbacks.tap.ring import make_variable
 from gradkeeper.callbacks.tap.values import mean_loss, with_values
 
 
@@ -53,13 +53,26 @@ class GateOptions:
         return self.keeps and (self.refuses or not compiled)
 
 
+@dataclass(frozen=True)
+class Glance:
+    """How things stand between two steps.
+
+    Attributes:
+        steps: train steps seen so far.
+        has_noted: whether a bad one was noted since the last `drain`.
+        has_halted: whether every step is refused by now.
+    """
+
+    steps: int
+    has_noted: bool
+    has_halted: bool
+
+
 @dataclass
 class _Side:
     """What one replica counts. Each sees the same flags, so that all of them agree."""
 
-    seen: tf.Variable
-    in_a_row: tf.Variable
-    halted: tf.Variable
+    tally: Tally
     judgement: Judgement | None
     loss: tf.Tensor | None = None
     spread: tf.Tensor | None = None
@@ -98,6 +111,7 @@ class Gate(Stage):
         self._model = weakref.ref(model)
         self._sides: dict[int, _Side] = {}
         self._notebook = Notebook(model)
+        self._drained = 0
         self._in_graph: GraphKeeper | None = None
         self._on_host: HostKeeper | None = None
         if options.can_keep(compiled) and compiled:
@@ -106,10 +120,15 @@ class Gate(Stage):
             state_is_lost = not options.refuses or options.outruns_host
             self._in_graph = GraphKeeper(keeps_batch=options.keeps_batch, keeps_state=state_is_lost)
 
-    @property
-    def steps(self) -> int:
-        """Train steps seen so far; waits for those under way."""
-        return max((int(side.seen.numpy()) for side in self._sides.values()), default=0)
+    def glance(self) -> Glance:
+        """How things stand; waits for the steps under way."""
+        counts = [side.tally.on_host() for side in self._sides.values()]
+        noted = min((each.noted for each in counts), default=0)
+        return Glance(
+            steps=max((each.seen for each in counts), default=0),
+            has_noted=noted > self._drained,
+            has_halted=any(each.halted for each in counts),
+        )
 
     def begin_anew(self) -> None:
         """Forgets what was noted, and refuses bad steps only."""
@@ -119,13 +138,12 @@ class Gate(Stage):
     def resume(self) -> None:
         """Takes steps again after a halt."""
         for side in self._sides.values():
-            side.halted.assign(False)
-            side.in_a_row.assign(0)
+            side.tally.resume()
 
-    @property
-    def has_halted(self) -> bool:
-        """Whether every step is refused by now."""
-        return any(bool(side.halted.numpy()) for side in self._sides.values())
+    def let_go(self, glance: Glance) -> None:
+        """Holds no batches any more of steps that were good."""
+        if self._on_host is not None:
+            self._on_host.let_go(glance.steps)
 
     def drain(self) -> tuple[list[GuardEvent], int, Kept | None]:
         """What was noted since the last call, steps counted from the gate's first.
@@ -135,12 +153,13 @@ class Gate(Stage):
             one of them.
         """
         events, count = self._notebook.drain()
+        self._drained += count
         kept = None
         if self._in_graph is not None:
             kept = self._in_graph.take()
         elif self._on_host is not None:
             kept = self._on_host.take(events[0].step) if events else None
-            self._on_host.let_go(self.steps)
+            self.let_go(self.glance())
         return events, count, kept
 
     def hold(self, batch: Any) -> None:
@@ -181,29 +200,34 @@ class Gate(Stage):
             norm = _global_norm(application, gradients)
             too_large = finite & ~bad & side.judgement.refuses(norm)
         refused = bad | too_large
-        halted = side.halted.read_value()
+        counts = side.tally.in_graph()
+        halted = counts.halted > 0
         cause = tf.where(too_large, CAUSES.index("norm"), tf.where(finite, CAUSES.index("loss"), 0))
-        step = side.seen.read_value()
-        facts = [step, cause, np.nan if side.loss is None else loss, norm]
+        facts = [counts.seen, cause, np.nan if side.loss is None else loss, norm]
         measured = statistics_if(refused, gradients, application.scale)
 
         def note() -> None:
             self._notebook.write(replica, variables, measured, facts)
             if self._in_graph is not None:
-                self._in_graph.keep(replica, step)
+                self._in_graph.keep(replica, counts.seen)
+
+        def count() -> None:
+            is_noted = refused & ~halted
+            when(is_noted, note)
+            in_a_row = tf.where(refused, counts.in_a_row + 1, 0)
+            halts = halted
+            if self.options.refuses and self.options.halts_after:
+                halts |= in_a_row >= self.options.halts_after
+            noted = counts.noted + tf.cast(is_noted, tf.int64)
+            side.tally.write(Counts(counts.seen, noted, in_a_row, halts))
 
         with tf.control_dependencies([halted]):
-            when(refused & ~halted, note)
+            # As long as nothing was bad, there is nothing to count.
+            when(refused | (counts.in_a_row > 0), count)
         judgement = side.judgement
         if judgement is not None:
             when(finite & ~refused & ~halted, lambda: judgement.learn(norm))
-        in_a_row = tf.where(refused, side.in_a_row + 1, 0)
-        side.in_a_row.assign(in_a_row)
-        if not self.options.refuses:
-            return None
-        if self.options.halts_after:
-            side.halted.assign(halted | (in_a_row >= self.options.halts_after))
-        return ~refused & ~halted
+        return ~refused & ~halted if self.options.refuses else None
 
     def handed_on(self, application: Application, gradients: Gradients) -> Gradients:
         spread = self._sides[application.replica.index].spread
@@ -220,7 +244,7 @@ class Gate(Stage):
 
     def step_end(self, replica: Replica, done: Sequence[tf.Tensor]) -> None:
         with tf.control_dependencies(done):
-            self._sides[replica.index].seen.assign_add(1)
+            self._sides[replica.index].tally.count_step()
 
     def _is_bad(self, application: Application, finite: tf.Tensor, sound: tf.Tensor) -> tf.Tensor:
         """Whether something is not finite that should be."""
@@ -233,9 +257,7 @@ class Gate(Stage):
     def _new_side(self, device: str | None) -> _Side:
         trigger = self.options.trigger
         return _Side(
-            seen=make_variable(np.array(0), device),
-            in_a_row=make_variable(np.array(0), device),
-            halted=make_variable(np.array(False), device),
+            tally=Tally(device),
             judgement=None if trigger is None else trigger.begin(device),
         )
 

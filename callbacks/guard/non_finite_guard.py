@@ -168,7 +168,7 @@ class NonFiniteGuard(StepCallback[Gate]):
             probe.resume()  # after a training that was stopped
             if self._next_step is None:
                 self._next_step = steps_taken(model)
-            self._offset = self._next_step - probe.steps
+            self._offset = self._next_step - probe.glance().steps
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._look()
@@ -185,9 +185,13 @@ class NonFiniteGuard(StepCallback[Gate]):
         if not self._attachment.is_armed or not self._attachment.probe.is_read_by(self):
             return
         gate = self._attachment.probe
-        self._next_step = self._offset + gate.steps
+        glance = gate.glance()
+        self._next_step = self._offset + glance.steps
+        self._has_halted |= glance.has_halted
+        if not glance.has_noted:
+            gate.let_go(glance)
+            return
         events, count, kept = gate.drain()
-        self._has_halted |= gate.has_halted
         self.skipped += count if self._options.refuses else 0
         for event in events:
             mine = kept if kept is not None and kept.step == event.step else None

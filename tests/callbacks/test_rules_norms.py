@@ -77,8 +77,17 @@ def test_nonfinite_names_the_replicas():
     (finding,) = NonFiniteGradient().check(window([[NAN] * 3], replica_norms=replicas))
     assert finding.evidence["replicas"] == [1, 3]
     assert "replica 1, 3" in finding.message
-    (alone,) = NonFiniteGradient().check(window([[NAN] * 3], replica_norms=[[[NAN] * 3]]))
+    (alone,) = NonFiniteGradient().check(window([[NAN] * 3]))
     assert "replicas" not in alone.evidence
+
+
+def test_nonfinite_names_the_only_replica_of_a_worker():
+    bad = window([[NAN] * 3], replica_norms=[[[NAN] * 3]])
+    (finding,) = NonFiniteGradient().check(dataclasses.replace(bad, first_replica=2))
+    assert finding.evidence["replicas"] == [2]
+    good = window([[NAN] * 3], replica_norms=[[[1.0] * 3]])
+    (finding,) = NonFiniteGradient().check(good)
+    assert "It came from a replica of another worker." in finding.message
 
 
 def test_a_step_that_loss_scaling_skipped_is_no_nonfinite_gradient():
