@@ -1,6 +1,8 @@
 """create_model."""
 
+import inspect
 from collections.abc import Sequence
+from os import PathLike
 from typing import Any
 
 import keras
@@ -9,6 +11,7 @@ from gradkeeper.zoo import heads
 from gradkeeper.zoo._model_info import ModelInfo
 from gradkeeper.zoo._options import ModelOptions, merge
 from gradkeeper.zoo._recurrent import recurrent_stack, seeded
+from gradkeeper.zoo.pretrained import load_weights, weights_info, with_trained
 from gradkeeper.zoo.registry import model_info
 from gradkeeper.zoo.seq2seq import encoder_decoder
 
@@ -16,9 +19,9 @@ from gradkeeper.zoo.seq2seq import encoder_decoder
 def create_model(
     name: str,
     *,
-    input_shape: Sequence[int | None],
-    output_units: int,
-    units: int = 128,
+    input_shape: Sequence[int | None] | None = None,
+    output_units: int | None = None,
+    units: int | None = None,
     num_layers: int | None = None,
     task: str | None = None,
     bidirectional: bool = False,
@@ -39,6 +42,7 @@ def create_model(
     batch_size: int | None = None,
     seed: int | None = None,
     model_name: str | None = None,
+    weights: str | PathLike[str] | None = None,
     **layer_options: Any,
 ) -> keras.Model:
     """Builds a model of the zoo: a plain functional `keras.Model`, not compiled.
@@ -59,10 +63,11 @@ def create_model(
     Args:
         name: an entry of `list_models()`.
         input_shape: without the batch: (time, features), or (time,) for integer tokens. time
-            may be None; of an encoder-decoder it is the source's.
+            may be None; of an encoder-decoder it is the source's. Only with `weights` it may be
+            left out, as may `output_units`.
         output_units: numbers per output; for language models the size of the vocabulary, for
             encoder-decoders that of the target's.
-        units: width of each recurrent layer (and direction).
+        units: width of each recurrent layer (and direction). None: 128.
         num_layers: recurrent layers on top of each other. None: 1.
         task: None: "regression", or what the entry is for.
         bidirectional: each layer reads the sequence in both directions; of an encoder-decoder,
@@ -83,18 +88,45 @@ def create_model(
         batch_size: fixed number of sequences per batch.
         seed: makes initial weights and dropout repeatable, whatever else draws random numbers.
         model_name: of the `keras.Model`. None: `name`.
+        weights: trained ones, a name of `list_weights(name)` or the path of such an `.npz` file.
+            The options that they were trained with become the defaults.
         layer_options: further arguments of the recurrent layers, as `use_bias=False`.
 
     Raises:
-        ValueError: unknown name, or options that are not allowed or exclude each other.
-        TypeError: `layer_options` that the recurrent layer does not have.
+        ValueError: unknown name, or options that are not allowed or exclude each other; unknown
+            weights, or options that these do not have.
+        TypeError: `layer_options` that the recurrent layer does not have; neither a shape nor
+            weights.
     """
-    given = {key: value for key, value in locals().items() if key not in ("name", "model_name")}
+    given = {
+        key: value
+        for key, value in locals().items()
+        if key not in ("name", "model_name", "weights")
+    }
     info = model_info(name)
-    options = merge(info, given)
+    if weights is not None:
+        given = with_trained(given, _defaults(), weights_info(name, weights))
+    elif input_shape is None or output_units is None:
+        raise TypeError(
+            "`create_model` needs `input_shape` and `output_units`, or `weights`. "
+            f"Received: input_shape={input_shape!r}, output_units={output_units!r}, weights=None"
+        )
+    model = _build(info, merge(info, given), model_name or name)
+    if weights is not None:
+        load_weights(model, name, weights)
+    return model
+
+
+def _build(info: ModelInfo, options: ModelOptions, name: str) -> keras.Model:
     if options.task == "sequence_to_sequence":
-        return encoder_decoder(info, options, model_name or name)
-    return _sequence_model(info, options, model_name or name)
+        return encoder_decoder(info, options, name)
+    return _sequence_model(info, options, name)
+
+
+def _defaults() -> dict[str, Any]:
+    """Those of the arguments above."""
+    parameters = inspect.signature(create_model).parameters.values()
+    return {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
 
 
 def _sequence_model(info: ModelInfo, options: ModelOptions, name: str) -> keras.Model:

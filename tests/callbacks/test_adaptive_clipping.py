@@ -189,7 +189,7 @@ def test_a_nan_beside_a_guard_is_not_learnt():
 
     def weights(data):
         model, _ = compiled("dense", optimizer=keras.optimizers.SGD(1e-2), jit_compile=False)
-        guard = NonFiniteGuard("skip", verbose=0)
+        guard = NonFiniteGuard("skip", capsule_dir=None, verbose=0)
         fit(model, data, batch_size=1, callbacks=[AdaptiveClipping("zclip"), guard])
         return model.get_weights()
 

@@ -86,14 +86,17 @@ def test_listing_does_not_load_keras():
 def test_public_names():
     assert set(zoo.__all__) == {
         "ModelInfo",
+        "WeightsInfo",
         "cells",
         "create_model",
         "generate",
         "generate_text",
         "layers",
         "list_models",
+        "list_weights",
         "load_model",
         "model_info",
+        "weights_info",
     }
     for name in zoo.__all__:
         assert getattr(zoo, name) is not None

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from gradkeeper import __version__
+from gradkeeper.training.cli.bench import bench
 from gradkeeper.training.cli.compare import compare
 from gradkeeper.training.cli.replay import replay
 from gradkeeper.training.cli.support import Commands, console, loading
@@ -49,6 +50,7 @@ def _common(
 app.command()(train)
 app.command()(compare)
 app.command()(replay)
+app.command()(bench)
 
 
 @app.command("list")

@@ -1,0 +1,21 @@
+"""Runs on Bach's chorales: chosen by the validation split, judged on the test split."""
+
+import math
+
+from gradkeeper import zoo
+from gradkeeper.training.evidence.runs import Run
+from gradkeeper.training.evidence.setup import Setup
+from gradkeeper.training.run_directory import RunDirectory
+from gradkeeper.training.tasks import load_task
+
+
+def test_loss(run: Run, setup: Setup) -> float:
+    """Nats per frame on the test split, of the weights of the best epoch on the validation split.
+
+    NaN where no epoch had a finite loss.
+    """
+    if math.isnan(run.best_loss):
+        return math.nan
+    task = load_task("jsb_chorales", split="test", data_dir=setup.data_dir)
+    model = zoo.load_model(RunDirectory(run.result.run_dir).best_model)
+    return float(model.evaluate(task.evaluation_dataset(50), verbose=0, return_dict=True)["loss"])

@@ -1,0 +1,40 @@
+"""produce: a table's CSV file and picture."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from gradkeeper.training.evidence.cell import Cell, write_cells
+from gradkeeper.training.evidence.machine import machine
+from gradkeeper.training.evidence.registry import load_table
+from gradkeeper.training.evidence.setup import Setup
+
+
+def produce(name: str, setup: Setup, out: Path) -> list[Path]:
+    """Measures a table, and writes `<name>.csv` and `<name>.png` into a folder.
+
+    What was trained stays in `setup.runs`: where it is interrupted, the same call goes on.
+
+    Raises:
+        ValueError: if there is no such table, no run to collect, or `setup.runs` holds runs of
+            other settings.
+    """
+    table = load_table(name)
+    place = machine()
+    cells: list[Cell] = []
+    for cell in table.measure(setup):
+        cells.append(replace(cell, table=name, machine=place))
+        setup.say(f"{name}: {_told(cells[-1])}")
+    if not cells:
+        raise ValueError(f"There is nothing to collect. Received: runs={str(setup.runs)!r}")
+    out.mkdir(parents=True, exist_ok=True)
+    paths = [out / f"{name}.csv", out / f"{name}.png"]
+    write_cells(paths[0], cells)
+    table.draw(cells).savefig(paths[1], metadata={"Software": None})
+    return paths
+
+
+def _told(cell: Cell) -> str:
+    who = " ".join(part for part in cell.row if part)
+    beside = "" if cell.published is None else f", published {cell.published:.4g}"
+    value = "none" if cell.value is None else f"{cell.value:.4g} {cell.unit}".rstrip()
+    return f"{who}, {cell.quantity}: {value}{beside}"

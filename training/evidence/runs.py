@@ -1,0 +1,140 @@
+"""The runs of a table: each an `Experiment` in a run directory of its own, and made once."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from gradkeeper.training.evidence.setup import Setup
+from gradkeeper.training.experiment import Experiment
+from gradkeeper.training.result import Result
+from gradkeeper.training.result_text import clipping
+from gradkeeper.training.run_directory import FINISHED, RunDirectory, read_json
+
+# What may differ between a run that was kept and what is asked for.
+_NOT_COMPARED = {"data_dir", "strategy"}
+
+
+class StopWhenSettled(keras.callbacks.Callback):
+    """Stops when there is nothing to wait for: the loss is below a limit, or not finite.
+
+    Args:
+        limit: of the loss on the evaluation data.
+    """
+
+    def __init__(self, limit: float) -> None:
+        super().__init__()
+        self._limit = limit
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        loss = float((logs or {})["val_loss"])
+        if loss < self._limit or not math.isfinite(loss):
+            self.model.stop_training = True
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training that a table has numbers from.
+
+    Attributes:
+        result: what it came to.
+    """
+
+    result: Result
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The `Cell` arguments that say how the run was made."""
+        metrics, config = self.result.metrics, self.result.config
+        return {
+            "steps": int(metrics["step"][-1]),
+            "seconds": round(sum(metrics["seconds"]), 1),
+            "seeds": str(config["seed"]),
+            "settings": settings_of(config),
+        }
+
+    def first_step_below(self, limit: float) -> int | None:
+        """The first step after which the loss on the evaluation data is below a limit."""
+        for step, loss in zip(
+            self.result.metrics["step"], self.result.metrics["val_loss"], strict=True
+        ):
+            if loss < limit:
+                return int(step)
+        return None
+
+    @property
+    def best_loss(self) -> float:
+        """The least loss on the evaluation data after any epoch; NaN where none is finite."""
+        losses = [loss for loss in self.result.metrics["val_loss"] if math.isfinite(loss)]
+        return min(losses, default=math.nan)
+
+
+def train(
+    setup: Setup, label: str, arguments: Mapping[str, Any], *, limit: float | None = None
+) -> Run | None:
+    """A run, of which what is in its directory is not trained again.
+
+    Args:
+        setup: see `Setup`.
+        label: name of the run directory.
+        arguments: of `Experiment`.
+        limit: stop once the loss on the evaluation data is below it, or not finite.
+
+    Returns:
+        The run; None where only kept ones are collected, and there is none with a whole epoch.
+
+    Raises:
+        ValueError: if the directory holds a run of other settings.
+    """
+    place = setup.runs / label
+    kept = (place / "config.json").is_file()
+    callbacks = [] if limit is None else [StopWhenSettled(limit)]
+    experiment = Experiment(
+        **arguments, data_dir=setup.data_dir, run_dir=place, resume=kept, callbacks=callbacks
+    )
+    if kept:
+        _require_same(place, experiment.config)
+    if setup.collect or (kept and _status(place) == FINISHED):
+        return _with_an_epoch(Result.load(place)) if kept else None
+    setup.say(f"{label}: training")
+    return Run(experiment.run(verbose=0 if setup.console is None else 1, title=label))
+
+
+def settings_of(config: Mapping[str, Any]) -> str:
+    """How a model was trained, in a line."""
+    schedule = f" with {config['schedule']} decay" if config["schedule"] else ""
+    layers = f"{config['num_layers']} × " if config["num_layers"] > 1 else ""
+    parts = [
+        f"{layers}{config['units']} units",
+        *(f"{name} {value}" for name, value in config["model_options"].items()),
+        f"{config['optimizer']} {config['learning_rate']:g}{schedule}",
+        f"clipping: {clipping(config)}",
+        f"batches of {config['batch_size']}",
+        *(["XLA"] if config["jit_compile"] is True else []),
+        *(f"{name} {value}" for name, value in config["task_options"].items()),
+    ]
+    return "; ".join(parts)
+
+
+def _with_an_epoch(result: Result) -> Run | None:
+    return Run(result) if result.metrics.get("val_loss") else None
+
+
+def _status(place: Path) -> str:
+    path = RunDirectory(place).status
+    return str(read_json(path)["status"]) if path.is_file() else ""
+
+
+def _require_same(place: Path, config: Mapping[str, Any]) -> None:
+    before = read_json(RunDirectory(place).config)
+    changed = sorted(
+        name for name in {*before, *config} - _NOT_COMPARED if before.get(name) != config.get(name)
+    )
+    if changed:
+        raise ValueError(
+            "The run directory holds a run of other settings; name another folder with `--runs`, "
+            f"or remove it. They differ in: {', '.join(changed)}. Received: {str(place)!r}"
+        )

@@ -1,0 +1,198 @@
+"""Weights that were trained, and what is known about them."""
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from os import PathLike
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from gradkeeper.zoo.registry import model_info
+
+if TYPE_CHECKING:
+    import keras
+
+FOLDER = Path(__file__).with_name("weights")
+# Options that no weight depends on.
+_FREE = (
+    "dropout",
+    "recurrent_dropout",
+    "stateful",
+    "batch_size",
+    "seed",
+    "recurrent_initializer",
+    "kernel_initializer",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsInfo:
+    """Trained weights of an entry, as plain data: reading it does not load Keras.
+
+    Attributes:
+        model: the entry's name.
+        name: of the weights, the `weights` of `create_model`.
+        options: the arguments of `create_model` that they belong to.
+        vocabulary: the characters in the order of their tokens, for `generate_text`; None where
+            the inputs are numbers.
+        loss: what they reached.
+        loss_is: what that loss is.
+        steps: train steps that they took.
+        command: what trained them.
+        recipe: the arguments of the training.
+        probe: what the model answers at the last step of `probe_inputs`, by which it is known
+            that weights were loaded as they were trained.
+    """
+
+    model: str
+    name: str
+    options: Mapping[str, Any]
+    vocabulary: str | None
+    loss: float
+    loss_is: str
+    steps: int
+    command: str
+    recipe: Mapping[str, Any]
+    probe: Sequence[float]
+
+    def __post_init__(self) -> None:
+        for name in ("options", "recipe"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+
+
+def list_weights(model: str, pattern: str = "*") -> list[str]:
+    """Names of an entry's trained weights that match a pattern with wildcards, sorted.
+
+    Raises:
+        ValueError: no such entry.
+    """
+    model_info(model)
+    names = sorted(path.stem.removeprefix(f"{model}-") for path in FOLDER.glob(f"{model}-*.json"))
+    return [name for name in names if fnmatchcase(name, pattern)]
+
+
+def weights_info(model: str, weights: str | PathLike[str]) -> WeightsInfo:
+    """What is known about an entry's trained weights.
+
+    Args:
+        model: the entry's name.
+        weights: a name of `list_weights(model)`, or the path of an `.npz` file with its `.json`
+            beside it.
+
+    Raises:
+        ValueError: no such entry or weights, or weights of another entry.
+    """
+    info = WeightsInfo(**json.loads(_file(model, weights).with_suffix(".json").read_text("utf-8")))
+    if info.model != model:
+        raise ValueError(
+            f"These weights are of the entry {info.model!r}. "
+            f"Received: name={model!r}, weights={str(weights)!r}"
+        )
+    return info
+
+
+def with_trained(
+    given: Mapping[str, Any], defaults: Mapping[str, Any], info: WeightsInfo
+) -> dict[str, Any]:
+    """Options of `create_model`: those of trained weights where none was given.
+
+    Args:
+        given: as `create_model` received them.
+        defaults: of its arguments; an option that equals its default was not given.
+        info: of the weights.
+
+    Raises:
+        ValueError: an option on which the weights depend, and that is another.
+    """
+    chosen = dict(given)
+    for name, value in given.items():
+        usual = {} if name == "layer_options" else defaults[name]
+        trained = info.options.get(name, usual)
+        if name in _FREE:
+            continue
+        if value is None or value == usual:
+            chosen[name] = trained
+        elif _comparable(name, value) != _comparable(name, trained):
+            raise ValueError(
+                f"The weights {info.name!r} were trained with {name}={trained!r}; leave `{name}` "
+                f"out, or train others. Received: {name}={value!r}, weights={info.name!r}"
+            )
+    return chosen
+
+
+def _comparable(name: str, value: Any) -> Any:
+    """Weights are for any number of time steps."""
+    return tuple(value)[1:] if name == "input_shape" else value
+
+
+def load_weights(model: "keras.Model", name: str, weights: str | PathLike[str]) -> None:
+    """Gives a model of `create_model` its trained weights."""
+    import numpy as np
+
+    with np.load(_file(name, weights)) as stored:
+        model.set_weights([stored[key] for key in stored.files])
+
+
+def write_weights(folder: Path, model: "keras.Model", facts: Mapping[str, Any]) -> list[Path]:
+    """Writes a model's weights, and what is known about them.
+
+    Args:
+        folder: where to.
+        model: trained.
+        facts: the attributes of `WeightsInfo`, but for the probe.
+
+    Returns:
+        The `.npz` file, an array per variable in the model's order, and the `.json` beside it.
+    """
+    import numpy as np
+
+    outputs = model.predict_on_batch(probe_inputs(facts["options"]))
+    probe = [float(f"{value:.8g}") for value in np.reshape(outputs, (-1, outputs.shape[-1]))[-1]]
+    info = WeightsInfo(**facts, probe=probe)
+    stem = folder / f"{info.model}-{info.name}"
+    arrays: dict[str, Any] = {
+        f"{number:02d} {variable.path}": np.asarray(weight, np.float32)
+        for number, (variable, weight) in enumerate(
+            zip(model.weights, model.get_weights(), strict=True)
+        )
+    }
+    np.savez(stem.with_suffix(".npz"), **arrays)
+    text = json.dumps({**facts, "probe": probe}, indent=1, ensure_ascii=False)
+    stem.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+    return [stem.with_suffix(".npz"), stem.with_suffix(".json")]
+
+
+def probe_inputs(options: Mapping[str, Any]) -> Any:
+    """A fixed batch of one sequence of 12 steps: tokens, or numbers from 0 to 1."""
+    import numpy as np
+
+    features = options["input_shape"][1:]
+    if not features:
+        return (7 * np.arange(12)[None] % options["output_units"]).astype("int32")
+    count = 12 * features[0]
+    return (7 * np.arange(count) % 11 / 10).astype("float32").reshape(1, 12, -1)
+
+
+def _file(model: str, weights: str | PathLike[str]) -> Path:
+    """The `.npz` file."""
+    if str(weights).endswith(".npz"):
+        path = Path(weights)
+        if not (path.is_file() and path.with_suffix(".json").is_file()):
+            raise ValueError(
+                "Weights are an `.npz` file with a `.json` file of the same name beside it. "
+                f"Received: weights={str(weights)!r}"
+            )
+        return path
+    known = list_weights(model)
+    if weights not in known:
+        near = difflib.get_close_matches(str(weights).lower(), known, n=1, cutoff=0.5)
+        hint = f"Did you mean {near[0]!r}? " if near else ""
+        raise ValueError(
+            f"The entry {model!r} has no such weights. {hint}Choose one of: "
+            f"{', '.join(known) or 'none'}; or the path of an `.npz` file. "
+            f"Received: weights={str(weights)!r}"
+        )
+    return FOLDER / f"{model}-{weights}.npz"
