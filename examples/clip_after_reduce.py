@@ -94,7 +94,9 @@ def main(steps: int = 300) -> None:
     middle.plot(alone, color="black", lw=3, alpha=0.35, label="one device")
     middle.plot(clipped_apart, color="C3", label="two replicas, Keras")
     middle.plot(clipped_together, color="C2", ls="--", label="two replicas, ClipAfterReduce")
-    middle.set(title="global_clipnorm=0.2", xlabel="train step", ylabel="mean absolute error so far")
+    middle.set(
+        title="global_clipnorm=0.2", xlabel="train step", ylabel="mean absolute error so far"
+    )
     middle.legend()
     for losses, color, name in (
         (clipped_apart, "C3", "Keras"),
