@@ -150,6 +150,9 @@ def waiting(
         if reading:
             parts += [tf.reduce_sum(part) for part in parts if part.dtype.is_floating]
         with tf.control_dependencies(parts):
+            all_are_there = tf.no_op()
+        # One edge for each operation of the update, not as many as there are gradients.
+        with tf.control_dependencies([all_are_there]):
             original(grads, trainable_variables)
 
     late.optimizer.apply = apply

@@ -1,7 +1,7 @@
 """Statistics of gradients, in the graph, right where float32 squares over- or underflow."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -89,8 +89,7 @@ def statistics(
             once = measured
             measured = tf.cond(again, lambda: _branchless(tensors, dtype), lambda: once)
     else:
-        squares = [_sum(tensor, dtype) for tensor in tensors] if sums is None else sums
-        groups = _groups(tensors, squares)
+        groups = _groups(tensors, dtype, sums)
         rows = [_statistics(group, dtype, every_largest, again) for group in groups]
         measured = _joined(groups, rows)
     return _scaled(measured, parts, dtype)
@@ -127,7 +126,7 @@ def l2_norms(gradients: Sequence[Gradient], dtype: tf.DType) -> tf.Tensor:
     if tf.config.list_physical_devices("GPU"):
         norms = tf.stack([tf.cast(tf.sqrt(_wide_sum(tensor)), dtype) for tensor in tensors])
     else:
-        groups = _groups(tensors, [_sum(tensor, dtype) for tensor in tensors])
+        groups = _groups(tensors, dtype)
         norms = _joined(groups, [_norms(group, dtype) for group in groups])
     return norms * _factors(parts, dtype)
 
@@ -136,22 +135,31 @@ class _Group(NamedTuple):
     """Tensors that are measured together, in one branch.
 
     A branch holds what it may need until its condition is known. Large tensors, which would
-    fall out of the processor's cache meanwhile, are held a few at a time.
+    fall out of the processor's cache meanwhile, are held a few at a time. Small ones of the same
+    shape are the rows of a matrix: an operation for each of them would take longer to begin
+    than to run, and with a thousand of them much longer still.
 
     Attributes:
-        tensors: the tensors.
-        sums: their sums of squares.
-        columns: their places among all tensors.
+        tensors: large tensors, or matrices.
+        sums: sums of squares of all of them, [columns].
+        columns: their places among all tensors, or those of the rows.
         are_large: whether they take the longer the larger they are.
     """
 
     tensors: list[tf.Tensor]
-    sums: list[tf.Tensor]
+    sums: tf.Tensor
     columns: list[int]
     are_large: bool
 
+    @property
+    def axis(self) -> int | None:
+        """What is reduced: each tensor as a whole, or each row."""
+        return None if self.are_large else 1
 
-def _groups(tensors: list[tf.Tensor], sums: Sequence[tf.Tensor]) -> list[_Group]:
+
+def _groups(
+    tensors: list[tf.Tensor], dtype: tf.DType, sums: Sequence[tf.Tensor] | None = None
+) -> list[_Group]:
     small: list[int] = []
     large: list[list[int]] = []
     held = 0
@@ -165,11 +173,46 @@ def _groups(tensors: list[tf.Tensor], sums: Sequence[tf.Tensor]) -> list[_Group]
             held = 0
         large[-1].append(column)
         held += size
+    groups = [([tensors[c] for c in columns], columns, True) for columns in large]
+    if small:
+        groups.append((*_matrices(tensors, small), False))
     return [
-        _Group([tensors[c] for c in columns], [sums[c] for c in columns], columns, columns != small)
-        for columns in [*large, small]
-        if columns
+        _Group(
+            members,
+            _sums(members, dtype, None if are_large else 1)
+            if sums is None
+            else tf.stack([sums[c] for c in columns]),
+            columns,
+            are_large,
+        )
+        for members, columns, are_large in groups
     ]
+
+
+def _matrices(tensors: list[tf.Tensor], chosen: list[int]) -> tuple[list[tf.Tensor], list[int]]:
+    """The chosen tensors as rows of matrices, one for each shape, and what the rows are."""
+    alike: dict[tuple[Any, ...], list[int]] = {}
+    for column in chosen:
+        alike.setdefault((tensors[column].dtype, *tensors[column].shape), []).append(column)
+    matrices = []
+    for columns in alike.values():
+        together = tensors[columns[0]]
+        if len(columns) > 1:
+            together = tf.stack([tensors[column] for column in columns])
+        matrices.append(tf.reshape(together, [len(columns), -1]))
+    return matrices, [column for columns in alike.values() for column in columns]
+
+
+def _of_each(measured: Sequence[tf.Tensor], dtype: tf.DType) -> tf.Tensor:
+    """Scalars and vectors as one vector."""
+    return tf.concat([tf.reshape(tf.cast(each, dtype), [-1]) for each in measured], axis=0)
+
+
+def _sums(tensors: Sequence[tf.Tensor], dtype: tf.DType, axis: int | None) -> tf.Tensor:
+    """Sums of squares, [columns]."""
+    if axis is None:
+        return tf.stack([_sum(tensor, dtype) for tensor in tensors])
+    return _of_each([tf.reduce_sum(tf.square(each), axis) for each in tensors], dtype)
 
 
 def _joined(groups: list[_Group], measured: list[tf.Tensor]) -> tf.Tensor:
@@ -186,8 +229,8 @@ def _statistics(
     def largest(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
         # Two reductions read less memory than an array of magnitudes and one. Without rows the
         # reductions are infinite.
-        highest = tf.stack([tf.cast(tf.reduce_max(tensor), dtype) for tensor in tensors])
-        lowest = tf.stack([tf.cast(tf.reduce_min(tensor), dtype) for tensor in tensors])
+        highest = _of_each([tf.reduce_max(tensor, group.axis) for tensor in tensors], dtype)
+        lowest = _of_each([tf.reduce_min(tensor, group.axis) for tensor in tensors], dtype)
         return tf.maximum(tf.maximum(highest, -lowest), tf.zeros([], dtype))
 
     def in_rows(sums: tf.Tensor, largest: tf.Tensor) -> tf.Tensor:
@@ -202,13 +245,13 @@ def _statistics(
         return tf.cond(
             exact,
             lambda: in_rows(
-                tf.stack([_sum(tensor, dtype) for tensor in tensors]),
+                _sums(tensors, dtype, group.axis),
                 tf.cond(due, lambda: largest(tensors), lambda: measured[1]),
             ),
-            lambda: tf.stack([_careful(tensor, dtype) for tensor in tensors], axis=1),
+            lambda: tf.concat([_careful(each, dtype, group.axis) for each in tensors], axis=1),
         )
 
-    sums = tf.stack(group.sums)
+    sums = group.sums
     if every_largest is None or not group.are_large:
         found, due = largest(group.tensors), tf.constant(True)
         reasons = [again]
@@ -226,13 +269,13 @@ def _norms(group: _Group, dtype: tf.DType) -> tf.Tensor:
     """`l2_norms` of a group, [tensors]."""
 
     def careful(_: tf.Tensor, *tensors: tf.Tensor) -> tf.Tensor:
-        return tf.stack([tf.cast(_careful_norm(tensor), dtype) for tensor in tensors])
+        return _of_each([_careful_norm(tensor, group.axis) for tensor in tensors], dtype)
 
     def quick(sums: tf.Tensor, *_: tf.Tensor) -> tf.Tensor:
         return tf.sqrt(sums)
 
-    sums = tf.stack(group.sums)
-    return branch(_can_be_trusted(sums), quick, careful, [sums, *group.tensors])
+    is_enough = _can_be_trusted(group.sums)
+    return branch(is_enough, quick, careful, [group.sums, *group.tensors])
 
 
 def _can_be_trusted(sums: tf.Tensor, largest: tf.Tensor | None = None) -> tf.Tensor:
@@ -263,18 +306,21 @@ def _sum_by_columns(tensor: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
     return _sum(tensor, dtype)
 
 
-def _careful(tensor: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-    """Norm, largest magnitude and non-finite count of a tensor with any values, [3]."""
-    bad = tf.reduce_sum(tf.cast(~tf.math.is_finite(tensor), dtype))
-    largest = _marked(tf.reduce_max(tf.abs(tensor)), tensor)
-    return tf.stack([tf.cast(_careful_norm(tensor), dtype), tf.cast(largest, dtype), bad])
+def _careful(tensor: tf.Tensor, dtype: tf.DType, axis: int | None) -> tf.Tensor:
+    """Norm, largest magnitude and non-finite count of a tensor with any values, [3, columns]."""
+    bad = tf.reduce_sum(tf.cast(~tf.math.is_finite(tensor), dtype), axis)
+    largest = _marked(tf.reduce_max(tf.abs(tensor), axis), tensor, axis)
+    return tf.stack(
+        [_of_each([each], dtype) for each in (_careful_norm(tensor, axis), largest, bad)]
+    )
 
 
-def _careful_norm(tensor: tf.Tensor) -> tf.Tensor:
-    largest = tf.maximum(tf.reduce_max(tf.abs(tensor)), 0.0)
+def _careful_norm(tensor: tf.Tensor, axis: int | None) -> tf.Tensor:
+    largest = tf.maximum(tf.reduce_max(tf.abs(tensor), axis, keepdims=True), 0.0)
     usable = tf.math.is_finite(largest) & (largest > 0)
     scale = tf.where(usable, largest, tf.ones_like(largest))
-    return scale * tf.sqrt(tf.reduce_sum(tf.square(tensor / scale)))
+    norm = scale * tf.sqrt(tf.reduce_sum(tf.square(tensor / scale), axis, keepdims=True))
+    return tf.squeeze(norm) if axis is None else tf.squeeze(norm, axis)
 
 
 def _branchless(tensors: list[tf.Tensor], dtype: tf.DType) -> tf.Tensor:
@@ -291,9 +337,9 @@ def _wide_sum(tensor: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.square(tf.cast(tensor, tf.float64)))
 
 
-def _marked(largest: tf.Tensor, tensor: tf.Tensor) -> tf.Tensor:
-    """NaN if the tensor holds one: a maximum need not tell."""
-    any_nan = tf.reduce_any(tf.math.is_nan(tensor))
+def _marked(largest: tf.Tensor, tensor: tf.Tensor, axis: int | None = None) -> tf.Tensor:
+    """NaN if the tensor holds one, or the row: a maximum need not tell."""
+    any_nan = tf.reduce_any(tf.math.is_nan(tensor), axis)
     return tf.where(any_nan, tf.cast(float("nan"), largest.dtype), largest)
 
 

@@ -193,7 +193,9 @@ class Recorder(Shared):
         clips_by_norm = application.clipping in ("clipnorm", "global_clipnorm")
         clipping = application.clipping if clips_by_norm else None
 
-        def sums() -> list[tf.Tensor]:
+        def sums() -> list[tf.Tensor] | None:
+            if clipping is None and not self._compiled:
+                return None  # taken as suits the other statistics
             gradients = selected(pairs, table)
             return sums_of_squares(gradients, table.dtype, clipping, compiled=self._compiled)
 
