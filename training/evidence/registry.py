@@ -13,6 +13,7 @@ TABLES = {
     "growth": "gradient growth per step, against spectral radius and singular value",
     "adding_600": "adding problem, 600 steps",
     "adding_zoo": "adding problem, 100 steps, every model: steps until it is solved",
+    "adding_zoo_200": "the same with 200 steps",
     "copying_1000": "copying problem after 1,000 steps",
     "jsb_chorales": "Bach's chorales, nats per frame",
     "clipping": "clipping on and off, SimpleRNN on Bach's chorales",
