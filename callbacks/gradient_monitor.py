@@ -214,7 +214,8 @@ class GradientMonitor(StepCallback[Recorder]):
             self._loops[key] = recorder_for(self._settings, optimizers, given)
         recorder = self._loops[key]
         held = given or [each for one in optimizers for each in getattr(one, "variables", ())]
-        self._archive.open(lambda: self._looping, Worker.of(strategy_of(held)))
+        strategy = strategy_of(getattr(held[0], "value", None) if held else None)
+        self._archive.open(lambda: self._looping, Worker.of(strategy))
         self._looping = True
         try:
             with watched_loop(recorder, optimizers, self, self._settings.flush_every):
@@ -228,7 +229,7 @@ class GradientMonitor(StepCallback[Recorder]):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_begin(logs)
         underway = Underway(Driver.calling("on_train_begin"))
-        self._archive.open(underway.is_running, Worker.of(strategy_of([], self.model)))
+        self._archive.open(underway.is_running, Worker.of(strategy_of(self.model)))
         self._meter.fit_begins()
         self._end_comparison()
 

@@ -46,17 +46,16 @@ class Worker:
         return Path(folder) if self.is_chief else Path(folder) / f"{_FOLDER}{self.number}"
 
 
-def strategy_of(variables: list[Any], model: Any = None) -> "tf.distribute.Strategy":
-    """The strategy under which a model is trained, or Keras variables were made."""
+def strategy_of(owner: Any) -> "tf.distribute.Strategy":
+    """The strategy that a model, or the value of a Keras variable, was made under."""
     import tensorflow as tf  # late: a history is read without it
 
-    value = getattr(variables[0], "value", None) if variables else None
-    owner = value if model is None else model
     made_under = getattr(owner, "distribute_strategy", None)
     return tf.distribute.get_strategy() if made_under is None else made_under
 
 
 def folders_of_others(folder: str | Path) -> dict[int, Path]:
     """The folders that workers other than the chief have made in a folder, by their number."""
-    found = {int(path.name.removeprefix(_FOLDER)): path for path in Path(folder).glob("worker-*")}
-    return dict(sorted(found.items()))
+    found = {path.name.removeprefix(_FOLDER): path for path in Path(folder).glob(f"{_FOLDER}*")}
+    numbered = {int(number): path for number, path in found.items() if number.isdecimal()}
+    return dict(sorted(numbered.items()))

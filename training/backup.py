@@ -38,17 +38,24 @@ class EpochBackup(keras.callbacks.BackupAndRestore):
 
         Raises:
             OSError: if it cannot be read.
+            ValueError: if the weights are not of this callback.
         """
         if not self._path.exists():
             return 0
         with h5py.File(self._path) as file:
+            if _EPOCH not in file.attrs:
+                raise ValueError(
+                    "These weights do not say after which epoch they were kept: another callback "
+                    f"wrote them. Remove them, or name another folder. Received: {self._path}"
+                )
             return int(file.attrs[_EPOCH])
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if not self._path.exists():
             return
-        if not self.model.optimizer.built:
-            self.model.optimizer.build(self.model.trainable_variables)
+        optimizer = self.model.optimizer
+        if optimizer is not None and not optimizer.built:
+            optimizer.build(self.model.trainable_variables)
         self.model.load_weights(self._path)
         with h5py.File(self._path) as file:
             restore(self.model, {place: np.array(kept) for place, kept in file[_STATE].items()})

@@ -121,7 +121,6 @@ class NonFiniteGuard(StepCallback[Gate]):
             keeps=capsule_dir is not None,
             keeps_batch=capsule_data,
         )
-        self._capsule_dir = capsule_dir
         self._shelf = (
             None
             if capsule_dir is None
@@ -146,9 +145,8 @@ class NonFiniteGuard(StepCallback[Gate]):
                     f"lr_factor=1. Received: learning_rate={rate}, lr_factor={self._lr_factor}"
                 )
         super().on_train_begin(logs)
-        if self._shelf is not None and self._capsule_dir is not None:
-            worker = Worker.of(strategy_of([], self.model))
-            self._shelf.folder = worker.folder_in(self._capsule_dir)
+        if self._shelf is not None:
+            self._shelf.is_of(Worker.of(strategy_of(self.model)))
         self._backups = backups_of_calling_fit()
         self._snapshot = None
 

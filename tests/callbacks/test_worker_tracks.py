@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 from histories import VARIABLES, window
+from worker_processes import TwoWorkers
 
 from gradkeeper.callbacks import GradientHistory
 from gradkeeper.callbacks.archive import Archive
@@ -80,7 +81,15 @@ def test_where_fewer_workers_go_on_the_tracks_of_the_others_are_cut(tmp_path):
     assert ends == {1: 5, 2: 3}
 
 
-def test_the_chief_comes_first():
-    assert Worker().folder_in("log").name == "log"
-    assert Worker(0, 4).is_chief
-    assert not Worker(3, 4).is_chief
+@pytest.mark.parametrize("jobs", [("worker",), ("chief", "worker")])
+@pytest.mark.parametrize("number", [0, 1])
+def test_workers_are_numbered_from_the_chief_on(number, jobs):
+    worker = Worker.of(TwoWorkers(number, jobs))
+    assert worker == Worker(number, 2)
+    assert worker.folder_in("log").name == ("worker-1" if number else "log")
+
+
+def test_folders_that_are_of_no_worker_are_passed_over(tmp_path):
+    for name in ("worker-10", "worker-2", "worker-notes", "workers"):
+        (tmp_path / name).mkdir()
+    assert list(folders_of_others(tmp_path)) == [2, 10]

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -9,7 +10,7 @@ import on_every_worker
 import pytest
 import tensorflow as tf
 from models import compiled
-from worker_processes import run_workers
+from worker_processes import TwoWorkers, run_workers
 
 from gradkeeper.callbacks import Capsule, GradientHistory, replay
 from gradkeeper.training import enable_multi_worker
@@ -113,15 +114,4 @@ def test_an_unknown_keras_is_refused(monkeypatch):
     monkeypatch.setattr(keras, "__version__", "3.99.0")
     assert not keras_private.is_tested()
     with pytest.raises(RuntimeError, match=r"and with no other. Received: keras 3.99.0"):
-        enable_multi_worker(_ModelOfTwoWorkers())
-
-
-class _ModelOfTwoWorkers:
-    class distribute_strategy:  # noqa: N801 (an attribute of Keras's)
-        num_replicas_in_sync = 2
-
-        class extended:  # noqa: N801
-            worker_devices = ("CPU:0",)
-
-        class cluster_resolver:  # noqa: N801
-            task_type = "chief"
+        enable_multi_worker(SimpleNamespace(distribute_strategy=TwoWorkers()))

@@ -90,6 +90,12 @@ def test_what_a_kill_left_half_written_is_overwritten(tmp_path):
         assert len(file["gradkeeper_state"]) == 1  # the seed of dropout and zoneout
 
 
+def test_weights_of_another_callback_are_refused(tmp_path):
+    compiled().save_weights(tmp_path / "latest.weights.h5")
+    with pytest.raises(ValueError, match=r"another callback wrote them.*Received: .*latest"):
+        _ = EpochBackup(tmp_path).epoch
+
+
 def test_who_does_not_write_reads_all_the_same(tmp_path):
     model, other = compiled(), compiled()
     fit(model, tmp_path, epochs=1)

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from worker_processes import run_workers, start_workers
+from worker_processes import TwoWorkers, run_workers, start_workers
 
 from gradkeeper.training import Experiment, Result, compare, make_strategy
 from gradkeeper.training.distribution import sharded
@@ -133,16 +133,6 @@ def test_what_names_no_strategy_is_refused(name, cluster, message, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", cluster)
     with pytest.raises(ValueError, match=message):
         make_strategy(name)
-
-
-class TwoWorkers:
-    num_replicas_in_sync = 2
-
-    class extended:  # noqa: N801 (an attribute of TensorFlow's)
-        worker_devices = ("CPU:0",)
-
-    class cluster_resolver:  # noqa: N801
-        task_type = "chief"
 
 
 def test_several_workers_are_told_one_run_directory(small):

@@ -58,7 +58,7 @@ def sharded(dataset: tf.data.Dataset) -> tf.data.Dataset:
 def _usual() -> str:
     if workers_in_environment() > 1:
         return "multi_worker"
-    return "mirrored" if len(tf.config.list_logical_devices("GPU")) > 1 else "one_device"
+    return "mirrored" if len(tf.config.list_physical_devices("GPU")) > 1 else "one_device"
 
 
 @functools.cache
