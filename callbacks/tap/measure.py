@@ -1,13 +1,23 @@
 """Statistics of gradients, in the graph, right where float32 squares over- or underflow."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
-import numpy as np
 import tensorflow as tf
 
 from gradkeeper.callbacks.tap.branch import branch
+from gradkeeper.callbacks.tap.groups import Group, groups_of, joined
 from gradkeeper.callbacks.tap.optimizers import Clipping
+from gradkeeper.callbacks.tap.reductions import (
+    all_sums,
+    careful,
+    careful_norm,
+    marked,
+    of_each,
+    sum_by_columns,
+    sum_of_squares,
+    wide_sum,
+)
 from gradkeeper.callbacks.tap.shadow import shadow, unscaled
 
 Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices
@@ -15,12 +25,6 @@ Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices
 # Below this sum of squares, elements that matter may have been lost to underflow (float32
 # squares vanish under 1e-38; 1e-30 leaves eight decimal digits).
 _TRUSTED_SUM = 1e-30
-
-# Elements beyond which reading a tensor takes longer than an operation takes to begin.
-_LARGE = 16_384
-
-# Elements of large tensors that are held together until their branch is known.
-_HELD = 1_000_000
 
 
 class Measurable(NamedTuple):
@@ -89,9 +93,9 @@ def statistics(
             once = measured
             measured = tf.cond(again, lambda: _branchless(tensors, dtype), lambda: once)
     else:
-        groups = _groups(tensors, dtype, sums)
+        groups = groups_of(tensors, dtype, sums)
         rows = [_statistics(group, dtype, every_largest, again) for group in groups]
-        measured = _joined(groups, rows)
+        measured = joined(groups, rows)
     return _scaled(measured, parts, dtype)
 
 
@@ -113,8 +117,8 @@ def sums_of_squares(
     """
     tensors = [measurable(gradient).tensor for gradient in gradients]
     if compiled and clipping is None:
-        return [_sum_by_columns(tensor, dtype) for tensor in tensors]
-    return [_sum(tensor, dtype, clipping) for tensor in tensors]
+        return [sum_by_columns(tensor, dtype) for tensor in tensors]
+    return [sum_of_squares(tensor, dtype, clipping) for tensor in tensors]
 
 
 def l2_norms(gradients: Sequence[Gradient], dtype: tf.DType) -> tf.Tensor:
@@ -124,113 +128,23 @@ def l2_norms(gradients: Sequence[Gradient], dtype: tf.DType) -> tf.Tensor:
     parts = [measurable(gradient) for gradient in gradients]
     tensors = [part.tensor for part in parts]
     if tf.config.list_physical_devices("GPU"):
-        norms = tf.stack([tf.cast(tf.sqrt(_wide_sum(tensor)), dtype) for tensor in tensors])
+        norms = tf.stack([tf.cast(tf.sqrt(wide_sum(tensor)), dtype) for tensor in tensors])
     else:
-        groups = _groups(tensors, dtype)
-        norms = _joined(groups, [_norms(group, dtype) for group in groups])
+        groups = groups_of(tensors, dtype)
+        norms = joined(groups, [_norms(group, dtype) for group in groups])
     return norms * _factors(parts, dtype)
 
 
-class _Group(NamedTuple):
-    """Tensors that are measured together, in one branch.
-
-    A branch holds what it may need until its condition is known. Large tensors, which would
-    fall out of the processor's cache meanwhile, are held a few at a time. Small ones of the same
-    shape are the rows of a matrix: an operation for each of them would take longer to begin
-    than to run, and with a thousand of them much longer still.
-
-    Attributes:
-        tensors: large tensors, or matrices.
-        sums: sums of squares of all of them, [columns].
-        columns: their places among all tensors, or those of the rows.
-        are_large: whether they take the longer the larger they are.
-    """
-
-    tensors: list[tf.Tensor]
-    sums: tf.Tensor
-    columns: list[int]
-    are_large: bool
-
-    @property
-    def axis(self) -> int | None:
-        """What is reduced: each tensor as a whole, or each row."""
-        return None if self.are_large else 1
-
-
-def _groups(
-    tensors: list[tf.Tensor], dtype: tf.DType, sums: Sequence[tf.Tensor] | None = None
-) -> list[_Group]:
-    small: list[int] = []
-    large: list[list[int]] = []
-    held = 0
-    for column, tensor in enumerate(tensors):
-        size = tensor.shape.num_elements() or _HELD
-        if size <= _LARGE:
-            small.append(column)
-            continue
-        if not large or held + size > _HELD:
-            large.append([])
-            held = 0
-        large[-1].append(column)
-        held += size
-    groups = [([tensors[c] for c in columns], columns, True) for columns in large]
-    if small:
-        groups.append((*_matrices(tensors, small), False))
-    return [
-        _Group(
-            members,
-            _sums(members, dtype, None if are_large else 1)
-            if sums is None
-            else tf.stack([sums[c] for c in columns]),
-            columns,
-            are_large,
-        )
-        for members, columns, are_large in groups
-    ]
-
-
-def _matrices(tensors: list[tf.Tensor], chosen: list[int]) -> tuple[list[tf.Tensor], list[int]]:
-    """The chosen tensors as rows of matrices, one for each shape, and what the rows are."""
-    alike: dict[tuple[Any, ...], list[int]] = {}
-    for column in chosen:
-        alike.setdefault((tensors[column].dtype, *tensors[column].shape), []).append(column)
-    matrices = []
-    for columns in alike.values():
-        together = tensors[columns[0]]
-        if len(columns) > 1:
-            together = tf.stack([tensors[column] for column in columns])
-        matrices.append(tf.reshape(together, [len(columns), -1]))
-    return matrices, [column for columns in alike.values() for column in columns]
-
-
-def _of_each(measured: Sequence[tf.Tensor], dtype: tf.DType) -> tf.Tensor:
-    """Scalars and vectors as one vector."""
-    return tf.concat([tf.reshape(tf.cast(each, dtype), [-1]) for each in measured], axis=0)
-
-
-def _sums(tensors: Sequence[tf.Tensor], dtype: tf.DType, axis: int | None) -> tf.Tensor:
-    """Sums of squares, [columns]."""
-    if axis is None:
-        return tf.stack([_sum(tensor, dtype) for tensor in tensors])
-    return _of_each([tf.reduce_sum(tf.square(each), axis) for each in tensors], dtype)
-
-
-def _joined(groups: list[_Group], measured: list[tf.Tensor]) -> tf.Tensor:
-    """What was measured of each group, [..., tensors], for all tensors in their order."""
-    columns = [column for group in groups for column in group.columns]
-    return tf.gather(tf.concat(measured, axis=-1), np.argsort(columns), axis=-1)
-
-
 def _statistics(
-    group: _Group, dtype: tf.DType, every_largest: tf.Tensor | None, again: tf.Tensor | None
+    group: Group, dtype: tf.DType, every_largest: tf.Tensor | None, again: tf.Tensor | None
 ) -> tf.Tensor:
     """`statistics` of a group, [3, tensors]."""
 
     def largest(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
         # Two reductions read less memory than an array of magnitudes and one. Without rows the
         # reductions are infinite.
-        highest = _of_each([tf.reduce_max(tensor, group.axis) for tensor in tensors], dtype)
-        lowest = _of_each([tf.reduce_min(tensor, group.axis) for tensor in tensors], dtype)
+        highest = of_each([tf.reduce_max(tensor, group.axis) for tensor in tensors], dtype)
+        lowest = of_each([tf.reduce_min(tensor, group.axis) for tensor in tensors], dtype)
         return tf.maximum(tf.maximum(highest, -lowest), tf.zeros([], dtype))
 
     def in_rows(sums: tf.Tensor, largest: tf.Tensor) -> tf.Tensor:
@@ -245,10 +159,10 @@ def _statistics(
         return tf.cond(
             exact,
             lambda: in_rows(
-                _sums(tensors, dtype, group.axis),
+                all_sums(tensors, dtype, group.axis),
                 tf.cond(due, lambda: largest(tensors), lambda: measured[1]),
             ),
-            lambda: tf.concat([_careful(each, dtype, group.axis) for each in tensors], axis=1),
+            lambda: tf.concat([careful(each, dtype, group.axis) for each in tensors], axis=1),
         )
 
     sums = group.sums
@@ -265,17 +179,17 @@ def _statistics(
     return branch(is_enough, quick, thorough, [in_rows(sums, found), exact, due, *group.tensors])
 
 
-def _norms(group: _Group, dtype: tf.DType) -> tf.Tensor:
+def _norms(group: Group, dtype: tf.DType) -> tf.Tensor:
     """`l2_norms` of a group, [tensors]."""
 
-    def careful(_: tf.Tensor, *tensors: tf.Tensor) -> tf.Tensor:
-        return _of_each([_careful_norm(tensor, group.axis) for tensor in tensors], dtype)
+    def with_care(_: tf.Tensor, *tensors: tf.Tensor) -> tf.Tensor:
+        return of_each([careful_norm(tensor, group.axis) for tensor in tensors], dtype)
 
     def quick(sums: tf.Tensor, *_: tf.Tensor) -> tf.Tensor:
         return tf.sqrt(sums)
 
     is_enough = _can_be_trusted(group.sums)
-    return branch(is_enough, quick, careful, [group.sums, *group.tensors])
+    return branch(is_enough, quick, with_care, [group.sums, *group.tensors])
 
 
 def _can_be_trusted(sums: tf.Tensor, largest: tf.Tensor | None = None) -> tf.Tensor:
@@ -286,61 +200,13 @@ def _can_be_trusted(sums: tf.Tensor, largest: tf.Tensor | None = None) -> tf.Ten
     return tf.reduce_all(enough & tf.math.is_finite(sums))
 
 
-def _sum(tensor: tf.Tensor, dtype: tf.DType, clipping: Clipping | None = None) -> tf.Tensor:
-    """The sum of squares, written as the optimizer's clipping writes it."""
-    if clipping == "clipnorm":
-        return tf.cast(tf.squeeze(tf.reduce_sum(tensor * tensor, keepdims=True)), dtype)
-    if clipping == "global_clipnorm":
-        return tf.cast(tf.reduce_sum(tf.square(tensor)), dtype)
-    return tf.cast(2.0 * tf.nn.l2_loss(tensor), dtype)  # one pass, without an array of squares
-
-
-def _sum_by_columns(tensor: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-    """The sum of squares, from the norms of columns.
-
-    On a CPU, XLA adds up one element after the other where all are added up, and several at
-    once where columns are. Sums of sums it would turn into one sum.
-    """
-    if tensor.shape.rank and (tensor.shape.num_elements() or 0) > _LARGE:
-        tensor = tf.sqrt(tf.reduce_sum(tf.square(tensor), axis=0))
-    return _sum(tensor, dtype)
-
-
-def _careful(tensor: tf.Tensor, dtype: tf.DType, axis: int | None) -> tf.Tensor:
-    """Norm, largest magnitude and non-finite count of a tensor with any values, [3, columns]."""
-    bad = tf.reduce_sum(tf.cast(~tf.math.is_finite(tensor), dtype), axis)
-    largest = _marked(tf.reduce_max(tf.abs(tensor), axis), tensor, axis)
-    return tf.stack(
-        [_of_each([each], dtype) for each in (_careful_norm(tensor, axis), largest, bad)]
-    )
-
-
-def _careful_norm(tensor: tf.Tensor, axis: int | None) -> tf.Tensor:
-    largest = tf.maximum(tf.reduce_max(tf.abs(tensor), axis, keepdims=True), 0.0)
-    usable = tf.math.is_finite(largest) & (largest > 0)
-    scale = tf.where(usable, largest, tf.ones_like(largest))
-    norm = scale * tf.sqrt(tf.reduce_sum(tf.square(tensor / scale), axis, keepdims=True))
-    return tf.squeeze(norm) if axis is None else tf.squeeze(norm, axis)
-
-
 def _branchless(tensors: list[tf.Tensor], dtype: tf.DType) -> tf.Tensor:
     rows = []
     for tensor in tensors:
         bad = tf.reduce_sum(tf.cast(~tf.math.is_finite(tensor), dtype))
-        largest = _marked(tf.maximum(tf.reduce_max(tf.abs(tensor)), 0.0), tensor)
-        rows.append([tf.cast(tf.sqrt(_wide_sum(tensor)), dtype), tf.cast(largest, dtype), bad])
+        largest = marked(tf.maximum(tf.reduce_max(tf.abs(tensor)), 0.0), tensor)
+        rows.append([tf.cast(tf.sqrt(wide_sum(tensor)), dtype), tf.cast(largest, dtype), bad])
     return tf.stack([tf.stack(row) for row in rows], axis=1)
-
-
-def _wide_sum(tensor: tf.Tensor) -> tf.Tensor:
-    """Sum of squares in float64, which holds the square of every float32."""
-    return tf.reduce_sum(tf.square(tf.cast(tensor, tf.float64)))
-
-
-def _marked(largest: tf.Tensor, tensor: tf.Tensor, axis: int | None = None) -> tf.Tensor:
-    """NaN if the tensor holds one, or the row: a maximum need not tell."""
-    any_nan = tf.reduce_any(tf.math.is_nan(tensor), axis)
-    return tf.where(any_nan, tf.cast(float("nan"), largest.dtype), largest)
 
 
 def _scaled(measured: tf.Tensor, parts: list[Measurable], dtype: tf.DType) -> tf.Tensor:

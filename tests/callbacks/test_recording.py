@@ -64,15 +64,16 @@ def test_the_cost_in_this_very_run_is_known_and_told(tmp_path):
 
 
 def test_steps_are_measured_once_and_twice_in_turn(monkeypatch):
-    from gradkeeper.callbacks.tap import measure
+    from gradkeeper.callbacks.tap import groups, measure
 
-    plain, calls = measure._sums, []
+    plain, calls = measure.all_sums, []
 
     def counted(*arguments):
         calls.append(1)
         return plain(*arguments)
 
-    monkeypatch.setattr(measure, "_sums", counted)
+    monkeypatch.setattr(groups, "all_sums", counted)
+    monkeypatch.setattr(measure, "all_sums", counted)
     model, (x, y) = compiled("dense", run_eagerly=True)
     steps = []
 
