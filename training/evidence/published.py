@@ -1,6 +1,7 @@
 """Numbers of the literature."""
 
 from dataclasses import dataclass
+from typing import Any
 
 BAI = (
     "S. Bai, J. Z. Kolter, V. Koltun, An empirical evaluation of generic convolutional and "
@@ -18,6 +19,11 @@ class Published:
 
     value: float
     source: str
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The `Cell` arguments that say so."""
+        return {"published": self.value, "source": self.source}
 
 
 ADDING_600 = {

@@ -1,7 +1,7 @@
 """The runs of a table: each an `Experiment` in a run directory of its own, and made once."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,27 @@ def train(
         return _with_an_epoch(Result.load(place)) if kept else None
     setup.say(f"{label}: training")
     return Run(experiment.run(verbose=0 if setup.console is None else 1, title=label))
+
+
+def train_each(
+    setup: Setup,
+    models: Iterable[str],
+    arguments: Callable[[str, bool], Mapping[str, Any]],
+    *,
+    limit: float | None = None,
+) -> Iterator[tuple[str, Run]]:
+    """A run of each model, of one seed, with the model's name; see `train`.
+
+    Args:
+        setup: see `Setup`.
+        models: names of the zoo.
+        arguments: those of a model's `Experiment`, by its name and `setup.quick`.
+        limit: see `train`.
+    """
+    for name in models:
+        run = train(setup, f"{name}-seed0", arguments(name, setup.quick), limit=limit)
+        if run is not None:
+            yield name, run
 
 
 def settings_of(config: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from gradkeeper.training.evidence.cell import Cell
 from gradkeeper.training.evidence.pictures import beside_published, of_quantity
 from gradkeeper.training.evidence.published import ADDING_600
-from gradkeeper.training.evidence.runs import train
+from gradkeeper.training.evidence.runs import train_each
 from gradkeeper.training.evidence.setup import Setup
 from gradkeeper.training.evidence.table import Table
 
@@ -44,19 +44,9 @@ def arguments(name: str, quick: bool = False) -> dict[str, Any]:
 
 def measure(setup: Setup) -> Iterator[Cell]:
     """See `Table`."""
-    for name in EPOCHS:
-        run = train(setup, f"{name}-seed0", arguments(name, setup.quick))
-        if run is None:
-            continue
-        known = ADDING_600[name]
+    for name, run in train_each(setup, EPOCHS, arguments):
         common = {"model": name, **run.facts}
-        yield Cell(
-            **common,
-            quantity=MSE,
-            value=run.best_loss,
-            published=known.value,
-            source=known.source,
-        )
+        yield Cell(**common, quantity=MSE, value=run.best_loss, **ADDING_600[name].facts)
         step = run.first_step_below(LIMIT)
         yield Cell(**common, quantity=SOLVED, value=step)
         yield Cell(**common, quantity=PARAMETERS, value=run.result.parameters)

@@ -8,7 +8,7 @@ from gradkeeper import zoo
 from gradkeeper.training.evidence.cell import Cell
 from gradkeeper.training.evidence.pictures import LINE, OURS, PUBLISHED, finish, of_quantity
 from gradkeeper.training.evidence.pictures import figure as new_figure
-from gradkeeper.training.evidence.runs import train
+from gradkeeper.training.evidence.runs import train_each
 from gradkeeper.training.evidence.setup import Setup
 from gradkeeper.training.evidence.table import Table
 
@@ -33,7 +33,7 @@ def models() -> list[str]:
     return sorted(able, key=lambda name: (FIRST.index(name) if name in FIRST else 99, name))
 
 
-def arguments(name: str, length: int = 100, quick: bool = False) -> dict[str, Any]:
+def arguments(name: str, quick: bool = False, *, length: int = 100) -> dict[str, Any]:
     """Those of the model's `Experiment`."""
     size: dict[str, Any] = {
         "units": 64,
@@ -57,10 +57,9 @@ def arguments(name: str, length: int = 100, quick: bool = False) -> dict[str, An
 
 def measure(setup: Setup, length: int) -> Iterator[Cell]:
     """See `Table`."""
-    for name in models()[:2] if setup.quick else models():
-        run = train(setup, f"{name}-seed0", arguments(name, length, setup.quick), limit=LIMIT)
-        if run is None:
-            continue
+    chosen = models()[:2] if setup.quick else models()
+    of_length = functools.partial(arguments, length=length)
+    for name, run in train_each(setup, chosen, of_length, limit=LIMIT):
         step = run.first_step_below(LIMIT)
         common = {"model": name, **run.facts}
         yield Cell(**common, quantity=SOLVED, value=step)

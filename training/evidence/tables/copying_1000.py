@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from gradkeeper.training.evidence.cell import Cell
 from gradkeeper.training.evidence.pictures import beside_published, of_quantity
 from gradkeeper.training.evidence.published import COPYING_1000
-from gradkeeper.training.evidence.runs import train
+from gradkeeper.training.evidence.runs import train_each
 from gradkeeper.training.evidence.setup import Setup
 from gradkeeper.training.evidence.table import Table
 
@@ -43,20 +43,11 @@ def arguments(name: str, quick: bool = False) -> dict[str, Any]:
 
 def measure(setup: Setup) -> Iterator[Cell]:
     """See `Table`."""
-    for name in list(EPOCHS)[1:3] if setup.quick else EPOCHS:
-        run = train(setup, f"{name}-seed0", arguments(name, setup.quick))
-        if run is None:
-            continue
-        known = COPYING_1000.get(name)
+    models = list(EPOCHS)[1:3] if setup.quick else EPOCHS
+    for name, run in train_each(setup, models, arguments):
         common = {"model": name, **run.facts}
-        yield Cell(
-            **common,
-            quantity=LOSS,
-            value=run.best_loss,
-            unit="nats per step",
-            published=known.value if known else None,
-            source=known.source if known else "",
-        )
+        known = COPYING_1000[name].facts if name in COPYING_1000 else {}
+        yield Cell(**common, quantity=LOSS, value=run.best_loss, unit="nats per step", **known)
         share = 100 * run.best_loss / (run.result.baseline or math.nan)
         yield Cell(**common, quantity=BELOW, value=share, unit="%")
         yield Cell(**common, quantity=PARAMETERS, value=run.result.parameters)

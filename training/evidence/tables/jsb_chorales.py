@@ -7,7 +7,7 @@ from gradkeeper.training.evidence.cell import Cell
 from gradkeeper.training.evidence.chorales import test_loss
 from gradkeeper.training.evidence.pictures import beside_published, of_quantity
 from gradkeeper.training.evidence.published import JSB_CHORALES
-from gradkeeper.training.evidence.runs import train
+from gradkeeper.training.evidence.runs import train_each
 from gradkeeper.training.evidence.setup import Setup
 from gradkeeper.training.evidence.table import Table
 
@@ -38,19 +38,10 @@ def arguments(name: str, quick: bool = False) -> dict[str, Any]:
 
 def measure(setup: Setup) -> Iterator[Cell]:
     """See `Table`."""
-    for name, known in JSB_CHORALES.items():
-        run = train(setup, f"{name}-seed0", arguments(name, setup.quick))
-        if run is None:
-            continue
+    for name, run in train_each(setup, JSB_CHORALES, arguments):
         common = {"model": name, **run.facts}
-        yield Cell(
-            **common,
-            quantity=TEST,
-            value=test_loss(run, setup),
-            unit=UNIT,
-            published=known.value,
-            source=known.source,
-        )
+        loss, known = test_loss(run, setup), JSB_CHORALES[name].facts
+        yield Cell(**common, quantity=TEST, value=loss, unit=UNIT, **known)
         yield Cell(**common, quantity=VALIDATION, value=run.best_loss, unit=UNIT)
         yield Cell(**common, quantity=PARAMETERS, value=run.result.parameters)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from gradkeeper.training.evidence.cell import Cell
 from gradkeeper.training.evidence.pictures import OURS, finish, of_quantity, values
 from gradkeeper.training.evidence.pictures import figure as new_figure
-from gradkeeper.training.evidence.runs import train
+from gradkeeper.training.evidence.runs import train_each
 from gradkeeper.training.evidence.setup import Setup
 from gradkeeper.training.evidence.table import Table
 
@@ -36,10 +36,7 @@ def arguments(name: str, quick: bool = False) -> dict[str, Any]:
 
 def measure(setup: Setup) -> Iterator[Cell]:
     """See `Table`."""
-    for name in MODELS[1:3] if setup.quick else MODELS:
-        run = train(setup, f"{name}-seed0", arguments(name, setup.quick))
-        if run is None:
-            continue
+    for name, run in train_each(setup, MODELS[1:3] if setup.quick else MODELS, arguments):
         result = run.result
         common = {"model": name, **run.facts}
         yield Cell(**common, quantity=LOSS, value=run.best_loss, unit="nats per character")
