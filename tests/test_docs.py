@@ -167,7 +167,11 @@ def test_commands_exist(page):
         elif program in ("python", "bash") and not arguments[0].startswith("-"):
             check_script(*arguments)
         else:
-            assert command[:3] in (["python", "-m", "pip"], ["python", "-m", "pytest"], ["mkdocs", "build"])
+            assert command[:3] in (
+                ["python", "-m", "pip"],
+                ["python", "-m", "pytest"],
+                ["mkdocs", "build"],
+            )
 
 
 def check_gradkeeper(arguments: list[str]) -> None:
