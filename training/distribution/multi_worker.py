@@ -75,8 +75,8 @@ def workers_in_environment() -> int:
 def wait_for_all(strategy: tf.distribute.Strategy) -> None:
     """Returns when all workers have come so far; at once where there is only one."""
     if Worker.of(strategy).count > 1:
-        one = strategy.run(lambda: tf.constant(1.0))
-        strategy.reduce("SUM", one, axis=None)
+        ones = strategy.experimental_distribute_values_from_function(lambda _: tf.constant(1.0))
+        strategy.reduce("SUM", ones, axis=None)
 
 
 @contextmanager
