@@ -65,6 +65,8 @@ def test_a_table_in_small_leaves_its_numbers_its_picture_and_its_runs(tmp_path, 
     place = ("--out", tmp_path / "results", "--runs", tmp_path / "runs", "--data-dir", data_dir)
     done = bench("adding_600", "--quick", *place)
     assert done.exit_code == 0, done.output
+    assert "cores" in done.output
+    assert "length 12; seed 0" in done.output
     written = (tmp_path / "results" / "adding_600.csv").read_text()
     cells = read_cells(tmp_path / "results" / "adding_600.csv")
     assert {cell.model for cell in cells} == {"gru", "lstm", "simple_rnn"}

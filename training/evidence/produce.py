@@ -20,9 +20,15 @@ def produce(name: str, setup: Setup, out: Path) -> list[Path]:
     """
     table = load_table(name)
     place = machine()
+    setup.say(f"{name}: on {place}")
     cells: list[Cell] = []
+    told = set()
     for cell in table.measure(setup):
         cells.append(replace(cell, table=name, machine=place))
+        how = f"{cell.settings}; seed {cell.seeds}"
+        if how not in told:
+            told.add(how)
+            setup.say(f"{name}: {how}")
         setup.say(f"{name}: {_told(cells[-1])}")
     if not cells:
         raise ValueError(f"There is nothing to collect. Received: runs={str(setup.runs)!r}")
