@@ -99,8 +99,8 @@ def table_of(length: int) -> Table:
         text=(
             "Train steps until the mean squared error on 1,000 fixed sequences is below 0.01, "
             f"looked at every 100 steps; at most {CAP:,} steps. One learning rate for all and one "
-            "seed: a model that fails here may learn the task at another rate, or later. Of a "
-            "model without a row no training has been made. Always predicting 1 has 0.1667."
+            "seed: a model that fails here may learn the task at another rate, or later. Always "
+            "predicting 1 has 0.1667."
         ),
         measure=functools.partial(measure, length=length),
         draw=draw,
