@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
+import numpy as np
 import tensorflow as tf
 
 from gradkeeper.callbacks.tap.branch import branch
@@ -26,6 +27,9 @@ Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices
 # squares vanish under 1e-38; 1e-30 leaves eight decimal digits).
 _TRUSTED_SUM = 1e-30
 
+# Elements of an embedding that are read in little time, however few were looked up.
+_SMALL = 2**19
+
 
 class Measurable(NamedTuple):
     """A real tensor in float32 or float64 and a scalar whose product has a gradient's values.
@@ -46,7 +50,7 @@ def measurable(gradient: Gradient) -> Measurable:
     """
     if isinstance(gradient, tf.IndexedSlices):
         values, factor = unscaled(gradient.values)
-        tensor = _summed(shadow(values), gradient.indices)
+        tensor = _summed(shadow(values), gradient.indices, gradient.dense_shape)
     else:
         base, factor = unscaled(gradient)
         tensor = shadow(base)
@@ -225,16 +229,30 @@ def _factors(parts: list[Measurable], dtype: tf.DType) -> tf.Tensor:
     return tf.stack([one if each is None else tf.abs(tf.cast(each, dtype)) for each in factors])
 
 
-def _summed(values: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
-    """The rows with those of one index added up, then zeros; shape of `values`.
+def _summed(values: tf.Tensor, indices: tf.Tensor, shape: tf.Tensor | None) -> tf.Tensor:
+    """The rows with those of one index added up, and rows of zeros.
 
     An embedding's gradient has one row per look-up. Rows of the same index add up to one row
-    of the true gradient; the norm of the rows as they come would be another number. Sorting
-    keeps every shape static, which XLA needs.
+    of the true gradient; the norm of the rows as they come would be another number. They are
+    added up in an array of the embedding's own shape if that is small, and else in one of the
+    look-ups, which takes sorting. Every shape stays static, which XLA needs.
+
+    Args:
+        values: a row per look-up.
+        indices: whose rows they are.
+        shape: the embedding's; None if that is not known.
     """
+    known = None if shape is None else tf.get_static_value(shape)
+    if known is not None and _is_small(known, values.shape[0]):
+        return tf.math.unsorted_segment_sum(values, indices, known[0])
     order = tf.argsort(indices)
     indices = tf.gather(indices, order)
     starts = tf.cast(indices[1:] != indices[:-1], tf.int32)
     segments = tf.concat([tf.zeros_like(indices[:1], tf.int32), tf.cumsum(starts)], axis=0)
     rows = tf.gather(values, order)
     return tf.math.unsorted_segment_sum(rows, segments, tf.size(indices))
+
+
+def _is_small(shape: np.ndarray, lookups: int | None) -> bool:
+    """Whether an embedding of this shape is read sooner than its look-ups are sorted."""
+    return bool(np.prod(shape) <= _SMALL if lookups is None else shape[0] <= 2 * lookups)

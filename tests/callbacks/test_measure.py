@@ -27,11 +27,19 @@ def test_zero_nan_and_inf(jit_compile):
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
-def test_duplicate_rows_are_summed(jit_compile):
-    values, indices = tf.constant([[1.0, 2.0], [5.0, 0.0], [3.0, 4.0]]), tf.constant([7, 1, 7])
-    slices = tf.IndexedSlices(values, indices, tf.constant([9, 2]))
-    expected = np.linalg.norm([[4, 6], [5, 0]])
-    assert norm_of(slices, jit_compile) == pytest.approx(expected, rel=1e-6)
+@pytest.mark.parametrize("size", [8, 9, 1_000_000, None])
+@pytest.mark.parametrize("lookups", [4, None])
+def test_duplicate_rows_are_summed(lookups, size, jit_compile):
+    values, indices = tf.constant([[1.0, 2.0], [5.0, 0.0], [3.0, 4.0], [0.0, 1.0]]), [7, 1, 7, 0]
+    specs = [tf.TensorSpec([lookups, 2]), tf.TensorSpec([lookups], tf.int32)]
+
+    @tf.function(input_signature=specs, jit_compile=jit_compile)
+    def norm(values, indices):
+        shape = None if size is None else tf.constant([size, 2])
+        return l2_norms([tf.IndexedSlices(values, indices, shape)], tf.float32)
+
+    expected = np.linalg.norm([[4, 6], [5, 0], [0, 1]])
+    assert float(norm(values, tf.constant(indices))[0]) == pytest.approx(expected, rel=1e-6)
 
 
 def test_half_precision_is_measured_in_float32():
