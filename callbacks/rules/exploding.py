@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from gradkeeper.callbacks.finding import Finding
+from gradkeeper.callbacks.rules._text import times
 from gradkeeper.callbacks.rules._usual import UsualNorm
 from gradkeeper.callbacks.rules.rule import Rule
 from gradkeeper.callbacks.window import Window
@@ -73,7 +74,7 @@ class ExplodingGradient(Rule):
         largest = int(np.argmax(share))
         layer = window.layers[largest]
         compared = (
-            f"{norm / usual:,.0f} times the usual {usual:.3g}"
+            f"{times(norm / usual)} the usual {usual:.3g}"
             if usual
             else f"above the bound of {self._absolute:g}"
         )

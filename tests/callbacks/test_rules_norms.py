@@ -113,6 +113,13 @@ def test_exploding_is_relative_to_what_the_run_is_used_to(scale):
     assert "times the usual" in finding.message
 
 
+@pytest.mark.parametrize(("factor", "told"), [(2e3, "2,000 times"), (3.7e17, "3.7e+17 times")])
+def test_an_explosion_is_told_in_digits_that_can_be_read(factor, told):
+    usual = [1.0, 0.0, 0.0]
+    (finding,) = ExplodingGradient(absolute=INF).check(window([*[usual] * 60, [factor, 0.0, 0.0]]))
+    assert f"{told} the usual 1;" in finding.message
+
+
 def test_exploding_from_the_first_step():
     first, *_ = ExplodingGradient().check(window([[2.0, 1.0, 3e4]]))
     assert (first.step, first.layer, first.evidence["usual"]) == (0, "dense", None)
