@@ -13,7 +13,7 @@ from gradkeeper.callbacks.tap import Recorder
 _FIRST_CALL = 100
 _PAIRS = 16
 _AGAIN_AFTER = 5000
-_AFFORDABLE = 0.0025
+_AFFORDABLE = 0.001
 _MOST = 0.9
 
 

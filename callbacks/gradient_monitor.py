@@ -62,7 +62,7 @@ class GradientMonitor(StepCallback[Recorder]):
         every_n_steps: of how many train steps one is measured.
         flush_every: train steps between two looks at what was recorded. A finding names its
             exact step, and is told at most so many steps later. By default 50, and up to 400
-            where steps are so short that looking would cost more than a quarter of a percent.
+            where steps are so short that looking would cost more than a tenth of a percent.
         warmup: first train steps that are recorded but judged only by the rules that ask
             for no usual (`nonfinite` and its like).
         budget: the share of the training's time that the monitor may cost, such as 0.02.
