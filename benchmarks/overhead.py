@@ -3,15 +3,19 @@
     python benchmarks/overhead.py                   # five models, in graph mode
     python benchmarks/overhead.py --jit-compile     # the same under XLA
     python benchmarks/overhead.py --guard           # NonFiniteGuard() as well, and the least a guard does
+    python benchmarks/overhead.py --floor           # the least a monitor does, and no difference at all
     python benchmarks/overhead.py --others          # beside what else is done to see gradients
     python benchmarks/overhead.py --variables       # cost per variable, up to 1,000 variables
 
 A figure is the median over blocks of 50 steps of the time of 50 watched steps over that of the 50
-plain steps trained in turn with them, and its quartiles. Single steps on a busy machine are noisy;
-neighbours are alike.
+plain steps trained in turn with them. Single steps on a busy machine are noisy; neighbours are
+alike. TensorFlow orders the operations of each trace anew, which alone makes a step some percent
+faster or slower: each way is traced several times, and the median over the traces is printed, with
+the lowest and the highest.
 """
 
 import contextlib
+import functools
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +34,7 @@ from gradkeeper.callbacks import GradientMonitor, NonFiniteGuard
 
 BLOCK = 50
 COUNTS = (10, 100, 300, 1000)
+ROWS = 1000  # of the ring of the least monitor
 SETTLE = 150  # the monitor compares its own cost in the first steps
 
 
@@ -128,6 +133,39 @@ def guarded(
     return times
 
 
+def again(
+    build: Callable[[], Built], jit_compile: bool, seconds: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same plain training twice, each with a train function of its own: what chance does."""
+    model, data = compiled(build, jit_compile)
+    same, its_data = compiled(build, jit_compile)
+    return compare(Runner(model, data, []), Runner(same, its_data, []), seconds)
+
+
+def norms_alone(
+    build: Callable[[], Built], jit_compile: bool, seconds: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same where each gradient's norm is written to a row of a variable, and nothing else.
+
+    What every monitor costs at least. It watches for no overflow, holds for one kind of gradient,
+    and nobody reads the rows.
+    """
+    model, data = compiled(build, jit_compile)
+    read, its_data = compiled(build, jit_compile)
+    rows = tf.Variable(tf.zeros([ROWS, len(read.trainable_variables)]))
+    original = read.optimizer.apply
+
+    def apply(grads: Any, trainable_variables: Any = None) -> None:
+        grads = list(grads)
+        halves = [tf.nn.l2_loss(each.values if hasattr(each, "values") else each) for each in grads]
+        slot = tf.cast(read.optimizer.iterations.value % ROWS, tf.int32)
+        rows.scatter_nd_update(tf.reshape(slot, [1, 1]), tf.sqrt(2 * tf.stack(halves))[tf.newaxis])
+        original(grads, trainable_variables)
+
+    read.optimizer.apply = apply
+    return compare(Runner(model, data, []), Runner(read, its_data, []), seconds)
+
+
 def waiting(
     build: Callable[[], Built], jit_compile: bool, seconds: float, *, reading: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -204,16 +242,19 @@ def under(
             return compare(plain, debugged, seconds)
 
 
-def ratio(plain: np.ndarray, other: np.ndarray) -> tuple[str, float]:
-    """The ratio with its quartiles in words, and its median."""
-    low, middle, high = np.percentile(other / plain, [25, 50, 75])
-    return f"{middle:.3f} ({low:.3f} – {high:.3f})", float(middle)
+def ratio(traces: list[tuple[np.ndarray, np.ndarray]]) -> tuple[str, float]:
+    """The median ratio over traces in words, with the lowest and the highest; and itself."""
+    ratios = [float(np.median(other / plain)) for plain, other in traces]
+    middle = float(np.median(ratios))
+    return f"{middle:.3f} ({min(ratios):.3f} – {max(ratios):.3f})", middle
 
 
 def main(
-    seconds: float = 30.0,
+    seconds: float = 5.0,
+    traces: int = 5,
     jit_compile: bool = False,
     guard: bool = False,
+    floor: bool = False,
     others: bool = False,
     variables: bool = False,
     only: str = "",
@@ -221,7 +262,7 @@ def main(
     """Measures every model and prints a table."""
     chosen = [build for build in MODELS if only in build.__name__]
     if variables:
-        Console().print(per_variable(seconds, jit_compile))
+        Console().print(per_variable(seconds, traces, jit_compile))
         return
     ways: dict[str, Callable[[Callable[[], Built]], tuple[np.ndarray, np.ndarray]]] = {
         "GradientMonitor()": lambda build: watched(build, jit_compile, seconds)
@@ -232,6 +273,9 @@ def main(
         ways["waiting and reading"] = lambda build: waiting(
             build, jit_compile, seconds, reading=True
         )
+    if floor:
+        ways["norms alone"] = lambda build: norms_alone(build, jit_compile, seconds)
+        ways["the same again"] = lambda build: again(build, jit_compile, seconds)
     if others:
         ways["second GradientTape"] = lambda build: second_tape(build, seconds)
         ways["check_numerics"] = lambda build: under(check_numerics, build, seconds)
@@ -245,11 +289,12 @@ def main(
             cells = []
             for way, measure in ways.items():
                 progress.update(work, description=f"{build.__name__}, {way}")
-                plain, other = measure(build)
-                text, middle = ratio(plain, other)
+                times = [measure(build) for _ in range(traces)]
+                text, middle = ratio(times)
                 cells.append(text)
                 medians[way].append(middle)
                 progress.advance(work)
+            plain = np.concatenate([one for one, _ in times])
             table.add_row(build.__name__, f"{1e3 * np.median(plain):.2f} ms", *cells)
     ends = [f"{np.median(each):.3f}, worst {max(each):.3f}" for each in medians.values()]
     table.add_section()
@@ -257,17 +302,18 @@ def main(
     Console().print(table)
 
 
-def per_variable(seconds: float, jit_compile: bool) -> Table:
+def per_variable(seconds: float, traces: int, jit_compile: bool) -> Table:
     """What a variable adds to a step, for models of more and more small variables."""
     table = Table("variables", "plain step", "ratio", "added per variable")
     with Progress(transient=True) as progress:
         work = progress.add_task("", total=len(COUNTS))
         for count in COUNTS:
             progress.update(work, description=f"{count:,} variables")
-            plain, other = watched(lambda n=count: many_variables(n), jit_compile, seconds)
-            added = 1e6 * np.median(other - plain) / count
-            middle = f"{1e3 * np.median(plain):.2f} ms"
-            table.add_row(f"{count:,}", middle, ratio(plain, other)[0], f"{added:.2f} µs")
+            build = functools.partial(many_variables, count)
+            times = [watched(build, jit_compile, seconds) for _ in range(traces)]
+            added = np.median([1e6 * np.median(other - plain) / count for plain, other in times])
+            middle = f"{1e3 * np.median([np.median(plain) for plain, _ in times]):.2f} ms"
+            table.add_row(f"{count:,}", middle, ratio(times)[0], f"{added:.2f} µs")
             progress.advance(work)
     return table
 
