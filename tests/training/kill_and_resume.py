@@ -14,6 +14,7 @@ import time
 import traceback
 from pathlib import Path
 
+import keras
 import tensorflow as tf
 
 from gradkeeper.training import Experiment
@@ -21,6 +22,19 @@ from gradkeeper.training import Experiment
 KILLS = 10
 EPOCHS = 24
 SECONDS = 300
+
+
+class StandsStill(keras.callbacks.Callback):
+    """Goes no further than two epochs: ten of these do not come to the end, however late the kill."""
+
+    def __init__(self):
+        super().__init__()
+        self._begun = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._begun += 1
+        if self._begun > 2:
+            time.sleep(2 * SECONDS)
 
 
 def experiment(folder, run_dir, **options):
@@ -45,7 +59,7 @@ def experiment(folder, run_dir, **options):
     )
 
 
-def fork(folder, run_dir):
+def fork(folder, run_dir, callbacks=()):
     """A process that trains, or goes on with it."""
     pid = os.fork()
     if pid:
@@ -53,7 +67,7 @@ def fork(folder, run_dir):
     try:
         tf.config.threading.set_intra_op_parallelism_threads(1)
         resume = (run_dir / "config.json").exists()
-        experiment(folder, run_dir, resume=resume).run(verbose=0)
+        experiment(folder, run_dir, resume=resume, callbacks=callbacks).run(verbose=0)
         os._exit(0)
     except BaseException:  # noqa: BLE001 (a fork must not go on as this process would)
         traceback.print_exc()
@@ -67,7 +81,7 @@ def wait(pid):
 
 
 def kill_somewhere(pid, run_dir, chance):
-    """Kills a training while it starts, or up to a second after its next epoch."""
+    """Kills a training while it starts, or soon after its next epoch."""
     metrics, begun = run_dir / "metrics.csv", time.time()
     if chance.random() < 0.2:
         time.sleep(chance.uniform(0, 3))
@@ -80,7 +94,7 @@ def kill_somewhere(pid, run_dir, chance):
             now = metrics.stat().st_mtime_ns if metrics.exists() else 0
             written, before = written + (now != before), now
             time.sleep(0.01)
-        time.sleep(chance.uniform(0, 1))
+        time.sleep(chance.uniform(0, 0.2))
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
 
@@ -89,7 +103,8 @@ def main(folder):
     chance = random.Random()
     wait(fork(folder, folder / "undisturbed"))
     for _ in range(KILLS):
-        kill_somewhere(fork(folder, folder / "killed"), folder / "killed", chance)
+        pid = fork(folder, folder / "killed", [StandsStill()])
+        kill_somewhere(pid, folder / "killed", chance)
     wait(fork(folder, folder / "killed"))
 
 
