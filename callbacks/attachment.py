@@ -25,6 +25,7 @@ class Attachment(Generic[SharedT]):
         make: makes its probe, see `Tap.arm`.
 
     Attributes:
+        driver: who trains it; None outside a training.
         model: the model that is trained; None outside a training. (A callback's own `model`
             Keras sets before a second training can be refused.)
     """
@@ -32,7 +33,7 @@ class Attachment(Generic[SharedT]):
     def __init__(self, owner: Owner, make: Callable[..., SharedT]) -> None:
         self._owner, self._make = owner, make
         self._name = type(owner).__name__
-        self._driver: Driver | None = None
+        self.driver: Driver | None = None
         self._tap: Tap | None = None
         self._armed: Arming[SharedT] | None = None
         self.model: keras.Model | None = None
@@ -76,11 +77,11 @@ class Attachment(Generic[SharedT]):
     def begin(self, model: keras.Model, driver: Driver) -> None:
         """A training begins, and none that the callback is attached to still runs."""
         Tap.disarm(model, driver)
-        self._driver, self.model = driver, model
+        self.driver, self.model = driver, model
 
     def refuse_if_running(self, driver: Driver | None, received: str) -> None:
         """Raises if a training runs that is not this driver's."""
-        if self._driver is not None and self._driver.is_running_beside(driver):
+        if self.driver is not None and self.driver.is_running_beside(driver):
             raise RuntimeError(
                 f"This {self._name} is attached to a fit that is still running; give each fit "
                 f"one of its own. Received: {received}"
@@ -114,6 +115,6 @@ class Attachment(Generic[SharedT]):
 
     def end(self) -> None:
         """The training has ended; lets go of the model."""
-        self._driver = self.model = self._armed = None
+        self.driver = self.model = self._armed = None
         if self._tap is not None and self._tap.is_kept:
             self._tap = None

@@ -133,7 +133,6 @@ class CostMeter:
         self._look = self._looked - start
         self._on_host += self._look
 
-    @property
     def look_is_affordable(self) -> bool:
         """Whether a look like the last one takes little of the time that has passed since."""
         return self._look < _AFFORDABLE * (time.perf_counter() - self._looked)

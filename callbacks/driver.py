@@ -20,12 +20,14 @@ class Driver:
     code: CodeType
 
     @classmethod
-    def calling(cls, hook: str) -> "Driver":
-        """The driver that is calling this callback hook."""
+    def calling(cls, hook: str, known: "Driver | None" = None) -> "Driver":
+        """The driver that is calling this callback hook; `known` itself if it is that one."""
         frame: FrameType | None = sys._getframe(1)
         while frame is not None and frame.f_code.co_name == hook and frame.f_back:
             frame = frame.f_back
         assert frame is not None
+        if known is not None and known._is(frame):
+            return known
         return cls(id(frame), frame.f_code)
 
     def is_calling(self) -> bool:
@@ -35,14 +37,11 @@ class Driver:
         will do that does not come from a callback.
         """
         frame: FrameType | None = sys._getframe(1)
-        while frame is not None and frame.f_code not in _HOOKS:
+        while frame is not None and id(frame.f_code) not in _HOOKS:
             if self._is(frame):
                 return True
             frame = frame.f_back
         return frame is None and not self.is_running()
-
-    def __hash__(self) -> int:
-        return self.frame  # a code's own takes long: it is that of all it consists of
 
     def is_running_beside(self, other: "Driver | None") -> bool:
         """Whether this driver is on a thread's stack, and is not `other`."""
@@ -63,9 +62,10 @@ class Driver:
         return id(frame) == self.frame and frame.f_code is self.code
 
 
-# A callback's code runs below one of these.
+# A callback's code runs below one of these; by `id`, as a code's hash is that of all it consists
+# of, and takes long.
 _HOOKS = {
-    method.__code__
+    id(method.__code__): method.__code__
     for name, method in vars(keras.callbacks.CallbackList).items()
     if name.startswith("on_")
 }

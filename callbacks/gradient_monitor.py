@@ -247,7 +247,7 @@ class GradientMonitor(StepCallback[Recorder]):
             self._tell_if_blind()
             self.flush()
         self._unread += model.steps_per_execution
-        driver = Driver.calling("on_train_batch_begin")
+        driver = Driver.calling("on_train_batch_begin", self._attachment.driver)
         if self._attachment.arm(self._options, driver, self._settings.named_optimizers):
             self._follow(self._attachment.probe, model)
 

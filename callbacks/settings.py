@@ -1,6 +1,6 @@
 """What a monitor is asked to record, checked."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import keras
@@ -62,16 +62,16 @@ class Settings:
         self._has_budget = budget is not None
         self._histograms = histograms
 
-    def must_flush(self, unread: int, affordable: bool) -> bool:
+    def must_flush(self, unread: int, is_affordable: Callable[[], bool]) -> bool:
         """Whether it is time for a look.
 
         Args:
             unread: train steps since the last one.
-            affordable: whether a look costs little beside the time since the last one.
+            is_affordable: says whether a look costs little beside the time since the last one.
         """
         if unread < self.flush_every:
             return False
-        return affordable or not self.flushes_late or unread >= _FLUSH_AT_LEAST_EVERY
+        return not self.flushes_late or unread >= _FLUSH_AT_LEAST_EVERY or is_affordable()
 
     @property
     def named_optimizers(self) -> list[keras.optimizers.Optimizer] | None:

@@ -73,7 +73,9 @@ class AdaptiveClipping(StepCallback[ClipStage]):
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self._awaiting() is None:
             return
-        self._attachment.arm(lambda _: self._method, Driver.calling("on_train_batch_begin"))
+        self._attachment.arm(
+            lambda _: self._method, Driver.calling("on_train_batch_begin", self._attachment.driver)
+        )
         if self._is_first:
             self._restore()
         elif any(backup.has_new_weights for backup in self._backups):

@@ -41,7 +41,7 @@ class ClipAfterReduce(StepCallback["_SumStage"]):
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         model = self._awaiting()
         if model is not None and model.distribute_strategy.num_replicas_in_sync > 1:
-            driver = Driver.calling("on_train_batch_begin")
+            driver = Driver.calling("on_train_batch_begin", self._attachment.driver)
             self._attachment.arm(lambda _: ClipAfterReduce, driver)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:

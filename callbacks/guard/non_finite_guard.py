@@ -160,7 +160,7 @@ class NonFiniteGuard(StepCallback[Gate]):
         self._look()
         if self._policy == "rollback":
             self._keep_snapshot(model)
-        driver = Driver.calling("on_train_batch_begin")
+        driver = Driver.calling("on_train_batch_begin", self._attachment.driver)
         if self._attachment.arm(self._options_for, driver):
             probe = self._attachment.probe
             probe.resume()  # after a training that was stopped

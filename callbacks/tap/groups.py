@@ -21,21 +21,16 @@ class Group(NamedTuple):
     than to run, and with a thousand of them much longer still.
 
     Attributes:
-        tensors: large tensors, or matrices.
+        tensors: large tensors, then matrices.
+        large: how many of them are large ones, which take the longer the larger they are.
         sums: sums of squares of all of them, [columns].
         columns: their places among all tensors, or those of the rows.
-        are_large: whether they take the longer the larger they are.
     """
 
     tensors: list[tf.Tensor]
+    large: int
     sums: tf.Tensor
     columns: list[int]
-    are_large: bool
-
-    @property
-    def axis(self) -> int | None:
-        """What is reduced: each tensor as a whole, or each row."""
-        return None if self.are_large else 1
 
 
 def groups_of(
@@ -48,33 +43,31 @@ def groups_of(
         dtype: of the sums.
         sums: the sum of squares of each tensor, if it is there already.
     """
-    small: list[int] = []
-    large: list[list[int]] = []
-    held = 0
-    for column, tensor in enumerate(tensors):
-        size = tensor.shape.num_elements() or _HELD
+    sizes = [tensor.shape.num_elements() or _HELD for tensor in tensors]
+    small = [column for column, size in enumerate(sizes) if size <= LARGE]
+    # Small ones are held with the first large ones, whose gradients come last.
+    held = sum(sizes[column] for column in small)
+    parts: list[list[int]] = [[]]
+    for column, size in enumerate(sizes):
         if size <= LARGE:
-            small.append(column)
             continue
-        if not large or held + size > _HELD:
-            large.append([])
+        if held + size > _HELD and held:
+            parts.append([])
             held = 0
-        large[-1].append(column)
+        parts[-1].append(column)
         held += size
-    groups = [([tensors[c] for c in columns], columns, True) for columns in large]
-    if small:
-        groups.append((*_matrices(tensors, small), False))
-    return [
-        Group(
-            members,
-            all_sums(members, dtype, None if are_large else 1)
-            if sums is None
-            else tf.stack([sums[c] for c in columns]),
-            columns,
-            are_large,
-        )
-        for members, columns, are_large in groups
-    ]
+    groups: list[Group] = []
+    for large in parts:
+        matrices, rows = _matrices(tensors, [] if groups else small)
+        members, columns = [*(tensors[c] for c in large), *matrices], [*large, *rows]
+        if not members:
+            continue
+        if sums is None:
+            total = all_sums(members, dtype, len(large))
+        else:
+            total = tf.stack([sums[c] for c in columns])
+        groups.append(Group(members, len(large), total, columns))
+    return groups
 
 
 def _matrices(tensors: list[tf.Tensor], chosen: list[int]) -> tuple[list[tf.Tensor], list[int]]:

@@ -1,5 +1,6 @@
-"""Instance attributes put in place for the length of one call, and taken back."""
+"""What lets probes see the calls of a train step: wrappers on instances, for one call."""
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -17,12 +18,12 @@ from gradkeeper.callbacks.tap.optimizers import (
     loss_scale,
     with_nested,
 )
+from gradkeeper.callbacks.tap.point import Point
 from gradkeeper.callbacks.tap.probe import Application, Gradients, Probe, Stage, Variables
 from gradkeeper.callbacks.tap.replica import Replica
 from gradkeeper.callbacks.tap.stand import Stand
 from gradkeeper.callbacks.tap.values import tensors_in
 
-_NOTHING = object()
 _unconverted = tf.autograph.experimental.do_not_convert
 
 
@@ -44,23 +45,22 @@ class Hooks:
         self._probes = tuple(probes)
         self._stages = tuple(each for each in probes if isinstance(each, Stage))
         self._optimizers = list(optimizers)
-        self._points: list[tuple[Any, str, Callable]] = []
+        self._step: list[Point] = []
+        self._within: list[Point] = []
         if model is not None:
-            self._points += [
-                (model, "train_step", self._train_step),
-                (model, "compute_loss", self._compute_loss),
-            ]
+            self._step.append(Point(model, "train_step", self._train_step))
+            self._within.append(Point(model, "compute_loss", self._compute_loss))
         every = {id(each): each for outer in optimizers for each in with_nested(outer)}
         for optimizer in every.values():
-            self._points += [
-                (optimizer, "apply", self._apply),
-                (optimizer, CLIP_GRADIENTS, self._clip),
-                (optimizer, ALL_REDUCE, self._all_reduce),
+            self._within += [
+                Point(optimizer, "apply", self._apply),
+                Point(optimizer, CLIP_GRADIENTS, self._clip),
+                Point(optimizer, ALL_REDUCE, self._all_reduce),
             ]
+        self._steps_alone = False
+        self._steps_inside, self._lock = 0, threading.Lock()
         # The optimizers' own clipping, by `id`.
         self._clippings: dict[int, Callable] = {}
-        self._placed: list[tuple[dict[str, Any], str, Any]] = []
-        self._wrappers: list[tuple[Any, Any, Callable] | None] = [None] * len(self._points)
         self._stands: dict[int, Stand] = {}
 
     @contextmanager
@@ -72,26 +72,49 @@ class Hooks:
         finally:
             self.take_back()
 
-    def put(self) -> None:
-        """Has the probes see, until `take_back`."""
-        for number, (owner, name, make) in enumerate(self._points):
-            # Straight into the instance's dict: Keras's __setattr__ would track the value.
-            attributes = vars(owner)
-            before, inherited = attributes.get(name, _NOTHING), getattr(type(owner), name, None)
-            known = self._wrappers[number]
-            if known is None or known[0] is not before or known[1] is not inherited:
-                known = self._wrappers[number] = before, inherited, make(owner)
-            attributes[name] = known[2]
-            self._placed.append((attributes, name, before))
+    def put(self, *, steps_alone: bool = False) -> None:
+        """Has the probes see, until `take_back`.
+
+        Args:
+            steps_alone: whether all that is to be seen is called by the model's `train_step`,
+                and need be looked at only while that runs: of a compiled step, while it is traced.
+        """
+        self._steps_alone = steps_alone
+        for point in self._step:
+            point.put()
+        if not steps_alone:
+            for point in self._within:
+                point.put()
 
     def take_back(self) -> None:
         """Leaves every attribute as `put` found it."""
-        while self._placed:
-            attributes, name, before = self._placed.pop()
-            if before is _NOTHING:
-                del attributes[name]
-            else:
-                attributes[name] = before
+        if not self._steps_alone:
+            for point in reversed(self._within):
+                point.take_back()
+        for point in self._step:
+            point.take_back()
+        self._steps_alone = False
+
+    @contextmanager
+    def _all_seen(self) -> Iterator[None]:
+        """Inside the block, which a train step is, the probes see what it calls."""
+        if not self._steps_alone:
+            yield
+            return
+        # Replicas run their steps in threads of their own, one of them at a time.
+        with self._lock:
+            self._steps_inside += 1
+            if self._steps_inside == 1:
+                for point in self._within:
+                    point.put()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._steps_inside -= 1
+                if self._steps_inside == 0:
+                    for point in reversed(self._within):
+                        point.take_back()
 
     def _train_step(self, model: keras.Model) -> Callable:
         original = model.train_step
@@ -107,7 +130,8 @@ class Hooks:
                     stand.undoing = self._undoing(model, replica)
                 data = args[0] if args else kwargs.get("data")
                 self._tell("step_begin", replica, data)
-                result = original(*args, **kwargs)
+                with self._all_seen():
+                    result = original(*args, **kwargs)
             finally:
                 stand.steps -= 1
             self._tell("step_end", replica, tensors_in(result))

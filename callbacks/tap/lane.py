@@ -10,8 +10,12 @@ import numpy as np
 import tensorflow as tf
 
 from gradkeeper.callbacks.tap.branch import when
+from gradkeeper.callbacks.tap.measure import Review, is_branchless
 from gradkeeper.callbacks.tap.options import LARGEST_EVERY, Options
 from gradkeeper.callbacks.tap.ring import MISSING, Ring, make_variable
+
+# More train steps than there will be.
+_NEVER = 2**62
 
 
 @dataclass
@@ -70,12 +74,12 @@ class Lane:
             self._written = make_variable(np.array(0), counters)
             self._stamps = Ring(options.capacity, 1, tf.int64, empty=MISSING, device=counters)
         self._period = make_variable(np.array(options.every), counters)
-        self._twice = make_variable(np.array(False), counters)
+        self._largest_every = 0 if options.largest or is_branchless() else LARGEST_EVERY
+        self._review_every = make_variable(np.array(self._usual_review), counters)
         self.tables: list[Table] = []
         self.slot: tf.Tensor  # [1]
         self._measuring: tf.Tensor
-        self.every_largest: tf.Tensor | None = None
-        self.again: tf.Tensor | None = None
+        self.review: Review | None = None
         self._read = 0
 
     def per_variable(self, table: Table, name: str, statistics: int = 1) -> Ring:
@@ -115,10 +119,12 @@ class Lane:
         if self._options.switchable:
             period = self._period.read_value()
             self._measuring = tf.equal(self._seen % period, 0)
-        if not self._options.largest:
-            self.every_largest = tf.equal(self._written % LARGEST_EVERY, 0)
-        if self._options.comparable:
-            self.again = self._twice.read_value()
+        if self._options.comparable or self._largest_every:
+            number = self._written.read_value()
+            compares = self._options.comparable
+            period = self._review_every if compares else self._usual_review
+            now = tf.equal(number % period, 0)
+            self.review = Review(now, number, self._largest_every, compares)
 
     def when_measuring(self, write: Callable[[], tf.Tensor | None]) -> tf.Tensor | None:
         """Has `write` run in the train steps that are measured, in the graph.
@@ -152,7 +158,11 @@ class Lane:
 
     def measure_twice(self, twice: bool) -> None:
         """Whether steps are measured a second time from now on."""
-        self._twice.assign(twice)
+        self._review_every.assign(1 if twice else self._usual_review)
+
+    @property
+    def _usual_review(self) -> int:
+        return self._largest_every or _NEVER
 
     def wait(self) -> int:
         """Train steps that have begun and ended; waits for those under way."""

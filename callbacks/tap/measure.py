@@ -11,8 +11,8 @@ from gradkeeper.callbacks.tap.groups import Group, groups_of, joined
 from gradkeeper.callbacks.tap.optimizers import Clipping
 from gradkeeper.callbacks.tap.reductions import (
     all_sums,
+    axes,
     careful,
-    careful_norm,
     marked,
     of_each,
     sum_by_columns,
@@ -29,6 +29,23 @@ _TRUSTED_SUM = 1e-30
 
 # Elements of an embedding that are read in little time, however few were looked up.
 _SMALL = 2**19
+
+
+class Review(NamedTuple):
+    """When gradients are looked at a second time.
+
+    Attributes:
+        now: whether they are in this step, a boolean scalar.
+        number: the step's, a scalar.
+        largest_every: in one of how many steps the largest magnitude of large gradients is found,
+            which takes longer than the norm, and in no other; 0 if it is found in every step.
+        compares: whether they are looked at in further steps, where all is computed again.
+    """
+
+    now: tf.Tensor
+    number: tf.Tensor
+    largest_every: int
+    compares: bool
 
 
 class Measurable(NamedTuple):
@@ -66,8 +83,7 @@ def statistics(
     dtype: tf.DType,
     *,
     sums: Sequence[tf.Tensor] | None = None,
-    every_largest: tf.Tensor | None = None,
-    again: tf.Tensor | None = None,
+    review: Review | None = None,
 ) -> tf.Tensor:
     """L2 norm, largest magnitude and number of non-finite elements of each gradient.
 
@@ -79,9 +95,7 @@ def statistics(
         gradients: dense or `IndexedSlices` gradients, of any shapes.
         dtype: dtype of the result.
         sums: what `sums_of_squares` gives, if it is there already.
-        every_largest: whether the largest magnitude of large gradients is to be found as well,
-            which takes longer than the norm; None for always.
-        again: whether all is to be computed twice, to learn what that costs; None for never.
+        review: when they are looked at again; None for never.
 
     Returns:
         [3, gradients]. Norm and magnitude are NaN where an element is NaN, otherwise Inf where
@@ -91,16 +105,20 @@ def statistics(
         return tf.zeros([3, 0], dtype)
     parts = [measurable(gradient) for gradient in gradients]
     tensors = [part.tensor for part in parts]
-    if tf.config.list_physical_devices("GPU"):
+    if is_branchless():
         measured = _branchless(tensors, dtype)
-        if again is not None:
+        if review is not None:
             once = measured
-            measured = tf.cond(again, lambda: _branchless(tensors, dtype), lambda: once)
+            measured = tf.cond(review.now, lambda: _branchless(tensors, dtype), lambda: once)
     else:
         groups = groups_of(tensors, dtype, sums)
-        rows = [_statistics(group, dtype, every_largest, again) for group in groups]
-        measured = joined(groups, rows)
+        measured = joined(groups, [_statistics(group, dtype, review) for group in groups])
     return _scaled(measured, parts, dtype)
+
+
+def is_branchless() -> bool:
+    """Whether all is measured in every step, in one way."""
+    return bool(tf.config.list_physical_devices("GPU"))
 
 
 def sums_of_squares(
@@ -131,7 +149,7 @@ def l2_norms(gradients: Sequence[Gradient], dtype: tf.DType) -> tf.Tensor:
         return tf.zeros([0], dtype)
     parts = [measurable(gradient) for gradient in gradients]
     tensors = [part.tensor for part in parts]
-    if tf.config.list_physical_devices("GPU"):
+    if is_branchless():
         norms = tf.stack([tf.cast(tf.sqrt(wide_sum(tensor)), dtype) for tensor in tensors])
     else:
         groups = groups_of(tensors, dtype)
@@ -139,55 +157,69 @@ def l2_norms(gradients: Sequence[Gradient], dtype: tf.DType) -> tf.Tensor:
     return norms * _factors(parts, dtype)
 
 
-def _statistics(
-    group: Group, dtype: tf.DType, every_largest: tf.Tensor | None, again: tf.Tensor | None
-) -> tf.Tensor:
+def _statistics(group: Group, dtype: tf.DType, review: Review | None) -> tf.Tensor:
     """`statistics` of a group, [3, tensors]."""
+    many = len(group.columns)
+    defers = review is not None and review.largest_every > 0
 
-    def largest(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+    def largest(tensors: Sequence[tf.Tensor], large: int) -> tf.Tensor:
         # Two reductions read less memory than an array of magnitudes and one. Without rows the
         # reductions are infinite.
-        highest = of_each([tf.reduce_max(tensor, group.axis) for tensor in tensors], dtype)
-        lowest = of_each([tf.reduce_min(tensor, group.axis) for tensor in tensors], dtype)
+        pairs = list(zip(tensors, axes(tensors, large), strict=True))
+        highest = of_each([tf.reduce_max(tensor, axis) for tensor, axis in pairs], dtype)
+        lowest = of_each([tf.reduce_min(tensor, axis) for tensor, axis in pairs], dtype)
         return tf.maximum(tf.maximum(highest, -lowest), tf.zeros([], dtype))
 
-    def in_rows(sums: tf.Tensor, largest: tf.Tensor) -> tf.Tensor:
-        return tf.stack([tf.sqrt(sums), largest, tf.zeros(sums.shape, dtype)])
+    def usual(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+        """The largest magnitudes that are found in every step."""
+        if not defers:
+            return largest(tensors, group.large)
+        unknown = tf.fill([group.large], tf.cast(float("nan"), dtype))
+        rows = tensors[group.large :]
+        return tf.concat([unknown, largest(rows, 0)], axis=0) if rows else unknown
+
+    def in_rows(norms: tf.Tensor, largest: tf.Tensor) -> tf.Tensor:
+        return tf.stack([norms, largest, tf.zeros([many], dtype)])
 
     def quick(measured: tf.Tensor, *_: tf.Tensor) -> tf.Tensor:
         return tf.identity(measured)
 
+    def reviewed(measured: tf.Tensor, number: tf.Tensor, tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+        def once_more() -> tf.Tensor:
+            return in_rows(tf.sqrt(all_sums(tensors, dtype, group.large)), usual(tensors))
+
+        def completed() -> tf.Tensor:
+            return in_rows(measured[0], largest(tensors, group.large))
+
+        if review is None or not defers:
+            return once_more()
+        if not review.compares:
+            return completed()
+        return tf.cond(tf.equal(number % review.largest_every, 0), completed, once_more)
+
     def thorough(
-        measured: tf.Tensor, exact: tf.Tensor, due: tf.Tensor, *tensors: tf.Tensor
+        measured: tf.Tensor, exact: tf.Tensor, number: tf.Tensor, *tensors: tf.Tensor
     ) -> tf.Tensor:
         return tf.cond(
             exact,
-            lambda: in_rows(
-                all_sums(tensors, dtype, group.axis),
-                tf.cond(due, lambda: largest(tensors), lambda: measured[1]),
-            ),
-            lambda: tf.concat([careful(each, dtype, group.axis) for each in tensors], axis=1),
+            lambda: reviewed(measured, number, tensors),
+            lambda: careful(tensors, dtype, group.large),
         )
 
-    sums = group.sums
-    if every_largest is None or not group.are_large:
-        found, due = largest(group.tensors), tf.constant(True)
-        reasons = [again]
-    else:
-        found, due = tf.fill(sums.shape, tf.cast(float("nan"), dtype)), every_largest
-        reasons = [every_largest, again]
-    exact = is_enough = _can_be_trusted(sums, found)
-    for reason in reasons:
-        if reason is not None:
-            is_enough &= ~reason
-    return branch(is_enough, quick, thorough, [in_rows(sums, found), exact, due, *group.tensors])
+    found = usual(group.tensors)
+    exact = is_enough = _can_be_trusted(group.sums, found)
+    number = tf.zeros([], tf.int64)
+    if review is not None:
+        is_enough, number = exact & ~review.now, review.number
+    inputs = [in_rows(tf.sqrt(group.sums), found), exact, number, *group.tensors]
+    return branch(is_enough, quick, thorough, inputs)
 
 
 def _norms(group: Group, dtype: tf.DType) -> tf.Tensor:
     """`l2_norms` of a group, [tensors]."""
 
     def with_care(_: tf.Tensor, *tensors: tf.Tensor) -> tf.Tensor:
-        return of_each([careful_norm(tensor, group.axis) for tensor in tensors], dtype)
+        return careful(tensors, dtype, group.large)[0]
 
     def quick(sums: tf.Tensor, *_: tf.Tensor) -> tf.Tensor:
         return tf.sqrt(sums)

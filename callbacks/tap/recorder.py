@@ -207,8 +207,7 @@ class Recorder(Shared):
                 selected(pairs, table),
                 table.dtype,
                 sums=sums() if shared is None else shared,
-                every_largest=lane.every_largest,
-                again=lane.again,
+                review=lane.review,
             )
             if application.scale is not None:
                 scale = tf.cast(tf.convert_to_tensor(application.scale), table.dtype)

@@ -32,11 +32,19 @@ def sum_by_columns(tensor: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
     return sum_of_squares(tensor, dtype)
 
 
-def careful(tensor: tf.Tensor, dtype: tf.DType, axis: int | None) -> tf.Tensor:
-    """Norm, largest magnitude and non-finite count of a tensor with any values, [3, columns]."""
-    bad = tf.reduce_sum(tf.cast(~tf.math.is_finite(tensor), dtype), axis)
-    largest = marked(tf.reduce_max(tf.abs(tensor), axis), tensor, axis)
-    return tf.stack([of_each([each], dtype) for each in (careful_norm(tensor, axis), largest, bad)])
+def careful(tensors: Sequence[tf.Tensor], dtype: tf.DType, large: int) -> tf.Tensor:
+    """Norms, largest magnitudes and non-finite counts with any values, [3, columns].
+
+    Args:
+        tensors: the first ones are reduced as a whole, of the others each row.
+        dtype: of the result.
+        large: how many are reduced as a whole.
+    """
+    pairs = list(zip(tensors, axes(tensors, large), strict=True))
+    bad = [tf.reduce_sum(tf.cast(~tf.math.is_finite(each), dtype), axis) for each, axis in pairs]
+    magnitudes = [marked(tf.reduce_max(tf.abs(each), axis), each, axis) for each, axis in pairs]
+    norms = [careful_norm(each, axis) for each, axis in pairs]
+    return tf.stack([of_each(each, dtype) for each in (norms, magnitudes, bad)])
 
 
 def careful_norm(tensor: tf.Tensor, axis: int | None) -> tf.Tensor:
@@ -59,13 +67,22 @@ def marked(largest: tf.Tensor, tensor: tf.Tensor, axis: int | None = None) -> tf
     return tf.where(any_nan, tf.cast(float("nan"), largest.dtype), largest)
 
 
+def axes(tensors: Sequence[tf.Tensor], large: int) -> list[int | None]:
+    """What of each is reduced: the first ones as a whole, of the others each row."""
+    return [None if place < large else 1 for place in range(len(tensors))]
+
+
 def of_each(measured: Sequence[tf.Tensor], dtype: tf.DType) -> tf.Tensor:
-    """Scalars and vectors as one vector."""
-    return tf.concat([tf.reshape(tf.cast(each, dtype), [-1]) for each in measured], axis=0)
+    """Scalars, and after them vectors, as one vector."""
+    measured = [tf.cast(each, dtype) for each in measured]
+    scalars = [each for each in measured if each.shape.rank == 0]
+    vectors = measured[len(scalars) :]
+    parts = [tf.stack(scalars), *vectors] if scalars else vectors
+    return tf.concat(parts, axis=0) if len(parts) > 1 else parts[0]
 
 
-def all_sums(tensors: Sequence[tf.Tensor], dtype: tf.DType, axis: int | None) -> tf.Tensor:
-    """Sums of squares, [columns]."""
-    if axis is None:
-        return tf.stack([sum_of_squares(tensor, dtype) for tensor in tensors])
-    return of_each([tf.reduce_sum(tf.square(each), axis) for each in tensors], dtype)
+def all_sums(tensors: Sequence[tf.Tensor], dtype: tf.DType, large: int) -> tf.Tensor:
+    """Sums of squares, [columns]; see `careful`."""
+    wholes = [sum_of_squares(tensor, dtype) for tensor in tensors[:large]]
+    rows = [tf.reduce_sum(tf.square(tensor), 1) for tensor in tensors[large:]]
+    return of_each([*wholes, *rows], dtype)

@@ -9,7 +9,7 @@ they share: a second `fit` does not trace again, and recompiling drops them.
 
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
-from typing import Any, Generic, Optional, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, Optional, TypeAlias, TypeVar
 
 import keras
 
@@ -39,6 +39,7 @@ class Tap:
         self._place = None if self._can_be_made else place_of_train_function(plain)
         self._hooks: dict[tuple[Shared, ...], Hooks] = {}
         self._twins: dict[tuple[Shared, ...], Callable] = {}
+        self._settled: dict[tuple[Shared, ...], _Settled] = {}
         self._probes: dict[Key, list[Any]] = {}
 
     @classmethod
@@ -78,9 +79,11 @@ class Tap:
         function = model.train_function
         if not isinstance(function, _ArmedFunction):
             return
-        for driver in list(function.waiting):
-            if driver == beginner or not driver.is_running():
-                del function.waiting[driver]
+        function.waiting = [
+            (driver, probes)
+            for driver, probes in function.waiting
+            if driver != beginner and driver.is_running()
+        ]
         if not function.waiting:
             _put(model, function.tap._plain)
 
@@ -111,13 +114,17 @@ class Tap:
         named = None if optimizers is None else tuple(optimizers)
         alike = self._probes.setdefault((wishes, named and tuple(map(id, named))), [])
         # A probe that another callback or training waits with is not to be shared.
-        taken = [each for probes in armed.waiting.values() for each in probes]
+        taken = [each for _, probes in armed.waiting for each in probes]
         probe = next((each for each in alike if each not in taken), None)
         if probe is None:
             compiled = bool(self._model.jit_compile) and not self._model.run_eagerly
             probe = make(wishes, self._model, optimizers=named, compiled=compiled)
             alike.append(probe)
-        armed.waiting.setdefault(driver, []).append(probe)
+        others = armed.awaited_by(driver)
+        if others is None:
+            armed.waiting.append((driver, [probe]))
+        else:
+            others.append(probe)
         return Arming(self, armed, probe, self._model.steps_per_execution)
 
     def run(self, iterator: Any, probes: Sequence[Shared], armed: "_ArmedFunction") -> Any:
@@ -134,18 +141,24 @@ class Tap:
                 attributes["train_function"] = armed
 
     def _run(self, iterator: Any, probes: tuple[Shared, ...]) -> Any:
-        hooks = self._hooks_of(probes)
+        settled = self._settled.get(probes)
+        hooks = self._hooks_of(probes) if settled is None else settled.hooks
         try:
-            hooks.put()
+            hooks.put(steps_alone=settled is not None)
             for probe in probes:
                 if probe.stopwatch is not None:
                     probe.stopwatch.call_begins(probe)
-            result = self._call(iterator, probes)
+            if settled is None:
+                result = self._call(iterator, probes)
+            else:
+                result = settled.twin(_shown(iterator, settled.holding))
         finally:
             hooks.take_back()
         for probe in probes:
             if probe.stopwatch is not None:
                 probe.stopwatch.call_ends(probe)
+        if settled is None:
+            self._settle(probes, hooks)
         return result
 
     def _call(self, iterator: Any, probes: tuple[Shared, ...]) -> Any:
@@ -153,17 +166,26 @@ class Tap:
             return self._plain(iterator)
         if probes not in self._twins:
             self._twins[probes] = self._make_twin()
+        twin = self._twins[probes]
         if self._place is None:
-            return self._twins[probes](self._shown(iterator, probes))
-        with self._place.holding(self._twins[probes]):
+            return twin(_shown(iterator, _holding(probes) if is_made_by_keras(twin) else []))
+        with self._place.holding(twin):
             return self._plain(iterator)
 
-    def _shown(self, iterator: Any, probes: tuple[Shared, ...]) -> Any:
-        """The iterator, by way of the stages that want to hold each batch."""
-        stages = [each for each in probes if isinstance(each, Stage) and each.holds_batches]
-        if not stages or not is_made_by_keras(self._twins[probes]):
-            return iterator
-        return HeldBatches(iterator, stages)
+    def _settle(self, probes: tuple[Shared, ...], hooks: Hooks) -> None:
+        """Notes how calls with these probes are run, once nothing about it can change any more.
+
+        A train function made by Keras calls nothing but the model's `train_step`.
+        """
+        twin = self._twins.get(probes)
+        if (
+            self._place is None
+            and twin is not None
+            and is_made_by_keras(twin)
+            and hooks is self._hooks.get(probes)
+            and all(probe.has_seen_gradients for probe in probes)
+        ):
+            self._settled[probes] = _Settled(hooks, twin, _holding(probes))
 
     def _hooks_of(self, probes: tuple[Shared, ...]) -> Hooks:
         hooks = self._hooks.get(probes)
@@ -210,14 +232,14 @@ class Arming(Generic[SharedT]):
         if steps != self._steps_per_execution or not self.probe.is_read_by(reader):
             return False
         if attributes.get("train_function") is self._function:
-            others = waiting.get(driver)
+            others = self._function.awaited_by(driver)
             if others is None or self.probe in others:
                 return False
             others.append(self.probe)
             return True
         if waiting or attributes.get("train_function") is not self._tap._plain:
             return False
-        waiting[driver] = [self.probe]
+        waiting.append((driver, [self.probe]))
         attributes["train_function"] = self._function
         return True
 
@@ -227,20 +249,46 @@ class _ArmedFunction:
 
     Attributes:
         tap: the tap of the train function behind it.
-        waiting: for each training whose next call is to be seen, the probes that see it.
+        waiting: trainings whose next call is to be seen, each with the probes that see it.
     """
 
     def __init__(self, tap: Tap) -> None:
         self.tap = tap
-        self.waiting: dict[Driver, list[Shared]] = {}
+        self.waiting: list[tuple[Driver, list[Shared]]] = []
+
+    def awaited_by(self, driver: Driver) -> list[Shared] | None:
+        """The probes that see the training's next call; None if it is not awaited."""
+        return next((probes for each, probes in self.waiting if each == driver), None)
 
     def __call__(self, iterator: Any) -> Any:
-        probes: list[Shared] = []
-        for driver in self.waiting:
+        for place, (driver, probes) in enumerate(self.waiting):
             if driver.is_calling():
-                probes = self.waiting.pop(driver)
-                break
-        return self.tap.run(iterator, probes, self)
+                del self.waiting[place]
+                return self.tap.run(iterator, probes, self)
+        return self.tap.run(iterator, [], self)
+
+
+class _Settled(NamedTuple):
+    """How calls with some probes are run.
+
+    Attributes:
+        hooks: what has the probes see.
+        twin: the instrumented train function, made by Keras.
+        holding: the probes that want to hold each batch.
+    """
+
+    hooks: Hooks
+    twin: Callable
+    holding: list[Stage]
+
+
+def _holding(probes: Sequence[Shared]) -> list[Stage]:
+    return [each for each in probes if isinstance(each, Stage) and each.holds_batches]
+
+
+def _shown(iterator: Any, stages: Sequence[Stage]) -> Any:
+    """The iterator, by way of the stages that want to hold each batch."""
+    return HeldBatches(iterator, stages) if stages else iterator
 
 
 def _put(model: keras.Model, function: Any) -> Any:

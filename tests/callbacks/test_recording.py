@@ -83,10 +83,10 @@ def test_steps_are_measured_once_and_twice_in_turn(monkeypatch):
             calls.clear()
 
     data = x[:1].repeat(140, 0), y[:1].repeat(140, 0)
-    fit(model, data, batch_size=1, callbacks=[GradientMonitor(), Counts()])
+    fit(model, data, batch_size=1, callbacks=[GradientMonitor(watch="max_abs"), Counts()])
     twice = [number for number, count in enumerate(steps) if count == 2]
-    assert steps[0] == 1
-    assert twice == list(range(101, 133, 2))
+    assert set(steps) == {1, 2}
+    assert twice == [0, *range(101, 133, 2)]
 
 
 @pytest.mark.parametrize("how", [{}, {"jit_compile": True}, {"run_eagerly": True}])

@@ -9,6 +9,7 @@ import tensorflow as tf
 from models import compiled, fit
 
 from gradkeeper.callbacks import GradientMonitor
+from gradkeeper.callbacks.cost import CostMeter
 
 
 @pytest.fixture(scope="module")
@@ -283,3 +284,32 @@ def test_two_monitors_trace_once():
         return counter.traces
 
     assert traces_with([GradientMonitor(), GradientMonitor()]) == traces_with([])
+
+
+@pytest.mark.parametrize("how", [{}, {"jit_compile": True}, {"run_eagerly": True}])
+def test_a_step_that_is_traced_anew_later_is_seen_like_the_first(how):
+    model, (x, y) = compiled("dense", **how)
+    monitor = GradientMonitor(verbose=0)
+    fit(model, (x, y), callbacks=[monitor])
+    before = model.get_weights()
+    fit(model, (x[:10], y[:10]), batch_size=5, callbacks=[monitor])
+    fresh, _ = compiled("dense", **how)
+    fresh.set_weights(before)
+    alone = GradientMonitor(verbose=0)
+    fit(fresh, (x[:10], y[:10]), batch_size=5, callbacks=[alone])
+    assert len(monitor.history) == 5
+    np.testing.assert_allclose(monitor.history.norms[3:], alone.history.norms, rtol=1e-6)
+
+
+def test_an_optimizer_is_wrapped_only_while_its_step_is_traced(monkeypatch):
+    model, data = compiled("dense")
+    wrapped = []
+    plain = CostMeter.call_begins
+
+    def looking(meter, recorder):
+        wrapped.append("apply" in vars(model.optimizer))
+        plain(meter, recorder)
+
+    monkeypatch.setattr(CostMeter, "call_begins", looking)
+    fit(model, data, callbacks=[GradientMonitor(verbose=0)])
+    assert wrapped == [True, False, False]
