@@ -44,24 +44,34 @@ class Hooks:
     ) -> None:
         self._probes = tuple(probes)
         self._stages = tuple(each for each in probes if isinstance(each, Stage))
-        self._optimizers = list(optimizers)
+        self._optimizers: list[keras.optimizers.Optimizer] = []
         self._step: list[Point] = []
         self._within: list[Point] = []
         if model is not None:
             self._step.append(Point(model, "train_step", self._train_step))
             self._within.append(Point(model, "compute_loss", self._compute_loss))
-        every = {id(each): each for outer in optimizers for each in with_nested(outer)}
-        for optimizer in every.values():
-            self._within += [
-                Point(optimizer, "apply", self._apply),
-                Point(optimizer, CLIP_GRADIENTS, self._clip),
-                Point(optimizer, ALL_REDUCE, self._all_reduce),
-            ]
+        self._looked_at: set[int] = set()
+        self.look_at(optimizers)
         self._steps_alone = False
         self._steps_inside, self._lock = 0, threading.Lock()
         # The optimizers' own clipping, by `id`.
         self._clippings: dict[int, Callable] = {}
         self._stands: dict[int, Stand] = {}
+
+    def look_at(self, optimizers: Sequence[keras.optimizers.Optimizer]) -> None:
+        """Looks at these optimizers as well, if it does not yet; not between put and taken back."""
+        for outer in optimizers:
+            if not any(outer is each for each in self._optimizers):
+                self._optimizers.append(outer)
+            for optimizer in with_nested(outer):
+                if id(optimizer) in self._looked_at:
+                    continue
+                self._looked_at.add(id(optimizer))
+                self._within += [
+                    Point(optimizer, "apply", self._apply),
+                    Point(optimizer, CLIP_GRADIENTS, self._clip),
+                    Point(optimizer, ALL_REDUCE, self._all_reduce),
+                ]
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

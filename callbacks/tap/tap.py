@@ -182,7 +182,6 @@ class Tap:
             self._place is None
             and twin is not None
             and is_made_by_keras(twin)
-            and hooks is self._hooks.get(probes)
             and all(probe.has_seen_gradients for probe in probes)
         ):
             self._settled[probes] = _Settled(hooks, twin, _holding(probes))
@@ -192,9 +191,11 @@ class Tap:
         # Looked for again until one is called: a train step may make its optimizers itself.
         if hooks is None or not all(probe.has_seen_gradients for probe in probes):
             named = [each for probe in probes for each in probe.optimizers or ()]
-            hooks = Hooks(probes, [*optimizers_of(self._model), *named], self._model)
-            if probes not in self._twins:
-                self._hooks[probes] = hooks
+            optimizers = [*optimizers_of(self._model), *named]
+            if hooks is None:
+                hooks = self._hooks[probes] = Hooks(probes, optimizers, self._model)
+            else:
+                hooks.look_at(optimizers)
         return hooks
 
     def _make_twin(self) -> Callable:

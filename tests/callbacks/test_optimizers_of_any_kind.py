@@ -262,3 +262,36 @@ def test_a_nested_fit_of_the_same_model_before_the_step():
     nested = TrainsAnother(lambda: fit(model, data, callbacks=[inner]), "on_train_batch_begin")
     fit(model, data, callbacks=[outer, nested])
     assert (len(outer.history), len(inner.history)) == (3, 6)
+
+
+@pytest.mark.parametrize("first", [1, 2, 4])
+def test_a_step_counts_once_where_its_optimizer_is_made_late(first):
+    class MakesItsOwn(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense, self.own, self.steps = keras.layers.Dense(1), None, 0
+
+        def call(self, x):
+            return self.dense(x)
+
+        def train_step(self, data):
+            x, y = data
+            self.steps += 1
+            if self.steps == first:
+                self.own = keras.optimizers.SGD(0.1)
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean(tf.square(self(x) - y))
+            gradients = tape.gradient(loss, self.trainable_variables)
+            if self.own is not None:
+                self.own.apply(gradients, self.trainable_variables)
+            return {"loss": loss}
+
+    model = MakesItsOwn()
+    model.compile(run_eagerly=True)
+    monitor = GradientMonitor(verbose=0)
+    data = np.ones((24, 3), "float32"), np.ones((24, 1), "float32")
+    model.fit(*data, batch_size=4, verbose=0, callbacks=[monitor])
+    assert monitor.history.steps.tolist() == list(range(6))
+    seen = np.isfinite(monitor.history.norms).all(axis=1).tolist()
+    assert seen[first:] == [True] * (6 - first)
+    assert not any(seen[: first - 1])
