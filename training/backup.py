@@ -7,8 +7,10 @@ from typing import Any
 import h5py
 import keras
 import numpy as np
+import tensorflow as tf
 
 from gradkeeper.callbacks.capsule.state import restore, state_of
+from gradkeeper.training.distribution import wait_for_all
 
 _EPOCH, _STATE = "gradkeeper_epoch", "gradkeeper_state"
 
@@ -25,12 +27,20 @@ class EpochBackup(keras.callbacks.BackupAndRestore):
     Args:
         backup_dir: the folder.
         writes: whether this process writes; all read.
+        strategy: whose workers are waited for at the end of each epoch, so that what the others
+            have recorded of it is never behind the backup; None where there is one process.
     """
 
-    def __init__(self, backup_dir: str | Path, *, writes: bool = True) -> None:
+    def __init__(
+        self,
+        backup_dir: str | Path,
+        *,
+        writes: bool = True,
+        strategy: tf.distribute.Strategy | None = None,
+    ) -> None:
         super().__init__(str(backup_dir), delete_checkpoint=False)
         self._path = Path(backup_dir) / "latest.weights.h5"
-        self._writes = writes
+        self._writes, self._strategy = writes, strategy
 
     @property
     def epoch(self) -> int:
@@ -64,6 +74,8 @@ class EpochBackup(keras.callbacks.BackupAndRestore):
         """Nothing: an epoch is the least that is kept."""
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if self._strategy is not None:
+            wait_for_all(self._strategy)
         if not self._writes:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)

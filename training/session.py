@@ -64,7 +64,7 @@ class Session:
         self._steps_per_epoch = steps_per_epoch
         self._strategy = model.distribute_strategy
         self._is_chief = Worker.of(self._strategy).is_chief
-        self._backup = EpochBackup(directory.backup, writes=self._is_chief)
+        self._backup = EpochBackup(directory.backup, writes=self._is_chief, strategy=self._strategy)
         self._first_epoch = self._backup.epoch
         self._monitor = GradientMonitor(log_dir=directory.gradients, verbose=0)
         self._metrics = MetricsFile(
