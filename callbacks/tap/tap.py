@@ -262,9 +262,10 @@ class _ArmedFunction:
         return next((probes for each, probes in self.waiting if each == driver), None)
 
     def __call__(self, iterator: Any) -> Any:
-        for place, (driver, probes) in enumerate(self.waiting):
+        for each in list(self.waiting):
+            driver, probes = each
             if driver.is_calling():
-                del self.waiting[place]
+                self.waiting.remove(each)
                 return self.tap.run(iterator, probes, self)
         return self.tap.run(iterator, [], self)
 

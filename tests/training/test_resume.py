@@ -8,6 +8,7 @@ import keras
 import kill_and_resume
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from gradkeeper import zoo
 from gradkeeper.training import Result
@@ -106,3 +107,13 @@ def test_who_does_not_write_reads_all_the_same(tmp_path):
     backup.on_epoch_end(1)
     assert (tmp_path / "latest.weights.h5").stat().st_mtime_ns == before
     np.testing.assert_array_equal(model.get_weights()[0], other.get_weights()[0])
+
+
+def test_no_backup_is_there_before_every_worker_has_come_so_far(tmp_path, monkeypatch):
+    epochs = []
+    waits = "gradkeeper.training.backup.wait_for_all"
+    monkeypatch.setattr(waits, lambda strategy: epochs.append(EpochBackup(tmp_path).epoch))
+    kept = EpochBackup(tmp_path, strategy=tf.distribute.get_strategy())
+    fit(compiled(), tmp_path, epochs=2, callbacks=[kept])
+    assert epochs == [0, 1]
+    assert kept.epoch == 2
