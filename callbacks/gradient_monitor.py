@@ -313,7 +313,10 @@ class GradientMonitor(StepCallback[Recorder]):
             optimizers = self._settings.named_optimizers
         if optimizers is None:
             optimizers = optimizers_of(self._attachment.model)
-        self._judge.tell(why_nothing_was_seen(optimizers))
+        remedy = "name it: GradientMonitor(optimizers=[...])"
+        self._judge.tell(
+            why_nothing_was_seen("GradientMonitor", "records nothing", optimizers, remedy)
+        )
 
     def _end_comparison(self) -> None:
         """Measures as asked for again, where a training ended while its cost was compared."""

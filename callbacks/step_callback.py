@@ -6,7 +6,10 @@ from typing import Any, Generic
 import keras
 
 from gradkeeper.callbacks.attachment import Attachment, SharedT
+from gradkeeper.callbacks.blindness import why_nothing_was_seen
 from gradkeeper.callbacks.driver import Driver
+from gradkeeper.callbacks.tap.keras_private import print_msg
+from gradkeeper.callbacks.tap.optimizers import optimizers_of
 
 
 class StepCallback(keras.callbacks.Callback, Generic[SharedT]):
@@ -23,6 +26,7 @@ class StepCallback(keras.callbacks.Callback, Generic[SharedT]):
     def __init__(self, make: Callable[..., SharedT]) -> None:
         super().__init__()
         self._attachment = Attachment(self, make)
+        self._told_blind = False
 
     def set_model(self, model: keras.Model) -> None:
         self._attachment.check(model)
@@ -40,6 +44,21 @@ class StepCallback(keras.callbacks.Callback, Generic[SharedT]):
         self._refuse_if_running(driver, f"model={model.name!r}")
         super().set_model(model)
         self._attachment.begin(model, driver)
+        self._told_blind = False
+
+    def _complain_if_blind(self, what_is_missing: str) -> None:
+        """Tells, once in a training, if no train step so far has shown any gradients.
+
+        Args:
+            what_is_missing: what the callback would do with them, as in "refuses nothing".
+        """
+        attachment = self._attachment
+        if self._told_blind or not attachment.is_armed or attachment.probe.has_seen_gradients:
+            return
+        self._told_blind = True
+        optimizers = optimizers_of(attachment.model) if attachment.model is not None else []
+        remedy = "give it one"
+        print_msg(why_nothing_was_seen(type(self).__name__, what_is_missing, optimizers, remedy))
 
     def flush(self) -> None:
         """Reads what the train steps have written since the last look."""

@@ -73,6 +73,7 @@ class AdaptiveClipping(StepCallback[ClipStage]):
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self._awaiting() is None:
             return
+        self._complain_if_blind("clips nothing")
         self._attachment.arm(
             lambda _: self._method, Driver.calling("on_train_batch_begin", self._attachment.driver)
         )
@@ -82,6 +83,7 @@ class AdaptiveClipping(StepCallback[ClipStage]):
             self._back_up()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._complain_if_blind("clips nothing")
         self._back_up()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:

@@ -7,7 +7,7 @@ import keras
 from gradkeeper.callbacks.driver import Driver
 from gradkeeper.callbacks.step_callback import StepCallback
 from gradkeeper.callbacks.tap.optimizers import clipping_of, optimizers_of
-from gradkeeper.callbacks.tap.probe import Stage
+from gradkeeper.callbacks.tap.probe import Application, Gradients, Stage
 
 
 class ClipAfterReduce(StepCallback["_SumStage"]):
@@ -41,8 +41,12 @@ class ClipAfterReduce(StepCallback["_SumStage"]):
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         model = self._awaiting()
         if model is not None and model.distribute_strategy.num_replicas_in_sync > 1:
+            self._complain_if_blind("moves no clipping")
             driver = Driver.calling("on_train_batch_begin", self._attachment.driver)
             self._attachment.arm(lambda _: ClipAfterReduce, driver)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._complain_if_blind("moves no clipping")
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self._attachment.end()
@@ -52,6 +56,9 @@ class _SumStage(Stage):
     """The stage of the train step that has the sum of the replicas clipped."""
 
     clips_the_sum = True
+
+    def before(self, application: Application, gradients: Gradients) -> None:
+        self.has_seen_gradients |= self.asks_about(application.optimizer)
 
 
 def _sum_stage(wishes: Any, model: keras.Model, *, optimizers: Any, compiled: bool) -> _SumStage:

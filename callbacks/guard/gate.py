@@ -12,6 +12,7 @@ import tensorflow as tf
 from gradkeeper.callbacks.capsule.state import state_of
 from gradkeeper.callbacks.guard.event import GuardEvent
 from gradkeeper.callbacks.guard.keeper import GraphKeeper, HostKeeper, Kept
+from gradkeeper.callbacks.guard.loss import HeldLoss, PassedLoss, StepLoss
 from gradkeeper.callbacks.guard.notebook import CAUSES, Notebook
 from gradkeeper.callbacks.guard.tally import Counts, Tally
 from gradkeeper.callbacks.guard.trigger import Judgement, Trigger
@@ -22,6 +23,7 @@ from gradkeeper.callbacks.tap.measure import l2_norms
 from gradkeeper.callbacks.tap.pairs import pairs_of, summed_over_replicas
 from gradkeeper.callbacks.tap.probe import Application, Gradients, Stage
 from gradkeeper.callbacks.tap.replica import Replica
+from gradkeeper.callbacks.tap.site import may_have_functions
 from gradkeeper.callbacks.tap.values import mean_loss, with_values
 
 
@@ -74,8 +76,9 @@ class _Side:
 
     tally: Tally
     judgement: Judgement | None
-    loss: tf.Tensor | None = None
+    loss: StepLoss
     spread: tf.Tensor | None = None
+    noted: tf.Tensor | None = None
 
 
 class Gate(Stage):
@@ -109,6 +112,7 @@ class Gate(Stage):
             and (options.keeps_batch or options.outruns_host)
         )
         self._model = weakref.ref(model)
+        self._has_functions = may_have_functions(model.train_step)
         self._sides: dict[int, _Side] = {}
         self._notebook = Notebook(model)
         self._drained = 0
@@ -176,12 +180,14 @@ class Gate(Stage):
             device = replica.home(compiled=self._compiled)
             self._sides[replica.index] = self._new_side(device)
             self._notebook.open(replica, device)
-        self._sides[replica.index].loss = None
+        side = self._sides[replica.index]
+        side.loss.begin_step()
         if self._in_graph is not None:
             self._in_graph.step_begin(replica, data, self._model())
+            side.noted = side.tally.in_graph().noted if self._has_functions else None
 
     def loss(self, replica: Replica, value: Any) -> None:
-        self._sides[replica.index].loss = mean_loss(value, tf.float32)
+        self._sides[replica.index].loss.hold(mean_loss(value, tf.float32))
 
     def allows(self, application: Application, gradients: Gradients) -> tf.Tensor | None:
         pairs = pairs_of(gradients, application.variables)
@@ -192,8 +198,7 @@ class Gate(Stage):
         variables = [variable for _, variable in pairs]
         replica, side = application.replica, self._sides[application.replica.index]
         finite = side.spread = everywhere(all_finite(gradients), replica)
-        loss = tf.constant(0.0) if side.loss is None else side.loss
-        sound = everywhere(tf.math.is_finite(loss), replica)
+        loss, sound = side.loss.value, everywhere(side.loss.is_sound, replica)
         bad = self._is_bad(application, finite, sound)
         norm, too_large = tf.constant(np.nan), tf.constant(False)
         if side.judgement is not None:
@@ -203,12 +208,12 @@ class Gate(Stage):
         counts = side.tally.in_graph()
         halted = counts.halted > 0
         cause = tf.where(too_large, CAUSES.index("norm"), tf.where(finite, CAUSES.index("loss"), 0))
-        facts = [counts.seen, cause, np.nan if side.loss is None else loss, norm]
+        facts = [counts.seen, cause, loss, norm]
         measured = statistics_if(refused, gradients, application.scale)
 
         def note() -> None:
             self._notebook.write(replica, variables, measured, facts)
-            if self._in_graph is not None:
+            if self._in_graph is not None and side.noted is None:
                 self._in_graph.keep(replica, counts.seen)
 
         def count() -> None:
@@ -243,8 +248,13 @@ class Gate(Stage):
         return [with_values(gradient, or_nan) for gradient in gradients]
 
     def step_end(self, replica: Replica, done: Sequence[tf.Tensor]) -> None:
+        side, keeper = self._sides[replica.index], self._in_graph
         with tf.control_dependencies(done):
-            self._sides[replica.index].tally.count_step()
+            if keeper is not None and side.noted is not None:
+                # What the step has been given is known out here, and not in functions of its own.
+                counts = side.tally.in_graph()
+                when(counts.noted > side.noted, lambda: keeper.keep(replica, counts.seen))
+            side.tally.count_step()
 
     def _is_bad(self, application: Application, finite: tf.Tensor, sound: tf.Tensor) -> tf.Tensor:
         """Whether something is not finite that should be."""
@@ -259,6 +269,7 @@ class Gate(Stage):
         return _Side(
             tally=Tally(device),
             judgement=None if trigger is None else trigger.begin(device),
+            loss=HeldLoss(device) if self._has_functions else PassedLoss(),
         )
 
 

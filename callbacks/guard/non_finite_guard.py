@@ -158,6 +158,7 @@ class NonFiniteGuard(StepCallback[Gate]):
         if model is None:
             return
         self._look()
+        self._complain_if_blind("refuses nothing")
         if self._policy == "rollback":
             self._keep_snapshot(model)
         driver = Driver.calling("on_train_batch_begin", self._attachment.driver)
@@ -170,11 +171,15 @@ class NonFiniteGuard(StepCallback[Gate]):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._look()
+        self._complain_if_blind("refuses nothing")
         if logs is not None:
             logs["skipped_steps"] = self.skipped - self._in_epoch
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        self._look()
+        try:
+            self._look()
+        finally:
+            self._end_halt()
         self._attachment.end()
         self._snapshot, self._backups = None, []
 
@@ -213,6 +218,7 @@ class NonFiniteGuard(StepCallback[Gate]):
             return
         self._tell(events)
         if self._policy == "raise":
+            self._end_halt()
             raise NonFiniteGradientError(events[0])
         if not halted:
             return
@@ -225,6 +231,14 @@ class NonFiniteGuard(StepCallback[Gate]):
             print_msg("NonFiniteGuard: training stops.")
         model.stop_training = True
         self._keep_backups()
+
+    def _end_halt(self) -> None:
+        """Leaves no halt behind: a function that an eager train step calls outlives the training.
+
+        TensorFlow runs it again as it was traced, with the gate in it, in trainings without one.
+        """
+        if self._attachment.is_armed and self._attachment.probe.is_read_by(self):
+            self._attachment.probe.resume()
 
     def _tell(self, events: list[GuardEvent]) -> None:
         complaints = self._shelf.complaints if self._shelf is not None else []

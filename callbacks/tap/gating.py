@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from gradkeeper.callbacks.tap.branch import when
 from gradkeeper.callbacks.tap.replica import Replica
+from gradkeeper.callbacks.tap.site import Site
 from gradkeeper.callbacks.tap.values import tensors_in
 
 
@@ -60,37 +61,64 @@ def apply_if(
 
 
 class Undoing:
-    """Puts variables back to the values that they had when they were added, in the graph."""
+    """Puts variables back, in the graph, to the values that they had when they were added.
 
-    def __init__(self, variables: Iterable[Any], replica: Replica) -> None:
+    Args:
+        variables: the variables.
+        replica: whose they are.
+        refused: notes, from whatever function of the step's own, that something was refused;
+            None where all is called by the step itself.
+    """
+
+    def __init__(
+        self, variables: Iterable[Any], replica: Replica, refused: tf.Variable | None = None
+    ) -> None:
         self._replica = replica
         self._before: list[tuple[tf.Variable, tf.Tensor]] = []
+        self._allowed: list[tf.Tensor] = []
+        self._refused = refused
+        self._site = Site.here()
+        if refused is not None:
+            refused.assign(False)
         self.add(variables)
 
     def add(self, variables: Iterable[Any]) -> None:
-        """Further variables, which have not been changed so far."""
+        """Further variables, which have not been changed so far.
+
+        Those that a function of the step's own has made stay as they are: their values are not
+        known outside of it.
+        """
+        if Site.here() != self._site:
+            return
         parts = [local_part(variable, self._replica) for variable in variables]
         known = {id(variable) for variable, _ in self._before}
         self._before += [(part, part.read_value()) for part in parts if id(part) not in known]
 
-    def unless(self, kept: tf.Tensor) -> None:
-        """Puts them back where `kept` is not set."""
+    def unless(self, allowed: tf.Tensor) -> None:
+        """Has them put back at the end of a step where this is not set."""
+        if self._refused is None:
+            self._allowed.append(allowed)
+        else:
+            self._refused.assign(self._refused | ~allowed)
 
-        def put_back() -> None:
-            for variable, value in self._before:
-                variable.assign(value)
+    def end_step(self, model: keras.Model, result: Any) -> Any:
+        """What the train step returns, once what must leave no trace has left none."""
+        if self._refused is None and not self._allowed:
+            return result
+        with tf.control_dependencies(tensors_in(result)):
+            if self._refused is None:
+                refused = ~tf.reduce_all(tf.stack(self._allowed))
+            else:
+                refused = self._refused.read_value()
+            when(refused, self._put_back)
+        logs = model.get_metrics_result()
+        # A step that returns its metrics returns those from before it where it was undone.
+        is_of_metrics = isinstance(result, dict) and set(result) == set(logs)
+        return logs if is_of_metrics else result
 
-        when(~kept, put_back)
-
-
-def undone(undoing: Undoing, allowed: list[tf.Tensor], model: keras.Model, result: Any) -> Any:
-    """What a train step returns, once what must leave no trace has left none."""
-    with tf.control_dependencies(tensors_in(result)):
-        undoing.unless(tf.reduce_all(tf.stack(allowed)))
-    logs = model.get_metrics_result()
-    # A step that returns its metrics returns those from before it where it was undone.
-    is_of_metrics = isinstance(result, dict) and set(result) == set(logs)
-    return logs if is_of_metrics else result
+    def _put_back(self) -> None:
+        for variable, value in self._before:
+            variable.assign(value)
 
 
 def changed_beside_weights(model: keras.Model) -> list[Any]:

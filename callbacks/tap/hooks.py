@@ -6,9 +6,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from gradkeeper.callbacks.tap.gating import Undoing, apply_if, changed_beside_weights, undone
+from gradkeeper.callbacks.tap.gating import Undoing, apply_if, changed_beside_weights
 from gradkeeper.callbacks.tap.keras_private import ALL_REDUCE, CLIP_GRADIENTS, variables_of
 from gradkeeper.callbacks.tap.optimizers import (
     accumulates,
@@ -21,6 +22,8 @@ from gradkeeper.callbacks.tap.optimizers import (
 from gradkeeper.callbacks.tap.point import Point
 from gradkeeper.callbacks.tap.probe import Application, Gradients, Probe, Stage, Variables
 from gradkeeper.callbacks.tap.replica import Replica
+from gradkeeper.callbacks.tap.ring import make_variable
+from gradkeeper.callbacks.tap.site import may_have_functions
 from gradkeeper.callbacks.tap.stand import Stand
 from gradkeeper.callbacks.tap.values import tensors_in
 
@@ -57,6 +60,8 @@ class Hooks:
         # The optimizers' own clipping, by `id`.
         self._clippings: dict[int, Callable] = {}
         self._stands: dict[int, Stand] = {}
+        # By replica, where a train step may have functions of its own.
+        self._refused: dict[int, tf.Variable] = {}
 
     def look_at(self, optimizers: Sequence[keras.optimizers.Optimizer]) -> None:
         """Looks at these optimizers as well, if it does not yet; not between put and taken back."""
@@ -128,6 +133,7 @@ class Hooks:
 
     def _train_step(self, model: keras.Model) -> Callable:
         original = model.train_step
+        has_functions = may_have_functions(original)
 
         def train_step(*args: Any, **kwargs: Any) -> Any:
             replica = Replica.current()
@@ -137,7 +143,7 @@ class Hooks:
             stand.steps += 1
             try:
                 if stand.steps == 1 and self._stages:
-                    stand.undoing = self._undoing(model, replica)
+                    stand.undoing = self._undoing(model, replica, has_functions)
                 data = args[0] if args else kwargs.get("data")
                 self._tell("step_begin", replica, data)
                 with self._all_seen():
@@ -145,8 +151,8 @@ class Hooks:
             finally:
                 stand.steps -= 1
             self._tell("step_end", replica, tensors_in(result))
-            if not stand.steps and stand.undoing is not None and stand.allowed:
-                result = undone(stand.undoing, stand.allowed, model, result)
+            if not stand.steps and stand.undoing is not None:
+                result = stand.undoing.end_step(model, result)
             return result
 
         return train_step
@@ -241,7 +247,8 @@ class Hooks:
             return apply(grads)
         application.allowed = tf.reduce_all(tf.stack(asked))
         stand = self._stand(application.replica)
-        stand.allowed.append(application.allowed)
+        if stand.undoing is not None:
+            stand.undoing.unless(application.allowed)
         was_built = application.optimizer.built
         build_like_apply(application.optimizer, application.variables)
         if not was_built and stand.undoing is not None and len(self._optimizers) > 1:
@@ -256,13 +263,19 @@ class Hooks:
             )
         return None
 
-    def _undoing(self, model: keras.Model, replica: Replica) -> Undoing:
+    def _undoing(self, model: keras.Model, replica: Replica, has_functions: bool) -> Undoing:
         """What must be put back after a step that is not allowed."""
+        refused = self._refused.get(replica.index)
+        if has_functions and refused is None:
+            compiled = bool(model.jit_compile) and not model.run_eagerly
+            refused = make_variable(np.array(False), replica.home(compiled=compiled))
+            self._refused[replica.index] = refused
         variables = changed_beside_weights(model)
         if len(self._optimizers) > 1:  # one may have been called before another was refused
             variables += [*model.trainable_variables]
             variables += [each for outer in self._optimizers for each in outer.variables]
-        return Undoing({id(each): each for each in variables}.values(), replica)
+        every = {id(each): each for each in variables}.values()
+        return Undoing(every, replica, refused if has_functions else None)
 
     @_unconverted
     def _leave(self, application: Application | None) -> None:
@@ -328,6 +341,7 @@ class Hooks:
     def _stand(self, replica: Replica) -> Stand:
         return self._stands.setdefault(replica.index, Stand())
 
+    @_unconverted
     def _tell(self, method: str, *args: Any) -> None:
         for probe in self._probes:
             getattr(probe, method)(*args)

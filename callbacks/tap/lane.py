@@ -13,6 +13,7 @@ from gradkeeper.callbacks.tap.branch import when
 from gradkeeper.callbacks.tap.measure import Review, is_branchless
 from gradkeeper.callbacks.tap.options import LARGEST_EVERY, Options
 from gradkeeper.callbacks.tap.ring import MISSING, Ring, make_variable
+from gradkeeper.callbacks.tap.site import Site
 
 # More train steps than there will be.
 _NEVER = 2**62
@@ -79,6 +80,7 @@ class Lane:
         self.tables: list[Table] = []
         self.slot: tf.Tensor  # [1]
         self._measuring: tf.Tensor
+        self._site: Site | None = None
         self.review: Review | None = None
         self._read = 0
 
@@ -114,7 +116,20 @@ class Lane:
         return next((each for each in alike if keys <= set(each.keys)), None)
 
     def begin_step(self) -> None:
-        """Fixes the row that this train step writes and how it is measured, in the graph."""
+        """A train step begins, in the graph."""
+        self._site = None
+        self.come_here()
+
+    def come_here(self) -> None:
+        """Has the row that this step writes, and how it is measured, at hand in this graph.
+
+        A train step may have functions of its own. What they would take from the graph around
+        them is that of the step in which they were traced.
+        """
+        site = Site.here()
+        if self._site == site:
+            return
+        self._site = site
         self.slot = tf.reshape(self._written % self._options.capacity, [1])
         if self._options.switchable:
             period = self._period.read_value()

@@ -96,6 +96,7 @@ class Recorder(Shared):
         mean = mean_loss(value, tf.float64)
         if mean is not None:
             lane = self._lanes[replica.index]
+            lane.come_here()
             lane.loss.write(lane.slot, mean)
 
     def before(self, application: Application, gradients: Gradients) -> None:
@@ -182,8 +183,10 @@ class Recorder(Shared):
         lane.when_measuring(write)
 
     def step_end(self, replica: Replica, done: Sequence[tf.Tensor]) -> None:
+        lane = self._lanes[replica.index]
         with tf.control_dependencies(done):
-            self._lanes[replica.index].end_step()
+            lane.come_here()
+            lane.end_step()
 
     def _write_before(self, application: Application, pairs: list[Pair]) -> None:
         """Writes what is known before clipping; of several replicas, the first one writes."""
@@ -251,7 +254,10 @@ class Recorder(Shared):
         return row
 
     def _is_about(self, application: Application) -> bool:
-        return self.asks_about(application.optimizer) and len(self._place(application)[1].names) > 0
+        if not self.asks_about(application.optimizer):
+            return False
+        self._lanes[application.replica.index].come_here()
+        return len(self._place(application)[1].names) > 0
 
     @property
     def _watches_weights(self) -> bool:

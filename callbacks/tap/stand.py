@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 
 import keras
-import tensorflow as tf
 
 from gradkeeper.callbacks.tap.gating import Undoing
 from gradkeeper.callbacks.tap.probe import Application, Variables
@@ -20,7 +19,6 @@ class Stand:
     application: Application | None = None
     applying: list[Variables] = field(default_factory=list)
     turns: dict[int, list[set[int]]] = field(default_factory=dict)
-    allowed: list[tf.Tensor] = field(default_factory=list)
     undoing: Undoing | None = None
 
     def turn(self, optimizer: keras.optimizers.Optimizer, variables: Variables) -> int:
