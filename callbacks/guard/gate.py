@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from gradkeeper.callbacks.capsule.state import state_of
+from gradkeeper.callbacks.guard.bell import Bell
 from gradkeeper.callbacks.guard.event import GuardEvent
 from gradkeeper.callbacks.guard.keeper import GraphKeeper, HostKeeper, Kept
 from gradkeeper.callbacks.guard.loss import HeldLoss, PassedLoss, StepLoss
@@ -115,6 +116,7 @@ class Gate(Stage):
         self._has_functions = may_have_functions(model.train_step)
         self._sides: dict[int, _Side] = {}
         self._notebook = Notebook(model)
+        self._bell = Bell()
         self._drained = 0
         self._in_graph: GraphKeeper | None = None
         self._on_host: HostKeeper | None = None
@@ -124,8 +126,14 @@ class Gate(Stage):
             state_is_lost = not options.refuses or options.outruns_host
             self._in_graph = GraphKeeper(keeps_batch=options.keeps_batch, keeps_state=state_is_lost)
 
+    @property
+    def may_have_noted(self) -> bool:
+        """Whether a look is worth its time: a bad step was noted, or it cannot be told."""
+        return self._bell.may_have_rung
+
     def glance(self) -> Glance:
         """How things stand; waits for the steps under way."""
+        self._bell.be_still()
         counts = [side.tally.on_host() for side in self._sides.values()]
         noted = min((each.noted for each in counts), default=0)
         return Glance(
@@ -182,6 +190,8 @@ class Gate(Stage):
             self._notebook.open(replica, device)
         side = self._sides[replica.index]
         side.loss.begin_step()
+        if not self._is_plain_call or tf.distribute.has_strategy():
+            self._bell.cannot_ring()
         if self._in_graph is not None:
             self._in_graph.step_begin(replica, data, self._model())
             side.noted = side.tally.in_graph().noted if self._has_functions else None
@@ -215,6 +225,7 @@ class Gate(Stage):
             self._notebook.write(replica, variables, measured, facts)
             if self._in_graph is not None and side.noted is None:
                 self._in_graph.keep(replica, counts.seen)
+            self._bell.ring()
 
         def count() -> None:
             is_noted = refused & ~halted
@@ -255,6 +266,11 @@ class Gate(Stage):
                 counts = side.tally.in_graph()
                 when(counts.noted > side.noted, lambda: keeper.keep(replica, counts.seen))
             side.tally.count_step()
+
+    @property
+    def _is_plain_call(self) -> bool:
+        """Whether nothing but Python and TensorFlow's executor runs the step: no XLA anywhere."""
+        return self.is_called_by_keras and not self._compiled and not self._has_functions
 
     def _is_bad(self, application: Application, finite: tf.Tensor, sound: tf.Tensor) -> tf.Tensor:
         """Whether something is not finite that should be."""

@@ -157,7 +157,8 @@ class NonFiniteGuard(StepCallback[Gate]):
         model = self._awaiting()
         if model is None:
             return
-        self._look()
+        if self._must_look():
+            self._look()
         self._complain_if_blind("refuses nothing")
         if self._policy == "rollback":
             self._keep_snapshot(model)
@@ -204,7 +205,15 @@ class NonFiniteGuard(StepCallback[Gate]):
             self._pending.append(self.events[-1])
             kept = None if mine is not None else kept
 
+    def _must_look(self) -> bool:
+        """Whether there may be something to do before the next step."""
+        attachment = self._attachment
+        if self._pending or self._has_halted or self._policy == "rollback":
+            return True
+        return not attachment.is_armed or attachment.probe.may_have_noted
+
     def _options_for(self, model: keras.Model) -> GateOptions:
+        self.flush()  # the last time that this gate is asked, if another takes over
         outruns = self._policy == "skip" and model.steps_per_execution > 1
         return dataclasses.replace(self._options, outruns_host=outruns)
 

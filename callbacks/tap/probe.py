@@ -125,12 +125,15 @@ class Shared(Probe):
             run.
         optimizers: whose calls are of interest; None for all that are seen.
         stopwatch: who wants to know how long the calls of the train function take.
+        is_called_by_keras: whether the train function that Keras makes calls the train step, and
+            no function of the user's stands around it.
     """
 
     def __init__(self, optimizers: tuple[keras.optimizers.Optimizer, ...] | None = None) -> None:
         self.has_seen_gradients = False
         self.optimizers = optimizers
         self.stopwatch: Stopwatch | None = None
+        self.is_called_by_keras = False
         self._owner: weakref.ref[Owner] | None = None
 
     def claim(self, owner: Owner) -> bool:

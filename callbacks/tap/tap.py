@@ -34,7 +34,8 @@ class Tap:
     def __init__(self, model: keras.Model, plain: Callable) -> None:
         self._model = model
         self._plain = plain
-        self._can_be_made = _is_made_for(model, plain)
+        self._is_of_keras = is_made_by_keras(plain) and not _makes_its_own(model)
+        self._can_be_made = is_made_by_keras(plain) or _makes_its_own(model)
         # A function of the user's own, through and through, has none: it is run as it is.
         self._place = None if self._can_be_made else place_of_train_function(plain)
         self._hooks: dict[tuple[Shared, ...], Hooks] = {}
@@ -119,6 +120,7 @@ class Tap:
         if probe is None:
             compiled = bool(self._model.jit_compile) and not self._model.run_eagerly
             probe = make(wishes, self._model, optimizers=named, compiled=compiled)
+            probe.is_called_by_keras = self._is_of_keras
             alike.append(probe)
         others = armed.awaited_by(driver)
         if others is None:
@@ -299,7 +301,6 @@ def _put(model: keras.Model, function: Any) -> Any:
     return function
 
 
-def _is_made_for(model: keras.Model, function: Callable) -> bool:
-    """Whether the model's own `make_train_function` made the function."""
-    overridden = type(model).make_train_function is not keras.Model.make_train_function
-    return overridden or is_made_by_keras(function)
+def _makes_its_own(model: keras.Model) -> bool:
+    """Whether the model has a `make_train_function` of its own."""
+    return type(model).make_train_function is not keras.Model.make_train_function

@@ -14,6 +14,7 @@ from gradkeeper.callbacks.guard import (
     NormAbove,
     Unusual,
 )
+from gradkeeper.callbacks.guard.gate import Gate
 
 BATCH = 8
 WAYS: dict[str, dict[str, Any]] = {
@@ -286,6 +287,31 @@ def test_the_monitor_beside_the_guard_sees_the_step_as_not_taken():
         assert np.isnan(monitor.history.norms[3]).any()
         assert np.flatnonzero(monitor.history.skipped).tolist() == [3]
         assert not monitor.history.accumulated.any()
+
+
+@pytest.mark.parametrize(("how", "is_told"), [("graph", True), ("eager", True), ("xla", False)])
+def test_the_host_looks_where_there_is_something_to_read(how, is_told, monkeypatch):
+    """Between steps it takes longer than all else that the guard does there."""
+    seen, glance = [], Gate.glance
+    monkeypatch.setattr(Gate, "glance", lambda gate: seen.append(1) or glance(gate))
+    model, guard = built(**WAYS[how]), quiet(capsule_dir=None)
+    fit(model, data(), guard)
+    monkeypatch.undo()
+    assert (len(seen) < 5) if is_told else (len(seen) >= 8)
+    fit(model, poisoned(3, 6), guard)
+    assert [event.step for event in guard.events] == [11, 14]
+
+
+def test_steps_are_counted_on_where_the_model_is_compiled_anew():
+    class Anew(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 2:
+                self.model.compile("sgd", "mse", jit_compile=False)
+                self.model.make_train_function()
+
+    guard = quiet()
+    fit(built("sgd", jit_compile=False), poisoned(1, 5), guard, Anew())
+    assert [event.step for event in guard.events] == [1, 5]
 
 
 def test_under_replicas_as_well(two_replicas):
