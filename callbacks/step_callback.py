@@ -57,7 +57,7 @@ class StepCallback(keras.callbacks.Callback, Generic[SharedT]):
             return
         self._told_blind = True
         optimizers = optimizers_of(attachment.model) if attachment.model is not None else []
-        remedy = "give it one"
+        remedy = "keep it in one"
         print_msg(why_nothing_was_seen(type(self).__name__, what_is_missing, optimizers, remedy))
 
     def flush(self) -> None:

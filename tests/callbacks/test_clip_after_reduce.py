@@ -111,3 +111,21 @@ def test_one_replica_is_left_alone():
 def test_an_optimizer_that_does_not_clip_is_refused():
     with pytest.raises(ValueError, match=r"no clipping to move.*Received: optimizer=sgd"):
         trained(None, [ClipAfterReduce()])
+
+
+class WithoutOptimizer(keras.Sequential):
+    """Its train step updates nothing, or nothing that can be seen."""
+
+    def train_step(self, data):
+        x, y = data
+        return {"loss": self.compute_loss(x, y, self(x, training=True))}
+
+
+def test_a_step_that_calls_no_optimizer_is_told(two_replicas, capsys):
+    with two_replicas.scope():
+        model = WithoutOptimizer([keras.Input((2,)), keras.layers.Dense(1)])
+        model.compile(keras.optimizers.SGD(0.1, clipnorm=1.0), "mse")
+    data = np.ones((16, 2), "float32"), np.ones((16, 1), "float32")
+    model.fit(*data, batch_size=8, verbose=0, callbacks=[ClipAfterReduce()])
+    printed = capsys.readouterr().out
+    assert printed.count("ClipAfterReduce sees no gradients and moves no clipping") == 1
