@@ -1,9 +1,10 @@
 """Plain train steps, and in turn with them those of the same model with something added."""
 
 import contextlib
+import itertools
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, TypeAlias
 
 import keras
@@ -50,31 +51,37 @@ def compiled(build: Callable[[], Built], jit_compile: bool) -> tuple[keras.Model
 
 
 class Runner:
-    """Trains steps of a model with some callbacks attached, as `fit` calls them."""
+    """Trains steps of a model with some callbacks attached, as `fit` does: from one frame."""
 
     def __init__(
         self, model: keras.Model, data: Iterator, callbacks: list[keras.callbacks.Callback]
     ) -> None:
         self._model, self._data = model, data
         self._callbacks = keras.callbacks.CallbackList(callbacks, model=model)
+        self._steps = self._fit()
         model.make_train_function()
-        self._step = 0
 
     def seconds(self) -> float:
         """Trains one step; how long that took."""
-        start = time.perf_counter()
-        self._callbacks.on_train_batch_begin(self._step)
-        logs = self._model.train_function(self._data)
-        self._callbacks.on_train_batch_end(self._step, logs)
-        self._step += 1
-        return time.perf_counter() - start
+        return next(self._steps)
 
     @contextlib.contextmanager
     def training(self) -> Iterator[None]:
         """The block in which steps are trained."""
-        self._callbacks.on_train_begin()
         yield
-        self._callbacks.on_train_end()
+        self._steps.close()
+
+    def _fit(self) -> Generator[float, None, None]:
+        self._callbacks.on_train_begin()
+        try:
+            for step in itertools.count():
+                start = time.perf_counter()
+                self._callbacks.on_train_batch_begin(step)
+                logs = self._model.train_function(self._data)
+                self._callbacks.on_train_batch_end(step, logs)
+                yield time.perf_counter() - start
+        finally:
+            self._callbacks.on_train_end()
 
 
 def compare(one: Runner, other: Runner, seconds: float) -> Times:

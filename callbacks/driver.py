@@ -30,18 +30,23 @@ class Driver:
             return known
         return cls(id(frame), frame.f_code)
 
-    def is_calling(self) -> bool:
-        """Whether this driver makes the call under way, itself and not through a callback.
+    def is_calling(self, caller: FrameType | None) -> bool:
+        """Whether this driver makes a call, itself and not through a callback.
 
         A loop may call its callbacks from a function that has returned by now: then any call
         will do that does not come from a callback.
+
+        Args:
+            caller: the frame that makes the call.
         """
-        frame: FrameType | None = sys._getframe(1)
-        while frame is not None and id(frame.f_code) not in _HOOKS:
-            if self._is(frame):
+        number, code = self.frame, self.code
+        while caller is not None:
+            if id(caller) == number and caller.f_code is code:
                 return True
-            frame = frame.f_back
-        return frame is None and not self.is_running()
+            if id(caller.f_code) in _HOOKS:
+                return False
+            caller = caller.f_back
+        return not self.is_running()
 
     def is_running_beside(self, other: "Driver | None") -> bool:
         """Whether this driver is on a thread's stack, and is not `other`."""

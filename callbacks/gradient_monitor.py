@@ -126,7 +126,7 @@ class GradientMonitor(StepCallback[Recorder]):
         self._meter = CostMeter(every_n_steps, budget)
         self._loops: dict[tuple[int, ...], Recorder] = {}
         self._looping = self._told_blind = False
-        self._unread = 0
+        self._unread, self._due = 0, self._settings.flush_every
 
     @property
     def history(self) -> GradientHistory:
@@ -243,13 +243,19 @@ class GradientMonitor(StepCallback[Recorder]):
         model = self._awaiting()
         if model is None:
             return
-        if self._settings.must_flush(self._unread, self._meter.look_is_affordable):
-            self._tell_if_blind()
-            self.flush()
+        if self._unread >= self._due:
+            self._flush_if_due()
         self._unread += model.steps_per_execution
         driver = Driver.calling("on_train_batch_begin", self._attachment.driver)
         if self._attachment.arm(self._options, driver, self._settings.named_optimizers):
             self._follow(self._attachment.probe, model)
+
+    def _flush_if_due(self) -> None:
+        if self._settings.must_flush(self._unread, self._meter.look_is_affordable):
+            self._tell_if_blind()
+            self.flush()
+        else:
+            self._due = self._settings.asks_again(self._unread)
 
     def _options(self, model: keras.Model) -> Options:
         compiled = bool(model.jit_compile) and not model.run_eagerly
@@ -286,7 +292,7 @@ class GradientMonitor(StepCallback[Recorder]):
 
     def flush(self) -> None:
         """Reads what the train steps have recorded since the last look, and judges it."""
-        self._unread = 0
+        self._unread, self._due = 0, self._settings.flush_every
         with self._meter.on_host():
             self._read()
 

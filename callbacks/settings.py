@@ -73,6 +73,10 @@ class Settings:
             return False
         return not self.flushes_late or unread >= _FLUSH_AT_LEAST_EVERY or is_affordable()
 
+    def asks_again(self, unread: int) -> int:
+        """With how many unread steps it may be time for a look, where it was not with these."""
+        return min(unread + self.flush_every, _FLUSH_AT_LEAST_EVERY)
+
     @property
     def named_optimizers(self) -> list[keras.optimizers.Optimizer] | None:
         """The optimizers named by the user; None for the model's."""

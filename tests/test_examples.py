@@ -35,7 +35,7 @@ EXAMPLES = {
         "convolutional-depth.png",
     ),
     "find_the_nan": ([], "gradient of a root at 0", "find-the-nan.png"),
-    "remedies": (["--steps", "10", "--length", "5", "--units", "4"], "GRU", "remedies.png"),
+    "remedies": (["--steps", "2", "--length", "5", "--units", "4"], "GRU", "remedies.png"),
 }
 
 

@@ -50,12 +50,12 @@ class Hooks:
         self._optimizers: list[keras.optimizers.Optimizer] = []
         self._step: list[Point] = []
         self._within: list[Point] = []
+        self._looks_inside = False
         if model is not None:
             self._step.append(Point(model, "train_step", self._train_step))
             self._within.append(Point(model, "compute_loss", self._compute_loss))
         self._looked_at: set[int] = set()
         self.look_at(optimizers)
-        self._steps_alone = False
         self._steps_inside, self._lock = 0, threading.Lock()
         # The optimizers' own clipping, by `id`.
         self._clippings: dict[int, Callable] = {}
@@ -81,39 +81,43 @@ class Hooks:
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Inside the block, the probes see; afterwards nothing is left."""
-        self.put()
         try:
+            self.put()
             yield
         finally:
             self.take_back()
 
-    def put(self, *, steps_alone: bool = False) -> None:
-        """Has the probes see, until `take_back`.
+    def look_inside(self) -> None:
+        """All that is to be seen is called by the model's `train_step` from now on.
 
-        Args:
-            steps_alone: whether all that is to be seen is called by the model's `train_step`,
-                and need be looked at only while that runs: of a compiled step, while it is traced.
+        It need be looked at only while that runs: of a compiled step, while it is traced.
         """
-        self._steps_alone = steps_alone
+        self._looks_inside = True
+
+    def are_held_by(self, function: Callable) -> bool:
+        """Whether the function calls the `train_step` that was put, wherever it is by then."""
+        return all(point.is_held_by(function) for point in self._step)
+
+    def put(self) -> None:
+        """Has the probes see, until `take_back`."""
         for point in self._step:
             point.put()
-        if not steps_alone:
+        if not self._looks_inside:
             for point in self._within:
                 point.put()
 
     def take_back(self) -> None:
         """Leaves every attribute as `put` found it."""
-        if not self._steps_alone:
+        if not self._looks_inside:
             for point in reversed(self._within):
                 point.take_back()
         for point in self._step:
             point.take_back()
-        self._steps_alone = False
 
     @contextmanager
     def _all_seen(self) -> Iterator[None]:
         """Inside the block, which a train step is, the probes see what it calls."""
-        if not self._steps_alone:
+        if not self._looks_inside:
             yield
             return
         # Replicas run their steps in threads of their own, one of them at a time.

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from gradkeeper.callbacks.tap.substitution import holds
+
 _NOTHING = object()
 
 
@@ -32,6 +34,10 @@ class Point:
             self._wrapper = self._make(owner)
         attributes[name] = self._wrapper
         self._is_put = True
+
+    def is_held_by(self, function: Callable) -> bool:
+        """Whether the function has the wrapper in a closure, its own or one of those in it."""
+        return self._wrapper is not None and holds(function, self._wrapper)
 
     def take_back(self) -> None:
         """Leaves the attribute as `put` found it, if that was called."""

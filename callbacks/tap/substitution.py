@@ -67,6 +67,21 @@ def place_of_train_function(function: Any) -> Place | None:
     return None
 
 
+def holds(function: Any, content: Any) -> bool:
+    """Whether the content lies in the function's closure, or in that of a function there."""
+    waiting, visited = [function], set()
+    while waiting:
+        each = inspect.unwrap(waiting.pop())
+        if id(each) in visited or not inspect.isfunction(each):
+            continue
+        visited.add(id(each))
+        there = [cell.cell_contents for cell in each.__closure__ or () if _is_filled(cell)]
+        if any(each is content for each in there):
+            return True
+        waiting += there
+    return False
+
+
 def _places(function: Any) -> Iterator[Place]:
     owner = getattr(function, "__self__", function)
     if not isinstance(owner, (keras.Model, type)) and not inspect.ismodule(owner):

@@ -7,6 +7,7 @@ which Keras would not call for. The twins are kept on the plain train function, 
 they share: a second `fit` does not trace again, and recompiling drops them.
 """
 
+import sys
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from typing import Any, Generic, NamedTuple, Optional, TypeAlias, TypeVar
@@ -144,23 +145,27 @@ class Tap:
 
     def _run(self, iterator: Any, probes: tuple[Shared, ...]) -> Any:
         settled = self._settled.get(probes)
-        hooks = self._hooks_of(probes) if settled is None else settled.hooks
-        try:
-            hooks.put(steps_alone=settled is not None)
-            for probe in probes:
-                if probe.stopwatch is not None:
-                    probe.stopwatch.call_begins(probe)
-            if settled is None:
-                result = self._call(iterator, probes)
-            else:
+        for probe in probes:
+            if probe.stopwatch is not None:
+                probe.stopwatch.call_begins(probe)
+        if settled is None:
+            result = self._run_first(iterator, probes)
+        elif settled.hooks is None:
+            result = settled.twin(_shown(iterator, settled.holding))
+        else:
+            with settled.hooks.in_place():
                 result = settled.twin(_shown(iterator, settled.holding))
-        finally:
-            hooks.take_back()
         for probe in probes:
             if probe.stopwatch is not None:
                 probe.stopwatch.call_ends(probe)
-        if settled is None:
-            self._settle(probes, hooks)
+        return result
+
+    def _run_first(self, iterator: Any, probes: tuple[Shared, ...]) -> Any:
+        """One of the first calls with these probes: what they have to look at is not settled."""
+        hooks = self._hooks_of(probes)
+        with hooks.in_place():
+            result = self._call(iterator, probes)
+        self._settle(probes, hooks)
         return result
 
     def _call(self, iterator: Any, probes: tuple[Shared, ...]) -> Any:
@@ -186,7 +191,9 @@ class Tap:
             and is_made_by_keras(twin)
             and all(probe.has_seen_gradients for probe in probes)
         ):
-            self._settled[probes] = _Settled(hooks, twin, _holding(probes))
+            hooks.look_inside()
+            held = hooks.are_held_by(twin)
+            self._settled[probes] = _Settled(None if held else hooks, twin, _holding(probes))
 
     def _hooks_of(self, probes: tuple[Shared, ...]) -> Hooks:
         hooks = self._hooks.get(probes)
@@ -264,9 +271,10 @@ class _ArmedFunction:
         return next((probes for each, probes in self.waiting if each == driver), None)
 
     def __call__(self, iterator: Any) -> Any:
+        caller = sys._getframe(1)
         for each in list(self.waiting):
             driver, probes = each
-            if driver.is_calling():
+            if driver.is_calling(caller):
                 self.waiting.remove(each)
                 return self.tap.run(iterator, probes, self)
         return self.tap.run(iterator, [], self)
@@ -276,12 +284,12 @@ class _Settled(NamedTuple):
     """How calls with some probes are run.
 
     Attributes:
-        hooks: what has the probes see.
+        hooks: what has the probes see; None where the twin holds that itself, as of Keras 3.15.
         twin: the instrumented train function, made by Keras.
         holding: the probes that want to hold each batch.
     """
 
-    hooks: Hooks
+    hooks: Hooks | None
     twin: Callable
     holding: list[Stage]
 

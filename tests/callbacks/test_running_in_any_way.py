@@ -9,7 +9,8 @@ import tensorflow as tf
 from models import compiled, fit
 
 from gradkeeper.callbacks import GradientMonitor
-from gradkeeper.callbacks.cost import CostMeter
+from gradkeeper.callbacks.tap import tap
+from gradkeeper.callbacks.tap.hooks import Hooks
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +21,8 @@ def expected():
     fit(model, data, callbacks=[monitor])
     return monitor.history.norms
 
+
+KERAS = tuple(map(int, keras.__version__.split(".")[:2]))
 
 # Keras warns at the end of any dataset of unknown size.
 ends_early = pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")
@@ -286,8 +289,16 @@ def test_two_monitors_trace_once():
     assert traces_with([GradientMonitor(), GradientMonitor()]) == traces_with([])
 
 
+@pytest.fixture(params=[True, False], ids=["held", "looked up"])
+def train_step_is_held(request, monkeypatch):
+    """Whether Keras's train function holds the train step (as of 3.15), or asks the model."""
+    if not request.param:
+        monkeypatch.setattr(Hooks, "are_held_by", lambda hooks, function: False)
+    return request.param
+
+
 @pytest.mark.parametrize("how", [{}, {"jit_compile": True}, {"run_eagerly": True}])
-def test_a_step_that_is_traced_anew_later_is_seen_like_the_first(how):
+def test_a_step_that_is_traced_anew_later_is_seen_like_the_first(how, train_step_is_held):
     model, (x, y) = compiled("dense", **how)
     monitor = GradientMonitor(verbose=0)
     fit(model, (x, y), callbacks=[monitor])
@@ -301,15 +312,18 @@ def test_a_step_that_is_traced_anew_later_is_seen_like_the_first(how):
     np.testing.assert_allclose(monitor.history.norms[3:], alone.history.norms, rtol=1e-6)
 
 
-def test_an_optimizer_is_wrapped_only_while_its_step_is_traced(monkeypatch):
+def test_the_model_and_its_optimizer_are_wrapped_only_while_a_step_is_traced(
+    monkeypatch, train_step_is_held
+):
     model, data = compiled("dense")
     wrapped = []
-    plain = CostMeter.call_begins
 
-    def looking(meter, recorder):
-        wrapped.append("apply" in vars(model.optimizer))
-        plain(meter, recorder)
+    def looking(iterator, stages):
+        wrapped.append(("apply" in vars(model.optimizer), "train_step" in vars(model)))
+        return iterator
 
-    monkeypatch.setattr(CostMeter, "call_begins", looking)
+    monkeypatch.setattr(tap, "_shown", looking)
     fit(model, data, callbacks=[GradientMonitor(verbose=0)])
-    assert wrapped == [True, False, False]
+    held = train_step_is_held and KERAS >= (3, 15)
+    assert wrapped == [(True, True), *[(False, not held)] * 2]
+    assert "train_step" not in vars(model)
