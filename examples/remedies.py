@@ -20,7 +20,7 @@ EPOCHS = 10
 def main(task: str = "adding", length: int = 50, steps: int = 1000, units: int = 64) -> None:
     """Trains all remedies on a task, prints a table, and draws."""
     folder = Path("remedies")
-    epochs = min(EPOCHS, steps)
+    epochs = max(1, min(EPOCHS, steps))
     comparison = compare(
         REMEDIES,
         task,
@@ -32,7 +32,7 @@ def main(task: str = "adding", length: int = 50, steps: int = 1000, units: int =
         optimizer="adam",
         learning_rate=3e-3,
         epochs=epochs,
-        steps_per_epoch=steps // epochs,
+        steps_per_epoch=max(1, steps // epochs),
         flow=True,
         data_dir=folder / "data",
     )
