@@ -55,8 +55,8 @@ class GradientMonitor(StepCallback[Recorder]):
         optimizers: the optimizers whose calls are recorded, where the model does not hold
             them in attributes of its own; as a list, or by the names that `tracks` shall have.
         watch: what is recorded: "gradients" always, "updates" and "weights" on request (the
-            norms of what each step changes, and of what it changes), and "max_abs" for the
-            largest magnitude of large gradients in every step instead of one of eight.
+            norms of what each step changes, and of what it changes), and "max_abs" for each
+            gradient's largest magnitude in every step instead of one of eight.
         layers: patterns such as "*lstm*"; only variables whose path or layer matches one are
             recorded. All by default.
         every_n_steps: of how many train steps one is measured.

@@ -130,12 +130,12 @@ class Lane:
         if self._site == site:
             return
         self._site = site
-        self.slot = tf.reshape(self._written % self._options.capacity, [1])
+        number = self._written.read_value()
+        self.slot = tf.reshape(number % self._options.capacity, [1])
         if self._options.switchable:
             period = self._period.read_value()
             self._measuring = tf.equal(self._seen % period, 0)
         if self._options.comparable or self._largest_every:
-            number = self._written.read_value()
             compares = self._options.comparable
             period = self._review_every if compares else self._usual_review
             now = tf.equal(number % period, 0)

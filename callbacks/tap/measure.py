@@ -37,8 +37,8 @@ class Review(NamedTuple):
     Attributes:
         now: whether they are in this step, a boolean scalar.
         number: the step's, a scalar.
-        largest_every: in one of how many steps the largest magnitude of large gradients is found,
-            which takes longer than the norm, and in no other; 0 if it is found in every step.
+        largest_every: in one of how many steps the largest magnitudes are found, which takes
+            longer than the norms, and in no other; 0 if they are found in every step.
         compares: whether they are looked at in further steps, where all is computed again.
     """
 
@@ -158,38 +158,58 @@ def l2_norms(gradients: Sequence[Gradient], dtype: tf.DType) -> tf.Tensor:
 
 
 def _statistics(group: Group, dtype: tf.DType, review: Review | None) -> tf.Tensor:
-    """`statistics` of a group, [3, tensors]."""
+    """`statistics` of a group, [3, columns], by column.
+
+    What can be done within the branches is: an operation of the graph around them may have to
+    wait for a thread, which takes longer than most that are here.
+    """
     many = len(group.columns)
     defers = review is not None and review.largest_every > 0
 
-    def largest(tensors: Sequence[tf.Tensor], large: int) -> tf.Tensor:
+    def in_rows(sums: tf.Tensor, largest: tf.Tensor) -> tf.Tensor:
+        return group.by_column(tf.stack([tf.sqrt(sums), largest, tf.zeros([many], dtype)]))
+
+    def largest_of(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
         # Two reductions read less memory than an array of magnitudes and one. Without rows the
         # reductions are infinite.
-        pairs = list(zip(tensors, axes(tensors, large), strict=True))
+        pairs = list(zip(tensors, axes(tensors, group.wholes), strict=True))
         highest = of_each([tf.reduce_max(tensor, axis) for tensor, axis in pairs], dtype)
         lowest = of_each([tf.reduce_min(tensor, axis) for tensor, axis in pairs], dtype)
         return tf.maximum(tf.maximum(highest, -lowest), tf.zeros([], dtype))
 
-    def usual(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-        """The largest magnitudes that are found in every step."""
-        if not defers:
-            return largest(tensors, group.large)
-        unknown = tf.fill([group.large], tf.cast(float("nan"), dtype))
-        rows = tensors[group.large :]
-        return tf.concat([unknown, largest(rows, 0)], axis=0) if rows else unknown
+    def usual(sums: tf.Tensor, tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+        unknown = tf.fill([many], tf.cast(float("nan"), dtype))
+        return in_rows(sums, unknown if defers else largest_of(tensors))
 
-    def in_rows(norms: tf.Tensor, largest: tf.Tensor) -> tf.Tensor:
-        return tf.stack([norms, largest, tf.zeros([many], dtype)])
+    def afresh(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+        return all_sums(tensors, dtype, group.wholes)
 
-    def quick(measured: tf.Tensor, *_: tf.Tensor) -> tf.Tensor:
-        return tf.identity(measured)
+    def quick(sums: tf.Tensor, *inputs: tf.Tensor) -> tf.Tensor:
+        return usual(sums, inputs[-len(group.tensors) :])
 
-    def reviewed(measured: tf.Tensor, number: tf.Tensor, tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-        def once_more() -> tf.Tensor:
-            return in_rows(tf.sqrt(all_sums(tensors, dtype, group.large)), usual(tensors))
+    def doubted(sums: tf.Tensor, now: tf.Tensor, tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+        largest = largest_of(tensors)
 
+        def sure() -> tf.Tensor:
+            if review is None or not review.compares:
+                return in_rows(sums, largest)
+            return tf.cond(
+                now,
+                lambda: in_rows(afresh(tensors), largest_of(tensors)),
+                lambda: in_rows(sums, largest),
+            )
+
+        def unsure() -> tf.Tensor:
+            return group.by_column(careful(tensors, dtype, group.wholes))
+
+        return tf.cond(tf.reduce_all(_is_exact(sums) | (largest == 0)), sure, unsure)
+
+    def reviewed(sums: tf.Tensor, number: tf.Tensor, tensors: Sequence[tf.Tensor]) -> tf.Tensor:
         def completed() -> tf.Tensor:
-            return in_rows(measured[0], largest(tensors, group.large))
+            return in_rows(sums, largest_of(tensors))
+
+        def once_more() -> tf.Tensor:
+            return usual(afresh(tensors), tensors)
 
         if review is None or not defers:
             return once_more()
@@ -198,42 +218,43 @@ def _statistics(group: Group, dtype: tf.DType, review: Review | None) -> tf.Tens
         return tf.cond(tf.equal(number % review.largest_every, 0), completed, once_more)
 
     def thorough(
-        measured: tf.Tensor, exact: tf.Tensor, number: tf.Tensor, *tensors: tf.Tensor
+        sums: tf.Tensor,
+        are_exact: tf.Tensor,
+        now: tf.Tensor,
+        number: tf.Tensor,
+        *tensors: tf.Tensor,
     ) -> tf.Tensor:
         return tf.cond(
-            exact,
-            lambda: reviewed(measured, number, tensors),
-            lambda: careful(tensors, dtype, group.large),
+            are_exact,
+            lambda: reviewed(sums, number, tensors),
+            lambda: doubted(sums, now, tensors),
         )
 
-    found = usual(group.tensors)
-    exact = is_enough = _can_be_trusted(group.sums, found)
-    number = tf.zeros([], tf.int64)
+    is_enough = are_exact = tf.reduce_all(_is_exact(group.sums))
+    now, number = tf.constant(False), tf.zeros([], tf.int64)
     if review is not None:
-        is_enough, number = exact & ~review.now, review.number
-    inputs = [in_rows(tf.sqrt(group.sums), found), exact, number, *group.tensors]
+        now, number = review.now, review.number
+        is_enough = are_exact & ~now
+    inputs = [group.sums, are_exact, now, number, *group.tensors]
     return branch(is_enough, quick, thorough, inputs)
 
 
 def _norms(group: Group, dtype: tf.DType) -> tf.Tensor:
-    """`l2_norms` of a group, [tensors]."""
+    """`l2_norms` of a group, [columns], by column."""
 
     def with_care(_: tf.Tensor, *tensors: tf.Tensor) -> tf.Tensor:
-        return careful(tensors, dtype, group.large)[0]
+        return group.by_column(careful(tensors, dtype, group.wholes)[0])
 
     def quick(sums: tf.Tensor, *_: tf.Tensor) -> tf.Tensor:
-        return tf.sqrt(sums)
+        return group.by_column(tf.sqrt(sums))
 
-    is_enough = _can_be_trusted(group.sums)
-    return branch(is_enough, quick, with_care, [group.sums, *group.tensors])
+    are_exact = tf.reduce_all(_is_exact(group.sums))
+    return branch(are_exact, quick, with_care, [group.sums, *group.tensors])
 
 
-def _can_be_trusted(sums: tf.Tensor, largest: tf.Tensor | None = None) -> tf.Tensor:
-    """Whether all of the sums of squares are exact: none has over- or underflowed."""
-    enough = sums > _TRUSTED_SUM
-    if largest is not None:
-        enough |= largest == 0
-    return tf.reduce_all(enough & tf.math.is_finite(sums))
+def _is_exact(sums: tf.Tensor) -> tf.Tensor:
+    """Which sums of squares have neither over- nor underflowed; of zero that is not known."""
+    return tf.equal(sums, tf.clip_by_value(sums, _TRUSTED_SUM, sums.dtype.max))
 
 
 def _branchless(tensors: list[tf.Tensor], dtype: tf.DType) -> tf.Tensor:

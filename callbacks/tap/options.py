@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-# Of how many measured train steps one finds the largest magnitude of large gradients.
+# Of how many measured train steps one finds the gradients' largest magnitudes.
 LARGEST_EVERY = 8
 
 
@@ -16,8 +16,8 @@ class Options:
         every: of how many train steps one is measured.
         updates: whether norms of updates are measured.
         weights: whether norms of weights are measured.
-        largest: whether the largest magnitude is found in every step that is measured, also of
-            large gradients; otherwise of these in one of `LARGEST_EVERY`.
+        largest: whether the largest magnitudes are found in every step that is measured; otherwise
+            in one of `LARGEST_EVERY`, and where a norm is not to be had without them.
         histograms: of how many train steps a histogram of magnitudes is taken of one; 0 for none.
         layers: patterns of which a variable's path, or its layer's, must match one; empty
             for all.

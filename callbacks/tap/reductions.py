@@ -32,15 +32,15 @@ def sum_by_columns(tensor: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
     return sum_of_squares(tensor, dtype)
 
 
-def careful(tensors: Sequence[tf.Tensor], dtype: tf.DType, large: int) -> tf.Tensor:
+def careful(tensors: Sequence[tf.Tensor], dtype: tf.DType, wholes: int) -> tf.Tensor:
     """Norms, largest magnitudes and non-finite counts with any values, [3, columns].
 
     Args:
         tensors: the first ones are reduced as a whole, of the others each row.
         dtype: of the result.
-        large: how many are reduced as a whole.
+        wholes: how many are reduced as a whole.
     """
-    pairs = list(zip(tensors, axes(tensors, large), strict=True))
+    pairs = list(zip(tensors, axes(tensors, wholes), strict=True))
     bad = [tf.reduce_sum(tf.cast(~tf.math.is_finite(each), dtype), axis) for each, axis in pairs]
     magnitudes = [marked(tf.reduce_max(tf.abs(each), axis), each, axis) for each, axis in pairs]
     norms = [careful_norm(each, axis) for each, axis in pairs]
@@ -67,9 +67,9 @@ def marked(largest: tf.Tensor, tensor: tf.Tensor, axis: int | None = None) -> tf
     return tf.where(any_nan, tf.cast(float("nan"), largest.dtype), largest)
 
 
-def axes(tensors: Sequence[tf.Tensor], large: int) -> list[int | None]:
+def axes(tensors: Sequence[tf.Tensor], wholes: int) -> list[int | None]:
     """What of each is reduced: the first ones as a whole, of the others each row."""
-    return [None if place < large else 1 for place in range(len(tensors))]
+    return [None if place < wholes else 1 for place in range(len(tensors))]
 
 
 def of_each(measured: Sequence[tf.Tensor], dtype: tf.DType) -> tf.Tensor:
@@ -81,8 +81,9 @@ def of_each(measured: Sequence[tf.Tensor], dtype: tf.DType) -> tf.Tensor:
     return tf.concat(parts, axis=0) if len(parts) > 1 else parts[0]
 
 
-def all_sums(tensors: Sequence[tf.Tensor], dtype: tf.DType, large: int) -> tf.Tensor:
+def all_sums(tensors: Sequence[tf.Tensor], dtype: tf.DType, wholes: int) -> tf.Tensor:
     """Sums of squares, [columns]; see `careful`."""
-    wholes = [sum_of_squares(tensor, dtype) for tensor in tensors[:large]]
-    rows = [tf.reduce_sum(tf.square(tensor), 1) for tensor in tensors[large:]]
-    return of_each([*wholes, *rows], dtype)
+    halves = [tf.nn.l2_loss(tensor) for tensor in tensors[:wholes]]
+    rows = [tf.reduce_sum(tf.square(tensor), 1) for tensor in tensors[wholes:]]
+    parts = [2.0 * of_each(halves, dtype)] if halves else []
+    return of_each([*parts, *rows], dtype)
