@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from gradkeeper.callbacks.tap.branch import when
-from gradkeeper.callbacks.tap.measure import Review, is_branchless
+from gradkeeper.callbacks.tap.group_statistics import Review
+from gradkeeper.callbacks.tap.measure import is_branchless
 from gradkeeper.callbacks.tap.options import LARGEST_EVERY, Options
 from gradkeeper.callbacks.tap.ring import MISSING, Ring, make_variable
 from gradkeeper.callbacks.tap.site import Site

@@ -6,15 +6,11 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from gradkeeper.callbacks.tap.branch import branch
-from gradkeeper.callbacks.tap.groups import Group, groups_of, joined
+from gradkeeper.callbacks.tap.group_statistics import GroupStatistics, Review, group_norms
+from gradkeeper.callbacks.tap.groups import groups_of, joined
 from gradkeeper.callbacks.tap.optimizers import Clipping
 from gradkeeper.callbacks.tap.reductions import (
-    all_sums,
-    axes,
-    careful,
     marked,
-    of_each,
     sum_by_columns,
     sum_of_squares,
     wide_sum,
@@ -23,29 +19,8 @@ from gradkeeper.callbacks.tap.shadow import shadow, unscaled
 
 Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices
 
-# Below this sum of squares, elements that matter may have been lost to underflow (float32
-# squares vanish under 1e-38; 1e-30 leaves eight decimal digits).
-_TRUSTED_SUM = 1e-30
-
 # Elements of an embedding that are read in little time, however few were looked up.
 _SMALL = 2**19
-
-
-class Review(NamedTuple):
-    """When gradients are looked at a second time.
-
-    Attributes:
-        now: whether they are in this step, a boolean scalar.
-        number: the step's, a scalar.
-        largest_every: in one of how many steps the largest magnitudes are found, which takes
-            longer than the norms, and in no other; 0 if they are found in every step.
-        compares: whether they are looked at in further steps, where all is computed again.
-    """
-
-    now: tf.Tensor
-    number: tf.Tensor
-    largest_every: int
-    compares: bool
 
 
 class Measurable(NamedTuple):
@@ -112,7 +87,9 @@ def statistics(
             measured = tf.cond(review.now, lambda: _branchless(tensors, dtype), lambda: once)
     else:
         groups = groups_of(tensors, dtype, sums)
-        measured = joined(groups, [_statistics(group, dtype, review) for group in groups])
+        measured = joined(
+            groups, [GroupStatistics(group, dtype, review).measured() for group in groups]
+        )
     return _scaled(measured, parts, dtype)
 
 
@@ -153,108 +130,8 @@ def l2_norms(gradients: Sequence[Gradient], dtype: tf.DType) -> tf.Tensor:
         norms = tf.stack([tf.cast(tf.sqrt(wide_sum(tensor)), dtype) for tensor in tensors])
     else:
         groups = groups_of(tensors, dtype)
-        norms = joined(groups, [_norms(group, dtype) for group in groups])
+        norms = joined(groups, [group_norms(group, dtype) for group in groups])
     return norms * _factors(parts, dtype)
-
-
-def _statistics(group: Group, dtype: tf.DType, review: Review | None) -> tf.Tensor:
-    """`statistics` of a group, [3, columns], by column.
-
-    What can be done within the branches is: an operation of the graph around them may have to
-    wait for a thread, which takes longer than most that are here.
-    """
-    many = len(group.columns)
-    defers = review is not None and review.largest_every > 0
-
-    def in_rows(sums: tf.Tensor, largest: tf.Tensor) -> tf.Tensor:
-        return group.by_column(tf.stack([tf.sqrt(sums), largest, tf.zeros([many], dtype)]))
-
-    def largest_of(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-        # Two reductions read less memory than an array of magnitudes and one. Without rows the
-        # reductions are infinite.
-        pairs = list(zip(tensors, axes(tensors, group.wholes), strict=True))
-        highest = of_each([tf.reduce_max(tensor, axis) for tensor, axis in pairs], dtype)
-        lowest = of_each([tf.reduce_min(tensor, axis) for tensor, axis in pairs], dtype)
-        return tf.maximum(tf.maximum(highest, -lowest), tf.zeros([], dtype))
-
-    def usual(sums: tf.Tensor, tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-        unknown = tf.fill([many], tf.cast(float("nan"), dtype))
-        return in_rows(sums, unknown if defers else largest_of(tensors))
-
-    def afresh(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-        return all_sums(tensors, dtype, group.wholes)
-
-    def quick(sums: tf.Tensor, *inputs: tf.Tensor) -> tf.Tensor:
-        return usual(sums, inputs[-len(group.tensors) :])
-
-    def doubted(sums: tf.Tensor, now: tf.Tensor, tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-        largest = largest_of(tensors)
-
-        def sure() -> tf.Tensor:
-            if review is None or not review.compares:
-                return in_rows(sums, largest)
-            return tf.cond(
-                now,
-                lambda: in_rows(afresh(tensors), largest_of(tensors)),
-                lambda: in_rows(sums, largest),
-            )
-
-        def unsure() -> tf.Tensor:
-            return group.by_column(careful(tensors, dtype, group.wholes))
-
-        return tf.cond(tf.reduce_all(_is_exact(sums) | (largest == 0)), sure, unsure)
-
-    def reviewed(sums: tf.Tensor, number: tf.Tensor, tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-        def completed() -> tf.Tensor:
-            return in_rows(sums, largest_of(tensors))
-
-        def once_more() -> tf.Tensor:
-            return usual(afresh(tensors), tensors)
-
-        if review is None or not defers:
-            return once_more()
-        if not review.compares:
-            return completed()
-        return tf.cond(tf.equal(number % review.largest_every, 0), completed, once_more)
-
-    def thorough(
-        sums: tf.Tensor,
-        are_exact: tf.Tensor,
-        now: tf.Tensor,
-        number: tf.Tensor,
-        *tensors: tf.Tensor,
-    ) -> tf.Tensor:
-        return tf.cond(
-            are_exact,
-            lambda: reviewed(sums, number, tensors),
-            lambda: doubted(sums, now, tensors),
-        )
-
-    is_enough = are_exact = tf.reduce_all(_is_exact(group.sums))
-    now, number = tf.constant(False), tf.zeros([], tf.int64)
-    if review is not None:
-        now, number = review.now, review.number
-        is_enough = are_exact & ~now
-    inputs = [group.sums, are_exact, now, number, *group.tensors]
-    return branch(is_enough, quick, thorough, inputs)
-
-
-def _norms(group: Group, dtype: tf.DType) -> tf.Tensor:
-    """`l2_norms` of a group, [columns], by column."""
-
-    def with_care(_: tf.Tensor, *tensors: tf.Tensor) -> tf.Tensor:
-        return group.by_column(careful(tensors, dtype, group.wholes)[0])
-
-    def quick(sums: tf.Tensor, *_: tf.Tensor) -> tf.Tensor:
-        return group.by_column(tf.sqrt(sums))
-
-    are_exact = tf.reduce_all(_is_exact(group.sums))
-    return branch(are_exact, quick, with_care, [group.sums, *group.tensors])
-
-
-def _is_exact(sums: tf.Tensor) -> tf.Tensor:
-    """Which sums of squares have neither over- nor underflowed; of zero that is not known."""
-    return tf.equal(sums, tf.clip_by_value(sums, _TRUSTED_SUM, sums.dtype.max))
 
 
 def _branchless(tensors: list[tf.Tensor], dtype: tf.DType) -> tf.Tensor:

@@ -66,16 +66,16 @@ def test_the_cost_in_this_very_run_is_known_and_told(tmp_path):
 @pytest.mark.parametrize("scale", [1.0, 0.0])  # a gradient of zero takes another way
 @pytest.mark.parametrize("watch", ["gradients", "max_abs"])
 def test_steps_are_measured_once_and_twice_in_turn(monkeypatch, watch, scale):
-    from gradkeeper.callbacks.tap import groups, measure
+    from gradkeeper.callbacks.tap import group_statistics, groups
 
-    plain, calls = measure.all_sums, []
+    plain, calls = groups.all_sums, []
 
     def counted(*arguments):
         calls.append(1)
         return plain(*arguments)
 
     monkeypatch.setattr(groups, "all_sums", counted)
-    monkeypatch.setattr(measure, "all_sums", counted)
+    monkeypatch.setattr(group_statistics, "all_sums", counted)
     # Without updates no gradient becomes zero.
     model, (x, y) = compiled("dense", optimizer=keras.optimizers.SGD(0.0), run_eagerly=True)
     steps = []
