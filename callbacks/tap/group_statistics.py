@@ -45,7 +45,7 @@ class GroupStatistics:
 
     def __init__(self, group: Group, dtype: tf.DType, review: Review | None) -> None:
         self._group, self._dtype, self._review = group, dtype, review
-        self._defers = review is not None and review.largest_every > 0
+        self._largest_every = 0 if review is None else review.largest_every
         self._compares = review is not None and review.compares
 
     def measured(self) -> tf.Tensor:
@@ -70,6 +70,8 @@ class GroupStatistics:
         number: tf.Tensor,
         *tensors: tf.Tensor,
     ) -> tf.Tensor:
+        if self._review is None:  # then exact sums have been enough
+            return self._doubted(sums, now, tensors)
         return tf.cond(
             are_exact,
             lambda: self._reviewed(sums, number, tensors),
@@ -87,11 +89,11 @@ class GroupStatistics:
         def once_more() -> tf.Tensor:
             return self._usual(self._sums(tensors), tensors)
 
-        if self._review is None or not self._defers:
+        if not self._largest_every:
             return once_more()
         if not self._compares:
             return completed()
-        return tf.cond(tf.equal(number % self._review.largest_every, 0), completed, once_more)
+        return tf.cond(tf.equal(number % self._largest_every, 0), completed, once_more)
 
     def _doubted(self, sums: tf.Tensor, now: tf.Tensor, tensors: Sequence[tf.Tensor]) -> tf.Tensor:
         """Sums that may not be exact: they are if those of zero are sums of zeros alone."""
@@ -113,7 +115,7 @@ class GroupStatistics:
 
     def _usual(self, sums: tf.Tensor, tensors: Sequence[tf.Tensor]) -> tf.Tensor:
         """What is found in every step."""
-        if not self._defers:
+        if not self._largest_every:
             return self._in_rows(sums, self._largest(tensors))
         unknown = tf.cast(float("nan"), self._dtype)
         return self._in_rows(sums, tf.fill([len(self._group.columns)], unknown))

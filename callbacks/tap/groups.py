@@ -25,7 +25,7 @@ class Group(NamedTuple):
 
     Attributes:
         tensors: those that are reduced as wholes, then matrices.
-        wholes: how many are reduced as wholes: large ones, and small ones that few are alike.
+        wholes: how many are reduced as wholes: large ones, and small ones of a rare shape.
         sums: sums of squares of all of them, [columns].
         columns: their places among all tensors, or those of the rows.
     """
