@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-# Of how many measured train steps one finds the gradients' largest magnitudes.
+# Of how many measured train steps one finds the gradients' largest magnitudes: a power of two.
 LARGEST_EVERY = 8
 
 

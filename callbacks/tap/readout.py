@@ -9,13 +9,12 @@ import keras
 import numpy as np
 
 from gradkeeper.callbacks.tap.histogram import BINS, EDGES
-from gradkeeper.callbacks.tap.lane import Lane, Table
+from gradkeeper.callbacks.tap.lane import MEASURED_ROW, Lane, Table
 from gradkeeper.callbacks.tap.ring import MISSING, Ring
+from gradkeeper.callbacks.tap.row import MEASURED, by_variable, empty_row, of_step
 from gradkeeper.callbacks.window import Window
 
-MEASURED = ("norm", "max_abs", "nonfinite")
 _WEIGHTS = ("update_norm", "weight_norm")
-_PER_STEP = ("learning_rate", "loss_scale")
 
 # An optimizer, and how many calls in the same train step came before for the same variables.
 Track: TypeAlias = tuple[keras.optimizers.Optimizer, int]
@@ -52,22 +51,23 @@ def read(
         replicas_in_sync: replicas of all processes.
     """
     replicas = sorted(lanes)
-    rows = {replica: lanes[replica].rows() for replica in replicas}
-    steps = rows[replicas[0]][1]
+    written = {replica: lanes[replica].rows() for replica in replicas}
+    steps = written[replicas[0]][1]
     for replica in replicas[1:]:  # after an exception one may be a step ahead
-        steps = np.intersect1d(steps, rows[replica][1])
+        steps = np.intersect1d(steps, written[replica][1])
     if not len(steps):
         return None
-    slots = {replica: slots[np.isin(at, steps)] for replica, (slots, at, _) in rows.items()}
+    slots = {replica: slots[np.isin(at, steps)] for replica, (slots, at, _) in written.items()}
     # Each replica's loss is its share of the global batch's mean; those of other processes are
     # not known here.
-    loss = np.sum([_cells(lanes[r].loss, slots[r], 1)[:, 0] for r in replicas], axis=0)
+    measured = {r: [_measured(table, slots[r]) for table in lanes[r].tables] for r in replicas}
+    loss = np.sum([_loss(lanes[r], slots[r], measured[r]) for r in replicas], axis=0)
     loss *= replicas_in_sync / len(replicas)
     # Every replica makes its tables in the same order.
     groups = zip(*(lanes[replica].tables for replica in replicas), strict=False)
     parts: dict[Track, list[Window]] = {}
-    for group in groups:
-        part = _window(group, [slots[replica] for replica in replicas], steps, loss)
+    for group, rows in zip(groups, measured[replicas[0]], strict=False):
+        part = _window(group[0], slots[replicas[0]], rows, steps, loss)
         if replicas_in_sync > 1:
             norms = _replica_norms(group, [slots[replica] for replica in replicas], part.present)
             part = dataclasses.replace(part, replica_norms=norms, first_replica=replicas[0])
@@ -77,7 +77,29 @@ def read(
     pictures = _histograms(lanes[replicas[0]].tables)
     for lane in lanes.values():
         lane.clear()
-    return Readout(window, tracks, max(lost for _, _, lost in rows.values()), pictures)
+    return Readout(window, tracks, max(lost for _, _, lost in written.values()), pictures)
+
+
+def _loss(lane: Lane, slots: np.ndarray, measured: Sequence[np.ndarray]) -> np.ndarray:
+    """The loss of steps, [steps], wherever each has written it; the last one of a step.
+
+    Args:
+        lane: the lane.
+        slots: where the steps' rows are.
+        measured: the rows by table.
+    """
+    loss = _cells(lane.loss, slots, 1)[:, 0]
+    for rows in reversed(measured):
+        loss = np.where(np.isnan(loss), of_step(rows, "loss"), loss)
+    return loss
+
+
+def _measured(table: Table, slots: np.ndarray) -> np.ndarray:
+    """The rows of measured steps, see `row_of`; empty ones where there are none."""
+    ring = table.rings.get(MEASURED_ROW)
+    if ring is None:
+        return np.tile(empty_row(len(table.names)), (len(slots), 1))
+    return ring.read(slots)
 
 
 def _histograms(tables: Sequence[Table]) -> dict[int, dict[str, Histogram]]:
@@ -94,30 +116,28 @@ def _histograms(tables: Sequence[Table]) -> dict[int, dict[str, Histogram]]:
 
 
 def _window(
-    tables: Sequence[Table], slots: Sequence[np.ndarray], steps: np.ndarray, loss: np.ndarray
+    table: Table, slots: np.ndarray, rows: np.ndarray, steps: np.ndarray, loss: np.ndarray
 ) -> Window:
-    """What the replicas wrote in their tables for one and the same call."""
-    table, width = tables[0], len(tables[0].names)
+    """What was written in the first replica's table, and in its rows of measured steps."""
+    width = len(table.names)
 
     def column(name: str) -> np.ndarray:
-        return _cells(table.rings.get(name), slots[0], width)
+        return _cells(table.rings.get(name), slots, width)
 
-    measured = _cells(table.rings.get("measured"), slots[0], len(MEASURED) * width)
-    values = {
-        name: measured.reshape(-1, len(MEASURED), width)[:, i] for i, name in enumerate(MEASURED)
-    }
+    values = by_variable(rows)
     present = values["norm"] != MISSING
-    values["applied_norm"] = (
-        values["norm"] if table.applies_all else _applied(table, slots[0], width)
-    )
-    refused = _cells(table.rings.get("allowed"), slots[0], 1) == 0
+    values["applied_norm"] = values["norm"] if table.applies_all else _applied(table, slots, width)
+    refused = _cells(table.rings.get("allowed"), slots, 1) == 0
     updated = present & (values["applied_norm"] != MISSING) & ~refused
     values |= {name: column(name) for name in _WEIGHTS if name in table.rings}
     there = {name: present if name in MEASURED else updated for name in values}
-    scalars = {name: _cells(table.rings.get(name), slots[0], 1)[:, 0] for name in _PER_STEP}
-    scalars["unclipped_norm"] = _unclipped(table, slots[0])
+    scalars = {
+        "learning_rate": of_step(rows, "learning_rate"),
+        "loss_scale": _cells(table.rings.get("loss_scale"), slots, 1)[:, 0],
+        "unclipped_norm": _unclipped(table, slots),
+    }
     if "allowed" in table.rings:
-        scalars["allowed"] = _cells(table.rings["allowed"], slots[0], 1)[:, 0]
+        scalars["allowed"] = _cells(table.rings["allowed"], slots, 1)[:, 0]
     limit = np.nan if table.clip_limit is None else table.clip_limit
     return Window(
         steps,

@@ -21,8 +21,9 @@ from gradkeeper.callbacks.tap.pairs import (
     summed_over_replicas,
 )
 from gradkeeper.callbacks.tap.probe import Application, Gradients, Shared, Variables
-from gradkeeper.callbacks.tap.readout import MEASURED, Readout, read
+from gradkeeper.callbacks.tap.readout import Readout, read
 from gradkeeper.callbacks.tap.replica import Replica
+from gradkeeper.callbacks.tap.row import row_of
 from gradkeeper.callbacks.tap.values import mean_loss, with_values
 from gradkeeper.callbacks.window import layer_of
 
@@ -93,11 +94,9 @@ class Recorder(Shared):
         self._lanes[replica.index].begin_step()
 
     def loss(self, replica: Replica, value: Any) -> None:
-        mean = mean_loss(value, tf.float64)
+        mean = mean_loss(value)
         if mean is not None:
-            lane = self._lanes[replica.index]
-            lane.come_here()
-            lane.loss.write(lane.slot, mean)
+            self._lanes[replica.index].note_loss(mean)
 
     def before(self, application: Application, gradients: Gradients) -> None:
         if not self._is_about(application):
@@ -204,6 +203,7 @@ class Recorder(Shared):
 
         # Outside the branch, where TensorFlow merges them with the clipping's own.
         shared = sums() if clips_by_norm else None
+        loss = lane.noted_loss(table.dtype)
 
         def write() -> None:
             measured = statistics(
@@ -216,13 +216,11 @@ class Recorder(Shared):
                 scale = tf.cast(tf.convert_to_tensor(application.scale), table.dtype)
                 measured = tf.stack([measured[0] / scale, measured[1] / scale, measured[2]])
                 lane.per_step(table, "loss_scale").write(lane.slot, scale)
-            row = in_columns(measured, pairs, table)
-            lane.per_variable(table, "measured", len(MEASURED)).write(lane.slot, row)
             # An optimizer around several has no rate of its own.
             rate = getattr(application.optimizer, "learning_rate", None)
-            if rate is not None:
-                row = tf.convert_to_tensor(rate)
-                lane.per_step(table, "learning_rate").write(lane.slot, row)
+            rate = None if rate is None else tf.convert_to_tensor(rate)
+            row = row_of(in_columns(measured, pairs, table), loss, rate)
+            lane.measured(table).write(lane.slot, row)
 
         lane.when_measuring(write)
         if self.options.histograms:

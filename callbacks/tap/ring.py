@@ -38,12 +38,18 @@ class Ring:
         capacity: rows that it holds.
         width: numbers in a row.
         dtype: a TensorFlow dtype.
-        empty: what a cell holds that nothing was written to.
+        empty: what a cell holds that nothing was written to, or a row, [width].
         device: where the variable lies; None for TensorFlow's choice.
     """
 
     def __init__(
-        self, capacity: int, width: int, dtype: tf.DType, *, empty: float, device: str | None
+        self,
+        capacity: int,
+        width: int,
+        dtype: tf.DType,
+        *,
+        empty: float | np.ndarray,
+        device: str | None,
     ) -> None:
         self._empty = np.full((capacity, width), empty, dtype.as_numpy_dtype)
         self._rows = make_variable(self._empty, device)

@@ -21,13 +21,20 @@ def tensors_in(structure: Any) -> list[tf.Tensor]:
     return [each for each in keras.tree.flatten(structure) if isinstance(each, tf.Tensor)]
 
 
-def mean_loss(value: Any, dtype: tf.DType) -> tf.Tensor | None:
+def mean_loss(value: Any, dtype: tf.DType | None = None) -> tf.Tensor | None:
     """What a `compute_loss` returned, as one number: the sum of the means.
 
     A user's own may return several losses, or none: then there is no number.
+
+    Args:
+        value: what was returned.
+        dtype: of the result; None for float32, or float64 where that does not hold the losses.
     """
-    parts = [part for part in keras.tree.flatten(value) if tf.is_tensor(part)]
-    means = [tf.cast(tf.reduce_mean(shadow(part)), dtype) for part in parts]
+    parts = [shadow(part) for part in keras.tree.flatten(value) if tf.is_tensor(part)]
+    if dtype is None:
+        dtype = tf.float64 if any(part.dtype.size > 4 for part in parts) else tf.float32
+    means = [part if part.shape.rank == 0 else tf.reduce_mean(part) for part in parts]
+    means = [tf.cast(mean, dtype) for mean in means]
     if len(means) > 1:
         return tf.add_n(means)
     return means[0] if means else None
