@@ -50,14 +50,14 @@ class GroupStatistics:
 
     def measured(self) -> tf.Tensor:
         """The statistics, [3, columns], by column."""
-        sums = self._group.sums
-        is_enough = are_exact = tf.reduce_all(_is_exact(sums))
+        sums, highest = self._group.sums, None
         now, number = tf.constant(False), tf.zeros([], tf.int64)
         if self._review is not None:
             now, number = self._review.now, self._review.number
-            is_enough = are_exact & ~now
-        inputs = [sums, are_exact, now, number, *self._group.tensors]
-        return branch(is_enough, self._quick, self._thorough, inputs)
+            # Then no sum is exact enough. Known before the sums are, which others wait for.
+            highest = tf.where(now, tf.cast(_TRUSTED_SUM, sums.dtype), sums.dtype.max)
+        inputs = [sums, now, number, *self._group.tensors]
+        return branch(_are_exact(sums, highest), self._quick, self._thorough, inputs)
 
     def _quick(self, sums: tf.Tensor, *inputs: tf.Tensor) -> tf.Tensor:
         return self._usual(sums, inputs[-len(self._group.tensors) :])
@@ -65,7 +65,6 @@ class GroupStatistics:
     def _thorough(
         self,
         sums: tf.Tensor,
-        are_exact: tf.Tensor,
         now: tf.Tensor,
         number: tf.Tensor,
         *tensors: tf.Tensor,
@@ -73,7 +72,7 @@ class GroupStatistics:
         if self._review is None:  # then exact sums have been enough
             return self._doubted(sums, now, tensors)
         return tf.cond(
-            are_exact,
+            _are_exact(sums),
             lambda: self._reviewed(sums, number, tensors),
             lambda: self._doubted(sums, now, tensors),
         )
@@ -145,10 +144,18 @@ def group_norms(group: Group, dtype: tf.DType) -> tf.Tensor:
     def with_care(_: tf.Tensor, *tensors: tf.Tensor) -> tf.Tensor:
         return group.by_column(careful(tensors, dtype, group.wholes)[0])
 
-    are_exact = tf.reduce_all(_is_exact(group.sums))
-    return branch(are_exact, quick, with_care, [group.sums, *group.tensors])
+    return branch(_are_exact(group.sums), quick, with_care, [group.sums, *group.tensors])
 
 
-def _is_exact(sums: tf.Tensor) -> tf.Tensor:
-    """Which sums of squares have neither over- nor underflowed; of zero that is not known."""
-    return tf.equal(sums, tf.clip_by_value(sums, _TRUSTED_SUM, sums.dtype.max))
+def _are_exact(sums: tf.Tensor, highest: tf.Tensor | None = None) -> tf.Tensor:
+    """Whether no sum of squares has over- or underflowed; of zero that is not known."""
+    return tf.reduce_all(_is_exact(sums, highest))
+
+
+def _is_exact(sums: tf.Tensor, highest: tf.Tensor | None = None) -> tf.Tensor:
+    """Which sums of squares are neither too small to be trusted nor larger than the highest."""
+    lowest = tf.cast(_TRUSTED_SUM, sums.dtype)
+    highest = sums.dtype.max if highest is None else highest
+    # As one operation; tf.clip_by_value takes two.
+    trusted = tf.raw_ops.ClipByValue(t=sums, clip_value_min=lowest, clip_value_max=highest)
+    return tf.equal(sums, trusted)
