@@ -267,3 +267,35 @@ def test_a_compute_loss_that_returns_several_losses_or_none(several):
         assert loss[0] == pytest.approx(expected, rel=1e-6)
     else:
         assert np.isnan(loss[0])
+
+
+@pytest.mark.parametrize("how", [{}, {"jit_compile": True}, {"run_eagerly": True}], ids=str)
+def test_the_loss_is_known_wherever_it_has_to_be_written(how):
+    """It goes to the gradients' row, or one of its own where that cannot hold it or is not there."""
+
+    class Own(keras.Model):
+        def train_step(self, data):
+            x, y = data
+            with tf.GradientTape() as tape:
+                loss = self.compute_loss(x, y, self(x), training=True)
+            gradients = tape.gradient(loss, self.trainable_variables)
+            self.optimizer.apply(gradients, self.trainable_variables)
+            self.compute_loss(x, y, self(x), training=True)  # the last one counts
+            return {"loss": loss}
+
+    class Wide(keras.Model):
+        def compute_loss(self, *args, **kwargs):
+            return tf.cast(super().compute_loss(*args, **kwargs), tf.float64) + 1e300
+
+    x, y = np.ones((8, 6), "float32"), np.ones((8, 1), "float32")
+    losses = {}
+    for kind in (keras.Model, Own, Wide):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((6,))
+        model = kind(inputs, keras.layers.Dense(1)(inputs))
+        model.compile("sgd", "mse", **how)
+        losses[kind] = monitored(
+            model, (np.tile(x, (3, 1)), np.tile(y, (3, 1))), shuffle=False
+        ).loss
+    np.testing.assert_allclose(losses[Own][:-1], losses[keras.Model][1:], rtol=1e-5)
+    np.testing.assert_allclose(losses[Wide], 1e300, rtol=1e-12)
