@@ -198,6 +198,7 @@ class Lane:
         """Counts the step, and stamps its row where not every step has one, in the graph."""
         if self._noted_loss is not None:
             self._write_loss(self._noted_loss)
+            self._noted_loss = None
         stamps = self._stamps
         if stamps is not None:
 
