@@ -25,7 +25,7 @@ from gradkeeper.callbacks.tap.replica import Replica
 from gradkeeper.callbacks.tap.ring import make_variable
 from gradkeeper.callbacks.tap.site import may_have_functions
 from gradkeeper.callbacks.tap.stand import Stand
-from gradkeeper.callbacks.tap.values import tensors_in
+from gradkeeper.callbacks.tap.values import returned_loss, tensors_in
 
 _unconverted = tf.autograph.experimental.do_not_convert
 
@@ -154,6 +154,8 @@ class Hooks:
                     result = original(*args, **kwargs)
             finally:
                 stand.steps -= 1
+            if not stand.steps and not stand.has_loss:
+                self._tell("loss", replica, returned_loss(result))
             self._tell("step_end", replica, tensors_in(result))
             if not stand.steps and stand.undoing is not None:
                 result = stand.undoing.end_step(model, result)
@@ -167,7 +169,9 @@ class Hooks:
         def compute_loss(*args: Any, **kwargs: Any) -> Any:
             value = original(*args, **kwargs)
             replica = Replica.current()
-            if self._stand(replica).steps:
+            stand = self._stand(replica)
+            if stand.steps:
+                stand.has_loss = True
                 self._tell("loss", replica, value)
             return value
 

@@ -66,7 +66,14 @@ class Probe:
         """
 
     def loss(self, replica: Replica, value: Any) -> None:
-        """Called with what the model's `compute_loss` returned in the train step."""
+        """Called with the loss of the train step.
+
+        Args:
+            replica: the replica whose loss it is.
+            value: the return value of the model's `compute_loss`, in the middle of the step.
+                If the step does not call `compute_loss`, the losses among the logs that the
+                step returns, at the end of the step; None if there are none.
+        """
 
     def before(self, application: Application, gradients: Gradients) -> None:
         """Called with the gradients that the train step hands to the optimizer."""

@@ -21,6 +21,23 @@ def tensors_in(structure: Any) -> list[tf.Tensor]:
     return [each for each in keras.tree.flatten(structure) if isinstance(each, tf.Tensor)]
 
 
+def returned_loss(logs: Any) -> Any:
+    """Return the losses in the logs of a train step; None if there are none.
+
+    A custom train step need not call `compute_loss`. Its losses are then the value under
+    "loss", or else the values under names that end in "_loss", as in `{"d_loss": ..., "g_loss":
+    ...}`.
+
+    Args:
+        logs: the return value of `train_step`.
+    """
+    if not isinstance(logs, dict):
+        return None
+    names = ["loss"] if "loss" in logs else [name for name in logs if str(name).endswith("_loss")]
+    losses = [logs[name] for name in names if tf.is_tensor(logs[name])]
+    return [each for each in losses if each.dtype.is_floating] or None
+
+
 def mean_loss(value: Any, dtype: tf.DType | None = None) -> tf.Tensor | None:
     """What a `compute_loss` returned, as one number: the sum of the means.
 
