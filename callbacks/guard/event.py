@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+import tensorflow as tf
 
 from gradkeeper.callbacks.window import layer_of
 
@@ -75,7 +76,8 @@ class GuardEvent:
         if self.cause == "loss" and not layers:
             return f"Step {self.step:,}: the loss is {self.loss:g}; every gradient is finite."
         if not layers:
-            return f"Step {self.step:,}: gradients that are not finite on another worker."
+            on = " on another worker" if _has_several_workers() else ""
+            return f"Step {self.step:,}: gradients that are not finite{on} (loss {self.loss:g})."
         some = ", ".join(layers[:3]) + (f" and {len(layers) - 3} more" if len(layers) > 3 else "")
         where = ""
         if len(self.nonfinite) > 1:
@@ -84,3 +86,9 @@ class GuardEvent:
             f"Step {self.step:,}: gradients that are not finite in {some}{where} "
             f"(loss {self.loss:g})."
         )
+
+
+def _has_several_workers() -> bool:
+    """Return whether several processes train together; each sees the devices of all of them."""
+    names = [device.name for device in tf.config.list_logical_devices()]
+    return len({name.partition("/device:")[0] for name in names}) > 1
