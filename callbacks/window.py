@@ -26,7 +26,8 @@ class Window:
             `weight_norm`. NaN where there is none.
         scalars: statistics per step, float64 [steps] each, by name: `loss`, `learning_rate`,
             `loss_scale`, `unclipped_norm` (what entered the clipping, where that is not the
-            step's own gradient), `clip_limit` (the optimizer's own). NaN where there is none.
+            step's own gradient), `clip_limit` (the optimizer's own), `missing_loss_scale` (the loss
+            scale where the loss was not multiplied by it). NaN where there is none.
         replica_norms: L2 norms of each replica's own gradient, [steps, replicas, variables]; no
             replicas on a single device. With several workers, those of this one.
         first_replica: the index of the first of them among all replicas in sync.

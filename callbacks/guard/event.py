@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+import tensorflow as tf
 
 from gradkeeper.callbacks.rules._text import listed
 from gradkeeper.callbacks.window import layer_of
@@ -102,6 +103,13 @@ class GuardEvent:
             names = listed(self._bad_variables)
             return f"the forward pass makes {names} not finite; every gradient is finite."
         if not self.layers:
-            return "gradients that are not finite on another worker."
+            on = " on another worker" if _has_several_workers() else ""
+            return f"gradients that are not finite{on} (loss {self.loss:g})."
         names = listed(self.layers)
         return f"gradients that are not finite in {names}{where} (loss {self.loss:g})."
+
+
+def _has_several_workers() -> bool:
+    """Return whether several processes train together; each sees the devices of all of them."""
+    names = [device.name for device in tf.config.list_logical_devices()]
+    return len({name.partition("/device:")[0] for name in names}) > 1

@@ -4,6 +4,7 @@ from gradkeeper.callbacks.rules.clip_always import ClipAlways
 from gradkeeper.callbacks.rules.clip_never import ClipNever
 from gradkeeper.callbacks.rules.dead import DeadGradient
 from gradkeeper.callbacks.rules.exploding import ExplodingGradient
+from gradkeeper.callbacks.rules.loss_not_scaled import LossNotScaled
 from gradkeeper.callbacks.rules.loss_scale_stuck import LossScaleStuck
 from gradkeeper.callbacks.rules.missing import MissingGradient
 from gradkeeper.callbacks.rules.nonfinite import NonFiniteGradient
@@ -22,6 +23,7 @@ __all__ = [
     "DeadGradient",
     "ExplodingGradient",
     "GradientSpike",
+    "LossNotScaled",
     "LossScaleStuck",
     "MissingGradient",
     "NonFiniteGradient",

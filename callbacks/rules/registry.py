@@ -6,6 +6,7 @@ from gradkeeper.callbacks.rules.clip_always import ClipAlways
 from gradkeeper.callbacks.rules.clip_never import ClipNever
 from gradkeeper.callbacks.rules.dead import DeadGradient
 from gradkeeper.callbacks.rules.exploding import ExplodingGradient
+from gradkeeper.callbacks.rules.loss_not_scaled import LossNotScaled
 from gradkeeper.callbacks.rules.loss_scale_stuck import LossScaleStuck
 from gradkeeper.callbacks.rules.missing import MissingGradient
 from gradkeeper.callbacks.rules.nonfinite import NonFiniteGradient
@@ -29,6 +30,7 @@ RULES: dict[str, type[Rule]] = {
     "update_ratio": UpdateRatio,
     "replica_disagreement": ReplicaDisagreement,
     "loss_scale_stuck": LossScaleStuck,
+    "loss_not_scaled": LossNotScaled,
 }
 
 

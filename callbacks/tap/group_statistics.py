@@ -95,7 +95,11 @@ class GroupStatistics:
         return tf.cond(tf.equal(number % self._largest_every, 0), completed, once_more)
 
     def _doubted(self, sums: tf.Tensor, now: tf.Tensor, tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-        """Sums that may not be exact: they are if those of zero are sums of zeros alone."""
+        """Sums that may not be exact: they are if those of zero are sums of zeros alone.
+
+        On a CPU, XLA's maximum ignores NaN: the largest magnitude of NaN and zeros is 0 there,
+        and only the sum is NaN.
+        """
         largest = self._largest(tensors)
 
         def exact() -> tf.Tensor:
@@ -110,7 +114,8 @@ class GroupStatistics:
         def with_care() -> tf.Tensor:
             return self._group.by_column(careful(tensors, self._dtype, self._group.wholes))
 
-        return tf.cond(tf.reduce_all(_is_exact(sums) | (largest == 0)), exact, with_care)
+        is_zero = (sums == 0) & (largest == 0)
+        return tf.cond(tf.reduce_all(_is_exact(sums) | is_zero), exact, with_care)
 
     def _usual(self, sums: tf.Tensor, tensors: Sequence[tf.Tensor]) -> tf.Tensor:
         """What is found in every step."""
@@ -128,7 +133,7 @@ class GroupStatistics:
 
     def _largest(self, tensors: Sequence[tf.Tensor]) -> tf.Tensor:
         # Two reductions read less memory than an array of magnitudes and one. Without rows the
-        # reductions are infinite.
+        # reductions are infinite. NaN is not reported: XLA's reductions ignore it on a CPU.
         pairs = list(zip(tensors, axes(tensors, self._group.wholes), strict=True))
         highest = of_each([tf.reduce_max(tensor, axis) for tensor, axis in pairs], self._dtype)
         lowest = of_each([tf.reduce_min(tensor, axis) for tensor, axis in pairs], self._dtype)

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from gradkeeper.callbacks.tap.gating import Undoing, apply_if
 from gradkeeper.callbacks.tap.keras_private import ALL_REDUCE, CLIP_GRADIENTS, variables_of
+from gradkeeper.callbacks.tap.loss_scaling import ScaledLosses
 from gradkeeper.callbacks.tap.names import unlisted_variables
 from gradkeeper.callbacks.tap.optimizers import (
     accumulates,
@@ -56,6 +57,7 @@ class Hooks:
             self._step.append(Point(model, "train_step", self._train_step))
             self._within.append(Point(model, "compute_loss", self._compute_loss))
         self._looked_at: set[int] = set()
+        self._scaled_losses = ScaledLosses()
         self.look_at(optimizers)
         self._steps_inside, self._lock = 0, threading.Lock()
         # The optimizers' own clipping, by `id`.
@@ -78,6 +80,7 @@ class Hooks:
                     Point(optimizer, "apply", self._apply),
                     Point(optimizer, CLIP_GRADIENTS, self._clip),
                     Point(optimizer, ALL_REDUCE, self._all_reduce),
+                    Point(optimizer, "scale_loss", self._scaled_losses.wrapper),
                 ]
 
     @contextmanager
@@ -224,6 +227,9 @@ class Hooks:
                 clipping_of(optimizer),
                 is_plain(optimizer) and not any(stage.clips for stage in self._stages),
                 accumulates(optimizer),
+                misses_scale=self._scaled_losses.are_missed_by(
+                    optimizer, grads, in_step=bool(stand.steps)
+                ),
             )
         stand.applying.append(
             [v for g, v in zip(grads, variables, strict=False) if _is_clipped(g, v)]

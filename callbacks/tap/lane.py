@@ -35,6 +35,8 @@ class Table:
         variables: the recorded variables.
         keys: `id` of each variable of the call, recorded or not.
         clip_limit: the limit of the optimizer's own clipping; None without.
+        misses_scale: whether the optimizer divides by a loss scale that the loss was not
+            multiplied by.
         applies_all: whether all that comes before the clipping is applied as it is.
         rings: rings by statistic.
         histograms: a ring of one row, the latest histograms; None if none are taken.
@@ -46,6 +48,7 @@ class Table:
     variables: tuple[Any, ...]
     keys: tuple[int, ...]
     clip_limit: float | None
+    misses_scale: bool = False
     applies_all: bool = False
     rings: dict[str, Ring] = field(default_factory=dict)
     histograms: Ring | None = None

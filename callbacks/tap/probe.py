@@ -29,6 +29,8 @@ class Application:
         clipping: the optimizer's own clipping, by the name of its argument; None without.
         is_plain: whether what is handed to it is applied as it is, in every step.
         accumulates: whether it gathers gradients over several steps.
+        misses_scale: whether the optimizer divides by a `scale` that the loss was not multiplied
+            by.
         clippings: how many calls of a Keras optimizer's clipping it has led to so far; those
             of optimizers inside it are for a part of the variables each.
         weights: what the variables were before, if a probe asked.
@@ -47,6 +49,7 @@ class Application:
     clipping: Clipping | None
     is_plain: bool
     accumulates: bool
+    misses_scale: bool = False
     clippings: int = 0
     weights: list[tf.Tensor] = field(default_factory=list)
     allowed: tf.Tensor | None = None

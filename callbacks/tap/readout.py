@@ -138,6 +138,8 @@ def _window(
     }
     if "allowed" in table.rings:
         scalars["allowed"] = _cells(table.rings["allowed"], slots, 1)[:, 0]
+    if table.misses_scale:
+        scalars["missing_loss_scale"] = scalars["loss_scale"]
     limit = np.nan if table.clip_limit is None else table.clip_limit
     return Window(
         steps,

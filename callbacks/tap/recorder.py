@@ -282,6 +282,7 @@ class Recorder(Shared):
             )
             lane.tables.append(table)
             self.has_seen_gradients = True
+        table.misses_scale = application.misses_scale
         return lane, table
 
     def _records(self, name: str) -> bool:

@@ -14,6 +14,7 @@ from gradkeeper.callbacks.guard import (
     NormAbove,
     Unusual,
 )
+from gradkeeper.callbacks.guard.event import GuardEvent
 from gradkeeper.callbacks.guard.gate import Gate
 
 BATCH = 8
@@ -417,6 +418,25 @@ def test_replicas_with_a_loss_scale(two_replicas):
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         NonFiniteGuard(**arguments)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_the_event_names_the_layers_when_every_element_is_bad(value, jit_compile):
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(2), keras.layers.Dense(6)])
+    model.compile("sgd", "mse", jit_compile=jit_compile)
+    guard = NonFiniteGuard(verbose=0, capsule_dir=None)
+    fit(model, (np.full((8, 6), value, "float32"), np.zeros((8, 6), "float32")), guard)
+    (event,) = guard.events
+    assert event.layers == tuple(layer.name for layer in model.layers)
+    assert event.nonfinite.tolist() == [[12, 2, 12, 6]]
+
+
+def test_one_process_has_no_other_worker():
+    nothing = np.zeros((1, 1))
+    event = GuardEvent(3, "gradient", 0.5, np.nan, ("dense/kernel",), nothing, nothing)
+    assert str(event) == "Step 3: gradients that are not finite (loss 0.5)."
 
 
 def test_bad_triggers():

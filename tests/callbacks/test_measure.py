@@ -1,9 +1,15 @@
-"""Norms where float32 squares over- or underflow, and of sparse gradients."""
+"""Statistics of gradients, with values of every kind, against NumPy."""
+
+import itertools
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from gradkeeper.callbacks.tap import measure
+from gradkeeper.callbacks.tap.finite import all_finite
+from gradkeeper.callbacks.tap.group_statistics import Review
+from gradkeeper.callbacks.tap.histogram import histograms
 from gradkeeper.callbacks.tap.measure import l2_norms, statistics
 
 
@@ -66,3 +72,144 @@ def test_large_and_small_gradients_keep_their_order(jit_compile):
     np.testing.assert_allclose(largest, [np.abs(g).max() for g in gradients], rtol=1e-6)
     assert not bad.any()
     np.testing.assert_allclose(l2_norms(gradients, tf.float32), norms, rtol=1e-4)
+
+
+# Shapes that are measured together: single ones, groups of equal shapes, large ones, all kinds.
+SHAPES = {
+    "scalar": [()],
+    "one element": [(1,)],
+    "vector": [(2,)],
+    "matrix": [(3, 4)],
+    "empty": [(0,), (0, 3)],
+    "large": [(130, 130)],
+    "alike": [(2,)] * 5,
+    "alike scalars": [()] * 4,
+    "mixed": [(), (0,), (6, 2), (2,), (130, 130), (2,), (2,), (1, 1, 1), (2,), (17_000,)],
+}
+FILLS = {
+    "finite": lambda a: a,
+    "zero": lambda a: 0 * a,
+    "all NaN": lambda a: a + np.nan,
+    "all Inf": lambda a: np.inf * np.ones_like(a),
+    "all -Inf": lambda a: -np.inf * np.ones_like(a),
+    "one NaN": lambda a: put(a, np.nan),
+    "NaN among zeros": lambda a: put(0 * a, np.nan),
+    "one Inf": lambda a: put(a, np.inf),
+    "one -Inf": lambda a: put(a, -np.inf),
+    "NaN and Inf": lambda a: np.where(np.arange(a.size).reshape(a.shape) % 2, np.inf, np.nan),
+    "NaN and -Inf": lambda a: np.where(np.arange(a.size).reshape(a.shape) % 3, -np.inf, np.nan),
+    "tiny": lambda a: 1e-30 * a,
+}
+
+
+def put(array: np.ndarray, value: float) -> np.ndarray:
+    """The array with one element replaced."""
+    array = array.copy()
+    array.flat[array.size // 2 : array.size // 2 + 1] = value
+    return array
+
+
+def by_numpy(gradient: tf.Tensor) -> list[float]:
+    """Norm, largest magnitude and non-finite count, in float64."""
+    array = tf.cast(gradient, tf.float64).numpy()
+    with np.errstate(invalid="ignore"):
+        return [
+            np.sqrt(np.sum(array * array)),
+            np.max(np.abs(array), initial=0),
+            np.sum(~np.isfinite(array)),
+        ]
+
+
+def filled(shapes: list, dtype: str, fill: str, only: int | None = None) -> list[tf.Tensor]:
+    """Gradients of these shapes; all of one kind, or one among finite ones."""
+    random = np.random.default_rng(0)
+    arrays = [random.normal(size=shape) + 0.1 for shape in shapes]
+    chosen = range(len(shapes)) if only is None else [only]
+    arrays = [FILLS[fill](a) if i in chosen else a for i, a in enumerate(arrays)]
+    return [tf.cast(tf.constant(a, tf.float64), dtype) for a in arrays]
+
+
+def check(measured: tf.Tensor, gradients: list[tf.Tensor], message: str) -> None:
+    expected = np.transpose([by_numpy(gradient) for gradient in gradients])
+    np.testing.assert_allclose(measured.numpy(), expected, rtol=2e-6, err_msg=message)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "XLA"])
+@pytest.mark.parametrize(
+    ("shapes", "dtype"),
+    [
+        *[(shapes, "float32") for shapes in SHAPES],
+        *itertools.product(["scalar", "alike"], ["float64", "float16", "bfloat16"]),
+    ],
+)
+def test_statistics_of_values_that_are_not_finite(shapes, dtype, jit_compile):
+    shapes = SHAPES[shapes]
+    result = tf.float64 if dtype == "float64" else tf.float32
+
+    @tf.function(jit_compile=jit_compile)
+    def run(*gradients):
+        return statistics(gradients, result), l2_norms(gradients, result), all_finite(gradients)
+
+    for fill in FILLS:
+        for only in dict.fromkeys([None, 0, len(shapes) - 1]):
+            gradients = filled(shapes, dtype, fill, only)
+            measured, norms, finite = run(*gradients)
+            check(measured, gradients, f"{fill}, {only}")
+            np.testing.assert_allclose(norms, measured[0], rtol=1e-6)
+            assert bool(finite) == (not measured.numpy()[2].any()), fill
+
+
+@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "XLA"])
+@pytest.mark.parametrize("shapes", ["alike", "mixed"])
+def test_statistics_without_branches(shapes, jit_compile, monkeypatch):
+    monkeypatch.setattr(measure, "is_branchless", lambda: True)
+    run = tf.function(lambda *g: statistics(g, tf.float32), jit_compile=jit_compile)
+    for fill in FILLS:
+        gradients = filled(SHAPES[shapes], "float32", fill)
+        check(run(*gradients), gradients, fill)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "XLA"])
+@pytest.mark.parametrize("largest_every", [0, 2])
+def test_statistics_that_are_reviewed(largest_every, jit_compile):
+    @tf.function(jit_compile=jit_compile)
+    def run(now, number, *gradients):
+        review = Review(now, number, largest_every, compares=True)
+        return statistics(gradients, tf.float32, review=review)
+
+    for fill in [fill for fill in FILLS if "NaN" in fill or "Inf" in fill]:
+        gradients = filled(SHAPES["alike"], "float32", fill)
+        for now in (False, True):
+            check(run(tf.constant(now), tf.constant(2), *gradients), gradients, fill)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "XLA"])
+@pytest.mark.parametrize("rows", [6, 1_000_000])
+def test_statistics_of_looked_up_rows(rows, jit_compile):
+    @tf.function(jit_compile=jit_compile)
+    def run(values):
+        return statistics([tf.IndexedSlices(values, [3, 1, 3], tf.constant([rows, 2]))], tf.float32)
+
+    for fill in FILLS:
+        (values,) = filled([(3, 2)], "float32", fill)
+        with np.errstate(invalid="ignore"):
+            summed = np.stack([values[1], values[0] + values[2]])
+        check(run(values), [tf.constant(summed)], fill)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "XLA"])
+@pytest.mark.parametrize("factor", [2.0, np.nan, np.inf])
+def test_statistics_of_a_gradient_times_a_scalar(factor, jit_compile):
+    run = tf.function(lambda g, f: statistics([g * f], tf.float32), jit_compile=jit_compile)
+    for fill in ("finite", "all NaN", "one NaN", "one Inf", "NaN among zeros"):
+        (gradient,) = filled([(3, 4)], "float32", fill)
+        check(run(gradient, tf.constant(factor)), [gradient * factor], fill)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "XLA"])
+def test_a_histogram_counts_finite_elements_alone(jit_compile):
+    run = tf.function(lambda *g: histograms(g, tf.float32), jit_compile=jit_compile)
+    for fill in FILLS:
+        gradients = filled([(), (3, 4), (130, 130)], "float32", fill)
+        counts = [np.isfinite(gradient.numpy()).sum() for gradient in gradients]
+        np.testing.assert_array_equal(tf.reduce_sum(run(*gradients), axis=1), counts, fill)

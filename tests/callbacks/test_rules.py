@@ -83,6 +83,7 @@ TROUBLED = {
     "update_ratio": (large_updates(), 100, "dense_1"),
     "replica_disagreement": (replicas_apart(), 100, ""),
     "loss_scale_stuck": (stuck_loss_scale(), 100, ""),
+    "loss_not_scaled": (healthy(scalars={"missing_loss_scale": [2.0**15] * 600}), 0, ""),
 }
 
 
@@ -99,6 +100,7 @@ def test_every_rule_is_listed_by_its_name():
         "missing",
         "replica_disagreement",
         "loss_scale_stuck",
+        "loss_not_scaled",
     }
 
 
@@ -160,6 +162,7 @@ def messy():
     scalars = {
         "loss_scale": np.where(np.arange(900) < 700, 2.0 ** random.integers(-2, 9, 900), NAN),
         "clip_limit": np.full(900, 1.0),
+        "missing_loss_scale": np.where(np.arange(900) < 50, NAN, 256.0),
     }
     applied = norms * random.choice([0.1, 1.0], (900, 1), p=[0.97, 0.03])
     history = window(
