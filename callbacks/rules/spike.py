@@ -88,7 +88,7 @@ class GradientSpike(Rule):
 
     def check(self, window: Window) -> Iterator[Finding]:
         norms = window.global_norm
-        rows, explodes, _ = self._explosions.judge(norms)
+        rows, explodes, _ = self._explosions.judge(norms, window.scalar("loss"))
         is_worse = window.present.any(axis=1) & ~np.isfinite(norms) & ~window.skipped
         is_worse[rows[explodes]] = True
         for row, finding in self._spikes(window, rows):

@@ -15,6 +15,7 @@ from gradkeeper.callbacks.rules import (
     VanishingGradient,
     VanishingWithDepth,
 )
+from gradkeeper.callbacks.run_facts import RunFacts
 
 NAN, INF = float("nan"), float("inf")
 CALM = [[1.0, 0.5, 0.8]]
@@ -122,9 +123,34 @@ def test_an_explosion_is_told_in_digits_that_can_be_read(factor, told):
 
 
 def test_exploding_from_the_first_step():
-    first, *_ = ExplodingGradient().check(window([[2.0, 1.0, 3e4]]))
-    assert (first.step, first.layer, first.evidence["usual"]) == (0, "dense", None)
-    assert "above the bound" in first.message
+    norms = np.array(CALM * 4) * np.array([[1.0], [2e3], [3e5], [1e8]])
+    first, *_ = ExplodingGradient().check(window(norms))
+    assert (first.step, first.layer) == (2, "rnn/cell")
+    assert "times the usual" in first.message
+    rising = window(norms, scalars={"loss": [1.0, 30.0, 1e4, 1e9]})
+    assert [finding.step for finding in ExplodingGradient().check(rising)] == [2, 3]
+    falling = window(norms, scalars={"loss": [1.0, 0.9, 0.8, 0.7]})
+    assert not list(ExplodingGradient().check(falling))
+
+
+def test_a_large_norm_alone_is_no_explosion():
+    noise = np.random.default_rng(0).lognormal(sigma=0.5, size=(300, 1))
+    assert not list(ExplodingGradient().check(window(noise * np.array(CALM) * 1e9)))
+    assert not list(ExplodingGradient().check(window([[2.0, 1.0, 3e4]])))
+
+
+def test_values_that_grow_between_the_layers_of_an_untrained_network_explode():
+    names = ["rnn/kernel", "rnn/bias", "dense/kernel", "dense/bias"]
+    shapes = dict(zip(names, [(4, 8), (8,), (4, 1), (1,)], strict=True))
+    history = window([[2e7, 1e7, 2e9, 10.0]] * 20, variables=names)
+    (finding,) = ExplodingGradient().check(
+        dataclasses.replace(history, facts=RunFacts(shapes=shapes))
+    )
+    assert (finding.step, finding.layer) == (0, "dense")
+    assert "inputs of rnn have a size of about 1 and those of dense of about 1e+08" in (
+        finding.message
+    )
+    assert not list(ExplodingGradient().check(history))
 
 
 def test_exploding_step_by_step():
@@ -143,10 +169,13 @@ def test_a_converged_run_that_comes_back_to_old_norms_does_not_explode():
 
 
 def test_an_explosion_that_clipping_held_is_not_told_to_clip():
-    (held,) = ExplodingGradient().check(window([[2.0, 1.0, 3e4]], applied=[[0.1, 0.1, 1.0]]))
-    (free,) = ExplodingGradient().check(window([[2.0, 1.0, 3e4]]))
+    calm, large = CALM * 20, [[2.0, 1.0, 3e4]]
+    (held,) = ExplodingGradient().check(
+        window(calm + large, applied=np.array([*calm, [0.1, 0.1, 1.0]]))
+    )
+    (free,) = ExplodingGradient().check(window(calm + large))
     assert "Clipping held what was applied to 1.01" in held.advice
-    assert "global_clipnorm near" in free.advice
+    assert "global_clipnorm=1.4" in free.advice
 
 
 @pytest.mark.parametrize("factor", [4, 30, 2000])
