@@ -35,18 +35,24 @@ def recurrent_matrix(facts: RunFacts, layer: str) -> str:
     )
 
 
-def slower(facts: RunFacts, limit: float | None) -> str:
+def slower(facts: RunFacts, norm: float | None) -> str:
     """A lower learning rate, and clipping where the optimizer's step scales with the gradient.
 
     Args:
         facts: what is known about the run.
-        limit: a usual gradient norm; None if there is none.
+        norm: the gradient norm before it grew; None if unknown.
     """
+    lower = "Lower the learning rate tenfold, again if the norm still grows"
     if facts.is_adaptive:
         return (
-            "Lower the learning rate. Clipping every step does not shorten the steps of "
-            f"{listed(facts.optimizers)}, whose length does not scale with the gradient."
+            f"{lower}. Clipping does not shorten the steps of {listed(facts.optimizers)}, whose "
+            "length does not scale with the gradient."
         )
-    clip = f"global_clipnorm={1.0 if limit is None else limit:.2g}"
-    which = "" if facts.is_adaptive is False else " (with an optimizer such as SGD)"
-    return f"Lower the learning rate, or clip{which}: {clip}."
+    clip = f"clip (global_clipnorm={1.0 if norm is None else norm:.2g})"
+    return f"{lower}, and {clip}."
+
+
+def has_sequences(facts: RunFacts) -> bool:
+    """Whether the model may read sequences: it has a layer for them, or is unknown."""
+    types = " ".join(facts.layer_types.values())
+    return not types or bool(facts.recurrent) or "Embedding" in types or "Attention" in types

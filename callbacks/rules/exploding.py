@@ -68,11 +68,13 @@ class ExplodingGradient(Rule):
 
     def check(self, window: Window) -> Iterator[Finding]:
         first = self._first.follow(window)
-        rows, explodes, usual = self.judge(window.global_norm, window.scalar("loss"))
+        rows, sudden, grown, usual = self._judge(window.global_norm, window.scalar("loss"))
+        explodes = sudden | grown
         if first is not None and self._grows_forward():
             explodes |= rows == first
-        for row, before in zip(rows[explodes].tolist(), usual[explodes].tolist(), strict=True):
-            yield self._finding(window, row, before if np.isfinite(before) else None)
+        for at in np.flatnonzero(explodes).tolist():
+            before = float(usual[at]) if np.isfinite(usual[at]) else None
+            yield self._finding(window, int(rows[at]), before, is_sudden=bool(sudden[at]))
 
     def judge(
         self, norms: np.ndarray, losses: np.ndarray | None = None
@@ -88,6 +90,13 @@ class ExplodingGradient(Rule):
             norm that it was compared with: the running median before it, or in the warm-up the
             median of the norms so far. NaN for the first one.
         """
+        rows, sudden, grown, compared = self._judge(norms, losses)
+        return rows, sudden | grown, compared
+
+    def _judge(
+        self, norms: np.ndarray, losses: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The same, with jumps above the running median apart from growth since the start."""
         rows = np.flatnonzero(np.isfinite(norms))
         finite = norms[rows]
         losses = np.full(len(rows), np.nan) if losses is None else losses[rows]
@@ -99,12 +108,14 @@ class ExplodingGradient(Rule):
         has_risen = ~(losses - first_loss < rise)  # unknown losses are NaN
         grown = (finite > self._absolute) & (finite > self._ratio * first_norm) & has_risen
         compared = np.where(sudden, usual.median, first_norm)
-        return rows, sudden | grown, compared
+        return rows, sudden, grown, compared
 
     def _grows_forward(self) -> bool:
         return self._first.norm > self._absolute and self._first.growth > _GROWS_FORWARD
 
-    def _finding(self, window: Window, row: int, usual: float | None) -> Finding:
+    def _finding(
+        self, window: Window, row: int, usual: float | None, *, is_sudden: bool
+    ) -> Finding:
         norm = float(window.global_norm[row])
         share = np.where(np.isfinite(window.layer_norms[row]), window.layer_norms[row], 0.0)
         largest = int(np.argmax(share))
@@ -121,7 +132,7 @@ class ExplodingGradient(Rule):
                 f"The gradient norm is {norm:.3g}{compared}; most of it is in {layer} "
                 f"({share[largest]:.3g})."
             ),
-            advice=self._advice(window, row, layer, usual),
+            advice=self._advice(window, row, layer, usual, is_sudden=is_sudden),
             evidence={
                 "norm": norm,
                 "usual": usual,
@@ -139,7 +150,9 @@ class ExplodingGradient(Rule):
             f"{sizes[begin]:.2g} and those of {end} of about {sizes[end]:.2g}"
         )
 
-    def _advice(self, window: Window, row: int, layer: str, usual: float | None) -> str:
+    def _advice(
+        self, window: Window, row: int, layer: str, usual: float | None, *, is_sudden: bool
+    ) -> str:
         facts = window.facts
         held = (
             f"Clipping held what was applied to {window.applied_global_norm[row]:.3g}. "
@@ -154,8 +167,12 @@ class ExplodingGradient(Rule):
                 f"{held}Use smaller initial weights (he_normal, glorot_uniform) or a normalization "
                 f"between the layers. {recurrent_matrix(facts, layer)}"
             ).rstrip()
-        scaling = self._first.advice()
-        if scaling:
-            return held + scaling
-        slow = "If it happens often, lower the learning rate." if held else slower(facts, usual)
-        return f"{held}{slow} {recurrent_matrix(facts, layer)}".rstrip()
+        if is_sudden:
+            clip = held or f"Clip (global_clipnorm={usual:.2g}, the usual norm). "
+            remedy = (
+                f"{clip}Look at this step's batch for values out of scale. If it happens often, "
+                "lower the learning rate."
+            )
+        else:
+            remedy = held + (self._first.advice() or slower(facts, usual))
+        return f"{remedy} {recurrent_matrix(facts, layer)}".rstrip()

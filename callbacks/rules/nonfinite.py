@@ -69,11 +69,11 @@ class NonFiniteGradient(Rule):
     def check(self, window: Window) -> Iterator[Finding]:
         calls = window.calls or (window,)
         bad = [_nonfinite(call) for call in calls]
-        applied = [
+        applied: list[np.ndarray] = [
             np.any(each, axis=1) & ~call.skipped for call, each in zip(calls, bad, strict=True)
         ]
         is_skipped = window.skipped
-        is_finite = np.isfinite(window.global_norm) & ~_nonfinite(window).any(axis=1)
+        is_finite = np.isfinite(window.global_norm) & ~np.any(_nonfinite(window), axis=1)
         bad_loss = _bad_losses(window) & is_finite & ~is_skipped
         updated = window.updated.any(axis=1)
         self._first.follow(window)
@@ -184,7 +184,8 @@ class NonFiniteGradient(Rule):
         cause = bounded_activations(facts) or self._first.advice()
         if cause:
             return f"{grew} {cause}"
-        return f"{grew} {slower(facts, None)} {recurrent_matrix(facts, layer)}".rstrip()
+        before = float(np.median(self._past.norms[:-1]))
+        return f"{grew} {slower(facts, before)} {recurrent_matrix(facts, layer)}".rstrip()
 
     def _advice_on_loss(self, facts: RunFacts, kind: str, replicas: list[int]) -> str:
         if kind != "NaN":

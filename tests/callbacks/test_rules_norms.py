@@ -15,7 +15,7 @@ from gradkeeper.callbacks.rules import (
     VanishingGradient,
     VanishingWithDepth,
 )
-from gradkeeper.callbacks.run_facts import RunFacts
+from gradkeeper.callbacks.run_facts import RecurrentLayer, RunFacts
 
 NAN, INF = float("nan"), float("inf")
 CALM = [[1.0, 0.5, 0.8]]
@@ -234,6 +234,34 @@ def test_a_gradient_that_sinks_to_zero_vanishes_and_one_that_is_zero_is_dead():
     (dead,) = DeadGradient().check(window(sinks))
     assert (vanishing.step, dead.step) == (0, 10)
     assert not list(VanishingGradient().check(window([[0.0, 0.0, 1.0]] * 70)))
+
+
+LSTM = RecurrentLayer("rnn", True, {"activation": "tanh"})
+SIMPLE_RNN = RecurrentLayer("rnn", False, {"activation": "tanh"})
+
+
+@pytest.mark.parametrize(
+    ("facts", "fits", "unfit"),
+    [
+        (RunFacts(layer_types={"dense": "Dense"}), "he_normal", "gated cells"),
+        (RunFacts(layer_types={"rnn": "LSTM"}, recurrent=(LSTM,)), "mask_zero", "gated cells"),
+        (RunFacts(layer_types={"rnn": "RNN"}, recurrent=(SIMPLE_RNN,)), "gated cells", "he_normal"),
+        (RunFacts(), "gated cells", "he_normal"),
+    ],
+)
+def test_the_remedy_of_a_vanishing_gradient_fits_the_layers(facts, fits, unfit):
+    history = dataclasses.replace(window([[1e-9, 1e-9, 1.0]] * 60), facts=facts)
+    (finding,) = VanishingGradient().check(history)
+    assert fits in finding.advice
+    assert unfit not in finding.advice
+
+
+@pytest.mark.parametrize(("layer", "advised"), [(LSTM, False), (SIMPLE_RNN, True)])
+def test_gates_are_advised_for_a_recurrent_layer_without_them(layer, advised):
+    norms = np.array(CALM * 20 + [[900.0, 1.0, 1.0]])
+    history = dataclasses.replace(window(norms), facts=RunFacts(recurrent=(layer,)))
+    (finding,) = ExplodingGradient().check(history)
+    assert ("gates (LSTM, GRU)" in finding.advice) == advised
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def trained(
     weights = [random.normal(size=(5, 8)) * 0.6, np.zeros(8), random.normal(size=(8, 1)) * 0.5]
     weights.append(np.zeros(1))
     states: list[dict[str, np.ndarray]] = [{} for _ in weights]
-    norms, losses, limits = [], [], []
+    norms, losses, totals = [], [], []
     for step in range(steps):
         rows = slice(step % 20 * batch, (step % 20 + 1) * batch)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -86,12 +86,18 @@ def trained(
             norms.append([np.linalg.norm(each) for each in gradients])
             losses.append(loss)
             total = float(np.linalg.norm(norms[-1]))
-            limits.append(total)
+            totals.append(total)
             shrink = 1.0 if clip is None or total <= clip else clip / total
             for weight, gradient, state in zip(weights, gradients, states, strict=True):
                 update = OPTIMIZERS[optimizer](shrink * gradient, state, step + 1)
                 weight -= learning_rate * update
-    return _window(np.array(norms), np.array(losses), np.array(limits), clip, optimizer)
+    scalars = {
+        "loss": np.array(losses),
+        "clip_limit": np.full(steps, np.nan if clip is None else clip),
+        "learning_rate": np.full(steps, learning_rate),
+    }
+    shrink = np.ones(steps) if clip is None else np.minimum(1.0, clip / np.array(totals))
+    return _window(np.array(norms), shrink, scalars, optimizer)
 
 
 def _gradients(
@@ -109,10 +115,9 @@ def _gradients(
 
 
 def _window(
-    norms: np.ndarray, losses: np.ndarray, totals: np.ndarray, clip: float | None, optimizer: str
+    norms: np.ndarray, shrink: np.ndarray, scalars: dict[str, np.ndarray], optimizer: str
 ) -> Window:
     there = np.ones(norms.shape, bool)
-    shrink = np.ones(len(norms)) if clip is None else np.minimum(1.0, clip / totals)
     shapes = dict(zip(VARIABLES, [(5, 8), (8,), (8, 1), (1,)], strict=True))
     name = optimizer.partition(",")[0]
     return Window(
@@ -125,6 +130,6 @@ def _window(
             "applied_norm": norms * shrink[:, None],
             "nonfinite": (~np.isfinite(norms)).astype(np.float32),
         },
-        {"loss": losses, "clip_limit": np.full(len(norms), np.nan if clip is None else clip)},
+        scalars,
         facts=RunFacts(optimizers=(name,), is_adaptive=name != "SGD", shapes=shapes, has_loss=True),
     )
