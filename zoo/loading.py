@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+import gradkeeper.zoo._masked  # noqa: F401 - registers what models with masks hold
 from gradkeeper.zoo import cells, layers
 
 

@@ -13,6 +13,7 @@ from gradkeeper.callbacks.tap.gating import Undoing, apply_if
 from gradkeeper.callbacks.tap.keras_private import ALL_REDUCE, CLIP_GRADIENTS, variables_of
 from gradkeeper.callbacks.tap.loss_scaling import ScaledLosses
 from gradkeeper.callbacks.tap.names import unlisted_variables
+from gradkeeper.callbacks.tap.masks import mask_points
 from gradkeeper.callbacks.tap.optimizers import (
     accumulates,
     build_like_apply,
@@ -56,6 +57,7 @@ class Hooks:
         if model is not None:
             self._step.append(Point(model, "train_step", self._train_step))
             self._within.append(Point(model, "compute_loss", self._compute_loss))
+            self._within += mask_points(model, lambda layer: self._tell("mask_ends", layer))
         self._looked_at: set[int] = set()
         self._scaled_losses = ScaledLosses()
         self.look_at(optimizers)

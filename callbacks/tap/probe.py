@@ -82,6 +82,9 @@ class Probe:
                 step returns, at the end of the step; None if there are none.
         """
 
+    def mask_ends(self, layer: keras.layers.Layer) -> None:
+        """Called with a layer that uses the mask of its input and does not pass it on."""
+
     def before(self, application: Application, gradients: Gradients) -> None:
         """Called with the gradients that the train step hands to the optimizer."""
 

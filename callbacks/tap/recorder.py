@@ -62,6 +62,7 @@ class Recorder(Shared):
         self._order: tuple[str, ...] = ()
         self._replicas = 1
         self._facts: tuple[tuple[int, bool], RunFacts] | None = None
+        self._masks_end_at: dict[str, str] = {}
 
     def begin_anew(self) -> None:
         """Forgets what was written, and measures as it was made to."""
@@ -109,6 +110,14 @@ class Recorder(Shared):
         mean = mean_loss(value)
         if mean is not None:
             self._lanes[replica.index].note_loss(mean)
+
+    @property
+    def masks_end_at(self) -> dict[str, str]:
+        """Layers that were called with a mask and do not pass it on: names, and types."""
+        return self._masks_end_at
+
+    def mask_ends(self, layer: keras.layers.Layer) -> None:
+        self._masks_end_at[layer.name] = type(layer).__name__
 
     def before(self, application: Application, gradients: Gradients) -> None:
         if not self._is_about(application):
