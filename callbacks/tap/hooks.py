@@ -12,8 +12,8 @@ import tensorflow as tf
 from gradkeeper.callbacks.tap.gating import Undoing, apply_if
 from gradkeeper.callbacks.tap.keras_private import ALL_REDUCE, CLIP_GRADIENTS, variables_of
 from gradkeeper.callbacks.tap.loss_scaling import ScaledLosses
-from gradkeeper.callbacks.tap.names import unlisted_variables
 from gradkeeper.callbacks.tap.masks import mask_points
+from gradkeeper.callbacks.tap.names import unlisted_variables
 from gradkeeper.callbacks.tap.optimizers import (
     accumulates,
     build_like_apply,
