@@ -85,9 +85,13 @@ class GuardEvent:
         bad = self.nonfinite.sum(axis=0) > 0
         return [name for name, is_bad in zip(self.variables, bad, strict=True) if is_bad]
 
+    @property
+    def _loss(self) -> str:
+        return "" if np.isnan(self.loss) else f" (loss {self.loss:g})"
+
     def _what(self) -> str:
         if self.cause == "norm":
-            return f"the gradient's norm is {self.norm:.3g} (loss {self.loss:g})."
+            return f"the gradient's norm is {self.norm:.3g}{self._loss}."
         if self.cause == "learning_rate":
             return f"the learning rate is {self.learning_rate:g}."
         where = ""
@@ -104,9 +108,9 @@ class GuardEvent:
             return f"the forward pass makes {names} not finite; every gradient is finite."
         if not self.layers:
             on = " on another worker" if _has_several_workers() else ""
-            return f"gradients that are not finite{on} (loss {self.loss:g})."
+            return f"gradients that are not finite{on}{self._loss}."
         names = listed(self.layers)
-        return f"gradients that are not finite in {names}{where} (loss {self.loss:g})."
+        return f"gradients that are not finite in {names}{where}{self._loss}."
 
 
 def _has_several_workers() -> bool:

@@ -1,11 +1,14 @@
 """The callback that keeps NaN and Inf out of the weights."""
 
 import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 import keras
 
+from gradkeeper.callbacks.blindness import why_nothing_was_seen
 from gradkeeper.callbacks.capsule.shelf import Shelf
 from gradkeeper.callbacks.capsule.state import state_of
 from gradkeeper.callbacks.capsule.writer import Contents
@@ -15,11 +18,13 @@ from gradkeeper.callbacks.guard.error import NonFiniteGradientError
 from gradkeeper.callbacks.guard.event import GuardEvent
 from gradkeeper.callbacks.guard.gate import Gate
 from gradkeeper.callbacks.guard.keeper import Kept
+from gradkeeper.callbacks.guard.loop import GuardedStep, StepModel
 from gradkeeper.callbacks.guard.replica_gate import GateOptions
 from gradkeeper.callbacks.guard.snapshot import Snapshot
 from gradkeeper.callbacks.guard.trigger import NormAbove, Trigger
 from gradkeeper.callbacks.neighbours import backups_of_calling_fit
 from gradkeeper.callbacks.step_callback import StepCallback, steps_taken
+from gradkeeper.callbacks.tap.hooks import Hooks
 from gradkeeper.callbacks.tap.keras_private import print_msg
 from gradkeeper.callbacks.workers import Worker, strategy_of
 
@@ -137,6 +142,7 @@ class NonFiniteGuard(StepCallback[Gate]):
         self._pending: list[GuardEvent] = []
         self._has_halted = False
         self._backups: list[keras.callbacks.BackupAndRestore] = []
+        self._loop: tuple[Gate, StepModel] | None = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if self._policy == "rollback" and self._lr_factor != 1:
@@ -187,11 +193,81 @@ class NonFiniteGuard(StepCallback[Gate]):
         self._attachment.end()
         self._snapshot, self._backups = None, []
 
+    @contextmanager
+    def watch(
+        self,
+        optimizer: Any,
+        variables: Sequence[Any] | None = None,
+        *,
+        step: Callable[..., Any] | None = None,
+    ) -> Iterator[Callable[..., Any] | None]:
+        """Guard a custom training loop.
+
+            with guard.watch(optimizer, model.trainable_variables, step=train_step) as guarded:
+                for x, y in dataset:
+                    guarded(x, y)
+
+        `train_step` is eager code or a `tf.function` that is first called inside the block. A
+        refused step leaves `variables` and optimizers as they were, and a capsule holds its
+        arguments: `replay(capsule, guarded.model)`. With the policies "stop" and "raise" a
+        refused step raises `NonFiniteGradientError`, with "skip" the last of `max_consecutive`
+        in a row does.
+
+        Without `step`, each call of `optimizer.apply` is a step: gradients and learning rate
+        are checked before the update, no capsule is written, and events are read at the end of
+        the block and by `flush`.
+
+        Args:
+            optimizer: a Keras optimizer, or a list of optimizers.
+            variables: the variables that are trained; those of the optimizers by default.
+            step: the function that computes gradients and calls the optimizers.
+
+        Raises:
+            RuntimeError: if the guard is attached to a fit that is running.
+            ValueError: if the policy is "rollback", which needs a model.
+        """
+        self._refuse_if_running(None, "watch()")
+        if self._policy == "rollback":
+            raise ValueError(
+                "policy='rollback' needs a model that is trained by fit. Received: watch()"
+            )
+        optimizers = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
+        model = StepModel(step, optimizers, variables)
+        keeps = self._options.keeps and step is not None
+        gate = Gate(dataclasses.replace(self._options, keeps=keeps), model)
+        gate.claim(self)
+        self._loop, self._next_step = (gate, model), self._next_step or 0
+        self._offset = self._next_step
+        try:
+            if step is not None:
+                yield GuardedStep(model, gate, self._look)
+            else:
+                with Hooks([gate], optimizers).in_place():
+                    yield None
+                self._look()
+            if not gate.has_seen_gradients:
+                print_msg(why_nothing_was_seen("NonFiniteGuard", "refuses nothing", optimizers, ""))
+        finally:
+            self._loop = None
+
+    @property
+    def _gate(self) -> Gate | None:
+        """The gate whose events this guard reads."""
+        if self._loop is not None:
+            return self._loop[0]
+        is_mine = self._attachment.is_armed and self._attachment.probe.is_read_by(self)
+        return self._attachment.probe if is_mine else None
+
+    @property
+    def _guarded_model(self) -> keras.Model | None:
+        """The model that is trained, or the step of a custom loop as a model."""
+        return self._attachment.model if self._loop is None else self._loop[1]
+
     def flush(self) -> None:
-        """Reads what was refused since the last look."""
-        if not self._attachment.is_armed or not self._attachment.probe.is_read_by(self):
+        """Read what was refused since the last look."""
+        gate = self._gate
+        if gate is None:
             return
-        gate = self._attachment.probe
         glance = gate.glance()
         self._next_step = self._offset + glance.steps
         self._has_halted |= glance.has_halted
@@ -225,11 +301,11 @@ class NonFiniteGuard(StepCallback[Gate]):
         self.flush()
         events, self._pending = self._pending, []
         halted, self._has_halted = self._has_halted, False
-        model = self._attachment.model
+        model = self._guarded_model
         if not events or model is None:
             return
         self._tell(events)
-        if self._policy == "raise":
+        if self._policy == "raise" or (self._loop is not None and halted):
             self._end_halt()
             raise NonFiniteGradientError(events[0])
         if not halted:
@@ -249,8 +325,8 @@ class NonFiniteGuard(StepCallback[Gate]):
 
         TensorFlow runs it again as it was traced, with the gate in it, in trainings without one.
         """
-        if self._attachment.is_armed and self._attachment.probe.is_read_by(self):
-            self._attachment.probe.resume()
+        if self._gate is not None:
+            self._gate.resume()
 
     def _tell(self, events: list[GuardEvent]) -> None:
         complaints = self._shelf.complaints if self._shelf is not None else []
@@ -261,8 +337,8 @@ class NonFiniteGuard(StepCallback[Gate]):
 
     def _put_away(self, event: GuardEvent, kept: Kept | None) -> Path | None:
         """Writes the capsule of an event; None if there is none."""
-        shelf, model = self._shelf, self._attachment.model
-        if shelf is None or model is None:
+        shelf, model = self._shelf, self._guarded_model
+        if shelf is None or model is None or self._gate is None or not self._gate.options.keeps:
             return None
         if kept is None:
             shelf.complain(

@@ -91,6 +91,7 @@ class Undoing:
     def __init__(self, replica: Replica, refused: tf.Variable | None = None) -> None:
         self._replica = replica
         self.held: list[Held] = []
+        self._spare: list[Held] = []
         self._allowed: list[tf.Tensor] = []
         self._refused = refused
         self._site = Site.here()
@@ -102,19 +103,31 @@ class Undoing:
         """Whether the caller runs in the graph of the step itself, where values are known."""
         return Site.here() == self._site
 
-    def add(self, variables: Iterable[Any], role: Role) -> None:
+    def add(self, variables: Iterable[Any], role: Role, *, spare: bool = False) -> None:
         """Hold the values of further variables, which the step has not changed so far.
 
         In a function that the step calls, nothing is held: the step cannot read values there.
+
+        Args:
+            variables: the variables.
+            role: their role.
+            spare: whether they are restored only if `hold_spare` is called. A graph does not
+                read values that are never used.
         """
         if not self.is_here:
             return
-        known = {id(each.part) for each in self.held}
+        known = {id(each.part) for each in (*self.held, *self._spare)}
         for variable in variables:
             part = local_part(variable, self._replica)
             if id(part) not in known:
                 known.add(id(part))
-                self.held.append(Held(variable, part, part.read_value(), role))
+                new = Held(variable, part, part.read_value(), role)
+                (self._spare if spare else self.held).append(new)
+
+    def hold_spare(self) -> None:
+        """Restore the spare variables too."""
+        self.held += self._spare
+        self._spare = []
 
     def floating(self, *roles: Role) -> list[Held]:
         """Return what is held of floating-point and complex variables in these roles."""

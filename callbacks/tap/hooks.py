@@ -68,6 +68,8 @@ class Hooks:
         # By replica, where a train step may have functions of its own.
         self._refused: dict[int, tf.Variable] = {}
         self._computes_loss = False
+        # Whether a function that the train step calls has called an optimizer.
+        self._applies_inside = False
 
     def look_at(self, optimizers: Sequence[keras.optimizers.Optimizer]) -> None:
         """Looks at these optimizers as well, if it does not yet; not between put and taken back."""
@@ -262,9 +264,9 @@ class Hooks:
 
         stand = self._stand(application.replica)
         application.undoing = undoing = stand.undoing
-        was_built = application.optimizer.built
         build_like_apply(application.optimizer, application.variables)
-        if undoing is not None and self._must_hold_weights(application, was_built):
+        if undoing is not None and self._must_hold_weights(application, undoing):
+            undoing.hold_spare()
             undoing.add([*application.variables, *application.optimizer.variables], "weight")
         flags = [stage.allows(application, grads) for stage in self._stages]
         asked = [flag for flag in flags if flag is not None]
@@ -283,12 +285,12 @@ class Hooks:
             )
         return None
 
-    def _must_hold_weights(self, application: Application, was_built: bool) -> bool:
-        """Return whether an update may have to be undone after the optimizer has applied it."""
-        is_one_of_several = len(self._optimizers) > 1 and not was_built
-        return is_one_of_several or any(
-            stage.may_undo_update(application) for stage in self._stages
-        )
+    def _must_hold_weights(self, application: Application, undoing: Undoing) -> bool:
+        """Return whether an update may have to be undone after an optimizer has applied it."""
+        self._applies_inside |= not undoing.is_here
+        asked = [stage.may_undo_update(application) for stage in self._stages]
+        is_one_of_several = len(self._optimizers) > 1 or application.turn > 0
+        return any(asked) or is_one_of_several or self._applies_inside
 
     def _undoing(self, model: keras.Model, replica: Replica, has_functions: bool) -> Undoing:
         """Hold the values that must be restored after a step that is refused."""
@@ -300,9 +302,10 @@ class Hooks:
         undoing = Undoing(replica, refused if has_functions else None)
         undoing.add(model.metrics_variables, "metric")
         undoing.add([*model.non_trainable_variables, *unlisted_variables(model)], "state")
-        if len(self._optimizers) > 1:  # one may have been called before another was refused
+        if has_functions:
             optimizers = [each for outer in self._optimizers for each in outer.variables]
-            undoing.add([*model.trainable_variables, *optimizers], "weight")
+            spare = not self._applies_inside
+            undoing.add([*model.trainable_variables, *optimizers], "weight", spare=spare)
         return undoing
 
     @_unconverted

@@ -22,15 +22,17 @@ def tensors_in(structure: Any) -> list[tf.Tensor]:
 
 
 def returned_loss(logs: Any) -> Any:
-    """Return the losses in the logs of a train step; None if there are none.
+    """Return the losses in what a train step returns; None if there are none.
 
     A custom train step need not call `compute_loss`. Its losses are then the value under
     "loss", or else the values under names that end in "_loss", as in `{"d_loss": ..., "g_loss":
-    ...}`.
+    ...}`. A floating-point scalar in place of logs is a loss.
 
     Args:
         logs: the return value of `train_step`.
     """
+    if tf.is_tensor(logs):
+        return logs if logs.dtype.is_floating and logs.shape.rank == 0 else None
     if not isinstance(logs, dict):
         return None
     names = ["loss"] if "loss" in logs else [name for name in logs if str(name).endswith("_loss")]

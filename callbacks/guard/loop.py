@@ -1,0 +1,76 @@
+"""Custom training loops under a guard."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+
+from gradkeeper.callbacks.tap.hooks import Hooks
+from gradkeeper.callbacks.tap.keras_private import variables_of
+from gradkeeper.callbacks.tap.probe import Stage
+
+
+class StepModel(keras.Model):
+    """A function of a custom loop as the train step of a model, to guard and to replay it.
+
+    Args:
+        step: the function that computes gradients and calls the optimizers; None if each call
+            of an optimizer is a step.
+        optimizers: the optimizers that it calls.
+        variables: the variables that it trains; those of the optimizers by default.
+    """
+
+    def __init__(
+        self,
+        step: Callable[..., Any] | None,
+        optimizers: Sequence[keras.optimizers.Optimizer],
+        variables: Sequence[Any] | None = None,
+    ) -> None:
+        super().__init__(name=getattr(step, "__name__", None) or "loop")
+        self.optimizers = list(optimizers)
+        if variables is None:
+            variables = [each for one in optimizers for each in variables_of(one, None)]
+        # In functions, since Keras would take tracked variables for weights of this model.
+        trained = list({id(each): each for each in variables}.values())
+        self._step, self._trained = (lambda: step), (lambda: trained)
+        self.built = True
+
+    @property
+    def trainable_variables(self) -> list[Any]:
+        """The variables that the step trains."""
+        return self._trained()
+
+    def train_step(self, data: tuple[Any, ...]) -> Any:
+        """Call the step with the arguments in `data`."""
+        step = self._step()
+        assert step is not None
+        return step(*data)
+
+
+class GuardedStep:
+    """A step of a custom loop under a guard; called with the arguments of the step.
+
+    Args:
+        model: the step as a model.
+        stage: the guard's checks.
+        look: called after each step; reads what was refused.
+
+    Attributes:
+        model: the step as a model, which `replay` takes.
+    """
+
+    def __init__(self, model: StepModel, stage: Stage, look: Callable[[], None]) -> None:
+        self.model = model
+        self._hooks = Hooks([stage], model.optimizers, model)
+        self._look = look
+
+    def __call__(self, *args: Any) -> Any:
+        """Run the step.
+
+        Raises:
+            NonFiniteGradientError: if the step was refused and the policy ends the training.
+        """
+        with self._hooks.in_place():
+            result = self.model.train_step(args)
+        self._look()
+        return result
