@@ -1,4 +1,4 @@
-"""Functions with a singularity of their own, what a replay says about each, and its remedy."""
+"""Singular functions, the verdict of a replay for each, and its remedy."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

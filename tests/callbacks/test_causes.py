@@ -43,7 +43,7 @@ def losses_of(model: keras.Model, batch: Any, steps: int) -> list[float]:
 
 
 def replayed(model: keras.Model, batch: Any, folder: Path, *, step: int = 0) -> Verdict:
-    """What a replay says of the capsule of a step."""
+    """The verdict for a capsule of this step."""
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
     facts = {"step": step, "gradients": {"nonfinite": [[0]]}}
