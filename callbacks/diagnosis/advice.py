@@ -30,7 +30,7 @@ _FROM_THE_START = (
 
 
 def with_advice(verdict: Verdict, model: keras.Model, *, is_trained: bool) -> Verdict:
-    """The verdict with a remedy for this overflow; as it is for any other fault.
+    """Adds the remedy for this overflow to a verdict; leaves any other verdict unchanged.
 
     Args:
         verdict: the verdict.
@@ -43,6 +43,8 @@ def with_advice(verdict: Verdict, model: keras.Model, *, is_trained: bool) -> Ve
     parts = _parts(verdict, _recurrent_cell(model, verdict.layer))
     if is_trained:
         parts.append(_FROM_THE_START)
+    elif not parts:
+        parts.append(_SMALLER_WEIGHTS)
     fault = dataclasses.replace(OVERFLOW, remedy=" ".join(parts))
     return dataclasses.replace(verdict, fault=fault)
 
@@ -57,7 +59,7 @@ def _parts(verdict: Verdict, cell: keras.layers.Layer | None) -> list[str]:
         parts.append(_SMALLER_INPUTS)
     if verdict.place != "forward" and cell is None:
         parts.append(_SMALLER_LOSS)
-    return parts or [_SMALLER_WEIGHTS]
+    return parts
 
 
 def _recurrent_cell(model: keras.Model, layer: str | None) -> keras.layers.Layer | None:

@@ -78,7 +78,7 @@ def _fault_of_epsilon(begun: Sequence[Update]) -> Fault:
 
 
 def _fault_of_size(trace: StepTrace, operation: Operation, begun: Sequence[Update]) -> Fault:
-    """Which factor of the update is the larger one."""
+    """The fault of the larger one of the two factors, learning rate and gradient."""
     gradients = begun[-1].gradients if begun else None
     if gradients is None:
         return UPDATE_BY_HAND

@@ -25,8 +25,8 @@ BAD_DATA = Fault(
 )
 BAD_WEIGHT = Fault(
     "a weight is not finite",
-    "The weights were lost in an earlier step: go back to a checkpoint from before it, and keep "
-    "a NonFiniteGuard in the training from its first step.",
+    "It was lost before this step: go back to a checkpoint from before that. A NonFiniteGuard "
+    "that is attached from the first step on names the step that loses a weight.",
 )
 LOG_OF_ZERO = Fault(
     "logarithm of 0",

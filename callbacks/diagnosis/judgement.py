@@ -77,7 +77,8 @@ def judged(trace: StepTrace, batch: Any, variables: StepVariables, replica: int)
         known["variable"] = None
         masked = trace.has_finite_loss and bool(results)
         fault = fault_of_data(data[origin.leaf], batch, masked=masked)
-        return Verdict("data", data=data[origin.leaf], fault=fault, **known)
+        reader = origin.reader.source if masked and origin.reader else None
+        return Verdict("data", data=data[origin.leaf], source=reader, fault=fault, **known)
     handle = _handle(origin)
     if handle is not None:
         return _by_variable(trace, variables.names.get(handle, ""), known)

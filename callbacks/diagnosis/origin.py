@@ -14,10 +14,12 @@ class Origin:
     Attributes:
         operation: the operation; None where the number was there before the step.
         leaf: the key of the tensor, or of the variable's handle, that it was in, then.
+        reader: the operation that was given it, then; None where it is a result of the step.
     """
 
     operation: Operation | None
     leaf: int | None = None
+    reader: Operation | None = None
 
 
 def origin_of(trace: OperationTrace, keys: Iterable[int | None], leaves: set[int]) -> Origin | None:
@@ -35,20 +37,20 @@ def origin_of(trace: OperationTrace, keys: Iterable[int | None], leaves: set[int
     Returns:
         The first origin in the order of execution; None if the operations do not lead to one.
     """
-    # The operation that came upon each tensor; -1 for the tensors to begin with.
-    waiting = [(key, -1) for key in keys if key is not None]
+    # Each tensor with the operation that was given it; None for the tensors to begin with.
+    waiting: list[tuple[int, Operation | None]] = [(key, None) for key in keys if key is not None]
     visited: set[int] = set()
     found: list[tuple[int, Origin]] = []
     while waiting:
         key, by = waiting.pop()
         if key in leaves:
-            found.append((by, Origin(None, key)))
+            found.append((-1 if by is None else by.number, Origin(None, key, by)))
         operation = trace.maker_of(key)
         if key in visited or key in leaves or operation is None or operation.is_finite:
             continue
         visited.add(key)
         before, origins = _step_back(trace, operation, leaves)
-        waiting += [(each, operation.number) for each in before]
+        waiting += [(each, operation) for each in before]
         found += origins
     return min(found, key=lambda each: each[0])[1] if found else None
 
@@ -65,7 +67,7 @@ def _step_back(
         return with_nan, []
     made, reached = _infinities(trace, before, leaves)
     if reached and not made:
-        return [], [(operation.number, Origin(None, min(reached)))]
+        return [], [(operation.number, Origin(None, min(reached), operation))]
     return [], [(each.number, Origin(each)) for each in made or [operation]]
 
 

@@ -77,6 +77,8 @@ class Verdict:
             parts.append(f"in layer {self.layer}")
         if self.variable:
             parts.append(f"variable {self.variable}")
+        if self.replica:
+            parts.append(f"on replica {self.replica}")
         return ", ".join(parts)
 
     @property

@@ -1,4 +1,4 @@
-"""Functions with a singularity of their own, what a replay says about each, and its remedy."""
+"""Singular functions, the verdict of a replay for each, and its remedy."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -185,6 +185,20 @@ SINGULAR = {
         "0 divided by 0",
         lambda x: (x - tf.reduce_mean(x, 1, keepdims=True)) / tf.sqrt(variance(x) + 1e-6),
         advice="under the root",
+    ),
+    "normalised": Singular(
+        lambda x: (x - tf.reduce_mean(x, 1, keepdims=True)) * tf.math.rsqrt(variance(x)),
+        [0.5, 0.5, 0.5],
+        "division by the root of a variance of 0",
+        lambda x: (x - tf.reduce_mean(x, 1, keepdims=True)) * tf.math.rsqrt(variance(x) + 1e-3),
+        kind="Rsqrt",
+    ),
+    "infinity on purpose": Singular(
+        lambda x: x * tf.where(x > 0, 1.0, np.inf),
+        [0, 1, 1],
+        "infinity minus infinity, or 0 times infinity",
+        lambda x: x * tf.where(x > 0, 1.0, 1e9),
+        kind="Mul",
     ),
     "divided by its norm": Singular(
         lambda x: x / norm(x), [0, 0, 0], "0 divided by 0", lambda x: x / safe_norm(x)

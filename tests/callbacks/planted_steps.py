@@ -203,6 +203,23 @@ def large_targets(remedied: bool) -> Step:
     return network(keras.optimizers.SGD(1e-3), "mae"), (x, y if remedied else y * 0 + 2e38)
 
 
+def classes(mask: list[float], label: int) -> Step:
+    """Classes with a mask over their logits, and a label."""
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    masked = layers.Dense(3, lambda x: tf.where(tf.constant(mask) > 0, x, -np.inf), name="body")
+    model = keras.Sequential([keras.Input((3,)), masked])
+    model.compile(keras.optimizers.SGD(1e-2), loss, jit_compile=False)
+    return model, (batch()[0], tf.fill(8, label))
+
+
+def mask_over_the_label(remedied: bool) -> Step:
+    return classes([1, 1, float(remedied)], 2)
+
+
+def label_out_of_range(remedied: bool) -> Step:
+    return classes([1, 1, 1], 2 if remedied else 3)
+
+
 # The data.
 
 
@@ -260,6 +277,14 @@ def large_weights(remedied: bool) -> Step:
     return network(keras.optimizers.SGD(1e-2), "mse", *some), batch()
 
 
+def gradient_in_float16(remedied: bool) -> Step:
+    dtype = "mixed_bfloat16" if remedied else "mixed_float16"
+    model = network("sgd", "mse", layers.Dense(4, name="body", dtype=dtype))
+    model.compile(keras.optimizers.SGD(1e-9), "mse", loss_weights=[1e3], jit_compile=False)
+    x, y = batch()
+    return model, (10 * x, 100 * y)
+
+
 def large_loss_weight(remedied: bool) -> Step:
     out = layers.Dense(1, kernel_initializer="zeros", name="out")
     model = keras.Sequential([keras.Input((3,)), out])
@@ -308,12 +333,28 @@ FAILING = [
     ),
     Failing(empty_batch, "loss", "a batch without examples", "drop_remainder=True"),
     Failing(empty_selection, "loss", "mean of nothing", "maximum(count, 1)", line="tf.reduce_mean"),
+    Failing(
+        mask_over_the_label,
+        "forward",
+        "an infinity brought in on purpose has reached the loss",
+        "check the mask",
+        layer="body",
+        line="tf.where",
+    ),
+    Failing(
+        label_out_of_range,
+        "loss",
+        "an operation refuses what it is given",
+        "class numbers or indices outside their range",
+    ),
+    Failing(gradient_in_float16, "backward", "overflow of float16", "mixed_bfloat16", layer="body"),
     Failing(large_targets, "loss", "overflow", "standardise the targets"),
     Failing(
         missing_targets,
         "data",
         "NaN in the data that a where() replaces too late",
         "y = where(isnan(y), prediction, y)",
+        line="tf.square(y - p)",
     ),
     Failing(class_weight, "data", "a sample weight is not finite", "class_weight"),
     Failing(

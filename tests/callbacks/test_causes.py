@@ -16,6 +16,8 @@ from planted_steps import FAILING, empty_selection, large_weights
 from gradkeeper.callbacks import Verdict, replay
 from gradkeeper.callbacks.capsule.state import state_of
 from gradkeeper.callbacks.capsule.writer import Contents, write_capsule
+from gradkeeper.callbacks.diagnosis import faults
+from gradkeeper.callbacks.diagnosis.faults import BAD_DATA, BAD_WEIGHT, UNKNOWN
 from gradkeeper.callbacks.diagnosis.replay import verdict_of_step
 
 ROWS = pytest.mark.parametrize("name", SINGULAR)
@@ -43,7 +45,7 @@ def losses_of(model: keras.Model, batch: Any, steps: int) -> list[float]:
 
 
 def replayed(model: keras.Model, batch: Any, folder: Path, *, step: int = 0) -> Verdict:
-    """What a replay says of the capsule of a step."""
+    """The verdict for a capsule of this step."""
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
     facts = {"step": step, "gradients": {"nonfinite": [[0]]}}
@@ -76,6 +78,13 @@ def test_the_remedy_of_a_singular_operation(name):
     losses = losses_of(model_of(row.remedied, row.x), (row.x, tf.ones((4, 1))), 12)
     assert np.isfinite(losses).all()
     assert losses[-1] < losses[0]
+
+
+def test_every_fault_with_a_remedy_is_planted_here():
+    planted = {row.cause for row in SINGULAR.values()} | {each.cause for each in FAILING}
+    known = {each.name for each in vars(faults).values() if isinstance(each, faults.Fault)}
+    # The data and the weights are mended outside of the step; the last is only a fallback.
+    assert known - planted == {BAD_DATA.name, BAD_WEIGHT.name, UNKNOWN.name}
 
 
 @pytest.mark.parametrize("failing", FAILING, ids=lambda each: each.build.__name__)

@@ -144,6 +144,7 @@ def test_on_the_replica_that_is_bad(fault, two_replicas, tmp_path):
         model, data = FAULTS[fault].build()
     verdict = replay(bad_step((model, data), tmp_path), model)
     assert verdict.replica == 1
+    assert verdict.where.endswith("on replica 1")
     assert verdict.fault.name.startswith("logarithm of")
 
 
