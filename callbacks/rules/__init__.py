@@ -2,6 +2,7 @@
 
 from gradkeeper.callbacks.rules.clip_always import ClipAlways
 from gradkeeper.callbacks.rules.clip_never import ClipNever
+from gradkeeper.callbacks.rules.clipped_by_hand import ClippedByHand
 from gradkeeper.callbacks.rules.dead import DeadGradient
 from gradkeeper.callbacks.rules.exploding import ExplodingGradient
 from gradkeeper.callbacks.rules.loss_scale_stuck import LossScaleStuck
@@ -19,6 +20,7 @@ __all__ = [
     "RULES",
     "ClipAlways",
     "ClipNever",
+    "ClippedByHand",
     "DeadGradient",
     "ExplodingGradient",
     "GradientSpike",
