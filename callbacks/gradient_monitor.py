@@ -44,9 +44,11 @@ class GradientMonitor(StepCallback[Recorder]):
     global batch, beside each replica's own.
 
     Epoch logs, for every callback that stands behind the monitor in the list (and History):
-        grad_norm: mean over the epoch's steps of the global gradient norm before clipping.
+        grad_norm: mean over the epoch's finite steps of the global gradient norm before
+            clipping; NaN if no step has a finite gradient.
         grad_norm_applied: the same after clipping.
         clip_fraction: share of the steps in which clipping changed a gradient, 0 to 1.
+        nonfinite_steps: number of steps with a gradient that is not finite.
 
     Args:
         rules: the rules to follow, as instances or by name ("nonfinite"); all of

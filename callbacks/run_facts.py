@@ -1,4 +1,4 @@
-"""What is known about a training run besides its recorded numbers."""
+"""Facts about a training run besides its recorded numbers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ class RecurrentLayer:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What a rule can know about a run in order to choose its advice.
+    """Facts about a run, by which a rule chooses its advice.
 
     Attributes:
         optimizers: class names of the optimizers in the order of their first call. Of an

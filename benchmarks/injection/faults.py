@@ -87,6 +87,19 @@ class Unused(keras.layers.Layer):
         return self.dense(inputs)
 
 
+class ClippedByHand(keras.Model):
+    """A model that clips its gradients in its train step."""
+
+    def train_step(self, data: Any) -> Any:
+        x, y = data
+        with tf.GradientTape() as tape:
+            loss = self.compute_loss(x, y, self(x, training=True))
+        variables = self.trainable_variables
+        gradients, _ = tf.clip_by_global_norm(tape.gradient(loss, variables), 0.1)
+        self.optimizer.apply(gradients, variables)
+        return {"loss": loss}
+
+
 class KillUnits(keras.callbacks.Callback):
     """Sets a layer's biases to -1000 before a train step, as one huge step would."""
 

@@ -5,6 +5,7 @@ from keras import layers
 from keras import optimizers as opt
 
 from injection import data, models
+from injection.faults import ClippedByHand
 from injection.healthy import CLASSES
 from injection.run import Run, Training
 
@@ -22,6 +23,7 @@ def _limits() -> list[Run]:
         Run("clipvalue 1e-4, mlp", _clips_all_values, "clip_always", at=0),
         Run("global_clipnorm 1e6, mlp", _clips_none, "clip_never", at=0),
         Run("clipnorm 1e5, simple_rnn", _clips_no_variable, "clip_never", at=0),
+        Run("clipped in the train step, mlp", _clips_by_hand, "clipped_by_hand", at=0),
     ]
 
 
@@ -55,6 +57,12 @@ def _clips_no_variable(random: np.random.Generator) -> Training:
     model = models.recurrent(layers.SimpleRNN, features=2, outputs=1, length=8)
     examples = data.adding(random, 520, length=8)
     return Training(model, opt.SGD(0.01, clipnorm=1e5), "mse", examples, steps_per_execution=20)
+
+
+def _clips_by_hand(random: np.random.Generator) -> Training:
+    mlp = models.mlp()
+    model = ClippedByHand(mlp.inputs, mlp.outputs)
+    return Training(model, opt.SGD(0.05), "mse", data.regression(random, 150))
 
 
 def _hot_adam(random: np.random.Generator) -> Training:

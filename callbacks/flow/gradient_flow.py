@@ -107,11 +107,14 @@ def _flows(layer: str, steps: Steps, gradients: Iterator[Any]) -> list[StateFlow
         for time, states in steps.states.items()
     }
     mask = None if steps.mask is None else steps.mask.numpy().T
+    read = list(steps.states)
+    reads_backwards = read[0] > read[-1]
     flows = []
     for number in range(len(next(iter(rows.values())))):
         norms = np.stack([rows[time][number] for time in sorted(rows)])
         name = _NAMES[number] if number < len(_NAMES) else f"state {number}"
-        flows.append(StateFlow(layer, name, norms if mask is None else _masked(norms, mask)))
+        norms = norms if mask is None else _masked(norms, mask)
+        flows.append(StateFlow(layer, name, norms, backwards=reads_backwards))
     return flows
 
 

@@ -25,11 +25,13 @@ class StateFlow:
         layer: path of the layer.
         state: "h", "c", or "state 2" and so on.
         norms: L2 norm over the state's units, [time, batch]; NaN where the step is masked.
+        backwards: whether the layer reads the sequence from its end.
     """
 
     layer: str
     state: str
     norms: np.ndarray
+    backwards: bool = False
 
     @property
     def name(self) -> str:
@@ -51,20 +53,38 @@ class StateFlow:
         return result
 
     @cached_property
+    def norm_back(self) -> np.ndarray:
+        """Root mean square over the examples, by steps back from each one's last step, [steps].
+
+        The last step is the one that the layer reads last, and that is not masked.
+        """
+        steps = self.norms if self.backwards else self.norms[::-1]
+        back = np.full(steps.shape, np.nan)
+        for example, column in enumerate(steps.T):
+            real = column[~np.isnan(column)]
+            back[: len(real), example] = real
+        there = ~np.isnan(back)
+        back = back[there.any(axis=1)]
+        there = ~np.isnan(back)
+        squares = np.where(there, np.square(back), 0.0).sum(axis=1)
+        return np.sqrt(squares / there.sum(axis=1))
+
+    @cached_property
     def slope(self) -> float:
         """Change of the logarithm of the norm for each step back in time; 0 for one step.
 
-        By least squares over the steps with a norm above 0. Where the norm falls to 0 exactly
-        it is minus infinity, where no norm is finite NaN.
+        By least squares over the steps with a norm above 0 in `norm_back`. Where the norm falls
+        to 0 exactly it is minus infinity, where no norm is finite NaN.
         """
-        time, norm = np.arange(len(self.norm)), self.norm
+        norm = self.norm_back
+        time = np.arange(len(norm))
         known = np.isfinite(norm)
         positive = known & (norm > 0)
         if not known.any():
             return np.nan
         if positive.sum() < 2:
             return -np.inf if known.sum() > 1 and positive.any() else 0.0
-        return -float(np.polyfit(time[positive], np.log(norm[positive]), 1)[0])
+        return float(np.polyfit(time[positive], np.log(norm[positive]), 1)[0])
 
     @property
     def growth(self) -> float:
@@ -87,14 +107,17 @@ class StateFlow:
 
         Stable where, at this growth, it changes by less than a factor of 100 over the sequence.
         """
-        known = self.norm[~np.isnan(self.norm)]
-        if not known.size or not np.isfinite(known).all():
+        norm = self.norm_back
+        if not norm.size or not np.isfinite(norm).all():
             return "exploding"
-        change = self.slope * (known.size - 1)
+        change = self.slope * (norm.size - 1)
         if abs(change) <= np.log(_STABLE_WITHIN):
             return "stable"
         return "vanishing" if change < 0 else "exploding"
 
     def __str__(self) -> str:
+        if self.reach == "stable":
+            steps = len(self.norm_back)
+            return f"{self.name}: stable, times {self.growth ** (steps - 1):.3g} over {steps} steps"
         half = "" if not np.isfinite(self.half_life) else f", halves in {self.half_life:.3g} steps"
         return f"{self.name}: {self.reach}, times {self.growth:.3g} per step back{half}"

@@ -2,6 +2,7 @@
 
 from gradkeeper.callbacks.rules.clip_always import ClipAlways
 from gradkeeper.callbacks.rules.clip_never import ClipNever
+from gradkeeper.callbacks.rules.clipped_by_hand import ClippedByHand
 from gradkeeper.callbacks.rules.dead import DeadGradient
 from gradkeeper.callbacks.rules.exploding import ExplodingGradient
 from gradkeeper.callbacks.rules.loss_not_scaled import LossNotScaled
@@ -20,6 +21,7 @@ __all__ = [
     "RULES",
     "ClipAlways",
     "ClipNever",
+    "ClippedByHand",
     "DeadGradient",
     "ExplodingGradient",
     "GradientSpike",

@@ -1,4 +1,4 @@
-"""What the first step of a run shows about the size of its inputs, targets and activations."""
+"""The size of inputs, targets and activations, estimated from the first step of a run."""
 
 import numpy as np
 

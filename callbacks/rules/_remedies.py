@@ -1,4 +1,4 @@
-"""Remedies that several rules advise, chosen by what is known about the run."""
+"""Remedies that several rules advise, chosen by the facts about the run."""
 
 from gradkeeper.callbacks.rules._text import listed
 from gradkeeper.callbacks.run_facts import RunFacts
@@ -8,7 +8,7 @@ def bounded_activations(facts: RunFacts, layer: str = "") -> str:
     """Bounded activations for a recurrent layer; "" if it has them.
 
     Args:
-        facts: what is known about the run.
+        facts: the facts about the run.
         layer: path of a layer; "" for the first recurrent layer to which it applies.
     """
     bounded = {"activation": "tanh", "recurrent_activation": "sigmoid"}
@@ -25,7 +25,7 @@ def bounded_activations(facts: RunFacts, layer: str = "") -> str:
 
 
 def recurrent_matrix(facts: RunFacts, layer: str) -> str:
-    """What steadies the recurrent matrix of a layer without gates; "" for any other layer."""
+    """A layer with gates or an orthogonal matrix for a layer without; "" for any other layer."""
     found = facts.recurrent_layer(layer)
     if found is None or found.is_gated is not False:
         return ""
@@ -39,7 +39,7 @@ def slower(facts: RunFacts, norm: float | None) -> str:
     """A lower learning rate, and clipping where the optimizer's step scales with the gradient.
 
     Args:
-        facts: what is known about the run.
+        facts: the facts about the run.
         norm: the gradient norm before it grew; None if unknown.
     """
     lower = "Lower the learning rate tenfold, again if the norm still grows"

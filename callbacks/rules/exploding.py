@@ -96,7 +96,12 @@ class ExplodingGradient(Rule):
     def _judge(
         self, norms: np.ndarray, losses: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """The same, with jumps above the running median apart from growth since the start."""
+        """Like `judge`, with jumps above the running median apart from growth since the start.
+
+        Returns:
+            The rows with a finite norm; for each whether it jumped and whether it has grown; and
+            the norm that it was compared with.
+        """
         rows = np.flatnonzero(np.isfinite(norms))
         finite = norms[rows]
         losses = np.full(len(rows), np.nan) if losses is None else losses[rows]

@@ -75,7 +75,7 @@ class NonFiniteGradient(Rule):
         is_skipped = window.skipped
         is_finite = np.isfinite(window.global_norm) & ~np.any(_nonfinite(window), axis=1)
         bad_loss = _bad_losses(window) & is_finite & ~is_skipped
-        updated = window.updated.any(axis=1)
+        updated = np.any(window.updated, axis=1)
         self._first.follow(window)
         past = self._past
         for row, step in enumerate(window.steps.tolist()):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from gradkeeper.callbacks.rules.clip_always import ClipAlways
 from gradkeeper.callbacks.rules.clip_never import ClipNever
+from gradkeeper.callbacks.rules.clipped_by_hand import ClippedByHand
 from gradkeeper.callbacks.rules.dead import DeadGradient
 from gradkeeper.callbacks.rules.exploding import ExplodingGradient
 from gradkeeper.callbacks.rules.loss_not_scaled import LossNotScaled
@@ -27,6 +28,7 @@ RULES: dict[str, type[Rule]] = {
     "missing": MissingGradient,
     "clip_always": ClipAlways,
     "clip_never": ClipNever,
+    "clipped_by_hand": ClippedByHand,
     "update_ratio": UpdateRatio,
     "replica_disagreement": ReplicaDisagreement,
     "loss_scale_stuck": LossScaleStuck,

@@ -208,6 +208,50 @@ def test_reach(factor, reach, half_life):
     assert flow.half_life == pytest.approx(half_life, rel=1e-3)
 
 
+def test_a_stable_gradient_is_told_by_its_change_over_the_sequence():
+    norms = 0.742 ** np.arange(10.0)[::-1, np.newaxis]
+    flow = StateFlow("lstm", "h", norms)
+    assert str(flow) == "lstm h: stable, times 0.0682 over 10 steps"
+    assert flow.half_life == pytest.approx(2.32, rel=1e-2)
+
+
+def test_steps_back_are_counted_from_each_examples_last_real_step():
+    norms = np.full((8, 3), np.nan)
+    for example, length in enumerate([8, 5, 2]):
+        norms[:length, example] = 0.5 ** np.arange(length)[::-1]
+    flow = StateFlow("rnn", "h", norms)
+    np.testing.assert_allclose(flow.norm_back, 0.5 ** np.arange(8))
+    assert flow.growth == pytest.approx(0.5)
+    padded_before = StateFlow("rnn", "h", norms[::-1][:, :1])
+    assert padded_before.growth == pytest.approx(2.0)
+
+
+def test_a_layer_that_reads_backwards_has_its_last_step_first():
+    layer = L.SimpleRNN(1, None, use_bias=False, go_backwards=True, name="rnn")
+    model = keras.Sequential([keras.Input((20, 1)), layer])
+    layer.set_weights([np.ones((1, 1)), np.full((1, 1), 0.5)])
+    flow = gradient_flow(model, np.ones((2, 20, 1)), loss=tf.reduce_sum)["rnn"]
+    assert flow.growth == pytest.approx(0.5)
+    assert flow.reach == "vanishing"
+
+
+def test_a_mask_mends_what_padding_behind_the_sequence_takes_away():
+    x = np.zeros((8, 80), "int32")
+    x[:, :10] = np.random.default_rng(0).integers(1, 20, (8, 10))
+    told = []
+    for mask_zero in (False, True):
+        keras.utils.set_random_seed(1)
+        tokens = L.Embedding(20, 4, mask_zero=mask_zero)
+        model = keras.Sequential(
+            [keras.Input((80,), dtype="int32"), tokens, L.LSTM(6, name="lstm")]
+        )
+        told.append(gradient_flow(model, x, loss=tf.reduce_sum)["lstm"])
+    padded, masked = told
+    assert (padded.reach, masked.reach) == ("vanishing", "stable")
+    assert "halves in" in str(padded)
+    assert str(masked).endswith("over 10 steps")
+
+
 def test_percentiles_leave_out_masked_examples():
     norms = np.array([[1.0, 3.0, np.nan], [np.nan] * 3])
     flow = StateFlow("rnn", "h", norms)

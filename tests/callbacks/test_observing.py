@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from models import compiled, fit
 
-from gradkeeper.callbacks import GradientMonitor
+from gradkeeper.callbacks import GradientMonitor, NonFiniteGuard
 
 CONFIGURATIONS = {
     "graph": {},
@@ -71,6 +71,26 @@ def test_epoch_logs_reach_history_and_csv_logger(tmp_path):
     np.testing.assert_allclose(history["grad_norm_applied"], 0.1, rtol=1e-5)
     assert min(history["grad_norm"]) > 0.1
     assert "grad_norm_applied" in log.read_text().splitlines()[0]
+
+
+def test_the_epochs_norm_is_the_mean_over_finite_steps():
+    model, (x, y) = compiled("dense", optimizer=keras.optimizers.SGD(0.0))
+    bad = x.copy()
+    bad[9] = np.nan  # in the second of three batches
+    guard = NonFiniteGuard("skip", capsule_dir=None, verbose=0)
+    monitor = GradientMonitor(verbose=0)
+    logs = fit(model, (bad, y), callbacks=[monitor, guard]).history
+    norms = monitor.history.global_norm
+    assert logs["nonfinite_steps"] == [1]
+    assert logs["grad_norm"] == [pytest.approx(np.nanmean(norms))]
+    assert logs["grad_norm_applied"] == [pytest.approx(np.nanmean(norms))]
+
+
+def test_an_epoch_without_a_finite_step_has_no_mean():
+    model, (x, y) = compiled("dense")
+    logs = fit(model, (np.full_like(x, np.nan), y), callbacks=[GradientMonitor(verbose=0)]).history
+    assert np.isnan(logs["grad_norm"]).all()
+    assert logs["nonfinite_steps"] == [3]
 
 
 def test_early_stopping_sees_the_norms():

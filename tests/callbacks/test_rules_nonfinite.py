@@ -1,4 +1,4 @@
-"""Which layer, optimizer call and replica the rule `nonfinite` names in real train steps."""
+"""The rule `nonfinite` names layer, optimizer call and replica in real train steps."""
 
 import keras
 import numpy as np
@@ -19,7 +19,7 @@ def inputs(steps=3):
 
 
 class TwoUpdates(keras.Model):
-    """Each update has a loss of its own; the gradient of `bad` is NaN where its input is 0.
+    """Each update has another loss; the gradient of `bad` is NaN where its input is 0.
 
     `orders` names the losses in the order of the optimizer calls.
     """

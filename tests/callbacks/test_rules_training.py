@@ -1,12 +1,16 @@
 """What the rules on clipping, updates, replicas and loss scaling say about made-up histories."""
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from histories import window
 
+from gradkeeper.callbacks import GradientMonitor
 from gradkeeper.callbacks.rules import (
     ClipAlways,
     ClipNever,
+    ClippedByHand,
     LossScaleStuck,
     ReplicaDisagreement,
     UpdateRatio,
@@ -82,6 +86,40 @@ def test_clip_never_is_silent_without_a_limit_and_where_it_clips():
     assert not list(ClipNever().check(clipped_at(NAN, [1.0] * 600)))
     assert not list(ClipNever().check(clipped_at(10.0, [1.0] * 499)))
     assert not list(ClipNever().check(clipped_at(10.0, [*[1.0] * 100, 20.0, *[1.0] * 900])))
+
+
+def test_a_norm_that_the_train_step_has_clipped_is_told():
+    norms = np.random.default_rng(0).lognormal(sigma=1.0, size=(60, 3))
+    total = np.linalg.norm(norms, axis=1, keepdims=True)
+    limit = np.quantile(total, 0.3)
+    (finding,) = ClippedByHand().check(window(norms * np.minimum(1, limit / total)))
+    assert (finding.layer, finding.severity, finding.evidence["variables"]) == ("", "info", [])
+    assert finding.evidence["limit"] == pytest.approx(limit)
+    assert f"global_clipnorm={limit:.4g}" in finding.advice
+    assert not list(ClippedByHand().check(window(norms)))
+
+
+def test_variables_that_the_train_step_has_clipped_are_told():
+    norms = np.random.default_rng(0).lognormal(sigma=1.0, size=(60, 3))
+    clipped = np.stack([norms[:, 0], np.minimum(norms[:, 1], 0.5), norms[:, 2]], axis=1)
+    history = window(clipped)
+    history.values["max_abs"][:] = 0.3 * clipped * norms / norms.max()
+    (finding,) = ClippedByHand().check(history)
+    assert (finding.layer, finding.evidence["variables"]) == ("rnn/cell", ["rnn/cell/bias"])
+    assert "(clipnorm=0.5)" in finding.advice
+
+
+def test_a_replicas_norm_that_the_train_step_has_clipped_is_told():
+    norms = np.random.default_rng(0).lognormal(size=(60, 2, 3))
+    norms /= np.linalg.norm(norms, axis=2, keepdims=True)
+    (finding,) = ClippedByHand().check(window(norms.sum(axis=1), replica_norms=norms))
+    assert finding.evidence["limit"] == pytest.approx(1.0)
+
+
+def test_a_gradient_that_is_constant_itself_is_not_clipped():
+    assert not list(ClippedByHand().check(window([CALM] * 200)))
+    signs = np.random.default_rng(0).choice([1.0, 0.0], size=(200, 1))
+    assert not list(ClippedByHand().check(window(signs * CALM)))
 
 
 @pytest.mark.parametrize(("ratio", "side"), [(0.5, "above"), (1e-10, "below")])
@@ -211,3 +249,44 @@ def test_the_ordinary_business_of_loss_scaling_is_not_stuck():
     assert not list(LossScaleStuck().check(with_scale(1024.0, [True, False, False] * 50)))
     assert not list(LossScaleStuck().check(with_scale(0.5, [False] * 50)))
     assert not list(LossScaleStuck().check(with_scale(NAN, [True] * 50)))
+
+
+class Clipping(keras.Model):
+    """Clips its gradients in its train step."""
+
+    def __init__(self, optimizer, clips):
+        super().__init__()
+        self.body = keras.layers.Dense(4, "tanh", name="body")
+        self.out = keras.layers.Dense(1, name="out")
+        self.clips = clips
+        self.compile(optimizer, jit_compile=False)
+
+    def call(self, x):
+        return self.out(self.body(x))
+
+    def train_step(self, data):
+        x, y = data
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.square(self(x) - y))
+        variables = self.trainable_variables
+        gradients = tape.gradient(loss, variables)
+        if self.clips:
+            gradients, _ = tf.clip_by_global_norm(gradients, 0.1)
+        self.optimizer.apply(gradients, variables)
+        return {"loss": loss}
+
+
+def test_clipping_in_the_train_step_is_told_and_moved_into_the_optimizer():
+    x = np.random.default_rng(0).normal(size=(240, 3)).astype("float32")
+    norms = {}
+    for clips in (True, False):
+        keras.utils.set_random_seed(0)
+        limit = {} if clips else {"global_clipnorm": 0.1}
+        monitor = GradientMonitor(rules=["clipped_by_hand"], verbose=0)
+        model = Clipping(keras.optimizers.SGD(1e-3, **limit), clips)
+        model.fit(x, 5 + x[:, :1], batch_size=4, shuffle=False, verbose=0, callbacks=[monitor])
+        assert [finding.step for finding in monitor.findings] == [0] * clips
+        norms[clips] = monitor.history.global_norm
+        np.testing.assert_allclose(monitor.history.applied_global_norm, 0.1, rtol=1e-5)
+    np.testing.assert_allclose(norms[True], 0.1, rtol=1e-5)
+    assert norms[False].min() > 1

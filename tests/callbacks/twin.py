@@ -59,7 +59,7 @@ def trained(
     clip: float | None = None,
     seed: int = 0,
 ) -> Window:
-    """What a monitor records of a regression with a squared error.
+    """Returns the record of a regression with a squared error.
 
     Args:
         optimizer: a name in `OPTIMIZERS`.

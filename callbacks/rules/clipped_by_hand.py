@@ -1,0 +1,124 @@
+"""Gradients that the train step has clipped before the optimizer gets them."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from gradkeeper.callbacks.finding import Finding
+from gradkeeper.callbacks.rules._text import listed, span
+from gradkeeper.callbacks.rules.rule import Rule
+from gradkeeper.callbacks.window import Window, layer_of
+
+# Of a norm computed in float32 that a clipping has set.
+_SAME = 1e-5
+# Norms or magnitudes that differ by less may belong to a gradient that is constant itself.
+_VARIES = 1e-3
+
+
+class ClippedByHand(Rule):
+    """Gradients whose norm is one number in many steps, because the train step clips them.
+
+    Clipping by norm gives the smaller of the norm and the limit. So the largest norm is the
+    limit, and a large share of the steps has it, to rounding. The global norm is judged (of each
+    replica, under a strategy), then the norm of each variable. A gradient that is constant itself
+    is not a finding: while the global norm is constant, the norm of some variable must change;
+    while a variable's norm is, its largest magnitude.
+
+    Args:
+        share: share of `least` measured steps with the largest norm among them, 0 to 1.
+        least: measured steps that are judged together.
+    """
+
+    name = "clipped_by_hand"
+
+    def __init__(self, *, share: float = 0.5, least: int = 50) -> None:
+        if not 0 < share <= 1 or least < 2:
+            raise ValueError(
+                "ClippedByHand needs 0 < share <= 1 and least >= 2. "
+                f"Received: share={share}, least={least}"
+            )
+        self._share = share
+        self._least = least
+        self._block: list[Window] = []
+        self._was_clipped = False
+
+    def reset(self) -> None:
+        self._block = []
+        self._was_clipped = False
+
+    def check(self, window: Window) -> Iterator[Finding]:
+        window = window[np.flatnonzero(np.isfinite(window.global_norm) & (window.global_norm > 0))]
+        if self._block and self._block[0].variables != window.variables:
+            self._block = []
+        while len(window):
+            missing = self._least - sum(map(len, self._block))
+            self._block.append(window[:missing])
+            window = window[missing:]
+            if sum(map(len, self._block)) == self._least:
+                block = Window.concatenate(self._block)
+                self._block = []
+                finding = self._judge(block)
+                if finding is not None and not self._was_clipped:
+                    yield finding
+                self._was_clipped = finding is not None
+
+    def _judge(self, block: Window) -> Finding | None:
+        norms = np.concatenate([block.global_norm[:, None], block.replica_global_norms], axis=1)
+        for column in norms.T:
+            held = self._held(column)
+            if held.any() and _vary(block.norms[held]).any():
+                return self._finding(block, held, float(column.max()), [])
+        columns = [
+            (column, held)
+            for column in range(len(block.variables))
+            if (held := self._held(block.norms[:, column])).any()
+            and _vary(block.max_abs[held, column : column + 1]).all()
+        ]
+        if not columns:
+            return None
+        names = [block.variables[column] for column, _ in columns]
+        number, held = columns[0]
+        return self._finding(block, held, float(block.norms[held, number].max()), names)
+
+    def _held(self, norms: np.ndarray) -> np.ndarray:
+        """The rows that have the largest norm, bool [rows]; none if there are too few of them."""
+        if not np.isfinite(norms).all() or not norms.max() > 0:
+            return np.zeros(len(norms), bool)
+        held = norms >= norms.max() * (1 - _SAME)
+        return held & (held.mean() >= self._share)
+
+    def _finding(self, block: Window, held: np.ndarray, limit: float, names: list[str]) -> Finding:
+        steps = block.steps[held]
+        argument = "clipnorm" if names else "global_clipnorm"
+        what = f"gradient norm of {listed(names)}" if names else "global gradient norm"
+        return Finding(
+            step=int(steps[0]),
+            layer=layer_of(names[0]) if names else "",
+            rule=self.name,
+            severity="info",
+            message=(
+                f"In {len(steps)} of {len(block)} measured steps "
+                f"({span(int(block.steps[0]), int(block.steps[-1]))}) the {what} is {limit:.4g}, to "
+                "rounding: the train step clips the gradients before it calls the optimizer, and "
+                "the recorded norms are those after this clipping."
+            ),
+            advice=(
+                f"To record the norms before clipping, remove the clipping from the train step and "
+                f"give the limit to the optimizer ({argument}={limit:.4g}), which clips in the same "
+                "way."
+            ),
+            evidence={
+                "limit": limit,
+                "share": float(held.mean()),
+                "variables": names,
+                "last_step": int(steps[-1]),
+            },
+        )
+
+
+def _vary(values: np.ndarray) -> np.ndarray:
+    """Whether each column's finite values differ by more than rounding, bool [columns]."""
+    known = np.isfinite(values)
+    largest = np.max(values, axis=0, initial=0.0, where=known)
+    least = np.min(values, axis=0, initial=np.inf, where=known)
+    return np.isfinite(least) & (largest - least > _VARIES * largest)
