@@ -75,13 +75,14 @@ class ClipAdvisor:
     ) -> None:
         if not all(0 < share < 1 for share in shares):
             raise ValueError(f"A share lies between 0 and 1. Received: shares={tuple(shares)}")
-        norms = history.recent.global_norm
+        recent = history.recent
+        norms = recent.global_norm
         finite = norms[np.isfinite(norms)]
         if not len(finite):
             raise ValueError("The history has no step with a finite gradient.")
         rule = ExplodingGradient() if explosion is None else explosion
         rule.reset()
-        _, explodes, _ = rule.judge(norms)
+        _, explodes, _ = rule.judge(norms, recent.scalar("loss"))
         self._norms, self._explosions = finite, finite[explodes]
         self.steps = len(finite)
         self.nonfinite = len(norms) - len(finite)

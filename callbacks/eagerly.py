@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import keras
 import tensorflow as tf
 
-from gradkeeper.callbacks.tap.gating import changed_beside_weights
+from gradkeeper.callbacks.tap.names import unlisted_variables
 
 
 @contextmanager
@@ -22,8 +22,13 @@ def functions_run_eagerly() -> Iterator[None]:
 
 @contextmanager
 def forward_pass_undone(model: keras.Model) -> Iterator[None]:
-    """After the block, moving averages, seeds, metrics and kept states are as before it."""
-    variables = changed_beside_weights(model)
+    """Restore moving averages, seeds, metrics and states of layers after the block."""
+    every = [
+        *model.non_trainable_variables,
+        *model.metrics_variables,
+        *unlisted_variables(model),
+    ]
+    variables = {id(each): each for each in every}.values()
     before = [keras.ops.convert_to_numpy(variable) for variable in variables]
     try:
         yield

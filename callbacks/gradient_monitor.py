@@ -126,6 +126,7 @@ class GradientMonitor(StepCallback[Recorder]):
         self._meter = CostMeter(every_n_steps, budget)
         self._loops: dict[tuple[int, ...], Recorder] = {}
         self._looping = self._told_blind = False
+        self._told_masks: set[str] = set()
         self._unread, self._due = 0, self._settings.flush_every
 
     @property
@@ -309,6 +310,19 @@ class GradientMonitor(StepCallback[Recorder]):
                 "call its flush() more often."
             )
         self._judge.judge(window)
+        self._tell_where_masks_end()
+
+    def _tell_where_masks_end(self) -> None:
+        recorder = self._stream.recorder
+        ends = {} if recorder is None else recorder.masks_end_at
+        for name in [each for each in ends if each not in self._told_masks]:
+            self._told_masks.add(name)
+            self._judge.tell(
+                f"GradientMonitor: the mask ends at the layer {name!r} ({ends[name]}), whose "
+                f"supports_masking is False (the default as of Keras 3.16). The layers after it "
+                "and the loss treat padding as data. Set supports_masking = True on the layer "
+                "before the training."
+            )
 
     def _tell_if_blind(self, optimizers: Sequence[Any] | None = None) -> None:
         recorder = self._stream.recorder

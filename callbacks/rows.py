@@ -165,4 +165,5 @@ def _owned(window: Window) -> Window:
         {name: own(value) for name, value in window.scalars.items()},
         own(window.replica_norms),
         window.first_replica,
+        facts=window.facts,
     )

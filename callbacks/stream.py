@@ -46,4 +46,5 @@ class StepStream:
         return Readout(window, tracks, readout.lost, pictures)
 
     def _numbered(self, window: Window) -> Window:
-        return dataclasses.replace(window, steps=window.steps + self._offset)
+        calls = tuple(self._numbered(call) for call in window.calls)
+        return dataclasses.replace(window, steps=window.steps + self._offset, calls=calls)

@@ -1,10 +1,13 @@
 """Consecutive recorded train steps, as rules, sinks and the history see them."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+
+from gradkeeper.callbacks.run_facts import RunFacts
 
 # A clipped norm differs from the norm before by more than rounding does.
 _CLIPPED_BELOW = 1.0 - 1e-4
@@ -31,6 +34,12 @@ class Window:
         replica_norms: L2 norms of each replica's own gradient, [steps, replicas, variables]; no
             replicas on a single device. With several workers, those of this one.
         first_replica: the index of the first of them among all replicas in sync.
+        replica_losses: each replica's own loss, float64 [steps, replicas]; no replicas on a
+            single device. Only in the windows that rules get.
+        calls: the same steps for each call of an optimizer, in the order of the first calls,
+            where a train step has several; each has the variables of that call. Only in the
+            windows that rules get.
+        facts: what else is known about the run.
     """
 
     steps: np.ndarray
@@ -41,26 +50,32 @@ class Window:
     scalars: Mapping[str, np.ndarray] = field(default_factory=dict)
     replica_norms: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
     first_replica: int = 0
+    replica_losses: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+    calls: tuple["Window", ...] = ()
+    facts: RunFacts = field(default_factory=RunFacts)
 
     def __post_init__(self) -> None:
         if not self.replica_norms.size:
             none = np.zeros((len(self.steps), 0, len(self.variables)), np.float32)
             object.__setattr__(self, "replica_norms", none)
+        if not self.replica_losses.size:
+            object.__setattr__(self, "replica_losses", np.zeros((len(self.steps), 0)))
 
     def __len__(self) -> int:
         return len(self.steps)
 
     def __getitem__(self, rows: slice | np.ndarray) -> "Window":
         """The window of some of the rows: a slice, row numbers or a mask."""
-        return Window(
-            self.steps[rows],
-            self.variables,
-            self.present[rows],
-            self.updated[rows],
-            {name: value[rows] for name, value in self.values.items()},
-            {name: value[rows] for name, value in self.scalars.items()},
-            self.replica_norms[rows],
-            self.first_replica,
+        return dataclasses.replace(
+            self,
+            steps=self.steps[rows],
+            present=self.present[rows],
+            updated=self.updated[rows],
+            values={name: value[rows] for name, value in self.values.items()},
+            scalars={name: value[rows] for name, value in self.scalars.items()},
+            replica_norms=self.replica_norms[rows],
+            replica_losses=self.replica_losses[rows],
+            calls=tuple(call[rows] for call in self.calls),
         )
 
     def value(self, name: str) -> np.ndarray:
@@ -199,6 +214,7 @@ class Window:
             _joined(wide, lambda each: each.scalars, Window.scalar),
             np.concatenate([each._with_replicas(replicas) for each in wide]),
             max(each.first_replica for each in wide),
+            facts=wide[-1].facts,
         )
 
     def with_variables(self, variables: tuple[str, ...]) -> "Window":
@@ -212,15 +228,13 @@ class Window:
             wide[..., columns] = values
             return wide
 
-        return Window(
-            self.steps,
-            variables,
-            widened(self.present, False),
-            widened(self.updated, False),
-            {name: widened(value, np.nan) for name, value in self.values.items()},
-            self.scalars,
-            widened(self.replica_norms, np.nan),
-            self.first_replica,
+        return dataclasses.replace(
+            self,
+            variables=variables,
+            present=widened(self.present, False),
+            updated=widened(self.updated, False),
+            values={name: widened(value, np.nan) for name, value in self.values.items()},
+            replica_norms=widened(self.replica_norms, np.nan),
         )
 
     def _with_replicas(self, replicas: int) -> np.ndarray:

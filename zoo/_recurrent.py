@@ -9,6 +9,7 @@ import keras
 
 import gradkeeper.zoo.initializers  # noqa: F401 - entries name them as Keras configs
 from gradkeeper.zoo import _checks
+from gradkeeper.zoo._masked import passes_masks
 from gradkeeper.zoo._model_info import ModelInfo
 from gradkeeper.zoo._options import ModelOptions
 from gradkeeper.zoo.layers.cell_layer import CellLayer
@@ -44,7 +45,7 @@ def seeded(layer: keras.layers.Layer, seed: int | None) -> keras.layers.Layer:
 def recurrent_layer(
     info: ModelInfo, options: ModelOptions, name: str, **loop: Any
 ) -> keras.layers.Layer:
-    """One recurrent layer, in two directions if asked for.
+    """One recurrent layer, in two directions if asked for; it passes its input's mask on.
 
     Args:
         loop: `return_sequences`, `return_state`.
@@ -52,12 +53,23 @@ def recurrent_layer(
     Raises:
         TypeError: `options.layer_options` that the layer does not take.
     """
+    layer = _layer(info, options, name, loop)
+    layer.supports_masking = True  # False in Keras's own layers as of Keras 3.16
+    return layer
+
+
+def _layer(
+    info: ModelInfo, options: ModelOptions, name: str, loop: dict[str, Any]
+) -> keras.layers.Layer:
     arguments = _layer_arguments(info, options)
-    forward = layer_class(info)(name=name, **arguments, **loop)
+    make, both = layer_class(info), keras.layers.Bidirectional
+    if options.mask_zero or options.mask_value is not None:
+        make, both = passes_masks(make), passes_masks(both)
+    forward = make(name=name, **arguments, **loop)
     if not options.bidirectional:
         return seeded(forward, options.seed)
-    backward = layer_class(info)(name=f"backward_{name}", go_backwards=True, **arguments, **loop)
-    return keras.layers.Bidirectional(
+    backward = make(name=f"backward_{name}", go_backwards=True, **arguments, **loop)
+    return both(
         seeded(forward, options.seed), backward_layer=seeded(backward, options.seed), name=name
     )
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+import gradkeeper.zoo._masked  # noqa: F401 - registers what models with masks hold
 from gradkeeper.zoo import cells, layers
 
 # Earlier versions can be made to load files and run code in safe mode: CVE-2025-8747 and

@@ -6,14 +6,14 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 
-from gradkeeper.callbacks.tap.names import variable_names
+from gradkeeper.callbacks.tap.names import unlisted_variables, variable_names
 from gradkeeper.callbacks.tap.optimizers import optimizers_of
 
 State: TypeAlias = dict[str, np.ndarray]
 
 
 def named_state(model: keras.Model) -> tuple[list[str], list[Any]]:
-    """The model's weights, moving averages, seeds and optimizers, with names.
+    """Return the model's weights, moving averages, seeds, layer states and optimizers, with names.
 
     Names hold a place, such as "trainable 0: dense/kernel", by which a copy finds its own.
     """
@@ -27,6 +27,7 @@ def named_state(model: keras.Model) -> tuple[list[str], list[Any]]:
 
     add("trainable", list(model.trainable_variables))
     add("other", list(model.non_trainable_variables))
+    add("unlisted", unlisted_variables(model))
     for number, optimizer in enumerate(optimizers_of(model)):
         add(f"optimizer {number},", list(optimizer.variables))
     return names, variables

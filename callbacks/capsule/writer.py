@@ -113,7 +113,7 @@ def _fitting(
     state: State, batch: Arrays, max_bytes: int, left_out: list[str]
 ) -> tuple[State, Arrays]:
     """As much of both as fits."""
-    weights = {n: v for n, v in state.items() if n.startswith(("trainable ", "other "))}
+    weights = {n: v for n, v in state.items() if not n.startswith("optimizer ")}
     choices: list[tuple[State, Arrays, list[str]]] = [
         (state, batch, []),
         (weights, batch, ["optimizer"]),

@@ -2,84 +2,136 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from gradkeeper.callbacks.diagnosis.causes import fault_of
-from gradkeeper.callbacks.diagnosis.faults import BAD_DATA, BAD_WEIGHT, OVERFLOW, REFUSED
+from gradkeeper.callbacks.diagnosis.ancestors import is_masked
+from gradkeeper.callbacks.diagnosis.causes import MATRIX_KINDS, fault_of
+from gradkeeper.callbacks.diagnosis.causes_outside import (
+    fault_of_data,
+    fault_of_rate,
+    fault_of_update,
+)
+from gradkeeper.callbacks.diagnosis.faults import (
+    BAD_WEIGHT,
+    EMPTY_BATCH,
+    NOT_INVERTIBLE,
+    REFUSED,
+    not_taken,
+)
 from gradkeeper.callbacks.diagnosis.layers import LayerCall
 from gradkeeper.callbacks.diagnosis.operations import Operation
 from gradkeeper.callbacks.diagnosis.origin import Origin, origin_of
 from gradkeeper.callbacks.diagnosis.ranges import numbers_of, range_of
 from gradkeeper.callbacks.diagnosis.repeat import is_finite_if_smaller, is_finite_in_float64
 from gradkeeper.callbacks.diagnosis.source import raising_source
-from gradkeeper.callbacks.diagnosis.step import StepTrace, tensors_in
+from gradkeeper.callbacks.diagnosis.step import StepTrace, bad_among
 from gradkeeper.callbacks.diagnosis.tensorflow_private import key_of
 from gradkeeper.callbacks.diagnosis.verdict import Place, Verdict
 
 
-def judged(
-    trace: StepTrace,
-    batch: Any,
-    handles: Mapping[int | None, str],
-    lost: Sequence[str],
-    replica: int,
-) -> Verdict:
+@dataclass(frozen=True)
+class StepVariables:
+    """The variables of a step, by the keys of their handles.
+
+    Attributes:
+        names: their names.
+        bad: those that were not finite before the step.
+        lost: those that were finite before the step and are not after it.
+    """
+
+    names: Mapping[int, str]
+    bad: Sequence[int]
+    lost: Sequence[int]
+
+
+def judged(trace: StepTrace, batch: Any, variables: StepVariables, replica: int) -> Verdict:
     """Where the first number arose that is not finite.
 
     Args:
         trace: what was seen of the step.
         batch: what it was called with.
-        handles: names of the model's variables, by the key of their handle.
-        lost: names of those that were finite before the step and are not after it.
+        variables: the model's variables, and those of its optimizers.
         replica: whose batch it was.
     """
     path = _path(trace)
     known: dict[str, Any] = {"replica": replica, "loss": trace.mean_loss, "path": path}
-    if trace.refusal is not None:
-        return _by_refusal(trace, trace.refusal, known)
-    bad = next(filter(None, map(_bad, trace.results)), [])
-    if not bad:
-        if lost:
-            return Verdict("optimizer", variable=lost[0], fault=OVERFLOW, **known)
-        return Verdict("none", **known)
+    results = trace.bad_results
     data = _bad_parts(batch)
-    origin = origin_of(trace.operations, [key_of(each) for each in bad], set(data))
+    lost = [trace.operations.contents_of(each) for each in variables.lost]
+    keys = [*map(key_of, results), *lost]
+    origin = origin_of(trace.operations, keys, {*data, *variables.bad})
+    if trace.refusal is not None and origin is None:
+        return _by_refusal(trace, trace.refusal, known)
+    if not keys:
+        return Verdict("none", **known)
+    if variables.lost:
+        known["variable"] = variables.names[variables.lost[0]] or None
     if origin is None:
-        return _by_layers(trace, known)
+        return _by_layers(trace, known) if results else Verdict("optimizer", **known)
+    if origin.leaf in data:
+        known["variable"] = None
+        masked = trace.has_finite_loss and bool(results)
+        fault = fault_of_data(data[origin.leaf], batch, masked=masked)
+        return Verdict("data", data=data[origin.leaf], fault=fault, **known)
+    handle = _handle(origin)
+    if handle is not None:
+        return _by_variable(trace, variables.names.get(handle, ""), known)
+    return _by_operation(trace, origin, batch, known)
+
+
+def _handle(origin: Origin) -> int | None:
+    """The handle of the variable that was not finite before the step; None without one."""
     if origin.operation is None:
-        assert origin.leaf is not None
-        return Verdict("data", data=data[origin.leaf], fault=BAD_DATA, **known)
-    if origin.operation.kind == "ReadVariableOp":
-        name = handles.get(origin.operation.inputs[0], "")
-        layer = name.rpartition("/")[0]
-        return Verdict(
-            "weights", layer=layer or None, variable=name or None, fault=BAD_WEIGHT, **known
-        )
-    return _by_operation(trace, origin, known)
+        return origin.leaf
+    # A variable that is none of the model's, and so no leaf.
+    is_read = origin.operation.kind in ("ReadVariableOp", "ResourceGather", "ResourceGatherNd")
+    return origin.operation.inputs[0] if is_read else None
 
 
-def _by_operation(trace: StepTrace, origin: Origin, known: dict[str, Any]) -> Verdict:
+def _by_variable(trace: StepTrace, name: str, known: dict[str, Any]) -> Verdict:
+    layer, _, own = name.rpartition("/")
+    if own == "learning_rate":
+        return Verdict("optimizer", fault=fault_of_rate(trace.rates), **known)
+    known["variable"] = name or None
+    return Verdict("weights", layer=layer or None, fault=BAD_WEIGHT, **known)
+
+
+def _by_operation(trace: StepTrace, origin: Origin, batch: Any, known: dict[str, Any]) -> Verdict:
     operation = origin.operation
     assert operation is not None
     forward = _forward_of(trace, operation)
     layer = forward.layers[-1] if forward is not None and forward.layers else None
     place = _place(trace, operation)
+    if place == "loss" and not trace.bad_results:
+        place = "optimizer"  # an update by hand, outside of any optimizer
     of = operation.gradient_of
+    if place == "backward":
+        known["variable"] = _first_bad_variable(trace, layer)
+    elif trace.bad_results and place != "optimizer":
+        known["variable"] = None
+    wide, smaller = is_finite_in_float64(operation), is_finite_if_smaller(operation)
+    fault = fault_of(operation, trace.operations, place, wide=wide, smaller=smaller)
+    if place == "optimizer":
+        fault = fault_of_update(trace, operation, fault)
+    elif _is_empty(batch):
+        fault = EMPTY_BATCH
+    elif trace.has_finite_loss and place == "forward" and is_masked(trace.operations, operation):
+        fault = not_taken(fault)
     return Verdict(
         place,
         layer=layer,
-        variable=_first_bad_variable(trace, layer) if place == "backward" else None,
         operation=operation.kind,
         gradient_of=None if of is None else of.kind,
         source=operation.source or (None if forward is None else forward.source),
         inputs=range_of(operation.tensors),
-        fault=fault_of(operation),
-        finite_in_float64=is_finite_in_float64(operation),
-        finite_if_smaller=is_finite_if_smaller(operation),
+        fault=fault,
+        finite_in_float64=wide,
+        finite_if_smaller=smaller,
         **known,
     )
 
@@ -93,7 +145,7 @@ def _by_refusal(trace: StepTrace, refusal: tf.errors.OpError, known: dict[str, A
         layer=layer,
         operation=operation[1] if operation else None,
         source=raising_source(refusal),
-        fault=REFUSED,
+        fault=NOT_INVERTIBLE if operation and operation[1] in MATRIX_KINDS else REFUSED,
         message=re.sub(r"\{\{.*?\}\}|\[Op:.*", "", refusal.message).strip(),
         **known,
     )
@@ -104,9 +156,10 @@ def _by_layers(trace: StepTrace, known: dict[str, Any]) -> Verdict:
     for call in trace.layers.calls:
         if _is_good(call.given) and not _is_good(call.returned):
             return Verdict("forward", layer=call.path, **known)
-    if _bad(trace.losses):
+    if bad_among(trace.losses):
         return Verdict("loss", **known)
-    return Verdict("backward", variable=_first_bad_variable(trace, None), **known)
+    known["variable"] = _first_bad_variable(trace, None)
+    return Verdict("backward", **known)
 
 
 def _place(trace: StepTrace, operation: Operation) -> Place:
@@ -114,6 +167,8 @@ def _place(trace: StepTrace, operation: Operation) -> Place:
         return "backward"
     if operation.layers:
         return "forward"
+    if operation.part is not None or operation.kind.startswith("Assign"):
+        return "optimizer"
     before = trace.operations.operations[: operation.number]
     return "loss" if any(each.layers for each in before) else "forward"
 
@@ -130,10 +185,12 @@ def _forward_of(trace: StepTrace, operation: Operation) -> Operation | None:
 
 
 def _first_bad_variable(trace: StepTrace, layer: str | None) -> str | None:
-    """Going backwards, the first variable (of the layer) with a gradient that is not finite."""
-    bad = [name for name, gradient in trace.gradients.items() if _bad(tensors_in([gradient]))]
-    own = [name for name in bad if layer is None or name.startswith(f"{layer}/")]
-    return own[-1] if own else None
+    """The variable (of the layer) whose gradient was the first that is not finite."""
+    bad = {name: bad_among([gradient]) for name, gradient in trace.gradients.items()}
+    own = {n: each for n, each in bad.items() if each and (not layer or n.startswith(f"{layer}/"))}
+    makers = {name: trace.operations.maker_of(key_of(each[0])) for name, each in own.items()}
+    # Without a maker, it was there before the others.
+    return min(makers, key=lambda n: m.number if (m := makers[n]) else -1) if makers else None
 
 
 def _path(trace: StepTrace) -> tuple[LayerCall, ...]:
@@ -151,7 +208,7 @@ def _bad_parts(batch: Any) -> dict[int, str]:
     found: dict[int, str] = {}
     for path, part in keras.tree.flatten_with_path(batch):
         tensors = tf.nest.flatten(part, expand_composites=True)
-        for tensor in _bad([each for each in tensors if tf.is_tensor(each)]):
+        for tensor in bad_among(tensors):
             place = "".join(f"[{step!r}]" for step in path) or "all of it"
             found[key_of(tensor) or 0] = place + _rows(tensor)
     return found
@@ -167,8 +224,10 @@ def _rows(tensor: tf.Tensor) -> str:
     return f", examples {some} of {len(numbers)}" if len(bad) > 1 else f", example {some}"
 
 
-def _bad(tensors: Sequence[Any]) -> list[Any]:
-    return [each for each in tensors if not _is_good(range_of([each]))]
+def _is_empty(batch: Any) -> bool:
+    """Whether the batch holds no example."""
+    parts = [each for each in keras.tree.flatten(batch) if tf.is_tensor(each)]
+    return any(each.shape.rank and each.shape[0] == 0 for each in parts)
 
 
 def _is_good(numbers: Any) -> bool:

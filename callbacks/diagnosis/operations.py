@@ -8,13 +8,29 @@ from typing import Any
 import numpy as np
 
 from gradkeeper.callbacks.diagnosis.ranges import Range, numbers_of, range_of
-from gradkeeper.callbacks.diagnosis.source import Source, calling_source
+from gradkeeper.callbacks.diagnosis.source import (
+    OptimizerPart,
+    Source,
+    calling_source,
+    optimizer_part,
+)
 from gradkeeper.callbacks.diagnosis.tensorflow_private import (
     Differentiated,
+    contents_of_variable,
     differentiated,
+    is_handle,
     key_of,
     operations_watched,
 )
+
+# Operations that change the variables whose handles they are given begin with one of these.
+_CHANGING = (
+    *("Assign", "ResourceApply", "ResourceSparseApply", "ResourceScatter"),
+    "ResourceStridedSliceAssign",
+)
+# Kinds whose ranges explain why a later operation fails: an underflow of an exponential, the
+# difference of two large numbers, the fill value of an empty segment.
+_WITH_RANGES = frozenset({"Exp", "Sub", "UnsortedSegmentMax", "UnsortedSegmentMin"})
 
 
 @dataclass
@@ -24,8 +40,9 @@ class Operation:
     Attributes:
         number: its place among all.
         kind: TensorFlow's name of it, such as "Log".
-        inputs: keys of its inputs.
-        outputs: keys of its outputs.
+        inputs: keys of its inputs. For a variable that this step has changed, the key of the
+            variable's contents in place of the key of its handle.
+        outputs: keys of its outputs; also of the contents of variables that it has changed.
         layers: paths of the layers it was run in, the outermost first.
         source: where it was called.
         is_backward: whether it belongs to a backward pass.
@@ -36,6 +53,9 @@ class Operation:
         has_inf: whether one holds an infinity.
         tensors: the inputs, where outputs are not finite and no input is NaN.
         attributes: its attributes, then.
+        part: the part of an optimizer's `apply` that ran it, where outputs are not finite.
+        given: the range of its inputs, for the kinds whose range explains a later fault.
+        returned: the range of its outputs, for the same kinds.
     """
 
     number: int
@@ -51,6 +71,9 @@ class Operation:
     own_gradient_of: "Operation | None" = None
     tensors: list[Any] = field(default_factory=list)
     attributes: dict[str, Any] = field(default_factory=dict)
+    part: OptimizerPart | None = None
+    given: Range | None = None
+    returned: Range | None = None
 
     @property
     def is_finite(self) -> bool:
@@ -81,7 +104,8 @@ class OperationTrace:
         self.targets: list[Any] = []
         self._makers: dict[int, Operation] = {}
         self._gradients: dict[int, Range | None] = {}
-        self._assigned: dict[int | None, int | None] = {}
+        self._contents: dict[int | None, int] = {}
+        self._changes = 0
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -93,6 +117,10 @@ class OperationTrace:
         """The operation that made the tensor with this key; None if none was seen."""
         return None if key is None else self._makers.get(key)
 
+    def contents_of(self, handle: int) -> int:
+        """The key of a variable's contents: its handle's key until the step changes it."""
+        return self._contents.get(handle, handle)
+
     def gradient_at(self, operation: Operation) -> Range | None:
         """The gradient that came to the operation's outputs, as far as it was seen."""
         return self._gradients.get(operation.number)
@@ -100,12 +128,12 @@ class OperationTrace:
     def _see(
         self, kind: str, inputs: Sequence[Any], attrs: dict[str, Any], outputs: Sequence[Any]
     ) -> None:
-        keys = [key_of(each) for each in inputs]
+        keys = [self._contents.get(key_of(each), key_of(each)) for each in inputs]
         if kind == "AssignVariableOp":
-            self._assigned[keys[0]] = keys[1]
-        if kind == "ReadVariableOp" and keys[0] in self._assigned:
-            keys = [self._assigned[keys[0]]]  # what this step itself has put there
-        numbers = [each for each in map(numbers_of, outputs) if each is not None]
+            keys = keys[1:]  # what the variable held before has no effect
+        handles = _changed_by(kind, inputs)
+        results = [*outputs, *(contents_of_variable(each) for each in handles)]
+        numbers = [each for each in map(numbers_of, results) if each is not None]
         backward = differentiated()
         forward = None if backward is None else self._forward(backward)
         is_own = backward is None or backward.kind is None
@@ -113,7 +141,7 @@ class OperationTrace:
             number=len(self.operations),
             kind=kind,
             inputs=keys,
-            outputs=[key_of(each) for each in outputs],
+            outputs=[*map(key_of, outputs), *self._new_contents(handles)],
             layers=self._layers(),
             source=calling_source() if is_own else None,
             is_backward=backward is not None,
@@ -124,8 +152,21 @@ class OperationTrace:
         )
         if not operation.is_finite and not any(_has_nan(each) for each in inputs):
             operation.tensors, operation.attributes = list(inputs), attrs
+            operation.part = optimizer_part()
+        if kind in _WITH_RANGES:
+            operation.given, operation.returned = range_of(inputs), range_of(outputs)
         self.operations.append(operation)
         self._makers.update({key: operation for key in operation.outputs if key is not None})
+
+    def _new_contents(self, handles: list[Any]) -> list[int]:
+        """A key for the contents of each variable that has been changed."""
+        keys = []
+        for handle in handles:
+            self._changes += 1
+            # Below 0, where no tensor has its key.
+            self._contents[key_of(handle)] = -self._changes
+            keys.append(-self._changes)
+        return keys
 
     def _forward(self, backward: Differentiated) -> Operation | None:
         """The operation that is being differentiated."""
@@ -147,6 +188,11 @@ class OperationTrace:
         """
         alike = (op for op in reversed(self.operations) if op.kind == kind and not op.is_backward)
         return next((op for op in alike if op.number not in self._gradients), None)
+
+
+def _changed_by(kind: str, inputs: Sequence[Any]) -> list[Any]:
+    """The handles of the variables that an operation has changed."""
+    return [each for each in inputs if is_handle(each)] if kind.startswith(_CHANGING) else []
 
 
 def _fits(operation: Operation, backward: Differentiated) -> bool:

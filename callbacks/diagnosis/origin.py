@@ -13,7 +13,7 @@ class Origin:
 
     Attributes:
         operation: the operation; None where the number was there before the step.
-        leaf: the key of the tensor that it was in, then.
+        leaf: the key of the tensor, or of the variable's handle, that it was in, then.
     """
 
     operation: Operation | None
@@ -21,7 +21,7 @@ class Origin:
 
 
 def origin_of(trace: OperationTrace, keys: Iterable[int | None], leaves: set[int]) -> Origin | None:
-    """Goes back from tensors that are not finite.
+    """Goes back from tensors that are not finite to the first number that was not.
 
     A NaN is followed to the operation that was given none and made one. Where that was given an
     infinity, which an operation made of finite numbers, that operation is the origin: what
@@ -29,40 +29,44 @@ def origin_of(trace: OperationTrace, keys: Iterable[int | None], leaves: set[int
 
     Args:
         trace: the operations.
-        keys: the tensors.
-        leaves: the tensors with data and weights that are not finite.
+        keys: the tensors, or contents of variables.
+        leaves: the tensors of the data, and the variables, that were not finite before the step.
 
     Returns:
-        The origin; None if the operations do not lead to one.
+        The first origin in the order of execution; None if the operations do not lead to one.
     """
-    waiting = [key for key in keys if key is not None]
+    # The operation that came upon each tensor; -1 for the tensors to begin with.
+    waiting = [(key, -1) for key in keys if key is not None]
     visited: set[int] = set()
-    found: list[Operation] = []
+    found: list[tuple[int, Origin]] = []
     while waiting:
-        key = waiting.pop()
-        if key in visited:
+        key, by = waiting.pop()
+        if key in leaves:
+            found.append((by, Origin(None, key)))
+        operation = trace.maker_of(key)
+        if key in visited or key in leaves or operation is None or operation.is_finite:
             continue
         visited.add(key)
-        if key in leaves:
-            return Origin(None, key)
-        operation = trace.maker_of(key)
-        if operation is None or operation.is_finite:
-            continue
-        before = _bad_inputs(trace, operation, leaves)
-        if operation.has_nan:
-            with_nan = [each for each in before if each in leaves or _has_nan(trace, each)]
-            if with_nan:
-                waiting += with_nan
-                continue
-            made, reached = _infinities(trace, before, leaves)
-            if reached and not made:
-                return Origin(None, min(reached))
-            found += made or [operation]
-        elif before:
-            waiting += before
-        else:
-            found.append(operation)
-    return Origin(min(found, key=lambda each: each.number)) if found else None
+        before, origins = _step_back(trace, operation, leaves)
+        waiting += [(each, operation.number) for each in before]
+        found += origins
+    return min(found, key=lambda each: each[0])[1] if found else None
+
+
+def _step_back(
+    trace: OperationTrace, operation: Operation, leaves: set[int]
+) -> tuple[list[int], list[tuple[int, Origin]]]:
+    """The tensors to go on from behind an operation, or else the origins that lie there."""
+    before = _bad_inputs(trace, operation, leaves)
+    if not operation.has_nan:
+        return before, [] if before else [(operation.number, Origin(operation))]
+    with_nan = [each for each in before if each in leaves or _has_nan(trace, each)]
+    if with_nan:
+        return with_nan, []
+    made, reached = _infinities(trace, before, leaves)
+    if reached and not made:
+        return [], [(operation.number, Origin(None, min(reached)))]
+    return [], [(each.number, Origin(each)) for each in made or [operation]]
 
 
 def _bad_inputs(trace: OperationTrace, operation: Operation, leaves: set[int]) -> list[int]:

@@ -12,7 +12,8 @@ class Range:
     """The numbers of one or more tensors.
 
     Attributes:
-        lowest: the least finite number; NaN where there is none.
+        lowest: the least finite number, of complex ones the least real or imaginary part; NaN
+            where there is none.
         highest: the largest finite number; NaN where there is none.
         nonfinite: the share of numbers that are NaN or infinite, 0 to 1.
         nan: whether one is NaN.
@@ -36,8 +37,9 @@ class Range:
 
 
 def range_of(tensors: Iterable[Any]) -> Range | None:
-    """The range over all floating-point tensors; None if there is no number."""
-    parts = [array for array in map(numbers_of, tensors) if array is not None and array.size]
+    """The range over all real and complex tensors; None if there is no number."""
+    arrays = [array for array in map(numbers_of, tensors) if array is not None and array.size]
+    parts = [each for array in arrays for each in _real_parts(array)]
     if not parts:
         return None
     finite = [np.isfinite(array) for array in parts]
@@ -53,9 +55,15 @@ def range_of(tensors: Iterable[Any]) -> Range | None:
 
 
 def numbers_of(tensor: Any) -> np.ndarray | None:
-    """A floating-point tensor's numbers, at least float32; None of anything else."""
+    """The numbers of a real or complex tensor, at least float32; None for any other value."""
     dtype = getattr(tensor, "dtype", None)
-    if dtype is None or not getattr(dtype, "is_floating", False) or not hasattr(tensor, "numpy"):
+    if not (getattr(dtype, "is_floating", False) or getattr(dtype, "is_complex", False)):
+        return None
+    if not hasattr(tensor, "numpy"):
         return None
     array = np.asarray(tensor.numpy())
     return array if array.dtype.itemsize >= 4 else array.astype(np.float32)
+
+
+def _real_parts(array: np.ndarray) -> list[np.ndarray]:
+    return [array.real, array.imag] if np.iscomplexobj(array) else [array]

@@ -11,13 +11,22 @@ from gradkeeper.callbacks.diagnosis.operations import Operation
 from gradkeeper.callbacks.diagnosis.ranges import numbers_of
 
 _SMALLER = 2.0**-10
+# Attributes that name the dtype of a result.
+_TYPES = frozenset({"DstT", "T", "Tcomplex", "Tout", "Treal", "dtype", "out_type"})
+
+
+def wide_dtype(dtype: tf.DType) -> tf.DType:
+    """The float64 or complex128 for a real or complex dtype; any other dtype unchanged."""
+    if dtype.is_complex:
+        return tf.complex128
+    return tf.float64 if dtype.is_floating else dtype
 
 
 def is_finite_in_float64(operation: Operation) -> bool | None:
     """Whether the results are finite in float64; None if it cannot be run so."""
 
     def widened(tensor: Any) -> tf.Tensor:
-        return tf.constant(tensor.numpy().astype(np.float64))
+        return tf.cast(tensor, wide_dtype(tensor.dtype))
 
     return _is_finite(operation, widened, wide=True)
 
@@ -35,7 +44,9 @@ def _is_finite(
     operation: Operation, change: Callable[[Any], tf.Tensor], *, wide: bool
 ) -> bool | None:
     function = getattr(tf.raw_ops, operation.kind, None)
-    if function is None or not operation.tensors:
+    # An operation with a resource would change the model, or depends on what it has changed.
+    has_resource = any(each.dtype == tf.resource for each in operation.tensors)
+    if function is None or not operation.tensors or has_resource:
         return None
     inputs = [each if numbers_of(each) is None else change(each) for each in operation.tensors]
     try:
@@ -52,8 +63,8 @@ def _arguments(
 ) -> dict[str, Any]:
     names = [name for name in inspect.signature(function).parameters if name != "name"]
     given = {name: attributes[name] for name in names if name in attributes}
-    if wide and "DstT" in given:  # of a cast
-        given["DstT"] = tf.float64
+    if wide:
+        given |= {name: wide_dtype(tf.as_dtype(given[name])) for name in _TYPES & given.keys()}
     free = [name for name in names if name not in attributes]
     if "N" in attributes:  # the first of them is a list
         count = len(inputs) - (len(free) - 1)

@@ -12,8 +12,10 @@ import tensorflow as tf
 from gradkeeper.callbacks.capsule.capsule import Capsule, CapsuleError
 from gradkeeper.callbacks.capsule.model import batch_of, model_of, prepare
 from gradkeeper.callbacks.capsule.state import named_state, restore, state_of
-from gradkeeper.callbacks.diagnosis.judgement import judged
+from gradkeeper.callbacks.diagnosis.advice import with_advice
+from gradkeeper.callbacks.diagnosis.judgement import StepVariables, judged
 from gradkeeper.callbacks.diagnosis.ranges import range_of
+from gradkeeper.callbacks.diagnosis.repeat import wide_dtype
 from gradkeeper.callbacks.diagnosis.step import StepTrace, run_step
 from gradkeeper.callbacks.diagnosis.tensorflow_private import key_of
 from gradkeeper.callbacks.diagnosis.verdict import Verdict
@@ -51,7 +53,9 @@ def replay(
         model = model_of(capsule, trust_model=trust_model)
     with _unchanged(model):
         for replica, each in batches.items():
-            batch, verdict = each, _first_run(capsule, model, each, replica)
+            prepare(model, capsule)
+            batch, compiled = each, capsule.is_compiled
+            verdict = verdict_of_step(model, batch, compiled=compiled, replica=replica)
             if verdict.place != "none":
                 break
         if verdict.place in ("forward", "loss", "backward") and verdict.message is None:
@@ -60,7 +64,14 @@ def replay(
                 step_in_float64=_is_finite_in_float64(capsule, batch, trust_model=trust_model),
                 step_if_smaller=_is_finite_if_smaller(capsule, model, batch),
             )
+        verdict = with_advice(verdict, model, is_trained=_is_trained(capsule))
     return dataclasses.replace(verdict, capsule=capsule.path)
+
+
+def _is_trained(capsule: Capsule) -> bool:
+    """Whether the weights before the step may be others than the initial ones."""
+    named = {name.rpartition("/")[2]: value for name, value in capsule.state.items()}
+    return capsule.step > 0 or int(named.get("iteration", 0)) > 0
 
 
 def _first(capsule: Capsule) -> int:
@@ -76,26 +87,41 @@ def _batches(capsule: Capsule) -> dict[int, Any]:
     return {replica: batch_of(capsule, replica) for replica in some}
 
 
-def _first_run(capsule: Capsule, model: keras.Model, batch: Any, replica: int) -> Verdict:
-    prepare(model, capsule)
+def verdict_of_step(
+    model: keras.Model, batch: Any, *, compiled: bool = False, replica: int = 0
+) -> Verdict:
+    """Runs a step of a model, from the state that the model has, and judges it.
+
+    Args:
+        model: the model, compiled and built; the step changes its state.
+        batch: what the step is called with.
+        compiled: whether random numbers are drawn as XLA draws them.
+        replica: whose batch it is.
+    """
     names, variables = named_state(model)
-    paths = [name.partition(": ")[2] for name in names]
-    finite = [_is_finite([each.value]) for each in variables]
-    handles = {key_of(v.value.handle): path for path, v in zip(paths, variables, strict=True)}
-    trace = run_step(model, batch, compiled=capsule.is_compiled)
-    lost = [
-        path
-        for path, each, was_finite in zip(paths, variables, finite, strict=True)
-        if was_finite and not _is_finite([each.value])
-    ]
-    return judged(trace, batch, handles, lost, replica)
+    handles = [_handle(each) for each in variables]
+    bad = _not_finite(variables)
+    trace = run_step(model, batch, compiled=compiled)
+    named = {h: n.partition(": ")[2] for h, n in zip(handles, names, strict=True)}
+    lost = [each for each in _not_finite(variables) if each not in bad]
+    return judged(trace, batch, StepVariables(named, bad, lost), replica)
+
+
+def _handle(variable: keras.Variable) -> int:
+    key = key_of(variable.value.handle)
+    assert key is not None
+    return key
+
+
+def _not_finite(variables: list[keras.Variable]) -> list[int]:
+    return [_handle(each) for each in variables if not _is_finite([each.value])]
 
 
 def _is_finite_if_smaller(capsule: Capsule, model: keras.Model, batch: Any) -> bool:
     """Whether the step is finite of inputs 1,024 times as small."""
     prepare(model, capsule)
     x, *rest = batch if isinstance(batch, tuple) else (batch,)
-    x = _with_floats(x, lambda tensor: tensor * tf.cast(_SMALLER, tensor.dtype))
+    x = _with_numbers(x, lambda tensor: tensor * tf.cast(_SMALLER, tensor.dtype))
     smaller = (x, *rest) if isinstance(batch, tuple) else x
     return _ends_well(run_step(model, smaller, compiled=capsule.is_compiled))
 
@@ -106,7 +132,7 @@ def _is_finite_in_float64(capsule: Capsule, batch: Any, *, trust_model: bool) ->
     keras.config.set_floatx("float64")
     try:
         model = model_of(capsule, dtype="float64", trust_model=trust_model)
-        batch = _with_floats(batch, lambda tensor: tf.cast(tensor, tf.float64))
+        batch = _with_numbers(batch, lambda tensor: tf.cast(tensor, wide_dtype(tensor.dtype)))
         return _ends_well(run_step(model, batch, compiled=capsule.is_compiled))
     except (CapsuleError, TypeError, ValueError, tf.errors.OpError):
         return None  # code of the user's own may know no float64
@@ -115,7 +141,7 @@ def _is_finite_in_float64(capsule: Capsule, batch: Any, *, trust_model: bool) ->
 
 
 def _ends_well(trace: StepTrace) -> bool:
-    return trace.refusal is None and all(map(_is_finite, trace.results))
+    return trace.refusal is None and not trace.bad_results
 
 
 def _is_finite(tensors: list[Any]) -> bool:
@@ -127,9 +153,10 @@ def _in_tensors(batch: Any) -> Any:
     return keras.tree.map_structure(lambda each: tf.convert_to_tensor(each), batch)
 
 
-def _with_floats(structure: Any, change: Any) -> Any:
+def _with_numbers(structure: Any, change: Any) -> Any:
     def changed(part: Any) -> Any:
-        return change(part) if tf.is_tensor(part) and part.dtype.is_floating else part
+        is_number = tf.is_tensor(part) and (part.dtype.is_floating or part.dtype.is_complex)
+        return change(part) if is_number else part
 
     return tf.nest.map_structure(changed, structure, expand_composites=True)
 

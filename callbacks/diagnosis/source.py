@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from traceback import walk_stack, walk_tb
+from typing import Literal, TypeAlias
 
 import keras
 import tensorflow as tf
@@ -26,8 +27,21 @@ _LIBRARIES = tuple(
 _STEP = str(Path(__file__).parent / "step.py")
 _KERAS = Path(keras.__file__).parent / "src"
 # Of Keras's own lines, those that say what is computed.
-_TELLING = tuple(str(_KERAS / name) for name in ("layers", "losses", "regularizers"))
-_NOT_TELLING = str(_KERAS / "layers" / "layer.py")
+_TELLING = tuple(
+    str(_KERAS / name) for name in ("layers", "losses", "regularizers", "constraints", "optimizers")
+)
+_NOT_TELLING = (
+    str(_KERAS / "layers" / "layer.py"),
+    str(_KERAS / "optimizers" / "base_optimizer.py"),
+)
+# Whose frame on the stack tells that an optimizer is at work.
+_APPLY = keras.optimizers.Optimizer.apply.__code__
+_OWN_PARTS = (
+    str(_KERAS / "optimizers"),
+    str(_KERAS / "backend"),
+    str(Path(tf.__file__).parent),
+)
+OptimizerPart: TypeAlias = Literal["update", "constraint"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +73,21 @@ def calling_source() -> Source | None:
     return _innermost((frame.f_code.co_filename, line) for frame, line in stack)
 
 
+def optimizer_part() -> OptimizerPart | None:
+    """The part of an optimizer's `apply` that the caller runs in; None outside of `apply`.
+
+    Keras calls a constraint from `apply` itself, and every other part through its own methods.
+    """
+    inner: str | None = None
+    for frame, _ in walk_stack(sys._getframe(1)):
+        path = frame.f_code.co_filename
+        if frame.f_code is _APPLY:
+            is_own = inner is None or inner.startswith(_OWN_PARTS)
+            return "update" if is_own else "constraint"
+        inner = path
+    return None
+
+
 def raising_source(error: Exception) -> Source | None:
     """The same of the lines that led to an error."""
     lines = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
@@ -70,7 +99,7 @@ def _innermost(lines: Iterable[tuple[str, int]]) -> Source | None:
     for path, line in lines:
         if path in (_STEP, BACKWARD_FILE):
             break
-        if path.startswith(_TELLING) and path != _NOT_TELLING:
+        if path.startswith(_TELLING) and path not in _NOT_TELLING:
             of_keras = of_keras or Source(path, line, False)
         elif not path.startswith((*_LIBRARIES, "<frozen")) and not _is_foreign(path):
             return Source(path, line, True)

@@ -11,13 +11,29 @@ import tensorflow as tf
 from gradkeeper.callbacks.diagnosis.layers import LayerTrace
 from gradkeeper.callbacks.diagnosis.operations import OperationTrace
 from gradkeeper.callbacks.diagnosis.random import drawn_by_xla
+from gradkeeper.callbacks.diagnosis.ranges import Range, range_of
 from gradkeeper.callbacks.eagerly import functions_run_eagerly
 from gradkeeper.callbacks.tap.hooks import Hooks
 from gradkeeper.callbacks.tap.names import variable_names
-from gradkeeper.callbacks.tap.optimizers import optimizers_of
+from gradkeeper.callbacks.tap.optimizers import optimizers_of, with_nested
 from gradkeeper.callbacks.tap.probe import Application, Gradients, Probe
 from gradkeeper.callbacks.tap.replica import Replica
 from gradkeeper.callbacks.tap.values import mean_loss
+
+
+@dataclass(frozen=True)
+class Update:
+    """One call of an optimizer's `apply`.
+
+    Attributes:
+        optimizer: the optimizer.
+        begin: how many operations were run before it.
+        gradients: the range of the gradients that it was given.
+    """
+
+    optimizer: keras.optimizers.Optimizer
+    begin: int
+    gradients: Range | None
 
 
 @dataclass
@@ -28,7 +44,10 @@ class StepTrace(Probe):
         operations: the operations.
         layers: the calls of layers.
         losses: what `compute_loss` returned.
-        gradients: each variable's gradient, by the variable's name; None where there is none.
+        gradients: each variable's gradient, by the variable's name; None where there is none. Of
+            several in one step, the first that is not finite, or else the last.
+        updates: the calls of optimizers.
+        rates: the learning rates before the step, of every optimizer.
         refusal: the error of an operation that has refused its inputs, and ended the step.
     """
 
@@ -37,6 +56,8 @@ class StepTrace(Probe):
     layers: LayerTrace
     losses: list[tf.Tensor] = field(default_factory=list)
     gradients: dict[str, Any] = field(default_factory=dict)
+    updates: list[Update] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
     refusal: tf.errors.InvalidArgumentError | None = None
 
     def loss(self, replica: Replica, value: Any) -> None:
@@ -44,13 +65,24 @@ class StepTrace(Probe):
 
     def before(self, application: Application, gradients: Gradients) -> None:
         names = variable_names(self.model, application.variables)
-        self.gradients.update(zip(names, gradients, strict=False))
+        for name, gradient in zip(names, gradients, strict=False):
+            if not bad_among([self.gradients.get(name)]):
+                self.gradients[name] = gradient
+        begin = len(self.operations.operations)
+        given = range_of(tensors_in(gradients))
+        self.updates.append(Update(application.optimizer, begin, given))
 
     @property
-    def results(self) -> list[list[Any]]:
-        """What is to be finite, in the order in which it arises."""
+    def has_finite_loss(self) -> bool:
+        """Whether every loss is finite."""
         # A train step of one's own may differentiate what no `compute_loss` has returned.
-        return [self.losses, self.operations.targets, tensors_in(list(self.gradients.values()))]
+        return not bad_among([*self.losses, *self.operations.targets])
+
+    @property
+    def bad_results(self) -> list[tf.Tensor]:
+        """Losses and gradients that are not finite."""
+        gradients = list(self.gradients.values())
+        return bad_among([*self.losses, *self.operations.targets, *gradients])
 
     @property
     def mean_loss(self) -> float | None:
@@ -68,8 +100,10 @@ def run_step(model: keras.Model, batch: Any, *, compiled: bool = False) -> StepT
         compiled: whether random numbers are drawn as XLA draws them.
     """
     layers = LayerTrace(model)
+    optimizers = optimizers_of(model)
     trace = StepTrace(model, OperationTrace(layers.current), layers)
-    hooks = Hooks([trace], optimizers_of(model), model)
+    trace.rates = [rate for each in optimizers for rate in _rates(each)]
+    hooks = Hooks([trace], optimizers, model)
     with (
         functions_run_eagerly(),
         drawn_by_xla() if compiled else nullcontext(),
@@ -82,6 +116,18 @@ def run_step(model: keras.Model, batch: Any, *, compiled: bool = False) -> StepT
         except tf.errors.InvalidArgumentError as error:
             trace.refusal = error  # compiled by XLA, or on a GPU, the same gives NaN
     return trace
+
+
+def bad_among(values: Sequence[Any]) -> list[tf.Tensor]:
+    """The tensors among these that are not finite."""
+    numbers = ((each, range_of([each])) for each in tensors_in(values))
+    return [each for each, numbers in numbers if numbers is not None and not numbers.is_finite]
+
+
+def _rates(optimizer: keras.optimizers.Optimizer) -> list[float]:
+    """The learning rates of an optimizer and of those inside it."""
+    rates = [getattr(each, "learning_rate", None) for each in with_nested(optimizer)]
+    return [float(keras.ops.convert_to_numpy(each)) for each in rates if each is not None]
 
 
 def tensors_in(values: Sequence[Any]) -> list[tf.Tensor]:

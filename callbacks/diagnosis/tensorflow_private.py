@@ -9,6 +9,7 @@
 `custom_gradient`'s `actual_grad_fn`: calls a gradient function of a user's own, with what it is
     the gradient of beside it.
 `imperative_grad`: a backward pass as a whole; it knows what is differentiated.
+`handle._handle_data`: the dtype of the variable that a handle belongs to.
 `tensor._id`: tells two tensors apart that are one Python object after the other.
 """
 
@@ -20,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Any, TypeAlias
 
+import tensorflow as tf
 from tensorflow.python.eager import backprop
 from tensorflow.python.framework import op_callbacks
 from tensorflow.python.ops import custom_gradient
@@ -70,6 +72,18 @@ def _kind(op_type: str | bytes) -> str:
 def key_of(tensor: Any) -> int | None:
     """By which an eager tensor is known; None for anything else."""
     return getattr(tensor, "_id", None)
+
+
+def is_handle(tensor: Any) -> bool:
+    """Whether a tensor is the handle of a variable."""
+    data = getattr(tensor, "_handle_data", None)
+    return data is not None and bool(data.is_set) and len(data.shape_and_type) == 1
+
+
+def contents_of_variable(handle: Any) -> tf.Tensor:
+    """The value that the variable of a handle holds."""
+    dtype = tf.as_dtype(handle._handle_data.shape_and_type[0].dtype)
+    return tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype)
 
 
 @dataclass(frozen=True)

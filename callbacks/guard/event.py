@@ -7,9 +7,10 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import tensorflow as tf
 
+from gradkeeper.callbacks.rules._text import listed
 from gradkeeper.callbacks.window import layer_of
 
-Cause: TypeAlias = Literal["gradient", "loss", "norm"]
+Cause: TypeAlias = Literal["gradient", "loss", "norm", "learning_rate", "state", "update"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,14 +19,19 @@ class GuardEvent:
 
     Attributes:
         step: the train step, counted from the run's first.
-        cause: "gradient" or "loss" where one was not finite, "norm" where the gradient was too
-            large.
-        loss: the step's loss, as the first replica saw it; NaN where the model has none.
+        cause: the first of these that was not finite: "gradient", "loss", "learning_rate", or
+            "state" (a moving average or another value that a layer assigns in the forward
+            pass). "update" if a variable is not finite after a finite step. "norm" if the
+            gradient is finite and too large.
+        loss: the step's loss on the first replica; NaN if it is not known.
         norm: the global norm of the gradient that was to be applied.
-        variables: paths of the trained variables.
-        norms: norm of each variable's gradient, [replicas, variables].
+        variables: paths of the trained variables. For "state" and "update", paths of the
+            variables that were checked.
+        norms: norm of each variable's gradient, or of its value, [replicas, variables].
         nonfinite: number of its elements that are not finite, [replicas, variables].
-        rows: which replica each row is of; those of other workers are not here.
+        rows: the replica of each row. Rows of other workers are not included.
+        losses: the loss on each of these replicas; NaN where it is not known.
+        learning_rate: the learning rate; NaN if it is not known.
         capsule: the folder from which the step can be replayed; None if there is none.
     """
 
@@ -37,19 +43,21 @@ class GuardEvent:
     norms: np.ndarray
     nonfinite: np.ndarray
     rows: tuple[int, ...] = (0,)
+    losses: tuple[float, ...] = ()
+    learning_rate: float = float("nan")
     capsule: Path | None = None
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """The layers with a gradient that is not finite, in the model's order."""
-        bad = self.nonfinite.sum(axis=0) > 0
-        names = (layer_of(name) for name, is_bad in zip(self.variables, bad, strict=True) if is_bad)
-        return tuple(dict.fromkeys(names))
+        """The layers of the variables with elements that are not finite, in the model's order."""
+        return tuple(dict.fromkeys(map(layer_of, self._bad_variables)))
 
     @property
     def replicas(self) -> tuple[int, ...]:
-        """The replicas with a gradient that is not finite."""
+        """The replicas with an element, or for the cause "loss" a loss, that is not finite."""
         bad = self.nonfinite.sum(axis=1) > 0
+        if self.cause == "loss" and self.losses:
+            bad |= ~np.isfinite(self.losses)
         return tuple(replica for replica, is_bad in zip(self.rows, bad, strict=True) if is_bad)
 
     @property
@@ -59,7 +67,9 @@ class GuardEvent:
             "step": self.step,
             "cause": self.cause,
             "loss": self.loss,
+            "losses": list(self.losses),
             "norm": self.norm,
+            "learning_rate": self.learning_rate,
             "gradients": {
                 "variables": list(self.variables),
                 "norms": self.norms.tolist(),
@@ -68,24 +78,35 @@ class GuardEvent:
         }
 
     def __str__(self) -> str:
+        return f"Step {self.step:,}: {self._what()}"
+
+    @property
+    def _bad_variables(self) -> list[str]:
+        bad = self.nonfinite.sum(axis=0) > 0
+        return [name for name, is_bad in zip(self.variables, bad, strict=True) if is_bad]
+
+    def _what(self) -> str:
         if self.cause == "norm":
-            return (
-                f"Step {self.step:,}: the gradient's norm is {self.norm:.3g} (loss {self.loss:g})."
-            )
-        layers = self.layers
-        if self.cause == "loss" and not layers:
-            return f"Step {self.step:,}: the loss is {self.loss:g}; every gradient is finite."
-        if not layers:
-            on = " on another worker" if _has_several_workers() else ""
-            return f"Step {self.step:,}: gradients that are not finite{on} (loss {self.loss:g})."
-        some = ", ".join(layers[:3]) + (f" and {len(layers) - 3} more" if len(layers) > 3 else "")
+            return f"the gradient's norm is {self.norm:.3g} (loss {self.loss:g})."
+        if self.cause == "learning_rate":
+            return f"the learning rate is {self.learning_rate:g}."
         where = ""
-        if len(self.nonfinite) > 1:
-            where = f" on replica {', '.join(map(str, self.replicas))} of {len(self.nonfinite)}"
-        return (
-            f"Step {self.step:,}: gradients that are not finite in {some}{where} "
-            f"(loss {self.loss:g})."
-        )
+        if len(self.rows) > 1:
+            where = f" on replica {', '.join(map(str, self.replicas))} of {len(self.rows)}"
+        if self.cause == "loss" and not self.layers:
+            losses = [loss for loss in self.losses if not np.isfinite(loss)]
+            return f"the loss is {[*losses, self.loss][0]:g}{where}; every gradient is finite."
+        if self.cause == "update":
+            names = listed(self._bad_variables)
+            return f"the update makes {names} not finite; every gradient is finite."
+        if self.cause == "state":
+            names = listed(self._bad_variables)
+            return f"the forward pass makes {names} not finite; every gradient is finite."
+        if not self.layers:
+            on = " on another worker" if _has_several_workers() else ""
+            return f"gradients that are not finite{on} (loss {self.loss:g})."
+        names = listed(self.layers)
+        return f"gradients that are not finite in {names}{where} (loss {self.loss:g})."
 
 
 def _has_several_workers() -> bool:

@@ -18,6 +18,10 @@ class StepLoss(Protocol):
         """Called with the loss, a scalar; None if there is no mean of it."""
 
     @property
+    def is_known(self) -> bool:
+        """Whether `hold` was called with a loss in this trace of the step."""
+
+    @property
     def value(self) -> tf.Tensor:
         """The loss, NaN where it is not known."""
 
@@ -39,6 +43,10 @@ class PassedLoss:
         self._loss = loss
 
     @property
+    def is_known(self) -> bool:
+        return self._loss is not None
+
+    @property
     def value(self) -> tf.Tensor:
         return tf.constant(np.nan, tf.float32) if self._loss is None else self._loss
 
@@ -57,13 +65,20 @@ class HeldLoss:
     def __init__(self, device: str | None) -> None:
         # The loss, and 1 if it is known.
         self._loss = make_variable(_UNKNOWN, device)
+        self._is_known = False
 
     def begin_step(self) -> None:
         self._loss.assign(_UNKNOWN)
+        self._is_known = False
 
     def hold(self, loss: tf.Tensor | None) -> None:
         if loss is not None:
             self._loss.assign(tf.stack([loss, 1.0]))
+            self._is_known = True
+
+    @property
+    def is_known(self) -> bool:
+        return self._is_known
 
     @property
     def value(self) -> tf.Tensor:

@@ -13,8 +13,9 @@ from gradkeeper.callbacks.checks import check_least
 from gradkeeper.callbacks.driver import Driver
 from gradkeeper.callbacks.guard.error import NonFiniteGradientError
 from gradkeeper.callbacks.guard.event import GuardEvent
-from gradkeeper.callbacks.guard.gate import Gate, GateOptions
+from gradkeeper.callbacks.guard.gate import Gate
 from gradkeeper.callbacks.guard.keeper import Kept
+from gradkeeper.callbacks.guard.replica_gate import GateOptions
 from gradkeeper.callbacks.guard.snapshot import Snapshot
 from gradkeeper.callbacks.guard.trigger import NormAbove, Trigger
 from gradkeeper.callbacks.neighbours import backups_of_calling_fit
@@ -90,7 +91,8 @@ class NonFiniteGuard(StepCallback[Gate]):
         policy: Policy = "stop",
         *,
         trigger: Trigger | float | None = None,
-        check_loss: bool = False,
+        check_loss: bool = True,
+        check_updates: bool | None = None,
         max_consecutive: int = 10,
         snapshot_every: int = 100,
         lr_factor: float = 0.5,
@@ -117,6 +119,7 @@ class NonFiniteGuard(StepCallback[Gate]):
             refuses=policy != "warn",
             halts_after=max_consecutive if policy == "skip" else 1,
             checks_loss=check_loss,
+            checks_updates=check_updates,
             trigger=NormAbove(float(trigger)) if isinstance(trigger, (int, float)) else trigger,
             keeps=capsule_dir is not None,
             keeps_batch=capsule_data,

@@ -2,9 +2,11 @@
 
 import keras
 
+from gradkeeper.callbacks.tap.names import unlisted_variables
+
 
 class Snapshot:
-    """A copy of weights and optimizer.
+    """A copy of weights, layer states and optimizer.
 
     Args:
         model: the model.
@@ -14,7 +16,11 @@ class Snapshot:
     def __init__(self, model: keras.Model, step: int) -> None:
         self.step = step
         self._optimizer = model.optimizer
-        self._variables = [*model.variables, *self._optimizer.variables]
+        self._variables = [
+            *model.variables,
+            *unlisted_variables(model),
+            *self._optimizer.variables,
+        ]
         self._values = [keras.ops.convert_to_numpy(variable) for variable in self._variables]
 
     def restore(self, lr_factor: float) -> None:

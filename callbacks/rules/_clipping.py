@@ -17,6 +17,7 @@ class Updates:
         entered: global norm that entered the clipping, [updates].
         shrunk: norm that entered over norm applied, [updates]; 1 where clipping did nothing.
         limit: configured limit of the clipping, [updates]; NaN where none is.
+        learning_rate: the optimizer's learning rate, [updates]; NaN where unknown.
     """
 
     steps: np.ndarray
@@ -24,6 +25,7 @@ class Updates:
     entered: np.ndarray
     shrunk: np.ndarray
     limit: np.ndarray
+    learning_rate: np.ndarray
 
     @classmethod
     def of(cls, window: Window) -> "Updates":
@@ -39,4 +41,5 @@ class Updates:
             entered[rows],
             shrunk,
             window.scalar("clip_limit")[rows],
+            window.scalar("learning_rate")[rows],
         )

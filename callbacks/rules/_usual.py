@@ -24,6 +24,34 @@ class Usual:
     peak: np.ndarray
 
 
+class FirstLevel:
+    """Follows the median of a run's first values across windows.
+
+    Args:
+        least: values whose median is the level; before so many were seen, those seen.
+    """
+
+    def __init__(self, least: int) -> None:
+        self._least = least
+        self._values: list[float] = []
+
+    def reset(self) -> None:
+        """Forgets the run."""
+        self._values = []
+
+    def follow(self, values: np.ndarray) -> np.ndarray:
+        """The level before each of these values, [values]; NaN where none was seen."""
+        levels = np.empty(len(values))
+        for row, value in enumerate(values.tolist()):
+            if len(self._values) == self._least:
+                levels[row:] = np.median(self._values)
+                break
+            levels[row] = np.median(self._values) if self._values else np.nan
+            if not np.isnan(value):
+                self._values.append(value)
+        return levels
+
+
 class UsualNorm:
     """Follows the global norm of a run across windows.
 

@@ -6,16 +6,20 @@ import numpy as np
 
 from gradkeeper.callbacks.finding import Finding
 from gradkeeper.callbacks.rules._clipping import Updates
+from gradkeeper.callbacks.rules._first_step import FirstStep
 from gradkeeper.callbacks.rules._recent import Recent
+from gradkeeper.callbacks.rules._text import listed
 from gradkeeper.callbacks.rules.rule import Rule
+from gradkeeper.callbacks.run_facts import RunFacts
 from gradkeeper.callbacks.window import Window
 
 
 class ClipAlways(Rule):
     """Nearly all updates are changed by clipping.
 
-    Every step then has the same length: with plain gradient descent this is the normalized
-    gradient method, with learning rate times limit as its step.
+    With plain gradient descent every step then has the same length: this is the normalized
+    gradient method, with learning rate times limit as its step. With an adaptive optimizer (Adam,
+    RMSprop, Lion), whose step length does not scale with the gradient, it changes little.
 
     Args:
         share: share of the updates that clipping changed, at least, 0 to 1.
@@ -38,13 +42,16 @@ class ClipAlways(Rule):
         self._shrunk = Recent(memory)
         self._steps = Recent(memory)
         self._was_always = False
+        self._first = FirstStep()
 
     def reset(self) -> None:
+        self._first = FirstStep()
         for recent in (self._clipped, self._entered, self._shrunk, self._steps):
             recent.clear()
         self._was_always = False
 
     def check(self, window: Window) -> Iterator[Finding]:
+        self._first.follow(window)
         updates = Updates.of(window)
         clipped = self._clipped.through(updates.clipped.astype(float))
         entered = self._entered.through(updates.entered)
@@ -62,12 +69,15 @@ class ClipAlways(Rule):
                 "percentile_50": float(np.nanpercentile(entered[row], 50)),
                 "factor": float(np.nanpercentile(shrunk[row], 90)),
                 "limit": _known(updates.limit[row]),
+                "learning_rate": _known(updates.learning_rate[row]),
                 "last_step": int(updates.steps[row]),
             }
-            yield self._finding(int(np.nanmin(steps[row])), evidence)
+            yield self._finding(int(np.nanmin(steps[row])), evidence, window.facts)
         self._was_always = bool(always[-1]) if len(always) else self._was_always
 
-    def _finding(self, first: int, evidence: dict[str, float | int | None]) -> Finding:
+    def _finding(
+        self, first: int, evidence: dict[str, float | int | None], facts: RunFacts
+    ) -> Finding:
         limit = evidence["limit"]
         of = "" if limit is None else f" of {limit:g}"
         return Finding(
@@ -80,14 +90,32 @@ class ClipAlways(Rule):
                 f"updates; the norm that entered it has median {evidence['percentile_50']:.3g} "
                 f"and 90th percentile {evidence['percentile_90']:.3g}."
             ),
-            advice=(
-                "The step's length no longer follows the gradient: it is the learning rate times "
-                f"the limit. Raise the limit about {evidence['factor']:.2g}-fold "
-                f"(global_clipnorm={evidence['percentile_90']:.2g}, the 90th percentile) and "
-                "lower the learning rate accordingly, or keep it if this is what you want."
-            ),
+            advice=self._first.advice() or _advice(evidence, facts),
             evidence=evidence,
         )
+
+
+def _advice(evidence: dict[str, float | int | None], facts: RunFacts) -> str:
+    factor, rate = evidence["factor"], evidence["learning_rate"]
+    limit = f"global_clipnorm={evidence['percentile_90']:.2g}, the 90th percentile"
+    keep = (
+        f"To clip only the largest gradients, raise the limit ({limit}) and keep the learning rate."
+    )
+    if facts.is_adaptive:
+        return (
+            f"The step length of {listed(facts.optimizers)} does not scale with the gradient, so "
+            f"that this limit changes little. {keep}"
+        )
+    assert factor is not None
+    new = f" to {rate / factor:.2g}" if rate is not None else ""
+    lower = (
+        "Every step has the same length, learning rate times limit. To have it follow the "
+        f"gradient, raise the limit about {factor:.2g}-fold ({limit}) and lower the learning rate "
+        f"as much{new}."
+    )
+    if facts.is_adaptive is False:
+        return lower
+    return f"With SGD: {lower} With Adam, RMSprop or Lion: {keep}"
 
 
 def _known(limit: float) -> float | None:

@@ -5,24 +5,35 @@ from collections.abc import Iterator
 import numpy as np
 
 from gradkeeper.callbacks.finding import Finding
+from gradkeeper.callbacks.rules._first_step import FirstStep
+from gradkeeper.callbacks.rules._remedies import bounded_activations, recurrent_matrix, slower
 from gradkeeper.callbacks.rules._text import times
-from gradkeeper.callbacks.rules._usual import UsualNorm
+from gradkeeper.callbacks.rules._usual import FirstLevel, UsualNorm
 from gradkeeper.callbacks.rules.rule import Rule
 from gradkeeper.callbacks.window import Window
 
+# Between the inputs of the first layer and those of a later one, in an untrained network.
+_GROWS_FORWARD = 1e4
+
 
 class ExplodingGradient(Rule):
-    """A global norm far above what this run is used to, or large beyond doubt.
+    """A global norm far above what this run is used to, or a network that explodes at its start.
+
+    A large norm alone is not an explosion: summed losses and unscaled data have norms of 1e4 to
+    1e12 in healthy runs. Besides `ratio` and `beyond`, a norm above `absolute` is a finding where
+    it is `ratio` times the median of the run's first `warmup` norms and the loss, if known, has
+    risen to `beyond` times its median over the same steps. In the first step a norm above `absolute` is a finding
+    where the values inside the network grow 10,000-fold between two layers, as the norms of the
+    layers' kernels and biases show.
 
     Args:
         ratio: how many times the running median of the global norm is an explosion. Does not
             depend on the scale of the model or its loss.
         beyond: how many times the run's highest level (largest median over ten steps) the norm
             must be as well: a run that has converged comes back to old norms, which is none.
-        absolute: a global norm that is an explosion whatever came before; finds a network
-            that explodes from its first step on.
+        absolute: a global norm that is large, so that it is compared with the run's first norms.
         memory: steps that the running median looks back on.
-        warmup: steps that must have been seen before `ratio` is asked.
+        warmup: steps that must have been seen before the running median is asked.
     """
 
     name = "exploding"
@@ -46,37 +57,71 @@ class ExplodingGradient(Rule):
         self._beyond = beyond
         self._absolute = absolute
         self._usual = UsualNorm(memory=memory, warmup=warmup)
+        self._first_norms, self._first_losses = FirstLevel(warmup), FirstLevel(warmup)
+        self._first = FirstStep()
 
     def reset(self) -> None:
         self._usual.reset()
+        self._first_norms.reset()
+        self._first_losses.reset()
+        self._first = FirstStep()
 
     def check(self, window: Window) -> Iterator[Finding]:
-        rows, explodes, usual = self.judge(window.global_norm)
-        for row, before in zip(rows[explodes].tolist(), usual[explodes].tolist(), strict=True):
-            yield self._finding(window, row, before if np.isfinite(before) else None)
+        first = self._first.follow(window)
+        rows, sudden, grown, usual = self._judge(window.global_norm, window.scalar("loss"))
+        explodes = sudden | grown
+        if first is not None and self._grows_forward():
+            explodes |= rows == first
+        for at in np.flatnonzero(explodes).tolist():
+            before = float(usual[at]) if np.isfinite(usual[at]) else None
+            yield self._finding(window, int(rows[at]), before, is_sudden=bool(sudden[at]))
 
-    def judge(self, norms: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def judge(
+        self, norms: np.ndarray, losses: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Goes on with these global norms, [steps].
+
+        Args:
+            norms: the global norms, [steps].
+            losses: the losses of the same steps, [steps]; NaN, or None for all, if unknown.
 
         Returns:
             The rows with a finite norm, and for each of them whether it is an explosion and the
-            running median before it, NaN in the warm-up.
+            norm that it was compared with: the running median before it, or in the warm-up the
+            median of the norms so far. NaN for the first one.
         """
+        rows, sudden, grown, compared = self._judge(norms, losses)
+        return rows, sudden | grown, compared
+
+    def _judge(
+        self, norms: np.ndarray, losses: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The same, with jumps above the running median apart from growth since the start."""
         rows = np.flatnonzero(np.isfinite(norms))
         finite = norms[rows]
+        losses = np.full(len(rows), np.nan) if losses is None else losses[rows]
         usual = self._usual.follow(finite)
+        first_norm = self._first_norms.follow(finite)
+        first_loss = self._first_losses.follow(losses)
         sudden = (finite > self._ratio * usual.median) & (finite > self._beyond * usual.peak)
-        return rows, sudden | (finite > self._absolute), usual.median
+        rise = (self._beyond - 1) * np.abs(first_loss)
+        has_risen = ~(losses - first_loss < rise)  # unknown losses are NaN
+        grown = (finite > self._absolute) & (finite > self._ratio * first_norm) & has_risen
+        compared = np.where(sudden, usual.median, first_norm)
+        return rows, sudden, grown, compared
 
-    def _finding(self, window: Window, row: int, usual: float | None) -> Finding:
+    def _grows_forward(self) -> bool:
+        return self._first.norm > self._absolute and self._first.growth > _GROWS_FORWARD
+
+    def _finding(
+        self, window: Window, row: int, usual: float | None, *, is_sudden: bool
+    ) -> Finding:
         norm = float(window.global_norm[row])
         share = np.where(np.isfinite(window.layer_norms[row]), window.layer_norms[row], 0.0)
         largest = int(np.argmax(share))
         layer = window.layers[largest]
         compared = (
-            f"{times(norm / usual)} the usual {usual:.3g}"
-            if usual
-            else f"above the bound of {self._absolute:g}"
+            f", {times(norm / usual)} the usual {usual:.3g}" if usual else f" {self._forward()}"
         )
         return Finding(
             step=int(window.steps[row]),
@@ -84,10 +129,10 @@ class ExplodingGradient(Rule):
             rule=self.name,
             severity="warning",
             message=(
-                f"The gradient norm is {norm:.3g}, {compared}; most of it is in {layer} "
+                f"The gradient norm is {norm:.3g}{compared}; most of it is in {layer} "
                 f"({share[largest]:.3g})."
             ),
-            advice=_advice(window, row),
+            advice=self._advice(window, row, layer, usual, is_sudden=is_sudden),
             evidence={
                 "norm": norm,
                 "usual": usual,
@@ -96,14 +141,38 @@ class ExplodingGradient(Rule):
             },
         )
 
+    def _forward(self) -> str:
+        """How the values inside the network grow in the first step."""
+        sizes = self._first.sizes
+        begin, end = next(iter(sizes)), max(sizes, key=lambda layer: sizes[layer])
+        return (
+            f"in the first step, where the inputs of {begin} have a size of about "
+            f"{sizes[begin]:.2g} and those of {end} of about {sizes[end]:.2g}"
+        )
 
-def _advice(window: Window, row: int) -> str:
-    first = (
-        f"Clipping held what was applied to {window.applied_global_norm[row]:.3g}."
-        if window.clipped[row]
-        else "Clip: global_clipnorm near the usual norm (1.0 where you have no better idea)."
-    )
-    return (
-        f"{first} If it happens often, lower the learning rate, or use gated cells or an "
-        "orthogonal recurrent initializer."
-    )
+    def _advice(
+        self, window: Window, row: int, layer: str, usual: float | None, *, is_sudden: bool
+    ) -> str:
+        facts = window.facts
+        held = (
+            f"Clipping held what was applied to {window.applied_global_norm[row]:.3g}. "
+            if window.clipped[row]
+            else ""
+        )
+        bounded = bounded_activations(facts, layer) or bounded_activations(facts)
+        if bounded:
+            return held + bounded
+        if usual is None:
+            return (
+                f"{held}Use smaller initial weights (he_normal, glorot_uniform) or a normalization "
+                f"between the layers. {recurrent_matrix(facts, layer)}"
+            ).rstrip()
+        if is_sudden:
+            clip = held or f"Clip (global_clipnorm={usual:.2g}, the usual norm). "
+            remedy = (
+                f"{clip}Look at this step's batch for values out of scale. If it happens often, "
+                "lower the learning rate."
+            )
+        else:
+            remedy = held + (self._first.advice() or slower(facts, usual))
+        return f"{remedy} {recurrent_matrix(facts, layer)}".rstrip()

@@ -1,17 +1,23 @@
-"""Gradients that are NaN or infinite."""
+"""Gradients and losses that are NaN or infinite."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from gradkeeper.callbacks.finding import Finding
+from gradkeeper.callbacks.rules._first_step import FirstStep
+from gradkeeper.callbacks.rules._remedies import bounded_activations, recurrent_matrix, slower
 from gradkeeper.callbacks.rules._text import listed
 from gradkeeper.callbacks.rules.rule import Rule
+from gradkeeper.callbacks.run_facts import RunFacts
 from gradkeeper.callbacks.window import Window, layer_of
 
 # Below it, gradients of no number of replicas add up to Inf in float32.
 _FAR_FROM_INF = 1e30
+# The norms grew if the last is so many times the median of those before it.
+_GREW = 10.0
+_NORMS_KEPT = 20
 
 
 @dataclass
@@ -19,60 +25,88 @@ class _Past:
     """What the rule knows of the steps before a row."""
 
     measured: int | None = None
-    finite: tuple[int, float] | None = None
+    finite_step: int | None = None
+    norms: list[float] = field(default_factory=list)  # the last finite ones
+    has_updated: bool = False
     is_bad: bool = False
+    had_bad_loss: bool = False
+
+    def add(self, step: int, norm: float) -> None:
+        """A step with a finite gradient."""
+        self.finite_step, self.is_bad = step, False
+        self.norms = [*self.norms, norm][-_NORMS_KEPT:]
+
+    @property
+    def grew(self) -> bool:
+        """Whether the last finite norm stands far above those before it."""
+        before = self.norms[:-1]
+        return bool(before) and self.norms[-1] > _GREW * float(np.median(before))
 
 
 class NonFiniteGradient(Rule):
-    """The first step at which a gradient holds NaN or Inf, and in which variables.
+    """The first step at which a gradient or the loss is NaN or infinite, and where.
 
-    Read before clipping: with `global_clipnorm`, one NaN makes every clipped gradient NaN.
-    Gradients travel from the loss towards the input, so of the variables hit at the same
-    step the one nearest the output is named as the layer where it began. A step that loss
-    scaling skipped for overflow changed no weight and is not one of these.
+    Gradients are read before clipping: with `global_clipnorm`, one NaN makes every clipped
+    gradient NaN. If a train step calls several optimizers, the first call with a non-finite
+    gradient counts. Within a call, gradients are computed from the loss towards the input, so
+    that of the variables hit the one nearest the output is named as the layer where it began.
+
+    A loss that is not finite while every gradient is finite is a separate finding without a
+    layer. A step that loss scaling skipped for overflow, or that a guard refused, changed no
+    weight and is not a finding.
     """
 
     name = "nonfinite"
     judges_warmup = True
 
     def __init__(self) -> None:
-        self._past = _Past()
+        self.reset()
 
     def reset(self) -> None:
         self._past = _Past()
+        self._first = FirstStep()
 
     def check(self, window: Window) -> Iterator[Finding]:
-        bad = window.present & ((window.nonfinite > 0) | ~np.isfinite(window.norms))
-        bad_rows = bad.any(axis=1)
+        calls = window.calls or (window,)
+        bad = [_nonfinite(call) for call in calls]
+        applied: list[np.ndarray] = [
+            np.any(each, axis=1) & ~call.skipped for call, each in zip(calls, bad, strict=True)
+        ]
+        is_skipped = window.skipped
+        is_finite = np.isfinite(window.global_norm) & ~np.any(_nonfinite(window), axis=1)
+        bad_loss = _bad_losses(window) & is_finite & ~is_skipped
+        updated = window.updated.any(axis=1)
+        self._first.follow(window)
         past = self._past
         for row, step in enumerate(window.steps.tolist()):
-            is_bad = bool(bad_rows[row])
-            if is_bad and not window.skipped[row]:
+            call = next((i for i, each in enumerate(applied) if each[row]), None)
+            if call is not None:
                 if not past.is_bad:
-                    yield self._finding(window, row, np.flatnonzero(bad[row]))
+                    columns = np.flatnonzero(bad[call][row])
+                    yield self._gradient(window, row, calls[call], columns)
                 past.is_bad = True
-            elif not is_bad and np.isfinite(window.global_norm[row]):
-                past.finite, past.is_bad = (step, float(window.global_norm[row])), False
+            elif is_finite[row]:
+                past.add(step, float(window.global_norm[row]))
+            if bad_loss[row] and not past.had_bad_loss:
+                yield self._loss(window, row)
+            past.had_bad_loss = bool(bad_loss[row])
             past.measured = step
+            past.has_updated |= bool(updated[row])
 
-    def _finding(self, window: Window, row: int, columns: np.ndarray) -> Finding:
+    def _gradient(self, window: Window, row: int, call: Window, columns: np.ndarray) -> Finding:
         step, after = int(window.steps[row]), self._past.measured
-        names = [window.variables[column] for column in columns]
-        counts = window.nonfinite[row, columns]
-        kind = "NaN" if np.isnan(window.norms[row, columns]).any() else "Inf"
-        thinned = after is not None and after < step - 1
-        arose = f" It arose between step {after} and step {step}." if thinned else ""
-        replicas = _nonfinite_replicas(window, row)
-        on = f" It came from replica {', '.join(map(str, replicas))}." if replicas else ""
-        if _came_from_elsewhere(window, row):
-            on = " It came from a replica of another worker."
+        place = {name: column for column, name in enumerate(window.variables)}
+        names = sorted((call.variables[column] for column in columns), key=lambda n: place[n])
+        count = int(call.nonfinite[row, columns].sum())
+        kind = "NaN" if np.isnan(call.norms[row, columns]).any() else "Inf"
+        replicas = _nonfinite_replicas(call, row)
         evidence = {
             "variables": names,
             "kind": kind,
-            "elements": int(counts.sum()),
+            "elements": count,
             "after_step": after,
-            "last_finite_step": self._past.finite[0] if self._past.finite else None,
-            "last_finite_norm": self._past.finite[1] if self._past.finite else None,
+            "last_finite_step": self._past.finite_step,
+            "last_finite_norm": self._past.norms[-1] if self._past.norms else None,
         }
         return Finding(
             step=step,
@@ -81,30 +115,106 @@ class NonFiniteGradient(Rule):
             severity="error",
             message=(
                 f"The gradient is {kind} in {len(names)} of {len(window.variables)} variables "
-                f"({listed(names)}), {_elements(int(counts.sum()))}; the one nearest the output "
-                f"is {names[-1]}.{arose}{on}{self._before()}"
+                f"({listed(names)}), {_elements(count)}; the one nearest the output "
+                f"is {names[-1]}.{_which_call(window, call)}{_between(after, step)}"
+                f"{_where(call, row, replicas)}{self._before()}"
             ),
-            advice=self._advice(),
+            advice=self._advice(window.facts, layer_of(names[-1])),
             evidence=evidence | ({"replicas": replicas} if replicas else {}),
         )
 
-    def _before(self) -> str:
-        if self._past.finite is None:
-            return " No step before it had a finite gradient."
-        step, norm = self._past.finite
-        return f" The last finite gradient, at step {step}, had norm {norm:.3g}."
+    def _loss(self, window: Window, row: int) -> Finding:
+        loss = window.scalar("loss")[row]
+        kind = "NaN" if np.isnan(loss) else "infinite"
+        losses = window.replica_losses[row]
+        replicas = (window.first_replica + np.flatnonzero(~np.isfinite(losses))).tolist()
+        on = f" on replica {', '.join(map(str, replicas))}" if replicas else ""
+        step = int(window.steps[row])
+        return Finding(
+            step=step,
+            layer="",
+            rule=self.name,
+            severity="error",
+            message=(
+                f"The loss of step {step} is {kind}{on}, while every gradient is finite (norm "
+                f"{window.global_norm[row]:.3g})."
+            ),
+            advice=self._advice_on_loss(window.facts, kind, replicas),
+            evidence={
+                "kind": "NaN" if kind == "NaN" else "Inf",
+                "norm": float(window.global_norm[row]),
+                **({"replicas": replicas} if replicas else {}),
+            },
+        )
 
-    def _advice(self) -> str:
-        if self._past.finite is None:
+    def _before(self) -> str:
+        past = self._past
+        if past.finite_step is None:
+            return " No step before it had a finite gradient."
+        norm = past.norms[-1]
+        return f" The last finite gradient, at step {past.finite_step}, had norm {norm:.3g}."
+
+    def _advice(self, facts: RunFacts, layer: str) -> str:
+        bounded = bounded_activations(facts)
+        if not self._past.has_updated:
             return (
-                "Look at the input data and the initial weights for NaN, and at the loss for "
-                "log(0) or a division by zero."
+                f"{bounded} " * bool(bounded) + "No update came before this step, so that neither "
+                "a lower learning rate nor clipping can help. Look for NaN or Inf in the inputs, "
+                "the targets and the initial weights, and for log(0) or a division by zero in the "
+                "model and the loss. Attach a NonFiniteGuard: its replay names the operation."
+            )
+        lost = "The weights after this step are not usable: restore a checkpoint."
+        if self._past.grew:
+            return f"{self._against_growth(facts, layer)} {lost}"
+        if len(self._past.norms) > 1:
+            return (
+                "The norms did not grow before this step: look for NaN or Inf in its batch, and "
+                f"for log(0), a root of 0 or a division by zero in the model and the loss. {lost}"
             )
         return (
-            "If the norms grew before this step, clip (global_clipnorm=1.0) and lower the "
-            "learning rate; if they did not, look for NaN in this step's batch, log(0) or a "
-            "division by zero. The weights after this step are not usable: restore a checkpoint."
+            "If the first update was too large, lower the learning rate; otherwise look for NaN "
+            f"or Inf in this step's batch, log(0) or a division by zero. {bounded} {lost}"
+        ).replace("  ", " ")
+
+    def _against_growth(self, facts: RunFacts, layer: str) -> str:
+        grew = (
+            f"The norm grew to {self._past.norms[-1]:.3g} from a median of "
+            f"{np.median(self._past.norms[:-1]):.3g} in the steps before."
         )
+        cause = bounded_activations(facts) or self._first.advice()
+        if cause:
+            return f"{grew} {cause}"
+        before = float(np.median(self._past.norms[:-1]))
+        return f"{grew} {slower(facts, before)} {recurrent_matrix(facts, layer)}".rstrip()
+
+    def _advice_on_loss(self, facts: RunFacts, kind: str, replicas: list[int]) -> str:
+        if kind != "NaN":
+            return (
+                "The loss overflows. "
+                + (self._against_growth(facts, "") if self._past.grew else self._first.advice())
+            ).rstrip()
+        empty = (
+            "A replica whose share of the batch is empty divides 0 by 0: use "
+            "batch(..., drop_remainder=True). "
+            if replicas
+            else ""
+        )
+        return (
+            f"{empty}A mean over an empty selection (a mask without an entry, a batch without an "
+            "example) is 0/0: divide the sum by max(count, 1). Otherwise look for NaN in the "
+            "targets, the sample weights and the metrics that the loss reads."
+        )
+
+
+def _nonfinite(window: Window) -> np.ndarray:
+    """Whether the gradient of a variable is not finite, bool [steps, variables]."""
+    return window.present & ((window.nonfinite > 0) | ~np.isfinite(window.norms))
+
+
+def _bad_losses(window: Window) -> np.ndarray:
+    """Whether the step's loss is not finite, bool [steps]; a NaN counts where a loss is known."""
+    loss = window.scalar("loss")
+    return np.isinf(loss) | (np.isnan(loss) & window.facts.has_loss)
 
 
 def _elements(count: int) -> str:
@@ -113,10 +223,26 @@ def _elements(count: int) -> str:
     return f"{count:,} element{'s' if count > 1 else ''} in all"
 
 
-def _came_from_elsewhere(window: Window, row: int) -> bool:
-    """Whether the replicas of this process have gradients too small to add up to Inf."""
+def _which_call(window: Window, call: Window) -> str:
+    """The number of the optimizer call, if the step has several."""
+    if not window.calls:
+        return ""
+    number = next(i for i, each in enumerate(window.calls) if each is call) + 1
+    return f" It arose in optimizer call {number} of the {len(window.calls)} in this step."
+
+
+def _between(after: int | None, step: int) -> str:
+    """The measured steps before and after, if steps between them were not measured."""
+    thinned = after is not None and after < step - 1
+    return f" It arose between step {after} and step {step}." if thinned else ""
+
+
+def _where(window: Window, row: int, replicas: list[int]) -> str:
+    """The replicas with a gradient that is not finite."""
     norms = window.replica_global_norms[row]
-    return len(norms) > 0 and bool(np.all(norms < _FAR_FROM_INF))
+    if len(norms) and bool(np.all(norms < _FAR_FROM_INF)):
+        return " It came from a replica of another worker."
+    return f" It came from replica {', '.join(map(str, replicas))}." if replicas else ""
 
 
 def _nonfinite_replicas(window: Window, row: int) -> list[int]:

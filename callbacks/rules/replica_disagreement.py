@@ -79,7 +79,7 @@ class ReplicaDisagreement(Rule):
         self, window: Window, norms: np.ndarray, others: np.ndarray, rows: np.ndarray
     ) -> np.ndarray:
         """Whether the replica alone makes the gradient explode, bool [steps, replicas]."""
-        finite, explodes, _ = self._explosions.judge(window.global_norm)
+        finite, explodes, _ = self._explosions.judge(window.global_norm, window.scalar("loss"))
         exploding = np.isin(rows, finite[explodes])
         return exploding[:, None] & (norms > self._ratio**2 * others)
 

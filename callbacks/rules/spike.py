@@ -6,6 +6,7 @@ import numpy as np
 
 from gradkeeper.callbacks.finding import Finding
 from gradkeeper.callbacks.rules._recent import Recent, row_quantiles
+from gradkeeper.callbacks.rules._remedies import has_sequences
 from gradkeeper.callbacks.rules.exploding import ExplodingGradient
 from gradkeeper.callbacks.rules.rule import Rule
 from gradkeeper.callbacks.window import Window
@@ -88,7 +89,7 @@ class GradientSpike(Rule):
 
     def check(self, window: Window) -> Iterator[Finding]:
         norms = window.global_norm
-        rows, explodes, _ = self._explosions.judge(norms)
+        rows, explodes, _ = self._explosions.judge(norms, window.scalar("loss"))
         is_worse = window.present.any(axis=1) & ~np.isfinite(norms) & ~window.skipped
         is_worse[rows[explodes]] = True
         for row, finding in self._spikes(window, rows):
@@ -135,6 +136,7 @@ class GradientSpike(Rule):
         norm, (usual, largest) = float(window.global_norm[row]), levels
         layers = np.where(np.isfinite(window.layer_norms[row]), window.layer_norms[row], 0.0)
         layer = window.layers[int(np.argmax(layers))]
+        padding = "an all-padding sequence, " if has_sequences(window.facts) else ""
         held = (
             f"Clipping held what was applied to {window.applied_global_norm[row]:.3g}."
             if window.clipped[row]
@@ -151,8 +153,8 @@ class GradientSpike(Rule):
                 f"{layer} ({layers.max():.3g})."
             ),
             advice=(
-                "Look at this step's batch: outliers, wrong labels, an all-padding sequence, a "
-                f"loss divided by a small number. {held}"
+                f"Look at this step's batch: outliers, wrong labels, {padding}a loss divided by a "
+                f"small number. {held}"
             ),
             evidence={
                 "norm": norm,

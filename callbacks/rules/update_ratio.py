@@ -7,11 +7,11 @@ import numpy as np
 from gradkeeper.callbacks.finding import Finding
 from gradkeeper.callbacks.rules._usual import UsualNorm
 from gradkeeper.callbacks.rules.rule import Rule
+from gradkeeper.callbacks.run_facts import RunFacts
 from gradkeeper.callbacks.window import Window, total_norm
 
 _STARVED = 1e-3
 _CONVERGED = 1e-4
-_TOO_HIGH = "Lower the learning rate, warm it up, or clip."
 
 
 class UpdateRatio(Rule):
@@ -86,11 +86,14 @@ class UpdateRatio(Rule):
         new = outside & ~before
         for row in np.flatnonzero(np.isfinite(overwritten) | new.any(axis=1)).tolist():
             if np.isfinite(overwritten[row]):
-                yield self._overwriting(int(window.steps[rows[row]]), float(overwritten[row]))
+                ratio = float(overwritten[row])
+                yield self._overwriting(int(window.steps[rows[row]]), ratio, window.facts)
             end = len(ratios) - len(rows) + row + 1
             span = slice(end - self._patience, end)
             for layer in np.flatnonzero(new[row]):
-                yield self._finding(window.layers[layer], steps[span], ratios[span, layer])
+                yield self._finding(
+                    window.layers[layer], steps[span], ratios[span, layer], window.facts
+                )
         keep = max(len(ratios) - self._patience + 1, 0)
         self._steps, self._ratios = steps[keep:], ratios[keep:]
         self._was_outside = outside[-1]
@@ -160,7 +163,9 @@ class UpdateRatio(Rule):
                 )
         self._layers, self._ratios, self._was_outside = list(layers), ratios, outside
 
-    def _finding(self, layer: str, steps: np.ndarray, ratios: np.ndarray) -> Finding:
+    def _finding(
+        self, layer: str, steps: np.ndarray, ratios: np.ndarray, facts: RunFacts
+    ) -> Finding:
         there = np.isfinite(ratios)
         median = float(np.median(ratios[there]))
         is_high = median > self._high
@@ -176,7 +181,7 @@ class UpdateRatio(Rule):
                 f"{steps[0]} to {steps[-1]}), {bound}; about 1e-3 is usual."
             ),
             advice=(
-                _TOO_HIGH
+                _too_high(facts)
                 if is_high
                 else "Raise the learning rate, or look why the layer's gradient is so small; "
                 "float32 weights do not change by less than 6e-8 of their size."
@@ -190,7 +195,7 @@ class UpdateRatio(Rule):
             },
         )
 
-    def _overwriting(self, step: int, ratio: float) -> Finding:
+    def _overwriting(self, step: int, ratio: float, facts: RunFacts) -> Finding:
         return Finding(
             step=step,
             layer="",
@@ -200,6 +205,13 @@ class UpdateRatio(Rule):
                 f"The update of step {step} is {ratio:.2g} times as long as all the weights "
                 "that it changes: they are overwritten."
             ),
-            advice=_TOO_HIGH,
+            advice=_too_high(facts),
             evidence={"ratio": ratio, "bound": self._overwritten, "last_step": step},
         )
+
+
+def _too_high(facts: RunFacts) -> str:
+    """Clipping shortens no step whose length does not scale with the gradient."""
+    if facts.is_adaptive:
+        return "Lower the learning rate, or warm it up."
+    return "Lower the learning rate, warm it up, or clip."

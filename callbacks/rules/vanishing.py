@@ -8,6 +8,7 @@ from gradkeeper.callbacks.finding import Finding
 from gradkeeper.callbacks.rules._streaks import Streaks
 from gradkeeper.callbacks.rules._text import span
 from gradkeeper.callbacks.rules.rule import Rule
+from gradkeeper.callbacks.run_facts import RunFacts
 from gradkeeper.callbacks.window import Window
 
 
@@ -53,9 +54,12 @@ class VanishingGradient(Rule):
                 (int(starts[row, layer]), int(window.steps[row])),
                 float(norms[row, layer]),
                 float(largest[row]),
+                window.facts,
             )
 
-    def _finding(self, layer: str, steps: tuple[int, int], norm: float, largest: float) -> Finding:
+    def _finding(
+        self, layer: str, steps: tuple[int, int], norm: float, largest: float, facts: RunFacts
+    ) -> Finding:
         return Finding(
             step=steps[0],
             layer=layer,
@@ -66,11 +70,7 @@ class VanishingGradient(Rule):
                 f"has been below {self._ratio:g} of the largest layer's ({norm:.3g} against "
                 f"{largest:.3g})."
             ),
-            advice=(
-                "Use gated cells, residual connections or LayerNormalization, an activation "
-                "that does not saturate (ReLU with an identity recurrent matrix), or a shorter "
-                "sequence; check that the layer's output reaches the loss at all."
-            ),
+            advice=f"{_remedy(facts)}; check that the layer's output reaches the loss at all.",
             evidence={
                 "norm": norm,
                 "largest": largest,
@@ -78,3 +78,20 @@ class VanishingGradient(Rule):
                 "last_step": steps[1],
             },
         )
+
+
+def _remedy(facts: RunFacts) -> str:
+    if facts.layer_types and not facts.recurrent:
+        return (
+            "Use ReLU or GELU with he_normal initialization in place of sigmoid or tanh, residual "
+            "connections, or a normalization between the layers"
+        )
+    if facts.recurrent and all(each.is_gated for each in facts.recurrent):
+        return (
+            "Use a shorter sequence, attention over the time steps, or residual connections and "
+            "LayerNormalization between the layers; mask the padding (mask_zero=True)"
+        )
+    return (
+        "Use gated cells, residual connections or LayerNormalization, an activation that does not "
+        "saturate (ReLU with an identity recurrent matrix), or a shorter sequence"
+    )

@@ -8,6 +8,7 @@ from gradkeeper.callbacks.finding import Finding
 from gradkeeper.callbacks.rules._streaks import Streaks
 from gradkeeper.callbacks.rules._text import span
 from gradkeeper.callbacks.rules.rule import Rule
+from gradkeeper.callbacks.run_facts import RunFacts
 from gradkeeper.callbacks.window import Window, layer_of
 
 _MATRIX_WORDS = ("kernel", "weight")
@@ -72,7 +73,7 @@ class VanishingWithDepth(Rule):
             layers = [window.layers[owner] for owner in owners[there[row]]]
             steps = int(starts[row, 0]), int(window.steps[row])
             trend = float(10 ** log_ratio[row]), float(10 ** -slope[row])
-            yield self._finding(layers, steps, norms[row, there[row]], trend)
+            yield self._finding(layers, steps, norms[row, there[row]], trend, window.facts)
 
     def _finding(
         self,
@@ -80,8 +81,15 @@ class VanishingWithDepth(Rule):
         steps: tuple[int, int],
         norms: np.ndarray,
         trend: tuple[float, float],
+        facts: RunFacts,
     ) -> Finding:
         ratio, factor = trend
+        is_recurrent = any(facts.recurrent_layer(layer) for layer in layers)
+        activation = (
+            ""
+            if is_recurrent
+            else "ReLU or GELU in place of sigmoid or tanh with he_normal initialization, "
+        )
         return Finding(
             step=steps[0],
             layer=layers[0],
@@ -93,9 +101,8 @@ class VanishingWithDepth(Rule):
                 f"layers: {norms[-1]:.3g} in {layers[-1]}, {norms[0]:.3g} in {layers[0]}."
             ),
             advice=(
-                "Use ReLU or GELU in place of sigmoid or tanh with he_normal initialization, "
-                "residual connections, or BatchNormalization or LayerNormalization between the "
-                "layers; or fewer layers."
+                f"Use {activation}residual connections, or BatchNormalization or "
+                "LayerNormalization between the layers; or fewer layers."
             ),
             evidence={
                 "ratio": ratio,

@@ -1,5 +1,6 @@
 """Whether gradients are finite, and what they are like where they are not."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import tensorflow as tf
@@ -10,16 +11,41 @@ from gradkeeper.callbacks.tap.probe import Gradients
 from gradkeeper.callbacks.tap.shadow import shadow
 
 
-def all_finite(gradients: Gradients) -> tf.Tensor:
-    """Whether every element is finite; a sum of squares may overflow though each is."""
+def all_finite(gradients: Gradients, *, squares: bool = False) -> tf.Tensor:
+    """Return whether every element is finite.
+
+    The sum of squares of a gradient may overflow although every element is finite.
+
+    Args:
+        gradients: dense or `IndexedSlices` gradients.
+        squares: whether the square of every element must be finite as well.
+    """
 
     def one_by_one(*tensors: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_all([tf.reduce_all(tf.math.is_finite(each)) for each in tensors])
+        values = [tf.square(each) if squares else each for each in tensors]
+        return _all(tf.math.is_finite(each) for each in values)
 
     tensors = [_real_values(each) for each in gradients]
-    sums = [tf.cast(tf.nn.l2_loss(each), tf.float32) for each in tensors]
-    plain = tf.reduce_all(tf.math.is_finite(tf.stack(sums)))
-    return branch(plain, lambda *_: tf.constant(True), one_by_one, tensors)
+    return branch(_sums_are_finite(tensors), lambda *_: tf.constant(True), one_by_one, tensors)
+
+
+def remain_finite(after: list[tf.Tensor], before: list[tf.Tensor]) -> tf.Tensor:
+    """Return whether every element that was finite is finite still.
+
+    Some variables hold infinities on purpose: a mask, or a running minimum.
+
+    Args:
+        after: values, floating or complex.
+        before: former values, in the same order.
+    """
+
+    def one_by_one(*tensors: tf.Tensor) -> tf.Tensor:
+        pairs = zip(tensors[: len(after)], tensors[len(after) :], strict=True)
+        return _all(tf.math.is_finite(a) | ~tf.math.is_finite(b) for a, b in pairs)
+
+    tensors = [_real_values(each) for each in after]
+    inputs = [*tensors, *(_real_values(each) for each in before)]
+    return branch(_sums_are_finite(tensors), lambda *_: tf.constant(True), one_by_one, inputs)
 
 
 def statistics_if(condition: tf.Tensor, gradients: Gradients, scale: Any) -> tf.Tensor:
@@ -43,6 +69,15 @@ def statistics_if(condition: tf.Tensor, gradients: Gradients, scale: Any) -> tf.
 
     parts = tf.nest.flatten(gradients, expand_composites=True)
     return branch(condition, measured, nothing, [divisor, *parts])
+
+
+def _sums_are_finite(tensors: list[tf.Tensor]) -> tf.Tensor:
+    sums = [tf.cast(tf.nn.l2_loss(each), tf.float32) for each in tensors]
+    return tf.reduce_all(tf.math.is_finite(tf.stack(sums)))
+
+
+def _all(flags: Iterable[tf.Tensor]) -> tf.Tensor:
+    return tf.reduce_all([tf.reduce_all(each) for each in flags])
 
 
 def _real_values(gradient: Any) -> tf.Tensor:

@@ -1,15 +1,17 @@
 """Steps that leave no trace: nothing is applied, and what was changed is put back."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import keras
 import tensorflow as tf
 
 from gradkeeper.callbacks.tap.branch import when
 from gradkeeper.callbacks.tap.replica import Replica
-from gradkeeper.callbacks.tap.site import Site
+from gradkeeper.callbacks.tap.site import Site, may_have_functions
 from gradkeeper.callbacks.tap.values import tensors_in
+
+Role: TypeAlias = Literal["state", "metric", "weight"]
 
 
 def everywhere(flag: tf.Tensor, replica: Replica) -> tf.Tensor:
@@ -60,80 +62,140 @@ def apply_if(
     tf.distribute.get_replica_context().merge_call(merged, args=(allowed, gradients))
 
 
-class Undoing:
-    """Puts variables back, in the graph, to the values that they had when they were added.
+class Held(NamedTuple):
+    """The value that a variable had before the train step changed it.
 
-    Args:
-        variables: the variables.
-        replica: whose they are.
-        refused: notes, from whatever function of the step's own, that something was refused;
-            None where all is called by the step itself.
+    Attributes:
+        variable: the variable.
+        part: the replica's own part of it.
+        before: its value.
+        role: "state" for moving averages, codebooks, seeds and states of layers, "metric", or
+            "weight" for trained variables and those of optimizers.
     """
 
-    def __init__(
-        self, variables: Iterable[Any], replica: Replica, refused: tf.Variable | None = None
-    ) -> None:
+    variable: Any
+    part: tf.Variable
+    before: tf.Tensor
+    role: Role
+
+
+class Undoing:
+    """Restores variables, in the graph, to the values that they had when they were added.
+
+    Args:
+        replica: the replica whose parts of the variables are restored.
+        refused: a boolean variable that carries the refusal out of functions that the step
+            calls; None if the step itself calls everything.
+    """
+
+    def __init__(self, replica: Replica, refused: tf.Variable | None = None) -> None:
         self._replica = replica
-        self._before: list[tuple[tf.Variable, tf.Tensor]] = []
+        self.held: list[Held] = []
         self._allowed: list[tf.Tensor] = []
         self._refused = refused
         self._site = Site.here()
         if refused is not None:
             refused.assign(False)
-        self.add(variables)
 
-    def add(self, variables: Iterable[Any]) -> None:
-        """Further variables, which have not been changed so far.
+    @property
+    def is_here(self) -> bool:
+        """Whether the caller runs in the graph of the step itself, where values are known."""
+        return Site.here() == self._site
 
-        Those that a function of the step's own has made stay as they are: their values are not
-        known outside of it.
+    def add(self, variables: Iterable[Any], role: Role) -> None:
+        """Hold the values of further variables, which the step has not changed so far.
+
+        In a function that the step calls, nothing is held: the step cannot read values there.
         """
-        if Site.here() != self._site:
+        if not self.is_here:
             return
-        parts = [local_part(variable, self._replica) for variable in variables]
-        known = {id(variable) for variable, _ in self._before}
-        self._before += [(part, part.read_value()) for part in parts if id(part) not in known]
+        known = {id(each.part) for each in self.held}
+        for variable in variables:
+            part = local_part(variable, self._replica)
+            if id(part) not in known:
+                known.add(id(part))
+                self.held.append(Held(variable, part, part.read_value(), role))
+
+    def floating(self, *roles: Role) -> list[Held]:
+        """Return what is held of floating-point and complex variables in these roles."""
+        some = [each for each in self.held if each.role in roles]
+        return [each for each in some if each.part.dtype.is_floating or each.part.dtype.is_complex]
 
     def unless(self, allowed: tf.Tensor) -> None:
-        """Has them put back at the end of a step where this is not set."""
+        """Restore the variables at the end of the step if `allowed` is False."""
         if self._refused is None:
             self._allowed.append(allowed)
         else:
             self._refused.assign(self._refused | ~allowed)
 
     def end_step(self, model: keras.Model, result: Any) -> Any:
-        """What the train step returns, once what must leave no trace has left none."""
+        """Restore the variables if the step was refused, and return the step's logs.
+
+        Logs that show metrics are those from before a refused step. Other logs are the step's
+        own.
+        """
         if self._refused is None and not self._allowed:
             return result
+        shows_metrics = _shows_metrics(model)
         with tf.control_dependencies(tensors_in(result)):
+            shown = {} if shows_metrics else _metrics_in(model, result)
             if self._refused is None:
                 refused = ~tf.reduce_all(tf.stack(self._allowed))
             else:
                 refused = self._refused.read_value()
-            when(refused, self._put_back)
-        logs = model.get_metrics_result()
-        # A step that returns its metrics returns those from before it where it was undone.
-        is_of_metrics = isinstance(result, dict) and set(result) == set(logs)
-        return logs if is_of_metrics else result
+            with tf.control_dependencies(list(shown.values())):
+                when(refused, self._restore)
+        if shows_metrics:
+            return model.get_metrics_result()
+        if not shown:
+            return result
+        restored = _metrics_in(model, result)
+        changed = {n: _shown_or(result[n], shown[n], restored[n], refused) for n in shown}
+        return {**result, **changed}
 
-    def _put_back(self) -> None:
-        for variable, value in self._before:
-            variable.assign(value)
+    def _restore(self) -> None:
+        for each in self.held:
+            each.part.assign(each.before)
 
 
-def changed_beside_weights(model: keras.Model) -> list[Any]:
-    """What a train step changes beside what the optimizer does.
+def _shows_metrics(model: keras.Model) -> bool:
+    """Return whether the logs of a step are known to be the results of the model's metrics."""
+    own, base = type(model), keras.Model
+    names = ("compute_metrics", "get_metrics_result")
+    is_plain = all(getattr(own, name) is getattr(base, name) for name in names)
+    return is_plain and not may_have_functions(model.train_step)
 
-    Moving averages, seed generators' states and metrics.
+
+def _metrics_in(model: keras.Model, logs: Any) -> dict[str, tf.Tensor]:
+    """Return the results of the metrics that logs have a scalar for, by name."""
+    if not isinstance(logs, dict):
+        return {}
+    results = model.get_metrics_result()
+    return {
+        name: tf.cast(results[name], value.dtype)
+        for name, value in logs.items()
+        if name in results and tf.is_tensor(value) and value.dtype.is_floating
+    }
+
+
+def _shown_or(
+    value: tf.Tensor, shown: tf.Tensor, restored: tf.Tensor, refused: tf.Tensor
+) -> tf.Tensor:
+    """Return the log `value`; if a refused step shows a metric by it, the `restored` result.
+
+    Args:
+        value: what the step returned.
+        shown: the metric's result at the end of the step.
+        restored: the metric's result once the variables are restored.
+        refused: whether the step was refused.
     """
-    every = [*model.non_trainable_variables, *model.metrics_variables]
-    return list({id(each): each for each in every}.values())
+    is_metric = tf.equal(value, shown) | (tf.math.is_nan(value) & tf.math.is_nan(shown))
+    return tf.where(refused & is_metric, restored, value)
 
 
 def local_part(variable: Any, replica: Replica) -> tf.Variable:
-    """The replica's own part of a Keras variable."""
-    value = getattr(variable, "value", variable)
-    value = value() if callable(value) else value
+    """Return the replica's own part of a Keras or TensorFlow variable."""
+    value = variable.value if isinstance(variable, keras.Variable) else variable
     if replica.count == 1:
         return value
     return tf.distribute.get_strategy().experimental_local_results(value)[replica.local]

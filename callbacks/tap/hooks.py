@@ -9,9 +9,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from gradkeeper.callbacks.tap.gating import Undoing, apply_if, changed_beside_weights
+from gradkeeper.callbacks.tap.gating import Undoing, apply_if
 from gradkeeper.callbacks.tap.keras_private import ALL_REDUCE, CLIP_GRADIENTS, variables_of
 from gradkeeper.callbacks.tap.loss_scaling import ScaledLosses
+from gradkeeper.callbacks.tap.masks import mask_points
+from gradkeeper.callbacks.tap.names import unlisted_variables
 from gradkeeper.callbacks.tap.optimizers import (
     accumulates,
     build_like_apply,
@@ -55,6 +57,7 @@ class Hooks:
         if model is not None:
             self._step.append(Point(model, "train_step", self._train_step))
             self._within.append(Point(model, "compute_loss", self._compute_loss))
+            self._within += mask_points(model, lambda layer: self._tell("mask_ends", layer))
         self._looked_at: set[int] = set()
         self._scaled_losses = ScaledLosses()
         self.look_at(optimizers)
@@ -64,6 +67,7 @@ class Hooks:
         self._stands: dict[int, Stand] = {}
         # By replica, where a train step may have functions of its own.
         self._refused: dict[int, tf.Variable] = {}
+        self._computes_loss = False
 
     def look_at(self, optimizers: Sequence[keras.optimizers.Optimizer]) -> None:
         """Looks at these optimizers as well, if it does not yet; not between put and taken back."""
@@ -157,8 +161,10 @@ class Hooks:
                     result = original(*args, **kwargs)
             finally:
                 stand.steps -= 1
-            if not stand.steps and not stand.has_loss:
+            if not stand.steps and not self._computes_loss:
                 self._tell("loss", replica, returned_loss(result))
+            if not stand.steps:
+                self._ask_at_end(replica, stand.undoing, result)
             self._tell("step_end", replica, tensors_in(result))
             if not stand.steps and stand.undoing is not None:
                 result = stand.undoing.end_step(model, result)
@@ -172,9 +178,8 @@ class Hooks:
         def compute_loss(*args: Any, **kwargs: Any) -> Any:
             value = original(*args, **kwargs)
             replica = Replica.current()
-            stand = self._stand(replica)
-            if stand.steps:
-                stand.has_loss = True
+            if self._stand(replica).steps:
+                self._computes_loss = True
                 self._tell("loss", replica, value)
             return value
 
@@ -255,18 +260,19 @@ class Hooks:
                 grads = stage.handed_on(application, grads)
             return original(list(grads), given, **kwargs)
 
+        stand = self._stand(application.replica)
+        application.undoing = undoing = stand.undoing
+        was_built = application.optimizer.built
+        build_like_apply(application.optimizer, application.variables)
+        if undoing is not None and self._must_hold_weights(application, was_built):
+            undoing.add([*application.variables, *application.optimizer.variables], "weight")
         flags = [stage.allows(application, grads) for stage in self._stages]
         asked = [flag for flag in flags if flag is not None]
         if not asked:
             return apply(grads)
         application.allowed = tf.reduce_all(tf.stack(asked))
-        stand = self._stand(application.replica)
-        if stand.undoing is not None:
-            stand.undoing.unless(application.allowed)
-        was_built = application.optimizer.built
-        build_like_apply(application.optimizer, application.variables)
-        if not was_built and stand.undoing is not None and len(self._optimizers) > 1:
-            stand.undoing.add(application.optimizer.variables)
+        if undoing is not None:
+            undoing.unless(application.allowed)
         apply_if(application.allowed, apply, grads, application.replica)
         if application.replica.count > 1:
             apply_if(
@@ -277,19 +283,38 @@ class Hooks:
             )
         return None
 
+    def _must_hold_weights(self, application: Application, was_built: bool) -> bool:
+        """Return whether an update may have to be undone after the optimizer has applied it."""
+        is_one_of_several = len(self._optimizers) > 1 and not was_built
+        return is_one_of_several or any(
+            stage.may_undo_update(application) for stage in self._stages
+        )
+
     def _undoing(self, model: keras.Model, replica: Replica, has_functions: bool) -> Undoing:
-        """What must be put back after a step that is not allowed."""
+        """Hold the values that must be restored after a step that is refused."""
         refused = self._refused.get(replica.index)
         if has_functions and refused is None:
             compiled = bool(model.jit_compile) and not model.run_eagerly
             refused = make_variable(np.array(False), replica.home(compiled=compiled))
             self._refused[replica.index] = refused
-        variables = changed_beside_weights(model)
+        undoing = Undoing(replica, refused if has_functions else None)
+        undoing.add(model.metrics_variables, "metric")
+        undoing.add([*model.non_trainable_variables, *unlisted_variables(model)], "state")
         if len(self._optimizers) > 1:  # one may have been called before another was refused
-            variables += [*model.trainable_variables]
-            variables += [each for outer in self._optimizers for each in outer.variables]
-        every = {id(each): each for each in variables}.values()
-        return Undoing(every, replica, refused if has_functions else None)
+            optimizers = [each for outer in self._optimizers for each in outer.variables]
+            undoing.add([*model.trainable_variables, *optimizers], "weight")
+        return undoing
+
+    @_unconverted
+    def _ask_at_end(self, replica: Replica, undoing: Undoing | None, result: Any) -> None:
+        """Ask the stages, at the end of a step, whether its results may stay."""
+        if undoing is None:
+            return
+        with tf.control_dependencies(tensors_in(result)):
+            for stage in self._stages:
+                allowed = stage.accepts(replica, undoing)
+                if allowed is not None:
+                    undoing.unless(allowed)
 
     @_unconverted
     def _leave(self, application: Application | None) -> None:

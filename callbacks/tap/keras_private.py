@@ -8,6 +8,7 @@
     called without variables.
 `_flatten_layers`: a layer's direct sublayers, also those kept in attributes and lists;
     `model.layers` exists on models only, and leaves out an RNN's cell.
+`_keras_mask`: the mask that travels with a tensor from layer to layer.
 `keras.src.utils.io_utils.print_msg`: the channel of Keras's own messages, which honours
     `keras.config.disable_interactive_logging()`.
 """
@@ -41,4 +42,9 @@ def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     return layer._flatten_layers(include_self=False, recursive=False)
 
 
-__all__ = ["ALL_REDUCE", "CLIP_GRADIENTS", "print_msg", "sublayers", "variables_of"]
+def mask_of(tensors: Any) -> Any:
+    """The mask of each tensor of a nested structure; None for one without."""
+    return keras.tree.map_structure(lambda each: getattr(each, "_keras_mask", None), tensors)
+
+
+__all__ = ["ALL_REDUCE", "CLIP_GRADIENTS", "mask_of", "print_msg", "sublayers", "variables_of"]

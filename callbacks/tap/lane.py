@@ -94,6 +94,8 @@ class Lane:
         self._site: Site | None = None
         self._begun: Site | None = None
         self._noted_loss: tf.Tensor | None = None
+        self._has_noted = False
+        self._always_notes = True
         self.loss: Ring | None = None  # of steps that wrote it by itself
         self.review: Review | None = None
         self._read = 0
@@ -129,6 +131,7 @@ class Lane:
 
         In a function of the train step's own it is written at once: nobody outside could.
         """
+        self._has_noted = True
         if self._begun == Site.here():
             self._noted_loss = value
         else:
@@ -146,6 +149,11 @@ class Lane:
         self._noted_loss = None
         return loss
 
+    @property
+    def has_loss(self) -> bool:
+        """Whether every step that was traced or run so far had a loss."""
+        return self._has_noted and self._always_notes
+
     def _write_loss(self, value: tf.Tensor) -> None:
         if self.loss is None:
             self.loss = self._ring(1, tf.float64, np.nan)
@@ -160,6 +168,7 @@ class Lane:
     def begin_step(self) -> None:
         """A train step begins, in the graph."""
         self._site, self._begun, self._noted_loss = None, Site.here(), None
+        self._has_noted = False
         self.come_here()
 
     def come_here(self) -> None:
@@ -199,6 +208,7 @@ class Lane:
 
     def end_step(self) -> None:
         """Counts the step, and stamps its row where not every step has one, in the graph."""
+        self._always_notes &= self._has_noted
         if self._noted_loss is not None:
             self._write_loss(self._noted_loss)
             self._noted_loss = None

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from gradkeeper.callbacks.tap.keras_private import sublayers
 
@@ -25,6 +26,17 @@ def variable_names(model: keras.Model | None, variables: Sequence[Any]) -> tuple
         for path, variable in _walk(model, "", set()):
             paths.setdefault(id(variable), path)
     return unique_names([paths.get(id(each)) or _own_path(each) for each in variables])
+
+
+def unlisted_variables(model: keras.Model) -> list[Any]:
+    """Return the variables that layers keep in attributes and Keras lists nowhere.
+
+    The states of `LSTM(stateful=True)` are such variables, and every `tf.Variable` of a layer.
+    Attributes may hold them in lists, tuples and dicts.
+    """
+    layers = [layer for _, layer in layer_paths(model)]
+    found = [variable for layer in layers for _, variable in _unlisted(layer)]
+    return list({id(each): each for each in found}.values())
 
 
 def layer_paths(model: keras.Model) -> list[tuple[str, keras.layers.Layer]]:
@@ -71,9 +83,33 @@ def _walk(
     for variable in layer.variables:
         if id(variable) not in theirs:
             yield f"{prefix}{variable.name}", variable
+    for name, variable in _unlisted(layer):
+        yield f"{prefix}{name}", variable
     for each in inside:
         if id(each) not in visited:
             yield from _walk(each, f"{prefix}{each.name}/", visited)
+
+
+def _unlisted(layer: keras.layers.Layer) -> Iterator[tuple[str, Any]]:
+    """Yield the variables of `unlisted_variables` in one layer, with the attribute's name."""
+    listed = [*layer.variables, *layer.metrics_variables]
+    known = {id(each) for variable in listed for each in (variable, variable.value)}
+    for name, value in vars(layer).items():
+        if name.startswith("_self_"):  # TensorFlow's own lists of an object's attributes
+            continue
+        for variable in _variables_in(value):
+            if id(variable) not in known:
+                yield name, variable
+
+
+def _variables_in(value: Any) -> Iterator[Any]:
+    if isinstance(value, (keras.Variable, tf.Variable)):
+        yield value
+    elif isinstance(value, dict):
+        yield from _variables_in(list(value.values()))
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            yield from _variables_in(each)
 
 
 def _own_path(variable: Any) -> str:

@@ -4,11 +4,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
 import keras
+import ml_dtypes
+import tensorflow as tf
 
 from gradkeeper.callbacks.tap.keras_private import CLIP_GRADIENTS, sublayers
 
 # The arguments by which a Keras optimizer clips.
 Clipping: TypeAlias = Literal["clipnorm", "global_clipnorm", "clipvalue"]
+
+_EPSILONS = ("epsilon", "epsilon_1", "epsilon_2")
+_WITHOUT_SQUARES = (keras.optimizers.SGD, keras.optimizers.Lion)
 
 _CLIPPINGS: tuple[Clipping, ...] = get_args(Clipping)
 
@@ -92,6 +97,48 @@ def bypasses_apply(optimizer: keras.optimizers.Optimizer) -> bool:
     return own is not keras.optimizers.Optimizer.apply_gradients
 
 
+def learning_rates_of(optimizer: keras.optimizers.Optimizer) -> list[Any]:
+    """Return the learning rates that a call of the optimizer uses, of schedules the current ones."""
+    leaves = [each for each in with_nested(optimizer) if not nested_optimizers(each)]
+    rates = [getattr(each, "learning_rate", None) for each in leaves]
+    return [rate for rate in rates if rate is not None]
+
+
+def squares_gradients(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Return whether one of Keras's optimizers stores squares of gradients that nothing clips."""
+    if clipping_of(optimizer) or isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return False
+    own = with_nested(optimizer)
+    return all(_is_of_keras(type(each)) for each in own) and not all(
+        isinstance(each, _WITHOUT_SQUARES) for each in own
+    )
+
+
+def update_may_not_be_finite(
+    optimizer: keras.optimizers.Optimizer, variables: Sequence[Any]
+) -> bool:
+    """Return whether finite gradients and a finite learning rate can give a non-finite update.
+
+    Keras's optimizers divide by a root plus epsilon. The quotient is not finite where epsilon
+    is 0 or underflows in the variable's dtype, or where the root is of a difference that
+    rounding makes negative (`RMSprop(centered=True)`). float16 overflows at 65,504. Of
+    optimizers and constraints that are not Keras's own, nothing is known.
+    """
+    own = with_nested(optimizer)
+    constraints = [type(each) for v in variables if (each := getattr(v, "constraint", None))]
+    if not all(map(_is_of_keras, [*map(type, own), *constraints])):
+        return True
+    dtypes = {tf.as_dtype(variable.dtype) for variable in variables}
+    floating = [each.as_numpy_dtype for each in dtypes if each.is_floating]
+    smallest = max((float(ml_dtypes.finfo(each).tiny) for each in floating), default=0.0)
+    epsilons = [getattr(each, name, None) for each in own for name in _EPSILONS]
+    return (
+        tf.float16 in dtypes
+        or any(each is not None and each < smallest for each in epsilons)
+        or any(getattr(each, "centered", False) for each in own)
+    )
+
+
 def loss_scale(optimizer: keras.optimizers.Optimizer, variables: Sequence[Any]) -> Any:
     """What the optimizer has multiplied the loss with."""
     if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
@@ -108,6 +155,10 @@ def build_like_apply(optimizer: keras.optimizers.Optimizer, variables: Sequence[
         with keras.name_scope(optimizer.name):
             optimizer.build(variables)
         optimizer.built = True
+
+
+def _is_of_keras(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] in ("keras", "gradkeeper")
 
 
 def _clip_limits(optimizer: keras.optimizers.Optimizer) -> Iterator[tuple[Clipping, float]]:

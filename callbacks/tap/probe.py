@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeAlias
 import keras
 import tensorflow as tf
 
+from gradkeeper.callbacks.tap.gating import Undoing
 from gradkeeper.callbacks.tap.optimizers import Clipping
 from gradkeeper.callbacks.tap.replica import Replica
 
@@ -36,6 +37,8 @@ class Application:
         allowed: whether the gradients are applied, a boolean scalar; None where no stage has
             a say in that.
         measured: what has been read from the gradients of this replica.
+        undoing: holds the values of variables from before the step; None outside of a model's
+            train step.
     """
 
     optimizer: keras.optimizers.Optimizer
@@ -51,6 +54,7 @@ class Application:
     weights: list[tf.Tensor] = field(default_factory=list)
     allowed: tf.Tensor | None = None
     measured: list[tf.Tensor] = field(default_factory=list)
+    undoing: Undoing | None = None
 
 
 class Probe:
@@ -77,6 +81,9 @@ class Probe:
                 If the step does not call `compute_loss`, the losses among the logs that the
                 step returns, at the end of the step; None if there are none.
         """
+
+    def mask_ends(self, layer: keras.layers.Layer) -> None:
+        """Called with a layer that uses the mask of its input and does not pass it on."""
 
     def before(self, application: Application, gradients: Gradients) -> None:
         """Called with the gradients that the train step hands to the optimizer."""
@@ -197,6 +204,20 @@ class Stage(Shared):
 
         What is not applied leaves no trace: neither in the weights and the optimizer, nor in
         moving averages, metrics and random seeds.
+        """
+
+    def may_undo_update(self, application: Application) -> bool:
+        """Return whether `accepts` may refuse the step after this call's update is applied.
+
+        The values of variables and optimizer are then held from before the update.
+        """
+        return False
+
+    def accepts(self, replica: Replica, undoing: Undoing) -> tf.Tensor | None:
+        """Return whether the results of the finished step may stay, the same on every replica.
+
+        Called before `step_end`. None stands for yes. If False, all that `undoing` holds is
+        restored.
         """
 
     def handed_on(self, application: Application, gradients: Gradients) -> Gradients:

@@ -8,6 +8,7 @@ from typing import TypeAlias
 import keras
 import numpy as np
 
+from gradkeeper.callbacks.run_facts import RunFacts
 from gradkeeper.callbacks.tap.histogram import BINS, EDGES
 from gradkeeper.callbacks.tap.lane import MEASURED_ROW, Lane, Table
 from gradkeeper.callbacks.tap.ring import MISSING, Ring
@@ -41,7 +42,10 @@ class Readout:
 
 
 def read(
-    lanes: Mapping[int, Lane], order: Sequence[str], replicas_in_sync: int = 1
+    lanes: Mapping[int, Lane],
+    order: Sequence[str],
+    replicas_in_sync: int = 1,
+    facts: RunFacts | None = None,
 ) -> Readout | None:
     """Reads and clears the lanes, by replica; None if there is no new row.
 
@@ -49,6 +53,7 @@ def read(
         lanes: the lane of each replica of this process; the first one's steps count.
         order: names of the model's variables, the first columns of the whole window.
         replicas_in_sync: replicas of all processes.
+        facts: what else is known about the run.
     """
     replicas = sorted(lanes)
     written = {replica: lanes[replica].rows() for replica in replicas}
@@ -61,23 +66,56 @@ def read(
     # Each replica's loss is its share of the global batch's mean; those of other processes are
     # not known here.
     measured = {r: [_measured(table, slots[r]) for table in lanes[r].tables] for r in replicas}
-    loss = np.sum([_loss(lanes[r], slots[r], measured[r]) for r in replicas], axis=0)
-    loss *= replicas_in_sync / len(replicas)
+    losses = [_loss(lanes[r], slots[r], measured[r]) for r in replicas]
+    loss = np.sum(losses, axis=0) * (replicas_in_sync / len(replicas))
     # Every replica makes its tables in the same order.
     groups = zip(*(lanes[replica].tables for replica in replicas), strict=False)
-    parts: dict[Track, list[Window]] = {}
+    tracked: list[Track] = []
+    written_calls: list[Window] = []
     for group, rows in zip(groups, measured[replicas[0]], strict=False):
         part = _window(group[0], slots[replicas[0]], rows, steps, loss)
         if replicas_in_sync > 1:
             norms = _replica_norms(group, [slots[replica] for replica in replicas], part.present)
             part = dataclasses.replace(part, replica_norms=norms, first_replica=replicas[0])
-        parts.setdefault((group[0].optimizer, group[0].turn), []).append(part)
+        tracked.append((group[0].optimizer, group[0].turn))
+        written_calls.append(part)
+    calls = _without_undone(written_calls)
+    parts: dict[Track, list[Window]] = {}
+    for track, call in zip(tracked, calls, strict=True):
+        parts.setdefault(track, []).append(call)
     tracks = {track: _merged(windows) for track, windows in parts.items()}
-    window = _merged(list(tracks.values()), order)
+    window = dataclasses.replace(
+        _merged(list(tracks.values()), order),
+        replica_losses=np.stack(losses, axis=1) if replicas_in_sync > 1 else np.zeros((0, 0)),
+        calls=tuple(calls) if len(calls) > 1 else (),
+        facts=facts or RunFacts(),
+    )
     pictures = _histograms(lanes[replicas[0]].tables)
     for lane in lanes.values():
         lane.clear()
     return Readout(window, tracks, max(lost for _, _, lost in written.values()), pictures)
+
+
+def _without_undone(calls: Sequence[Window]) -> list[Window]:
+    """The calls, none of which is applied in a step that a guard refused.
+
+    If the guard refuses one call of a step, it undoes the others as well.
+    """
+    refused = np.any([call.scalar("allowed") == 0 for call in calls], axis=0)
+    if len(calls) < 2 or not refused.any():
+        return list(calls)
+    return [
+        dataclasses.replace(
+            call,
+            updated=call.updated & ~refused[:, np.newaxis],
+            values={
+                **call.values,
+                "applied_norm": np.where(refused[:, np.newaxis], np.nan, call.applied_norms),
+            },
+            scalars={**call.scalars, "allowed": np.where(refused, 0.0, call.scalar("allowed"))},
+        )
+        for call in calls
+    ]
 
 
 def _loss(lane: Lane, slots: np.ndarray, measured: Sequence[np.ndarray]) -> np.ndarray:

@@ -7,6 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from gradkeeper.callbacks.run_facts import RunFacts
+from gradkeeper.callbacks.tap.facts import facts_of
 from gradkeeper.callbacks.tap.histogram import BINS, histograms
 from gradkeeper.callbacks.tap.lane import Lane, Table
 from gradkeeper.callbacks.tap.measure import l2_norms, statistics, sums_of_squares
@@ -59,6 +61,8 @@ class Recorder(Shared):
         self._lanes: dict[int, Lane] = {}
         self._order: tuple[str, ...] = ()
         self._replicas = 1
+        self._facts: tuple[tuple[int, bool], RunFacts] | None = None
+        self._masks_end_at: dict[str, str] = {}
 
     def begin_anew(self) -> None:
         """Forgets what was written, and measures as it was made to."""
@@ -84,7 +88,16 @@ class Recorder(Shared):
         """Reads and clears the rows written since the last call; None if there are none."""
         if not self.has_seen_gradients:
             return None
-        return read(self._lanes, self._order, self._replicas)
+        return read(self._lanes, self._order, self._replicas, self._known_facts())
+
+    def _known_facts(self) -> RunFacts:
+        """The facts about the run, read again when an optimizer is called for the first time."""
+        tables = self._lanes[min(self._lanes)].tables
+        has_loss = all(lane.has_loss for lane in self._lanes.values())
+        if self._facts is None or self._facts[0] != (len(tables), has_loss):
+            facts = facts_of(self._model(), tables, has_loss=has_loss)
+            self._facts = (len(tables), has_loss), facts
+        return self._facts[1]
 
     def step_begin(self, replica: Replica, data: Any) -> None:
         self._replicas = replica.count
@@ -97,6 +110,14 @@ class Recorder(Shared):
         mean = mean_loss(value)
         if mean is not None:
             self._lanes[replica.index].note_loss(mean)
+
+    @property
+    def masks_end_at(self) -> dict[str, str]:
+        """Layers that were called with a mask and do not pass it on: names, and types."""
+        return self._masks_end_at
+
+    def mask_ends(self, layer: keras.layers.Layer) -> None:
+        self._masks_end_at[layer.name] = type(layer).__name__
 
     def before(self, application: Application, gradients: Gradients) -> None:
         if not self._is_about(application):

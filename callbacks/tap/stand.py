@@ -16,7 +16,6 @@ class Stand:
     """
 
     steps: int = 0
-    has_loss: bool = False
     application: Application | None = None
     applying: list[Variables] = field(default_factory=list)
     turns: dict[int, list[set[int]]] = field(default_factory=dict)

@@ -193,7 +193,11 @@ IN_KERAS = [
         infinity_in_targets, "data", None, "the data is not finite", {"data": "[1], example 2"}
     ),
     Planted(
-        nan_in_sample_weight, "data", None, "the data is not finite", {"data": "[2], example 2"}
+        nan_in_sample_weight,
+        "data",
+        None,
+        "a sample weight is not finite",
+        {"data": "[2], example 2"},
     ),
     Planted(
         infinity_in_one_input_of_two,

@@ -58,9 +58,11 @@ def holder(tmp_path):
     """Another process that has the folder."""
     command = [sys.executable, "-c", HOLDS, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout.readline() == b"taken\n"
-        yield process
-        process.kill()
+        try:
+            assert process.stdout.readline() == b"taken\n"
+            yield process
+        finally:
+            process.kill()
 
 
 def test_a_second_process_is_refused_until_the_first_ends(tmp_path, holder):

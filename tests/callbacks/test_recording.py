@@ -1,7 +1,6 @@
 """What is recorded, how often, where it goes, and what that costs."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -264,8 +263,10 @@ def test_a_killed_training_keeps_every_window_that_was_read(tmp_path):
         text=True,
     ) as process:
         assert process.stdout is not None
-        last = next(int(line) for line in process.stdout if int(line) >= 150)
-        process.send_signal(signal.SIGKILL)
+        try:
+            last = next(int(line) for line in process.stdout if int(line) >= 150)
+        finally:
+            process.kill()
         last = max([last, *(int(line) for line in process.stdout if line.strip().isdigit())])
     steps = GradientHistory.load(tmp_path).steps
     assert steps.tolist() == list(range(len(steps)))

@@ -15,6 +15,7 @@ from gradkeeper.callbacks.rules import (
     VanishingGradient,
     VanishingWithDepth,
 )
+from gradkeeper.callbacks.run_facts import RecurrentLayer, RunFacts
 
 NAN, INF = float("nan"), float("inf")
 CALM = [[1.0, 0.5, 0.8]]
@@ -38,7 +39,7 @@ def test_nonfinite_names_step_variables_and_the_layer_nearest_the_output():
     assert (finding.evidence["kind"], finding.evidence["last_finite_step"]) == ("NaN", 20)
     assert "2 of 3 variables" in finding.message
     assert "arose" not in finding.message
-    assert "global_clipnorm" in finding.advice
+    assert "norms did not grow" in finding.advice
 
 
 def test_a_spike_stands_out_of_norms_that_are_now_and_then_near_zero():
@@ -52,7 +53,8 @@ def test_a_spike_stands_out_of_norms_that_are_now_and_then_near_zero():
 def test_nonfinite_from_the_first_step_points_at_the_data():
     (finding,) = NonFiniteGradient().check(window([[INF] * 3]))
     assert (finding.step, finding.evidence["kind"]) == (0, "Inf")
-    assert "input data" in finding.advice
+    assert "in the inputs" in finding.advice
+    assert "neither a lower learning rate nor clipping can help" in finding.advice
 
 
 def test_nonfinite_counts_elements():
@@ -121,9 +123,34 @@ def test_an_explosion_is_told_in_digits_that_can_be_read(factor, told):
 
 
 def test_exploding_from_the_first_step():
-    first, *_ = ExplodingGradient().check(window([[2.0, 1.0, 3e4]]))
-    assert (first.step, first.layer, first.evidence["usual"]) == (0, "dense", None)
-    assert "above the bound" in first.message
+    norms = np.array(CALM * 4) * np.array([[1.0], [2e3], [3e5], [1e8]])
+    first, *_ = ExplodingGradient().check(window(norms))
+    assert (first.step, first.layer) == (2, "rnn/cell")
+    assert "times the usual" in first.message
+    rising = window(norms, scalars={"loss": [1.0, 30.0, 1e4, 1e9]})
+    assert [finding.step for finding in ExplodingGradient().check(rising)] == [2, 3]
+    falling = window(norms, scalars={"loss": [1.0, 0.9, 0.8, 0.7]})
+    assert not list(ExplodingGradient().check(falling))
+
+
+def test_a_large_norm_alone_is_no_explosion():
+    noise = np.random.default_rng(0).lognormal(sigma=0.5, size=(300, 1))
+    assert not list(ExplodingGradient().check(window(noise * np.array(CALM) * 1e9)))
+    assert not list(ExplodingGradient().check(window([[2.0, 1.0, 3e4]])))
+
+
+def test_values_that_grow_between_the_layers_of_an_untrained_network_explode():
+    names = ["rnn/kernel", "rnn/bias", "dense/kernel", "dense/bias"]
+    shapes = dict(zip(names, [(4, 8), (8,), (4, 1), (1,)], strict=True))
+    history = window([[2e7, 1e7, 2e9, 10.0]] * 20, variables=names)
+    (finding,) = ExplodingGradient().check(
+        dataclasses.replace(history, facts=RunFacts(shapes=shapes))
+    )
+    assert (finding.step, finding.layer) == (0, "dense")
+    assert "inputs of rnn have a size of about 1 and those of dense of about 1e+08" in (
+        finding.message
+    )
+    assert not list(ExplodingGradient().check(history))
 
 
 def test_exploding_step_by_step():
@@ -142,10 +169,13 @@ def test_a_converged_run_that_comes_back_to_old_norms_does_not_explode():
 
 
 def test_an_explosion_that_clipping_held_is_not_told_to_clip():
-    (held,) = ExplodingGradient().check(window([[2.0, 1.0, 3e4]], applied=[[0.1, 0.1, 1.0]]))
-    (free,) = ExplodingGradient().check(window([[2.0, 1.0, 3e4]]))
+    calm, large = CALM * 20, [[2.0, 1.0, 3e4]]
+    (held,) = ExplodingGradient().check(
+        window(calm + large, applied=np.array([*calm, [0.1, 0.1, 1.0]]))
+    )
+    (free,) = ExplodingGradient().check(window(calm + large))
     assert "Clipping held what was applied to 1.01" in held.advice
-    assert "global_clipnorm near" in free.advice
+    assert "global_clipnorm=1.4" in free.advice
 
 
 @pytest.mark.parametrize("factor", [4, 30, 2000])
@@ -204,6 +234,34 @@ def test_a_gradient_that_sinks_to_zero_vanishes_and_one_that_is_zero_is_dead():
     (dead,) = DeadGradient().check(window(sinks))
     assert (vanishing.step, dead.step) == (0, 10)
     assert not list(VanishingGradient().check(window([[0.0, 0.0, 1.0]] * 70)))
+
+
+LSTM = RecurrentLayer("rnn", True, {"activation": "tanh"})
+SIMPLE_RNN = RecurrentLayer("rnn", False, {"activation": "tanh"})
+
+
+@pytest.mark.parametrize(
+    ("facts", "fits", "unfit"),
+    [
+        (RunFacts(layer_types={"dense": "Dense"}), "he_normal", "gated cells"),
+        (RunFacts(layer_types={"rnn": "LSTM"}, recurrent=(LSTM,)), "mask_zero", "gated cells"),
+        (RunFacts(layer_types={"rnn": "RNN"}, recurrent=(SIMPLE_RNN,)), "gated cells", "he_normal"),
+        (RunFacts(), "gated cells", "he_normal"),
+    ],
+)
+def test_the_remedy_of_a_vanishing_gradient_fits_the_layers(facts, fits, unfit):
+    history = dataclasses.replace(window([[1e-9, 1e-9, 1.0]] * 60), facts=facts)
+    (finding,) = VanishingGradient().check(history)
+    assert fits in finding.advice
+    assert unfit not in finding.advice
+
+
+@pytest.mark.parametrize(("layer", "advised"), [(LSTM, False), (SIMPLE_RNN, True)])
+def test_gates_are_advised_for_a_recurrent_layer_without_them(layer, advised):
+    norms = np.array(CALM * 20 + [[900.0, 1.0, 1.0]])
+    history = dataclasses.replace(window(norms), facts=RunFacts(recurrent=(layer,)))
+    (finding,) = ExplodingGradient().check(history)
+    assert ("gates (LSTM, GRU)" in finding.advice) == advised
 
 
 @pytest.mark.parametrize(

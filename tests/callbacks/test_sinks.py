@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 
@@ -189,8 +188,10 @@ for first in range(0, 1_000_000, 3):
 def test_kill_9_loses_no_step_that_was_written(tmp_path, seed):
     command = [sys.executable, "-c", WRITER, str(tmp_path), os.path.dirname(__file__)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
-        lines = [writer.stdout.readline() for _ in range(random.Random(seed).randrange(1, 200))]
-        writer.send_signal(signal.SIGKILL)
+        try:
+            lines = [writer.stdout.readline() for _ in range(random.Random(seed).randrange(1, 200))]
+        finally:
+            writer.kill()
         lines += writer.stdout.read().splitlines()
     last = int(lines[-1])
     read = GradientHistory.load(tmp_path)

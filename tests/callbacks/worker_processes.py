@@ -69,6 +69,7 @@ def run_workers(*command, count=2):
     finally:
         for process in processes:
             process.kill()
+            process.wait()
     for process, (_, errors) in zip(processes, ended, strict=True):
         assert process.returncode == 0, errors
     return [json.loads(output.splitlines()[-1]) for output, _ in ended]

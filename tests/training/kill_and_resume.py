@@ -82,21 +82,28 @@ def wait(pid):
 
 def kill_somewhere(pid, run_dir, chance):
     """Kills a training while it starts, or soon after its next epoch."""
-    metrics, begun = run_dir / "metrics.csv", time.time()
     if chance.random() < 0.2:
         time.sleep(chance.uniform(0, 3))
     else:
-        before = metrics.stat().st_mtime_ns if metrics.exists() else 0
-        written = 0  # the first time when training begins
-        while written < 2:
-            if time.time() - begun > SECONDS or os.waitpid(pid, os.WNOHANG)[0]:
-                sys.exit("The training has ended, or not begun, before it could be killed")
-            now = metrics.stat().st_mtime_ns if metrics.exists() else 0
-            written, before = written + (now != before), now
-            time.sleep(0.01)
+        wait_for_an_epoch(pid, run_dir / "metrics.csv")
         time.sleep(chance.uniform(0, 0.2))
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
+
+
+def wait_for_an_epoch(pid, metrics):
+    begun = time.time()
+    before = metrics.stat().st_mtime_ns if metrics.exists() else 0
+    written = 0  # the first time when training begins
+    while written < 2:
+        if os.waitpid(pid, os.WNOHANG)[0]:
+            sys.exit("The training has ended before it could be killed")
+        if time.time() - begun > SECONDS:
+            os.kill(pid, signal.SIGKILL)
+            sys.exit("The training has not begun before it could be killed")
+        now = metrics.stat().st_mtime_ns if metrics.exists() else 0
+        written, before = written + (now != before), now
+        time.sleep(0.01)
 
 
 def main(folder):

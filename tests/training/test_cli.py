@@ -13,7 +13,14 @@ from gradkeeper import __version__, zoo
 from gradkeeper.training import REMEDIES, Result, list_tasks
 from gradkeeper.training.cli import app
 
-COMMAND = [sys.executable, "-c", "from gradkeeper.training.cli import main; main()"]
+# A background job of a shell ignores SIGINT, and so would its children.
+MAIN = """
+import signal
+from gradkeeper.training.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+main()
+"""
+COMMAND = [sys.executable, "-c", MAIN]
 SIZE = ("--length", "6", "--units", "4", "--batch-size", "8", "--steps-per-epoch", "4")
 
 
@@ -125,12 +132,16 @@ def test_an_interrupted_training_ends_with_130_and_says_how_to_go_on(tmp_path, s
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     metrics = tmp_path / "run" / "metrics.csv"
     deadline = time.monotonic() + 120
-    while not (metrics.exists() and len(metrics.read_text().splitlines()) > 2):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=60)
+    try:
+        while not (metrics.exists() and len(metrics.read_text().splitlines()) > 2):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
     assert process.returncode == 130, errors
     assert "--resume" in output
     assert "Traceback" not in errors

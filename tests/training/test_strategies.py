@@ -1,8 +1,6 @@
 """Experiments on several devices and on several workers: the run that one device makes."""
 
 import json
-import os
-import signal
 import time
 
 import keras
@@ -43,12 +41,14 @@ def by_workers(clipped, tmp_path_factory):
     arguments = {**clipped, "data_dir": str(clipped["data_dir"]), "run_dir": str(place)}
     processes = start_workers("-c", WORKER, json.dumps(arguments))
     metrics = place / "metrics.csv"
-    while not (metrics.exists() and len(metrics.read_text().splitlines()) > 2):
-        assert all(process.poll() is None for process in processes), processes[0].communicate()
-        time.sleep(0.05)
-    for process in processes:
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
+    try:
+        while not (metrics.exists() and len(metrics.read_text().splitlines()) > 2):
+            assert all(process.poll() is None for process in processes), processes[0].communicate()
+            time.sleep(0.05)
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
     said = run_workers("-c", WORKER, json.dumps({**arguments, "resume": True}))
     return Result.load(place), said
 

@@ -32,6 +32,8 @@ class CellLayer(keras.layers.RNN):
     the states are projected in one matrix product before the loop as well: for narrower ones,
     moving the products through memory costs more than it saves.
 
+    A mask of the inputs, [batch, time], is passed on with the output where `return_sequences`.
+
     Inputs: [batch, time, features]. Output: [batch, units], or with `return_sequences`
     [batch, time, units]; with `return_state` followed by the cell's states, each [batch, units].
 
@@ -54,6 +56,7 @@ class CellLayer(keras.layers.RNN):
         shared = {name: layer[name] for name in ("dtype", "trainable") if name in layer}
         super().__init__(self.cell_class(units, name="cell", **shared, **cell), **layer)
         self.input_spec = keras.layers.InputSpec(ndim=3)
+        self.supports_masking = True  # False in `keras.layers.RNN` as of Keras 3.16
 
     @classmethod
     def option_names(cls) -> list[str]:

@@ -1,0 +1,88 @@
+"""The faults of the data, of the learning rate and of an optimizer's update."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gradkeeper.callbacks.diagnosis.faults import (
+    BAD_DATA,
+    BAD_SAMPLE_WEIGHT,
+    DIVISION_BY_SMALL,
+    DIVISION_BY_ZERO,
+    EPSILON_UNDERFLOW,
+    EPSILON_ZERO,
+    LATE_WHERE,
+    UPDATE_BY_HAND,
+    UPDATE_OF_GRADIENT,
+    UPDATE_OF_RATE,
+    ZERO_BY_ZERO,
+    ZERO_CONSTRAINT,
+    ZERO_NORM,
+    ZERO_VARIANCE,
+    Fault,
+)
+from gradkeeper.callbacks.diagnosis.operations import Operation
+from gradkeeper.callbacks.diagnosis.step import StepTrace, Update
+from gradkeeper.callbacks.tap.optimizers import with_nested
+
+_BY_ZERO = (ZERO_BY_ZERO, DIVISION_BY_ZERO, DIVISION_BY_SMALL, ZERO_NORM, ZERO_VARIANCE)
+
+
+def fault_of_data(part: str, batch: Any, *, masked: bool) -> Fault:
+    """The fault of a part of the batch that is not finite.
+
+    Args:
+        part: which part, such as "[1], example 3".
+        batch: the batch.
+        masked: whether the loss is finite, and a gradient is not.
+    """
+    if masked:
+        return LATE_WHERE
+    has_weights = isinstance(batch, tuple) and len(batch) == 3
+    return BAD_SAMPLE_WEIGHT if has_weights and part.startswith("[2]") else BAD_DATA
+
+
+def fault_of_rate(rates: Sequence[float]) -> Fault:
+    """The fault of a learning rate that is not finite."""
+    rate = next((each for each in rates if not np.isfinite(each)), float("nan"))
+    return Fault(
+        f"the learning rate is {rate}",
+        "A schedule or a callback has set it: check what it divides by, and its first and last "
+        "step. Go on with a finite rate, such as optimizer.learning_rate = 1e-3.",
+    )
+
+
+def fault_of_update(trace: StepTrace, operation: Operation, fault: Fault) -> Fault:
+    """The fault of an operation of an optimizer's update, by the fault of its kind."""
+    if not np.isfinite(trace.rates).all():
+        return fault_of_rate(trace.rates)
+    if operation.part == "constraint":
+        if fault in _BY_ZERO:
+            return ZERO_CONSTRAINT
+        return dataclasses.replace(fault, name=f"{fault.name} in a constraint")
+    begun = [each for each in trace.updates if each.begin <= operation.number]
+    if fault in _BY_ZERO:
+        return _fault_of_epsilon(begun)
+    # What is assigned is finite, and so is what it is added to: their sum has overflowed.
+    if fault.is_overflow or operation.kind.startswith(("Assign", "Resource")):
+        return _fault_of_size(trace, operation, begun)
+    return fault
+
+
+def _fault_of_epsilon(begun: Sequence[Update]) -> Fault:
+    optimizers = with_nested(begun[-1].optimizer) if begun else []
+    epsilons = [each for each in (getattr(o, "epsilon", None) for o in optimizers) if each]
+    return EPSILON_UNDERFLOW if epsilons else EPSILON_ZERO
+
+
+def _fault_of_size(trace: StepTrace, operation: Operation, begun: Sequence[Update]) -> Fault:
+    """Which factor of the update is the larger one."""
+    gradients = begun[-1].gradients if begun else None
+    if gradients is None:
+        return UPDATE_BY_HAND
+    if operation.kind == "Square":
+        return UPDATE_OF_GRADIENT
+    largest = max(abs(gradients.lowest), abs(gradients.highest))
+    return UPDATE_OF_RATE if max(trace.rates, default=0.0) > largest else UPDATE_OF_GRADIENT

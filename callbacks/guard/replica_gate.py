@@ -1,0 +1,273 @@
+"""The checks of a guard on one replica, in the graph of the train step."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from gradkeeper.callbacks.guard.loss import HeldLoss, PassedLoss, StepLoss
+from gradkeeper.callbacks.guard.notebook import CAUSES, Facts
+from gradkeeper.callbacks.guard.tally import Counts, Tally
+from gradkeeper.callbacks.guard.trigger import Trigger
+from gradkeeper.callbacks.tap.branch import when
+from gradkeeper.callbacks.tap.finite import all_finite, remain_finite, statistics_if
+from gradkeeper.callbacks.tap.gating import Held, Undoing, everywhere
+from gradkeeper.callbacks.tap.measure import l2_norms
+from gradkeeper.callbacks.tap.optimizers import (
+    learning_rates_of,
+    squares_gradients,
+    update_may_not_be_finite,
+)
+from gradkeeper.callbacks.tap.pairs import Pair, summed_over_replicas
+from gradkeeper.callbacks.tap.probe import Application, Gradients
+from gradkeeper.callbacks.tap.replica import Replica
+
+# The square of a larger learning rate overflows in float32.
+_LARGEST_RATE = 1e19
+
+# Writes variables, their statistics [3, variables] and the facts of a bad step.
+Note = Callable[[list[Any], tf.Tensor | None, Facts], None]
+
+
+@dataclass(frozen=True)
+class GateOptions:
+    """The options of a gate; gates with equal options can replace one another.
+
+    Attributes:
+        refuses: whether bad steps are refused; otherwise they are only noted.
+        halts_after: bad steps in a row after which every step is refused until the host has
+            looked; 0 for never.
+        checks_loss: whether a loss that is not finite makes a step bad.
+        checks_updates: whether variables are checked after each update; None to check where
+            `update_may_not_be_finite` says so.
+        trigger: refuses finite gradients that are too large; None for none.
+        keeps: whether bad steps are kept for a capsule.
+        keeps_batch: whether their batches are.
+        outruns_host: whether a bad step may be followed by others before the host can look.
+    """
+
+    refuses: bool
+    halts_after: int
+    checks_loss: bool
+    checks_updates: bool | None
+    trigger: Trigger | None
+    keeps: bool = False
+    keeps_batch: bool = True
+    outruns_host: bool = False
+
+    def can_keep(self, compiled: bool) -> bool:
+        """Whether bad steps are kept: what XLA overwrites in a step that is taken is lost."""
+        return self.keeps and (self.refuses or not compiled)
+
+
+class ReplicaGate:
+    """Checks the steps of one replica. All replicas see the same flags, and so agree.
+
+    Args:
+        options: what is checked.
+        device: where variables are placed; None for TensorFlow's choice.
+        has_functions: whether the train step may call functions of its own.
+
+    Attributes:
+        tally: the counts.
+        loss: the loss of the step under way.
+        gradients_are_finite: whether the last call's gradients are finite on every replica.
+        noted: the number of noted calls when the step began.
+    """
+
+    def __init__(self, options: GateOptions, device: str | None, *, has_functions: bool) -> None:
+        self._options, self._has_functions = options, has_functions
+        self.tally = Tally(device)
+        self.loss: StepLoss = HeldLoss(device) if has_functions else PassedLoss()
+        self._judgement = None if options.trigger is None else options.trigger.begin(device)
+        self._checks_updates = False
+        self.gradients_are_finite: tf.Tensor | None = None
+        self.noted: tf.Tensor | None = None
+
+    def begin_step(self) -> None:
+        """Called before the step changes anything."""
+        self.loss.begin_step()
+        self.noted = self.tally.in_graph().noted
+
+    def holds_weights(self, application: Application) -> bool:
+        """Return whether variables and optimizer are checked, or refused, after this update."""
+        checks = self._options.checks_updates
+        if checks is None:
+            checks = update_may_not_be_finite(application.optimizer, application.variables)
+        # Sticky: a function that the step calls is traced once, and runs in later steps too.
+        self._checks_updates |= checks
+        loss_comes_late = self._has_functions and self._options.checks_loss
+        return checks or (self._options.refuses and loss_comes_late and not self.loss.is_known)
+
+    def allows(self, application: Application, pairs: list[Pair], note: Note) -> tf.Tensor | None:
+        """Return whether the gradients may be applied; None if nothing is refused."""
+        gradients, variables = [each for each, _ in pairs], [each for _, each in pairs]
+        states = self._states(application.undoing)
+        flags = self._flags(application, gradients, states)
+        self.gradients_are_finite = flags["gradient"]
+        bad = ~tf.reduce_all(tf.stack(self._refusing(application, flags)))
+        norm, too_large = tf.constant(np.nan), tf.constant(False)
+        if self._judgement is not None:
+            norm = _global_norm(application, gradients)
+            too_large = flags["gradient"] & ~bad & self._judgement.refuses(norm)
+        refused = bad | too_large
+        measured = statistics_if(refused, gradients, application.scale)
+        counts = self.tally.in_graph()
+
+        def write() -> None:
+            cause = _first_cause(flags, otherwise="norm")
+            facts = Facts(counts.seen, cause, self.loss.value, norm, _rate(application))
+            if states:
+                state_is_cause = tf.equal(cause, CAUSES.index("state"))
+                when(state_is_cause, lambda: _note_values(note, states, facts))
+                when(~state_is_cause, lambda: note(variables, measured, facts))
+            else:
+                note(variables, measured, facts)
+
+        is_checked_again = self._has_functions or self._checks_updates
+        self._count(refused, counts, write, counts.in_a_row if is_checked_again else 0)
+        is_taken = ~refused & ~(counts.halted > 0)
+        judgement = self._judgement
+        if judgement is not None:
+            when(flags["gradient"] & is_taken, lambda: judgement.learn(norm))
+        return is_taken if self._options.refuses else None
+
+    def accepts(self, replica: Replica, undoing: Undoing, note: Note) -> tf.Tensor | None:
+        """Return whether the results of the step may stay; None if nothing is refused."""
+        held = undoing.floating("state") if self._has_functions else []
+        held += undoing.floating("weight") if self._checks_updates else []
+        flags: dict[str, tf.Tensor] = {}
+        if held:
+            flags["update"] = remain_finite(_values(held), [each.before for each in held])
+        if self._has_functions and self._options.checks_loss:
+            flags["loss"] = self.loss.is_sound
+        if not flags:
+            return None
+        flags = _agreed(flags, replica)
+        counts = self.tally.in_graph()
+        is_refused = (counts.noted > self.noted) | (counts.halted > 0)
+        bad = ~tf.reduce_all(tf.stack(list(flags.values()))) & ~is_refused
+
+        def write() -> None:
+            unknown = tf.constant(np.nan)
+            if not held:
+                cause = tf.constant(CAUSES.index("loss"))
+                note([], None, Facts(counts.seen, cause, self.loss.value, unknown, unknown))
+                return
+            states = [each for each in held if each.role == "state"]
+            after = {"loss": flags.get("loss", tf.constant(True))}
+            if states:
+                after["state"] = remain_finite(_values(states), [each.before for each in states])
+            cause = _first_cause(after, otherwise="update")
+            _note_values(note, held, Facts(counts.seen, cause, self.loss.value, unknown, unknown))
+
+        self._count(bad, counts, write, tf.where(is_refused, counts.in_a_row, 0))
+        return ~bad if self._options.refuses else None
+
+    def _states(self, undoing: Undoing | None) -> list[Held]:
+        """The moving averages and layer states that are checked before the update."""
+        return undoing.floating("state") if undoing is not None and undoing.is_here else []
+
+    def _flags(
+        self, application: Application, gradients: Gradients, states: list[Held]
+    ) -> dict[str, tf.Tensor]:
+        """What must hold for the update, on every replica, by the cause of a refusal."""
+        squares = squares_gradients(application.optimizer)
+        flags = {"gradient": all_finite(gradients, squares=squares), "loss": self.loss.is_sound}
+        rates = _rates(application)
+        if rates:
+            flags["learning_rate"] = tf.reduce_all(tf.stack(list(map(_is_usable, rates))))
+        if states:
+            flags["state"] = remain_finite(_values(states), [each.before for each in states])
+        return _agreed(flags, application.replica)
+
+    def _refusing(self, application: Application, flags: dict[str, tf.Tensor]) -> list[tf.Tensor]:
+        """The flags that refuse a step where they are False."""
+        chosen = {n: f for n, f in flags.items() if n != "loss" or self._options.checks_loss}
+        if isinstance(application.optimizer, keras.optimizers.LossScaleOptimizer):
+            # It skips an overflow by itself, and lowers its scale.
+            scale = tf.cast(tf.convert_to_tensor(application.scale), tf.float32)
+            chosen["gradient"] = flags["gradient"] | (flags["loss"] & (scale >= 1.0))
+        return list(chosen.values())
+
+    def _count(
+        self, bad: tf.Tensor, counts: Counts, write: Callable[[], None], otherwise: Any
+    ) -> None:
+        """Note a bad call and count it.
+
+        Args:
+            bad: whether it is one.
+            counts: the counts so far.
+            write: notes it; run only while steps are not halted.
+            otherwise: the bad steps in a row, if it is none.
+        """
+        halted = counts.halted > 0
+
+        def count() -> None:
+            is_noted = bad & ~halted
+            when(is_noted, write)
+            in_a_row = tf.where(bad, counts.in_a_row + 1, otherwise)
+            halts = halted
+            if self._options.refuses and self._options.halts_after:
+                halts |= in_a_row >= self._options.halts_after
+            noted = counts.noted + tf.cast(is_noted, tf.int64)
+            self.tally.write(Counts(counts.seen, noted, in_a_row, halts))
+
+        with tf.control_dependencies([halted]):
+            # As long as nothing was bad, there is nothing to count.
+            when(bad | (counts.in_a_row > 0), count)
+
+
+def _agreed(flags: dict[str, tf.Tensor], replica: Replica) -> dict[str, tf.Tensor]:
+    """The flags as all replicas have them together."""
+    if replica.count == 1:
+        return flags
+    together = everywhere(tf.stack(list(flags.values())), replica)
+    return dict(zip(flags, tf.unstack(together), strict=True))
+
+
+def _first_cause(flags: dict[str, tf.Tensor], otherwise: str) -> tf.Tensor:
+    """The number, in `CAUSES`, of the first flag that is False."""
+    cause = tf.constant(CAUSES.index(otherwise))
+    for name in reversed(flags):
+        cause = tf.where(flags[name], cause, CAUSES.index(name))
+    return cause
+
+
+def _rates(application: Application) -> list[tf.Tensor]:
+    return [tf.convert_to_tensor(rate) for rate in learning_rates_of(application.optimizer)]
+
+
+def _rate(application: Application) -> tf.Tensor:
+    """The first learning rate that cannot be used, or else the last one; NaN without any."""
+    found = tf.constant(np.nan, tf.float64)
+    for rate in reversed(_rates(application)):
+        found = tf.where(_is_usable(rate) & _is_usable(found), found, tf.cast(rate, tf.float64))
+    return found
+
+
+def _is_usable(rate: tf.Tensor) -> tf.Tensor:
+    return tf.abs(rate) <= tf.cast(_LARGEST_RATE, rate.dtype)
+
+
+def _values(held: Sequence[Held]) -> list[tf.Tensor]:
+    return [each.part.read_value() for each in held]
+
+
+def _note_values(note: Note, held: Sequence[Held], facts: Facts) -> None:
+    """Note the values of variables in place of gradients."""
+    measured = statistics_if(tf.constant(True), _values(held), None)
+    note([each.variable for each in held], measured, facts)
+
+
+def _global_norm(application: Application, gradients: Gradients) -> tf.Tensor:
+    """The norm of the gradient of the global batch, before any clipping."""
+    if application.replica.count > 1:
+        gradients = summed_over_replicas(gradients)
+    norm = tf.norm(l2_norms(gradients, tf.float32))
+    if application.scale is None:
+        return norm
+    return norm / tf.cast(tf.convert_to_tensor(application.scale), norm.dtype)

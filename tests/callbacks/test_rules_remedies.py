@@ -1,0 +1,210 @@
+"""Every remedy is tried: the advice, applied as worded, makes the run finite and the loss fall."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+from twin import trained
+
+from gradkeeper.callbacks import GradientMonitor
+from gradkeeper.callbacks.rules import default_rules
+
+L = keras.layers
+
+
+def found(run, rule):
+    findings = [each for judge in default_rules() for each in judge.check(run)]
+    return next(each for each in findings if each.rule == rule)
+
+
+def number(pattern, text):
+    return float(re.search(pattern, text)[1])
+
+
+def assert_trains(loss, window=20):
+    assert np.isfinite(loss).all()
+    assert np.mean(loss[-window:]) < np.mean(loss[:window])
+
+
+# In the twin: (optimizer, learning rate, options), the rule, words of its advice, and what the
+# advice makes of the run.
+TWINS = {
+    "unscaled targets": (
+        ("SGD", 0.02, {"targets": 1e5}),
+        "exploding",
+        "Standardize the targets",
+        lambda advice: ("SGD", 0.02, {}),
+    ),
+    "unscaled inputs": (
+        ("SGD", 0.02, {"inputs": 255.0}),
+        "exploding",
+        "standardize the inputs",
+        lambda advice: ("SGD", 0.02, {}),
+    ),
+    "unscaled targets, up to NaN": (
+        ("SGD", 0.02, {"targets": 1e5}),
+        "nonfinite",
+        "Standardize the targets",
+        lambda advice: ("SGD", 0.02, {}),
+    ),
+    "learning rate too high": (
+        ("SGD", 1.0, {}),
+        "exploding",
+        "Lower the learning rate tenfold, again if",
+        lambda advice: ("SGD", 0.1, {"clip": number(r"global_clipnorm=([\d.e+]+)", advice)}),
+    ),
+    "learning rate too high, up to NaN": (
+        ("SGD", 1.0, {}),
+        "nonfinite",
+        "Lower the learning rate tenfold, again if",
+        lambda advice: ("SGD", 0.1, {"clip": number(r"global_clipnorm=([\d.e+]+)", advice)}),
+    ),
+    "learning rate of adam too high": (
+        ("Adam", 100.0, {}),
+        "exploding",
+        "Clipping does not shorten the steps of Adam",
+        lambda advice: ("Adam", 0.1, {}),
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", TWINS)
+def test_what_is_advised_against_an_explosion_mends_it(fault):
+    (optimizer, rate, options), rule, words, mend = TWINS[fault]
+    finding = found(trained(optimizer, rate, **options), rule)
+    assert words in finding.advice
+    mended, rate, options = mend(finding.advice)
+    assert_trains(trained(mended, rate, **options).scalar("loss"))
+
+
+@pytest.mark.parametrize("optimizer", ["Adam", "RMSprop", "Lion"])
+def test_a_limit_under_an_adaptive_optimizer_leaves_the_learning_rate(optimizer):
+    finding = found(trained(optimizer, 1e-2, clip=0.01), "clip_always")
+    assert "keep the learning rate" in finding.advice
+    assert "lower the learning rate" not in finding.advice
+    limit = number(r"global_clipnorm=([\d.e+-]+),", finding.advice)
+    mended = trained(optimizer, 1e-2, clip=limit)
+    loss = mended.scalar("loss")
+    assert_trains(loss)
+    assert np.mean(loss[-20:]) < 0.1 * np.mean(loss[:20])
+    assert np.mean(mended.clipped) < 0.2
+
+
+def test_a_limit_under_plain_descent_is_raised_and_the_learning_rate_lowered():
+    finding = found(trained("SGD", 1.0, clip=0.05), "clip_always")
+    limit = number(r"global_clipnorm=([\d.e+-]+),", finding.advice)
+    rate = number(r"as much to ([\d.e-]+)\.$", finding.advice)
+    mended = trained("SGD", rate, clip=limit)
+    assert_trains(mended.scalar("loss"))
+    assert np.mean(mended.clipped) < 0.2
+
+
+def test_a_limit_that_holds_unscaled_targets_is_told_to_scale_them():
+    finding = found(trained("SGD", 0.02, targets=1e5, clip=1.0), "clip_always")
+    assert "Standardize the targets" in finding.advice
+    assert "raise the limit" not in finding.advice
+
+
+def test_a_bad_batch_is_held_by_the_usual_norm():
+    run = trained("SGD", 0.02, steps=100)
+    for values in (run.values["norm"], run.values["applied_norm"]):
+        values[60] *= 1e5
+    advice = found(run, "exploding").advice
+    limit = number(r"global_clipnorm=([\d.e+-]+),", advice)
+    assert "this step's batch" in advice
+    assert limit == pytest.approx(np.median(run.global_norm[:60]), rel=0.1)
+    assert_trains(trained("SGD", 0.02, clip=limit).scalar("loss"))
+
+
+def regression(*shape):
+    random = np.random.default_rng(0)
+    x = random.normal(size=(640, *shape)).astype("float32")
+    return x, np.tanh(x.reshape(640, -1)[:, :1])
+
+
+def fitted(layers, optimizer, x, y, rules=None, **options):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input(x.shape[1:]), *layers, L.Dense(1, name="out")])
+    model.compile(optimizer, "mse", jit_compile=False)
+    monitor = GradientMonitor(rules=rules, verbose=0, **options)
+    model.fit(x, y, batch_size=16, shuffle=False, verbose=0, callbacks=[monitor], epochs=2)
+    return monitor
+
+
+def rnn(**options):
+    large = {"recurrent_initializer": keras.initializers.Identity(2.0)}
+    return [L.SimpleRNN(6, name="rnn", **large, **options)]
+
+
+def deep(activation, initializer):
+    return [L.Dense(8, activation, kernel_initializer=initializer) for _ in range(12)]
+
+
+def convolutional(**options):
+    return [L.ConvLSTM1D(3, 3, padding="same", name="rnn", **options), L.Flatten()]
+
+
+ADAM, SGD, UPDATES = keras.optimizers.Adam, keras.optimizers.SGD, ("updates", "weights")
+# The layers and the optimizer with the fault, the shape of the inputs, the rule, words of its
+# advice, words that do not fit, and layers and optimizer as advised.
+KERAS = {
+    "recurrent relu": (
+        (lambda: rnn(activation="relu"), lambda: ADAM(1e-3)),
+        (40, 2),
+        "exploding",
+        ["use activation='tanh'"],
+        ["Clip", "targets"],
+        (lambda: rnn(activation="tanh"), lambda: ADAM(1e-3)),
+    ),
+    "recurrent relu with gates, at step 0": (
+        (lambda: convolutional(activation="relu", recurrent_activation="relu"), lambda: ADAM(1e-2)),
+        (60, 6, 3),
+        "nonfinite",
+        ["activation='tanh' and recurrent_activation='sigmoid'", "neither a lower learning rate"],
+        ["If the norms", "restore"],
+        (
+            lambda: convolutional(activation="tanh", recurrent_activation="sigmoid"),
+            lambda: ADAM(1e-2),
+        ),
+    ),
+    "simple_rnn, learning rate too high": (
+        (lambda: [L.SimpleRNN(6, name="rnn")], lambda: SGD(3.0)),
+        (12, 2),
+        "nonfinite",
+        ["Lower the learning rate tenfold, again if"],
+        ["targets"],
+        (lambda: [L.SimpleRNN(6, name="rnn")], lambda: SGD(0.03, global_clipnorm=1.0)),
+    ),
+    "deep sigmoid network": (
+        (lambda: deep("sigmoid", "glorot_uniform"), lambda: ADAM(1e-3)),
+        (6,),
+        "vanishing_with_depth",
+        ["ReLU", "he_normal"],
+        ["gated"],
+        (lambda: deep("relu", "he_normal"), lambda: ADAM(1e-3)),
+    ),
+    "updates too long": (
+        (lambda: [L.Dense(8, "relu")], lambda: ADAM(1.0)),
+        (6,),
+        "update_ratio",
+        ["Lower the learning rate, or warm it up."],
+        ["clip"],
+        (lambda: [L.Dense(8, "relu")], lambda: ADAM(1e-2)),
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", KERAS)
+def test_what_is_advised_in_a_fit_mends_it(fault):
+    (layers, optimizer), shape, rule, words, unfit, (mended, slower) = KERAS[fault]
+    x, y = regression(*shape)
+    monitor = fitted(layers(), optimizer(), x, y, watch=UPDATES)
+    finding = next(each for each in monitor.findings if each.rule == rule)
+    for each in words:
+        assert each in finding.advice
+    for each in unfit:
+        assert each not in finding.advice
+    again = fitted(mended(), slower(), x, y, watch=UPDATES)
+    assert_trains(again.history.loss)
+    assert rule not in {each.rule for each in again.findings}
