@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,17 +15,43 @@ from gradkeeper.callbacks.tap.optimizers import optimizers_of
 
 _TRUSTED = ("builtins", "keras", "gradkeeper")
 
+# Functions of other Keras modules read and write files, download, or change Keras's settings.
+_MODELLING = (
+    "activations",
+    "constraints",
+    "initializers",
+    "losses",
+    "metrics",
+    "ops",
+    "random",
+    "regularizers",
+)
 
-def model_of(capsule: Capsule, *, dtype: str | None = None) -> keras.Model:
-    """The capsule's model in the state before the step.
+# Earlier versions can be made to load files and run code in safe mode: CVE-2025-8747 and
+# CVE-2025-9906 (until 3.11.0), CVE-2025-12058 (until 3.12.0), CVE-2026-1462 (until 3.13.2).
+_SAFE_MODE_HOLDS_SINCE = (3, 13, 2)
+
+
+def model_of(
+    capsule: Capsule, *, dtype: str | None = None, trust_model: bool = False
+) -> keras.Model:
+    """Create the capsule's model in the state before the step.
 
     Args:
         capsule: the capsule.
         dtype: the dtype of all layers, in place of their own.
+        trust_model: whether to create it with a Keras version whose safe mode can be evaded.
 
     Raises:
-        CapsuleError: if the model cannot be made from the capsule alone.
+        CapsuleError: if the model cannot be created from the capsule alone, or must not be.
     """
+    if not trust_model and not safe_mode_holds():
+        raise CapsuleError(
+            "In this version of Keras, a model's configuration can load files and run code. Give "
+            "the model, update Keras to 3.13.2 or later, or allow it for a capsule that you "
+            "trust: replay(capsule, trust_model=True), on the command line --trust-model. "
+            f"Received: {capsule.path} with keras {keras.__version__}"
+        )
     described = capsule.facts["model"]
     config = described.get("config")
     if config is None:
@@ -39,6 +66,12 @@ def model_of(capsule: Capsule, *, dtype: str | None = None) -> keras.Model:
             "register them with keras.saving.register_keras_serializable and import their module "
             f"first. Received: {', '.join(strangers)}"
         )
+    harmful = sorted(set(_functions_that_build_no_model(config)))
+    if harmful:
+        raise CapsuleError(
+            "A model's configuration may name only functions that compute. "
+            f"Received: {', '.join(harmful)}"
+        )
     # A copy: Keras takes a configuration apart while it reads it.
     config = copy.deepcopy(config) if dtype is None else _in_dtype(config, dtype)
     try:
@@ -51,6 +84,12 @@ def model_of(capsule: Capsule, *, dtype: str | None = None) -> keras.Model:
         raise CapsuleError(f"The capsule describes no model. Received: {type(model)}")
     prepare(model, capsule)
     return model
+
+
+def safe_mode_holds() -> bool:
+    """Return whether no way around safe mode is known in the installed version of Keras."""
+    numbers = re.findall(r"\d+", keras.__version__)[:3]
+    return tuple(map(int, numbers)) >= _SAFE_MODE_HOLDS_SINCE
 
 
 def prepare(model: keras.Model, capsule: Capsule) -> None:
@@ -108,6 +147,20 @@ def _strangers(config: Any) -> Iterator[str]:
     elif isinstance(config, list):
         for each in config:
             yield from _strangers(each)
+
+
+def _functions_that_build_no_model(config: Any) -> Iterator[str]:
+    """Yield the names of Keras functions that are not part of a model."""
+    if isinstance(config, dict):
+        package, *rooms = str(config.get("module")).split(".")
+        is_function = config.get("class_name") == "function" and package == "keras"
+        if is_function and (not rooms or rooms[0] not in _MODELLING):
+            yield f"{config['module']}.{config.get('config')}"
+        for each in config.values():
+            yield from _functions_that_build_no_model(each)
+    elif isinstance(config, list):
+        for each in config:
+            yield from _functions_that_build_no_model(each)
 
 
 def _in_dtype(config: Any, dtype: str) -> Any:

@@ -24,7 +24,11 @@ _SMALLER = 2.0**-10
 
 
 def replay(
-    capsule: str | Path | Capsule, model: keras.Model | None = None, *, batch: Any = None
+    capsule: str | Path | Capsule,
+    model: keras.Model | None = None,
+    *,
+    batch: Any = None,
+    trust_model: bool = False,
 ) -> Verdict:
     """Runs the step of a capsule eagerly, and says where the first bad number appeared.
 
@@ -33,16 +37,20 @@ def replay(
         model: the compiled model, where the capsule cannot make it: a subclassed one, or one
             with layers or losses of your own. Its state is the same afterwards.
         batch: what the step is called with, where the capsule was to hold no data.
+        trust_model: whether to create the model from the capsule's configuration with Keras 3.13.1
+            or earlier. The configuration can then load files and run code: set it for capsules
+            that you trust. Later versions do not need it.
 
     Raises:
         CapsuleError: if the capsule is damaged or is not of this model, or holds neither the
-            model nor the batch, and none is given.
+            model nor the batch, and none is given; or if Keras can only create the model in an
+            unsafe way.
     """
     if not isinstance(capsule, Capsule):
         capsule = Capsule.read(capsule)
     batches = _batches(capsule) if batch is None else {_first(capsule): _in_tensors(batch)}
     if model is None:
-        model = model_of(capsule)
+        model = model_of(capsule, trust_model=trust_model)
     with _unchanged(model):
         for replica, each in batches.items():
             prepare(model, capsule)
@@ -53,7 +61,7 @@ def replay(
         if verdict.place in ("forward", "loss", "backward") and verdict.message is None:
             verdict = dataclasses.replace(
                 verdict,
-                step_in_float64=_is_finite_in_float64(capsule, batch),
+                step_in_float64=_is_finite_in_float64(capsule, batch, trust_model=trust_model),
                 step_if_smaller=_is_finite_if_smaller(capsule, model, batch),
             )
         verdict = with_advice(verdict, model, is_trained=_is_trained(capsule))
@@ -118,12 +126,12 @@ def _is_finite_if_smaller(capsule: Capsule, model: keras.Model, batch: Any) -> b
     return _ends_well(run_step(model, smaller, compiled=capsule.is_compiled))
 
 
-def _is_finite_in_float64(capsule: Capsule, batch: Any) -> bool | None:
+def _is_finite_in_float64(capsule: Capsule, batch: Any, *, trust_model: bool) -> bool | None:
     """Whether the step is finite in float64; None where the model has no such twin."""
     before = keras.config.floatx()
     keras.config.set_floatx("float64")
     try:
-        model = model_of(capsule, dtype="float64")
+        model = model_of(capsule, dtype="float64", trust_model=trust_model)
         batch = _with_numbers(batch, lambda tensor: tf.cast(tensor, wide_dtype(tensor.dtype)))
         return _ends_well(run_step(model, batch, compiled=capsule.is_compiled))
     except (CapsuleError, TypeError, ValueError, tf.errors.OpError):

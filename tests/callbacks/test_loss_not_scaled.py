@@ -135,7 +135,7 @@ def test_on_several_replicas(scale_by, four_replicas):
 
 
 def loop(model, monitor, function):
-    """Two steps under `watch`; gradients in a function of their own or with the update."""
+    """Two steps under `watch`; gradients in a separate function or with the update."""
     variables, data = model.trainable_variables, (tf.ones([8, 2]), tf.ones([8, 1]))
     with monitor.watch(model.optimizer, variables):
         for _ in range(2):

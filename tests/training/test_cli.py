@@ -207,7 +207,7 @@ def failing(folder, *layers):
 
 def test_replay(tmp_path):
     _, capsule = failing(tmp_path)
-    result = run("replay", capsule, "--plot", tmp_path / "step.png")
+    result = run("replay", capsule, "--plot", tmp_path / "step.png", "--trust-model")
     assert result.exit_code == 0, result.output
     assert "Step 2 of" in result.output
     assert "in the data, at [0], example 1" in result.output

@@ -27,6 +27,14 @@ def replay(
             metavar="MODULE:NAME",
         ),
     ] = None,
+    trust_model: Annotated[
+        bool,
+        typer.Option(
+            "--trust-model",
+            help="With Keras 3.13.1 or earlier: create the model from the capsule's configuration, "
+            "which can load files and run code there.",
+        ),
+    ] = False,
     plot: Annotated[
         Path | None, typer.Option(help="Save a picture of the numbers along the step.")
     ] = None,
@@ -39,7 +47,7 @@ def replay(
     held = Capsule.read(capsule)
     _print_capsule(held)
     with console.status("Running the step again"):
-        verdict = run(held, None if model is None else _model(model))
+        verdict = run(held, None if model is None else _model(model), trust_model=trust_model)
     _print_verdict(verdict)
     if plot is not None:
         plot_verdict(verdict).savefig(plot)

@@ -17,5 +17,5 @@ def test_loss(run: Run, setup: Setup) -> float:
     if math.isnan(run.best_loss):
         return math.nan
     task = load_task("jsb_chorales", split="test", data_dir=setup.data_dir)
-    model = zoo.load_model(RunDirectory(run.result.run_dir).best_model)
+    model = zoo.load_model(RunDirectory(run.result.run_dir).best_model, trust_model=True)
     return float(model.evaluate(task.evaluation_dataset(50), verbose=0, return_dict=True)["loss"])
