@@ -32,19 +32,23 @@ Policy: TypeAlias = Literal["stop", "skip", "rollback", "raise", "warn"]
 
 
 class NonFiniteGuard(StepCallback[Gate]):
-    """Refuses a train step whose gradients are not finite: it leaves no trace.
+    """Refuse train steps with a value that is not finite: a refused step leaves no trace.
 
         model.fit(..., callbacks=[NonFiniteGuard()])
 
-    The check is part of the compiled train step and comes before the optimizer. A refused
-    step changes nothing: neither weights, optimizer and its count of steps, nor moving
-    averages, metrics and random seeds; training goes on as if the batch had not come. Under
-    a `tf.distribute` strategy, one bad replica is enough, and all of them agree. As long as
-    nothing is refused, training is bit-identical to training without the guard.
+    The checks are part of the compiled train step. Checked before the update: every gradient,
+    the loss, the learning rate, and what the forward pass assigns to moving averages and other
+    variables of layers. Checked after the update, where finite gradients can give a non-finite
+    one (see `check_updates`): every trained variable and the optimizer's variables.
 
-    A `LossScaleOptimizer`'s gradients overflow now and then, and it skips such steps by
-    itself; the guard leaves that to it, unless the loss is not finite either or the scale has
-    come down below 1.
+    A refused step changes nothing: neither weights, optimizer and its count of steps, nor
+    moving averages, states of layers (`LSTM(stateful=True)`), metrics and random seeds;
+    training goes on as if the batch had not come. Under a `tf.distribute` strategy, one bad
+    replica is enough, and all replicas agree. As long as nothing is refused, training is
+    bit-identical to training without the guard.
+
+    A `LossScaleOptimizer`'s gradients overflow now and then, and it skips such steps. The guard
+    leaves that to it, unless the loss is not finite either or the scale has fallen below 1.
 
     What is left of a bad step is a capsule, a folder with its batch, the model's state before
     it and what was measured: `gradkeeper replay FOLDER` runs the step again, and says where the
@@ -66,7 +70,13 @@ class NonFiniteGuard(StepCallback[Gate]):
             "warn": nothing; the step is taken, and told.
         trigger: refuses steps with a finite but too large gradient as well: `NormAbove(bound)`,
             a number as short for that, or `Unusual(z, window)`.
-        check_loss: whether a loss that is not finite is refused even if all gradients are.
+        check_loss: whether a loss that is not finite is refused even if all gradients are
+            finite. The loss is the return value of `compute_loss`, or else the loss in the logs
+            that a custom `train_step` returns ("loss" or "*_loss").
+        check_updates: whether variables and optimizer are checked after each update. None to
+            check where finite gradients can give a non-finite update: float16 variables, an
+            optimizer whose epsilon is 0 or underflows, `RMSprop(centered=True)`, optimizers and
+            constraints that are not Keras's own.
         max_consecutive: see "skip".
         snapshot_every: train steps between two snapshots in memory, see "rollback".
         lr_factor: see "rollback".

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from gradkeeper.callbacks import NonFiniteGradientError, NonFiniteGuard, replay
-from gradkeeper.callbacks.guard.loop import StepModel
+from gradkeeper.callbacks.guard import StepModel
 
 BAD = 3
 
