@@ -66,6 +66,9 @@ def main(
     }
     if guard:
         ways["NonFiniteGuard()"] = lambda build: guarded(build, jit_compile, seconds)
+        ways["check_updates=True"] = lambda build: guarded(
+            build, jit_compile, seconds, check_updates=True
+        )
         ways["waiting alone"] = lambda build: waiting(build, jit_compile, seconds)
         ways["waiting and reading"] = lambda build: waiting(
             build, jit_compile, seconds, reading=True

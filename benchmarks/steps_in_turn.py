@@ -108,10 +108,10 @@ def watched(build: Callable[[], Built], jit_compile: bool, seconds: float, **opt
     return times
 
 
-def guarded(build: Callable[[], Built], jit_compile: bool, seconds: float) -> Times:
+def guarded(build: Callable[[], Built], jit_compile: bool, seconds: float, **options: Any) -> Times:
     """The same with a guard."""
     model, data = compiled(build, jit_compile)
-    guard = NonFiniteGuard()
+    guard = NonFiniteGuard(**options)
     plain, with_guard = Runner(model, data, []), Runner(model, data, [guard])
     with plain.training(), with_guard.training():
         times = compare(plain, with_guard, seconds)
