@@ -64,12 +64,12 @@ class GateOptions:
 
 
 class ReplicaGate:
-    """Checks the steps of one replica. All replicas see the same flags, and so agree.
+    """Check the steps of one replica. All replicas see the same flags, and so agree.
 
     Args:
         options: what is checked.
         device: where variables are placed; None for TensorFlow's choice.
-        has_functions: whether the train step may call functions of its own.
+        has_functions: whether the train step is custom: it may call `tf.function`s.
 
     Attributes:
         tally: the counts.
@@ -168,13 +168,13 @@ class ReplicaGate:
         return ~bad if self._options.refuses else None
 
     def _states(self, undoing: Undoing | None) -> list[Held]:
-        """The moving averages and layer states that are checked before the update."""
+        """Return the moving averages and layer states that are checked before the update."""
         return undoing.floating("state") if undoing is not None and undoing.is_here else []
 
     def _flags(
         self, application: Application, gradients: Gradients, states: list[Held]
     ) -> dict[str, tf.Tensor]:
-        """What must hold for the update, on every replica, by the cause of a refusal."""
+        """Return the conditions of an update, on every replica, by the cause of a refusal."""
         squares = squares_gradients(application.optimizer)
         flags = {"gradient": all_finite(gradients, squares=squares), "loss": self.loss.is_sound}
         rates = _rates(application)
@@ -185,10 +185,10 @@ class ReplicaGate:
         return _agreed(flags, application.replica)
 
     def _refusing(self, application: Application, flags: dict[str, tf.Tensor]) -> list[tf.Tensor]:
-        """The flags that refuse a step where they are False."""
+        """Return the flags that refuse a step if they are False."""
         chosen = {n: f for n, f in flags.items() if n != "loss" or self._options.checks_loss}
         if isinstance(application.optimizer, keras.optimizers.LossScaleOptimizer):
-            # It skips an overflow by itself, and lowers its scale.
+            # The optimizer skips a step that overflows, and lowers its scale.
             scale = tf.cast(tf.convert_to_tensor(application.scale), tf.float32)
             chosen["gradient"] = flags["gradient"] | (flags["loss"] & (scale >= 1.0))
         return list(chosen.values())
@@ -199,10 +199,10 @@ class ReplicaGate:
         """Note a bad call and count it.
 
         Args:
-            bad: whether it is one.
+            bad: whether the call is bad.
             counts: the counts so far.
-            write: notes it; run only while steps are not halted.
-            otherwise: the bad steps in a row, if it is none.
+            write: notes the call; run only while steps are not halted.
+            otherwise: the bad steps in a row, if the call is not bad.
         """
         halted = counts.halted > 0
 
@@ -217,12 +217,12 @@ class ReplicaGate:
             self.tally.write(Counts(counts.seen, noted, in_a_row, halts))
 
         with tf.control_dependencies([halted]):
-            # As long as nothing was bad, there is nothing to count.
+            # In a run without bad steps, there is nothing to count.
             when(bad | (counts.in_a_row > 0), count)
 
 
 def _agreed(flags: dict[str, tf.Tensor], replica: Replica) -> dict[str, tf.Tensor]:
-    """The flags as all replicas have them together."""
+    """Return each flag as True only if it is True on every replica."""
     if replica.count == 1:
         return flags
     together = everywhere(tf.stack(list(flags.values())), replica)
@@ -230,7 +230,7 @@ def _agreed(flags: dict[str, tf.Tensor], replica: Replica) -> dict[str, tf.Tenso
 
 
 def _first_cause(flags: dict[str, tf.Tensor], otherwise: str) -> tf.Tensor:
-    """The number, in `CAUSES`, of the first flag that is False."""
+    """Return the index in `CAUSES` of the first flag that is False."""
     cause = tf.constant(CAUSES.index(otherwise))
     for name in reversed(flags):
         cause = tf.where(flags[name], cause, CAUSES.index(name))
@@ -242,7 +242,10 @@ def _rates(application: Application) -> list[tf.Tensor]:
 
 
 def _rate(application: Application) -> tf.Tensor:
-    """The first learning rate that cannot be used, or else the last one; NaN without any."""
+    """Return the first learning rate that is too large or not finite, or else the last one.
+
+    NaN if the optimizer has none.
+    """
     found = tf.constant(np.nan, tf.float64)
     for rate in reversed(_rates(application)):
         found = tf.where(_is_usable(rate) & _is_usable(found), found, tf.cast(rate, tf.float64))
@@ -264,7 +267,7 @@ def _note_values(note: Note, held: Sequence[Held], facts: Facts) -> None:
 
 
 def _global_norm(application: Application, gradients: Gradients) -> tf.Tensor:
-    """The norm of the gradient of the global batch, before any clipping."""
+    """Return the gradient norm of the global batch, before clipping."""
     if application.replica.count > 1:
         gradients = summed_over_replicas(gradients)
     norm = tf.norm(l2_norms(gradients, tf.float32))

@@ -248,7 +248,7 @@ def test_a_variable_in_any_attribute_of_a_layer_leaves_no_trace():
 
 
 class Own(keras.Model):
-    """A train step of its own; its loss is not known before the update."""
+    """A custom train step, whose loss is not known before the update."""
 
     def __init__(self, loss=None):
         super().__init__()
