@@ -156,7 +156,7 @@ class Gate(Stage):
             self._in_graph.step_begin(replica, data, self._model())
 
     def loss(self, replica: Replica, value: Any) -> None:
-        self._sides[replica.index].loss.hold(mean_loss(value, tf.float32))
+        self._sides[replica.index].loss.hold(mean_loss(value))
 
     def may_undo_update(self, application: Application) -> bool:
         if not self.asks_about(application.optimizer):

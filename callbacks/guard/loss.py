@@ -48,7 +48,7 @@ class PassedLoss:
 
     @property
     def value(self) -> tf.Tensor:
-        return tf.constant(np.nan, tf.float32) if self._loss is None else self._loss
+        return tf.constant(np.nan, tf.float64) if self._loss is None else self._loss
 
     @property
     def is_sound(self) -> tf.Tensor:
@@ -73,7 +73,7 @@ class HeldLoss:
 
     def hold(self, loss: tf.Tensor | None) -> None:
         if loss is not None:
-            self._loss.assign(tf.stack([loss, 1.0]))
+            self._loss.assign(tf.stack([tf.cast(loss, tf.float64), 1.0]))
             self._is_known = True
 
     @property
@@ -90,4 +90,4 @@ class HeldLoss:
         return tf.math.is_finite(value) | tf.equal(is_known, 0.0)
 
 
-_UNKNOWN = np.array([np.nan, 0.0], np.float32)
+_UNKNOWN = np.array([np.nan, 0.0])

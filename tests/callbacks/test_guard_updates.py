@@ -327,6 +327,17 @@ def test_a_loss_known_only_after_the_update_refuses_the_step(how):
     assert not ignored.events
 
 
+def test_a_large_loss_in_float64_is_finite():
+    class Wide(keras.Sequential):
+        def compute_loss(self, *args, **kwargs):
+            return tf.cast(super().compute_loss(*args, **kwargs), tf.float64) + 1e300
+
+    model, watch = Wide([keras.Input((5,)), keras.layers.Dense(1)]), guard()
+    model.compile("adam", "mse", jit_compile=False)
+    fit(model, data(1), watch)
+    assert not watch.events
+
+
 def test_a_replica_with_an_empty_batch_is_named(two_replicas):
     with two_replicas.scope():
         model = own()
