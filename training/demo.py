@@ -2,7 +2,10 @@
 
 The simple recurrent network is made to explode by two things that happen in practice: an
 activation that does not saturate (leaky ReLU), so that nothing bounds its state, and a
-learning rate that climbs until an update pushes the recurrent matrix over the edge.
+learning rate that climbs until an update pushes the recurrent matrix over the edge. After the
+climb the learning rate falls to 0, so that the clipped network settles. With a momentum of 0.99
+the norm passes through large finite values before it overflows; with 0.9, some seeds went from
+the usual norm to NaN in one step.
 """
 
 import math
@@ -26,19 +29,21 @@ _SIMPLE_RNN: Mapping[str, Any] = {
     "model_options": {"activation": "leaky_relu"},
     "optimizer": "sgd",
     "learning_rate": 0.1,
+    "schedule": "cosine",
 }
+_CLIP = 0.3
 _GATED: Mapping[str, Any] = {"optimizer": "adam", "learning_rate": 0.005}
 
 
 def run_demo(
     out: str | Path = "gradkeeper-demo",
     *,
-    length: int = 30,
+    length: int = 20,
     units: int = 64,
     batch_size: int = 64,
     epochs: int = 12,
     steps_per_epoch: int = 50,
-    seed: int = 3,
+    seed: int = 1,
     console: Console | None = None,
 ) -> Comparison:
     """Trains five networks on the adding problem and shows what became of their gradients.
@@ -77,17 +82,18 @@ def _introduction(length: int) -> str:
     return (
         f"[bold]The adding problem[/]: add the two marked numbers among {length}. Always "
         "answering 1 has a mean squared error of 1/6 ≈ 0.167: the baseline.\n"
-        "Two equal RNNs (leaky ReLU, SGD, a learning rate that climbs to 0.1), one of them with "
-        "global_clipnorm=1; three gated networks (Adam, 0.005) without clipping.\n"
+        "Two equal RNNs (leaky ReLU, SGD, a learning rate that climbs to 0.1 and falls to 0), one "
+        f"of them with global_clipnorm={_CLIP}; three gated networks (Adam, 0.005) without "
+        "clipping.\n"
     )
 
 
 def _experiments(shared: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    climb = {"momentum": 0.9, "nesterov": True}
+    climb = {"momentum": 0.99, "nesterov": True}
     climb["warmup_steps"] = shared["epochs"] * shared["steps_per_epoch"] // 2
     simple = {**shared, **_SIMPLE_RNN, "optimizer_options": climb}
     gated = {label: {**shared, **_GATED, "model": model} for label, model in GATED.items()}
-    return {UNCLIPPED: simple, CLIPPED: {**simple, "global_clipnorm": 1.0}, **gated}
+    return {UNCLIPPED: simple, CLIPPED: {**simple, "global_clipnorm": _CLIP}, **gated}
 
 
 def _finish(comparison: Comparison, console: Console) -> None:

@@ -54,7 +54,10 @@ def recurrent_layer(
         TypeError: `options.layer_options` that the layer does not take.
     """
     layer = _layer(info, options, name, loop)
-    layer.supports_masking = True  # False in Keras's own layers as of Keras 3.16
+    # False in Keras's own layers as of Keras 3.16.
+    layer.supports_masking = True
+    for inner in ("forward_layer", "backward_layer") if options.bidirectional else ():
+        getattr(layer, inner).supports_masking = True
     return layer
 
 

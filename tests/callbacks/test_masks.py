@@ -6,9 +6,6 @@ import pytest
 
 from gradkeeper.callbacks import GradientMonitor
 
-# Keras's own warning, which names the layer where it has a name of the user's.
-pytestmark = pytest.mark.filterwarnings("ignore:Layer '.*' .* was passed an input with a mask")
-
 TOKENS = np.array([[1, 2, 0, 0], [3, 1, 2, 0], [2, 0, 0, 0], [1, 1, 1, 1]])
 ONES = np.ones((4, 1))
 
@@ -66,7 +63,7 @@ class Subclassed(keras.Model):
     ids=lambda layer: type(layer).__name__,
 )
 def test_the_layer_is_named_once(layer, capsys):
-    """Of a second layer behind it, and of the layer inside a wrapper, there is nothing to say."""
+    """A second layer behind it and the layer inside a wrapper are not named."""
     model = model_of(ending(layer), ending(recurrent("second")), keras.layers.SimpleRNN(2))
     (line,) = warnings_of(model, capsys, fits=2)
     assert f"'first' ({type(layer).__name__})" in line

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SECONDS = 300
+SECONDS = 1200
 
 
 class TwoWorkers:

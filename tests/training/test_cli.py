@@ -131,14 +131,14 @@ def test_an_interrupted_training_ends_with_130_and_says_how_to_go_on(tmp_path, s
     command = [*COMMAND, "train", "gru", "--task", "adding", *SIZE, "--epochs", "100000", *place]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     metrics = tmp_path / "run" / "metrics.csv"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     try:
         while not (metrics.exists() and len(metrics.read_text().splitlines()) > 2):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=600)
     finally:
         process.kill()
         process.wait()

@@ -38,9 +38,11 @@ def test_a_demo_replaces_no_other_folder(tmp_path):
 @pytest.mark.slow
 def test_the_demo_tells_the_truth(tmp_path):
     runs, output = demo(tmp_path / "demo")
-    assert {finding.rule for finding in runs[UNCLIPPED].findings} == {"exploding", "nonfinite"}
+    found = {finding.rule for finding in runs[UNCLIPPED].findings}
+    # Before it explodes, a norm may stand out: whether it does depends on the processor.
+    assert found - {"spike"} == {"exploding", "nonfinite"}
     assert not runs[UNCLIPPED].beats_baseline
-    assert runs[CLIPPED].final_loss < 0.7 / 6
+    assert runs[CLIPPED].final_loss < 0.1 / 6
     assert runs[CLIPPED].clip_fraction > 0
     for label in ("LSTM", "GRU", "LN-LSTM"):
         assert runs[label].final_loss < 0.1 / 6

@@ -129,6 +129,12 @@ def test_masked_steps_are_as_if_absent(name, inputs, padded_mask):
         close(outputs[row], layer(inputs[row : row + 1, :length])[0])
 
 
+def test_passes_masks_on(name, inputs, padded_mask):
+    sequences = make(name, return_sequences=True)(inputs, mask=padded_mask)
+    np.testing.assert_array_equal(array(sequences._keras_mask), padded_mask)
+    assert getattr(make(name)(inputs, mask=padded_mask), "_keras_mask", None) is None
+
+
 def test_zero_output_for_mask(name, inputs, padded_mask):
     layer = make(name, return_sequences=True, zero_output_for_mask=True)
     outputs = array(layer(inputs, mask=padded_mask))

@@ -53,6 +53,19 @@ def test_padding_changes_nothing(name, options):
         np.testing.assert_allclose(padded_outputs, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["lstm", "ln_lstm"])
+def test_a_saved_model_passes_masks_on(name, tmp_path):
+    model = build(name, mask_value=0.0, task="labelling", num_layers=2, bidirectional=True)
+    model.save(tmp_path / "model.keras")
+    loaded = zoo.load_model(tmp_path / "model.keras")
+    sequence = np.ones((1, 5, FEATURES), "float32")
+    sequence[:, 3:] = 0
+    for each in (model, loaded):
+        outputs = each(sequence)
+        np.testing.assert_array_equal(array(outputs._keras_mask), [[True] * 3 + [False] * 2])
+        np.testing.assert_allclose(array(outputs)[:, :3], array(each(sequence[:, :3])), atol=1e-6)
+
+
 @pytest.mark.parametrize("options", OPTIONS[:8], ids=str)
 def test_labelling_takes_every_option(options):
     model = build(task="labelling", **options)

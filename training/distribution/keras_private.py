@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 # By major and minor number. Of others it is not known whether these names mean the same.
-TESTED = ((3, 10), (3, 11), (3, 12), (3, 13), (3, 14), (3, 15))
+TESTED = ((3, 10), (3, 11), (3, 12), (3, 13), (3, 14), (3, 15), (3, 16))
 
 
 def is_tested() -> bool:
