@@ -21,8 +21,9 @@ class ExplodingGradient(Rule):
 
     A large norm alone is not an explosion: summed losses and unscaled data have norms of 1e4 to
     1e12 in healthy runs. Besides `ratio` and `beyond`, a norm above `absolute` is a finding where
-    it is `ratio` times the median of the run's first `warmup` norms and the loss, if known, has
-    risen to `beyond` times its median over the same steps. In the first step a norm above `absolute` is a finding
+    it is `ratio` times the median of the run's first `warmup` norms and the loss has risen to
+    `beyond` times its median over the same steps. Where the loss is not known, the norm must grow
+    that far within the first `warmup` steps. In the first step a norm above `absolute` is a finding
     where the values inside the network grow 10,000-fold between two layers, as the norms of the
     layers' kernels and biases show.
 
@@ -109,8 +110,9 @@ class ExplodingGradient(Rule):
         first_norm = self._first_norms.follow(finite)
         first_loss = self._first_losses.follow(losses)
         sudden = (finite > self._ratio * usual.median) & (finite > self._beyond * usual.peak)
-        rise = (self._beyond - 1) * np.abs(first_loss)
-        has_risen = ~(losses - first_loss < rise)  # unknown losses are NaN
+        has_risen = losses - first_loss >= (self._beyond - 1) * np.abs(first_loss)
+        is_unknown, in_warmup = np.isnan(losses) | np.isnan(first_loss), np.isnan(usual.median)
+        has_risen |= is_unknown & in_warmup
         grown = (finite > self._absolute) & (finite > self._ratio * first_norm) & has_risen
         compared = np.where(sudden, usual.median, first_norm)
         return rows, sudden, grown, compared

@@ -158,8 +158,9 @@ class NonFiniteGradient(Rule):
         bounded = bounded_activations(facts)
         if not self._past.has_updated:
             return (
-                f"{bounded} " * bool(bounded) + "No update came before this step, so that neither "
-                "a lower learning rate nor clipping can help. Look for NaN or Inf in the inputs, "
+                f"{bounded} " * bool(bounded) + "The monitor saw no update before this step: in "
+                "a training that begins here, neither a lower learning rate nor clipping can help. "
+                "Look for NaN or Inf in the inputs, "
                 "the targets and the initial weights, and for log(0) or a division by zero in the "
                 "model and the loss. Attach a NonFiniteGuard: its replay names the operation."
             )

@@ -84,12 +84,6 @@ class VanishingWithDepth(Rule):
         facts: RunFacts,
     ) -> Finding:
         ratio, factor = trend
-        is_recurrent = any(facts.recurrent_layer(layer) for layer in layers)
-        activation = (
-            ""
-            if is_recurrent
-            else "ReLU or GELU in place of sigmoid or tanh with he_normal initialization, "
-        )
         return Finding(
             step=steps[0],
             layer=layers[0],
@@ -100,10 +94,7 @@ class VanishingWithDepth(Rule):
                 f"towards the input, by a factor of {factor:.3g} per layer over {len(layers)} "
                 f"layers: {norms[-1]:.3g} in {layers[-1]}, {norms[0]:.3g} in {layers[0]}."
             ),
-            advice=(
-                f"Use {activation}residual connections, or BatchNormalization or "
-                "LayerNormalization between the layers; or fewer layers."
-            ),
+            advice=_advice(layers, facts),
             evidence={
                 "ratio": ratio,
                 "factor_per_layer": factor,
@@ -112,6 +103,15 @@ class VanishingWithDepth(Rule):
                 "last_step": steps[1],
             },
         )
+
+
+def _advice(layers: list[str], facts: RunFacts) -> str:
+    is_recurrent = any(facts.recurrent_layer(layer) for layer in layers)
+    activation = "ReLU or GELU in place of sigmoid or tanh with he_normal initialization, "
+    return (
+        f"Use {'' if is_recurrent else activation}residual connections, or BatchNormalization or "
+        "LayerNormalization between the layers; or fewer layers."
+    )
 
 
 def _layers_with_matrices(window: Window) -> np.ndarray:

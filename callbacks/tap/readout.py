@@ -70,20 +70,15 @@ def read(
     loss = np.sum(losses, axis=0) * (replicas_in_sync / len(replicas))
     # Every replica makes its tables in the same order.
     groups = zip(*(lanes[replica].tables for replica in replicas), strict=False)
-    tracked: list[Track] = []
-    written_calls: list[Window] = []
+    calls: list[Window] = []
     for group, rows in zip(groups, measured[replicas[0]], strict=False):
         part = _window(group[0], slots[replicas[0]], rows, steps, loss)
         if replicas_in_sync > 1:
             norms = _replica_norms(group, [slots[replica] for replica in replicas], part.present)
             part = dataclasses.replace(part, replica_norms=norms, first_replica=replicas[0])
-        tracked.append((group[0].optimizer, group[0].turn))
-        written_calls.append(part)
-    calls = _without_undone(written_calls)
-    parts: dict[Track, list[Window]] = {}
-    for track, call in zip(tracked, calls, strict=True):
-        parts.setdefault(track, []).append(call)
-    tracks = {track: _merged(windows) for track, windows in parts.items()}
+        calls.append(part)
+    calls = _without_undone(calls)
+    tracks = _tracks(lanes[replicas[0]].tables, calls)
     window = dataclasses.replace(
         _merged(list(tracks.values()), order),
         replica_losses=np.stack(losses, axis=1) if replicas_in_sync > 1 else np.zeros((0, 0)),
@@ -94,6 +89,14 @@ def read(
     for lane in lanes.values():
         lane.clear()
     return Readout(window, tracks, max(lost for _, _, lost in written.values()), pictures)
+
+
+def _tracks(tables: Sequence[Table], calls: Sequence[Window]) -> dict[Track, Window]:
+    """The calls by optimizer and turn, one for each of the tables."""
+    parts: dict[Track, list[Window]] = {}
+    for table, call in zip(tables, calls, strict=False):
+        parts.setdefault((table.optimizer, table.turn), []).append(call)
+    return {track: _merged(windows) for track, windows in parts.items()}
 
 
 def _without_undone(calls: Sequence[Window]) -> list[Window]:

@@ -1,12 +1,15 @@
 """No rule finds anything in healthy runs, whatever the scale of their data, loss and optimizer."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
 from twin import OPTIMIZERS, trained
 
 from gradkeeper.callbacks import GradientMonitor
-from gradkeeper.callbacks.rules import default_rules
+from gradkeeper.callbacks.rules import ExplodingGradient, default_rules
+from gradkeeper.callbacks.run_facts import RunFacts
 
 # Standard deviations of inputs and targets.
 SCALES = [
@@ -38,8 +41,19 @@ def test_no_rule_fires_in_a_healthy_run(optimizer, sums):
         run = trained(optimizer, rate, inputs=inputs, targets=targets, sums=sums, steps=200)
         loss = run.scalar("loss")
         assert np.mean(loss[-20:]) < np.mean(loss[:20]), (inputs, targets)
-        found = [str(finding) for rule in default_rules() for finding in rule.check(run)]
-        assert not found, (inputs, targets, found)
+        without_loss = dataclasses.replace(run, scalars={}, facts=RunFacts())
+        for each in (run, without_loss):
+            found = [str(finding) for rule in default_rules() for finding in rule.check(each)]
+            assert not found, (inputs, targets, found)
+
+
+def test_norms_that_grow_slowly_while_the_loss_falls_are_no_explosion():
+    run = trained("Adam", 0.3, targets=1e6, steps=300)
+    norms = run.global_norm
+    assert norms.max() > 100 * np.median(norms[:10])
+    assert np.mean(run.scalar("loss")[-20:]) < np.mean(run.scalar("loss")[:20])
+    for scalars in (run.scalars, {}):
+        assert not list(ExplodingGradient().check(dataclasses.replace(run, scalars=scalars)))
 
 
 def test_large_norms_are_no_explosion():

@@ -145,6 +145,7 @@ def convolutional(**options):
     return [L.ConvLSTM1D(3, 3, padding="same", name="rnn", **options), L.Flatten()]
 
 
+BELOW = keras.initializers.Constant(-20.0)
 ADAM, SGD, UPDATES = keras.optimizers.Adam, keras.optimizers.SGD, ("updates", "weights")
 # The layers and the optimizer with the fault, the shape of the inputs, the rule, words of its
 # advice, words that do not fit, and layers and optimizer as advised.
@@ -183,6 +184,14 @@ KERAS = {
         ["ReLU", "he_normal"],
         ["gated"],
         (lambda: deep("relu", "he_normal"), lambda: ADAM(1e-3)),
+    ),
+    "relu units that are never active": (
+        (lambda: [L.Dense(8, "relu", bias_initializer=BELOW)], lambda: ADAM(1e-2)),
+        (6,),
+        "dead",
+        ["LeakyReLU"],
+        [],
+        (lambda: [L.Dense(8, "leaky_relu", bias_initializer=BELOW)], lambda: ADAM(1e-2)),
     ),
     "updates too long": (
         (lambda: [L.Dense(8, "relu")], lambda: ADAM(1.0)),
