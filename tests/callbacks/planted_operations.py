@@ -24,6 +24,7 @@ class Singular:
         place: the verdict's.
         kind: the operation's kind, or the kind of the operation whose gradient it is.
         advice: a part of the remedy.
+        compiled: whether the step is replayed as one that XLA has compiled.
     """
 
     function: Function
@@ -33,6 +34,7 @@ class Singular:
     place: str = "forward"
     kind: str | None = None
     advice: str = ""
+    compiled: bool = False
 
     @property
     def x(self) -> tf.Tensor:
@@ -437,6 +439,24 @@ SINGULAR = {
         "overflow of an exponential, in a branch of where() that is not taken",
         lambda x: tf.where(x < 50, tf.exp(tf.where(x < 50, x, 0.5)), 0.0),
         kind="Exp",
+    ),
+    # TensorFlow itself gives 0 for the gradient, XLA NaN.
+    "root in where": Singular(
+        lambda x: tf.where(x > 0, tf.sqrt(tf.maximum(x, 0.0)), 0.0),
+        [0, 0, 0],
+        "gradient of a root at 0",
+        lambda x: tf.where(x > 0, tf.sqrt(tf.maximum(x, 0.0) + 1e-6), 0.0),
+        "backward",
+        "Sqrt",
+        compiled=True,
+    ),
+    "reciprocal root in where": Singular(
+        lambda x: tf.where(x > 0, tf.math.rsqrt(x), 0.0),
+        [0, 0, 0],
+        "division by the root of a variance of 0, in a branch of where() that is not taken",
+        lambda x: tf.where(x > 0, tf.math.rsqrt(tf.where(x > 0, x, 0.5)), 0.0),
+        kind="Rsqrt",
+        compiled=True,
     ),
     # TensorFlow defines these, so that there is nothing to find.
     "root of an fft": Singular(lambda x: tf.sqrt(magnitudes(x)), [0] * 4, None, place="none"),
