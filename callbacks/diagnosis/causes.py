@@ -83,17 +83,19 @@ def fault_of(
     if not operation.tensors and operation.inputs:
         return FROM_OUTSIDE
     numbers = [each for each in map(numbers_of, operation.tensors) if each is not None]
-    fault = _known_fault(operation, numbers) or _other_fault(
+    fault = _known_fault(operation, numbers, wide) or _other_fault(
         operation, numbers, place, wide=wide, smaller=smaller
     )
     return _in_context(fault, operation, trace)
 
 
-def _known_fault(operation: Operation, numbers: list[np.ndarray]) -> Fault | None:
+def _known_fault(
+    operation: Operation, numbers: list[np.ndarray], wide: bool | None
+) -> Fault | None:
     """The fault by the operation's kind."""
     if operation.gradient_of is not None:
         # A logarithm in the gradient of another function is none of the user's.
-        return _gradient_fault(operation.gradient_of, numbers)
+        return _gradient_fault(operation.gradient_of, numbers, wide)
     rule = _RULES.get(operation.kind)
     return rule(numbers) if rule is not None and numbers else None
 
@@ -133,15 +135,24 @@ def _in_context(fault: Fault, operation: Operation, trace: OperationTrace) -> Fa
     return fault
 
 
-def _gradient_fault(forward: Operation, numbers: list[np.ndarray]) -> Fault | None:
+def _gradient_fault(
+    forward: Operation, numbers: list[np.ndarray], wide: bool | None
+) -> Fault | None:
     fault = _GRADIENTS.get(forward.kind)
     if fault is not None:
         return fault
-    # Numbers below the smallest normal one have an infinite reciprocal.
-    tiny = np.finfo(np.float32).tiny
-    if any(bool((np.abs(each) < tiny).any()) for each in numbers):
+    smallest = _smallest(numbers)
+    # Below the smallest normal number, the reciprocal is infinite in float32 and finite in float64.
+    # At 0 it is infinite in both: a 0 in what is finite in float64 is a harmless one.
+    if smallest == 0 and wide:
+        smallest = _smallest([each[each != 0] for each in numbers])
+    if smallest < np.finfo(np.float32).tiny:
         return _GRADIENTS_AT_ZERO.get(forward.kind)
-    return GRADIENT_OF_DIVISION if forward.kind in _DIVISIONS else None
+    return GRADIENT_OF_DIVISION if smallest < 1 and forward.kind in _DIVISIONS else None
+
+
+def _smallest(numbers: list[np.ndarray]) -> float:
+    return min((float(np.abs(each).min()) for each in numbers if each.size), default=np.inf)
 
 
 _DIVISIONS = ("RealDiv", "Div", "Reciprocal", "Inv", "Rsqrt", "Xdivy")

@@ -21,6 +21,7 @@ from gradkeeper.callbacks.diagnosis.faults import (
     EMPTY_BATCH,
     NOT_INVERTIBLE,
     REFUSED,
+    Fault,
     not_taken,
 )
 from gradkeeper.callbacks.diagnosis.layers import LayerCall
@@ -117,12 +118,6 @@ def _by_operation(trace: StepTrace, origin: Origin, batch: Any, known: dict[str,
         known["variable"] = None
     wide, smaller = is_finite_in_float64(operation), is_finite_if_smaller(operation)
     fault = fault_of(operation, trace.operations, place, wide=wide, smaller=smaller)
-    if place == "optimizer":
-        fault = fault_of_update(trace, operation, fault)
-    elif _is_empty(batch):
-        fault = EMPTY_BATCH
-    elif trace.has_finite_loss and place == "forward" and is_masked(trace.operations, operation):
-        fault = not_taken(fault)
     return Verdict(
         place,
         layer=layer,
@@ -130,11 +125,24 @@ def _by_operation(trace: StepTrace, origin: Origin, batch: Any, known: dict[str,
         gradient_of=None if of is None else of.kind,
         source=operation.source or (None if forward is None else forward.source),
         inputs=range_of(operation.tensors),
-        fault=fault,
+        fault=_fault_in_step(fault, trace, operation, place, batch),
         finite_in_float64=wide,
         finite_if_smaller=smaller,
         **known,
     )
+
+
+def _fault_in_step(
+    fault: Fault, trace: StepTrace, operation: Operation, place: Place, batch: Any
+) -> Fault:
+    """The fault of an operation, by what is known of the step around it."""
+    if place == "optimizer":
+        return fault_of_update(trace, operation, fault)
+    if _is_empty(batch):
+        return EMPTY_BATCH
+    if trace.has_finite_loss and place == "forward" and is_masked(trace.operations, operation):
+        return not_taken(fault)
+    return fault
 
 
 def _by_refusal(trace: StepTrace, refusal: tf.errors.OpError, known: dict[str, Any]) -> Verdict:

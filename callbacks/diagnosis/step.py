@@ -12,6 +12,7 @@ from gradkeeper.callbacks.diagnosis.layers import LayerTrace
 from gradkeeper.callbacks.diagnosis.operations import OperationTrace
 from gradkeeper.callbacks.diagnosis.random import drawn_by_xla
 from gradkeeper.callbacks.diagnosis.ranges import Range, range_of
+from gradkeeper.callbacks.diagnosis.tensorflow_private import slopes_as_in_xla
 from gradkeeper.callbacks.eagerly import functions_run_eagerly
 from gradkeeper.callbacks.tap.hooks import Hooks
 from gradkeeper.callbacks.tap.names import variable_names
@@ -97,7 +98,8 @@ def run_step(model: keras.Model, batch: Any, *, compiled: bool = False) -> StepT
     Args:
         model: the model, compiled and built.
         batch: what the step is called with.
-        compiled: whether random numbers are drawn as XLA draws them.
+        compiled: whether XLA compiled the step: random numbers are drawn, and the gradients of
+            roots computed, as XLA does.
     """
     layers = LayerTrace(model)
     optimizers = optimizers_of(model)
@@ -107,6 +109,7 @@ def run_step(model: keras.Model, batch: Any, *, compiled: bool = False) -> StepT
     with (
         functions_run_eagerly(),
         drawn_by_xla() if compiled else nullcontext(),
+        slopes_as_in_xla() if compiled else nullcontext(),
         layers.watching(),
         hooks.in_place(),
         trace.operations.watching(),

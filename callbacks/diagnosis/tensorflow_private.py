@@ -9,6 +9,8 @@
 `custom_gradient`'s `actual_grad_fn`: calls a gradient function of a user's own, with what it is
     the gradient of beside it.
 `imperative_grad`: a backward pass as a whole; it knows what is differentiated.
+`gen_math_ops`: holds the functions by which the gradients of roots and reciprocals are computed.
+    The gradients registered by name cannot be replaced.
 `handle._handle_data`: the dtype of the variable that a handle belongs to.
 `tensor._id`: tells two tensors apart that are one Python object after the other.
 """
@@ -16,15 +18,16 @@
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Any, TypeAlias
+from unittest import mock
 
 import tensorflow as tf
 from tensorflow.python.eager import backprop
 from tensorflow.python.framework import op_callbacks
-from tensorflow.python.ops import custom_gradient
+from tensorflow.python.ops import custom_gradient, gen_math_ops
 from tensorflow.python.util import nest
 
 # Called with type, inputs, attributes and outputs of an operation.
@@ -72,6 +75,24 @@ def _kind(op_type: str | bytes) -> str:
 def key_of(tensor: Any) -> int | None:
     """By which an eager tensor is known; None for anything else."""
     return getattr(tensor, "_id", None)
+
+
+@contextmanager
+def slopes_as_in_xla() -> Iterator[None]:
+    """Inside the block, gradients of roots and reciprocals are computed as XLA computes them.
+
+    TensorFlow's own kernels for a CPU give 0 for a gradient of 0 times an infinite slope, XLA gives
+    NaN.
+    """
+    slopes: dict[str, Callable] = {
+        "sqrt_grad": lambda y, dy, name=None: 0.5 * dy / y,
+        "rsqrt_grad": lambda y, dy, name=None: -0.5 * dy * (y * y * y),
+        "reciprocal_grad": lambda y, dy, name=None: -dy * (y * y),
+    }
+    with ExitStack() as stack:
+        for name, slope in slopes.items():
+            stack.enter_context(mock.patch.object(gen_math_ops, name, slope))
+        yield
 
 
 def is_handle(tensor: Any) -> bool:

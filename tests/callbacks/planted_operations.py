@@ -24,6 +24,7 @@ class Singular:
         place: the verdict's.
         kind: the operation's kind, or the kind of the operation whose gradient it is.
         advice: a part of the remedy.
+        compiled: whether the step is replayed as one that XLA has compiled.
     """
 
     function: Function
@@ -33,6 +34,7 @@ class Singular:
     place: str = "forward"
     kind: str | None = None
     advice: str = ""
+    compiled: bool = False
 
     @property
     def x(self) -> tf.Tensor:
@@ -97,6 +99,12 @@ def masked(x: Any, value: float = -np.inf) -> Any:
 
 def magnitudes(x: Any) -> Any:
     return tf.abs(tf.signal.rfft(x))
+
+
+@tf.custom_gradient
+def amplified(x: Any) -> Any:
+    """The gradient of one number of three is large, that of the others 0."""
+    return tf.identity(x), lambda gradient: gradient * tf.constant([0, 3e38, 0])
 
 
 ONE = tf.ones_like
@@ -410,6 +418,9 @@ SINGULAR = {
         lambda x: tf.math.asin(inside(x)),
         "Asin",
     ),
+    "large gradient of a root": Singular(
+        lambda x: amplified(tf.sqrt(x)), [1e-8] * 3, "overflow", place="backward", kind="Sqrt"
+    ),
     "qr": backward(
         lambda x: tf.linalg.qr(square_matrix(x))[0],
         [1, 2, 2, 4],
@@ -437,6 +448,24 @@ SINGULAR = {
         "overflow of an exponential, in a branch of where() that is not taken",
         lambda x: tf.where(x < 50, tf.exp(tf.where(x < 50, x, 0.5)), 0.0),
         kind="Exp",
+    ),
+    # TensorFlow itself gives 0 for the gradient, XLA NaN.
+    "root in where": Singular(
+        lambda x: tf.where(x > 0, tf.sqrt(tf.maximum(x, 0.0)), 0.0),
+        [0, 0, 0],
+        "gradient of a root at 0",
+        lambda x: tf.where(x > 0, tf.sqrt(tf.maximum(x, 0.0) + 1e-6), 0.0),
+        "backward",
+        "Sqrt",
+        compiled=True,
+    ),
+    "reciprocal root in where": Singular(
+        lambda x: tf.where(x > 0, tf.math.rsqrt(x), 0.0),
+        [0, 0, 0],
+        "division by the root of a variance of 0, in a branch of where() that is not taken",
+        lambda x: tf.where(x > 0, tf.math.rsqrt(tf.where(x > 0, x, 0.5)), 0.0),
+        kind="Rsqrt",
+        compiled=True,
     ),
     # TensorFlow defines these, so that there is nothing to find.
     "root of an fft": Singular(lambda x: tf.sqrt(magnitudes(x)), [0] * 4, None, place="none"),
