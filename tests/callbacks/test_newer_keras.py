@@ -116,6 +116,8 @@ def test_checkpoints_of_orbax_are_those_of_the_plain_training(tmp_path):
     guard = NonFiniteGuard(verbose=0, capsule_dir=None)
     fit(watched, GradientMonitor(verbose=0), guard, kind(str(tmp_path / "watched")))
     assert not guard.events
-    loaded = [keras.saving.load_model(tmp_path / name) for name in ("plain", "watched")]
-    for one, other in zip(*map(state, loaded), strict=True):
-        np.testing.assert_array_equal(one, other)
+    for name, model in {"plain": plain, "watched": watched}.items():
+        loaded = keras.models.clone_model(model)  # found by the layers' names
+        loaded.load_weights(str(tmp_path / name))
+        for one, other in zip(plain.get_weights(), loaded.get_weights(), strict=True):
+            np.testing.assert_array_equal(one, other)
