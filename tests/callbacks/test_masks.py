@@ -76,6 +76,8 @@ def test_however_the_step_is_run(options, capsys):
     assert len(warnings_of(model, capsys)) == 1
 
 
+# Keras's own warning, about a model that ends the mask as its only layer does.
+@pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask:UserWarning")
 def test_in_a_model_without_a_graph_and_in_a_model_inside(capsys):
     inside = keras.Sequential([keras.Input((4, 3)), ending(recurrent("inside"))])
     model = compiled(Subclassed(inside, keras.layers.SimpleRNN(2)))
