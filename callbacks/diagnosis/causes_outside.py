@@ -4,8 +4,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from gradkeeper.callbacks.diagnosis.faults import (
     BAD_DATA,
     BAD_SAMPLE_WEIGHT,
@@ -25,7 +23,7 @@ from gradkeeper.callbacks.diagnosis.faults import (
 )
 from gradkeeper.callbacks.diagnosis.operations import Operation
 from gradkeeper.callbacks.diagnosis.step import StepTrace, Update
-from gradkeeper.callbacks.tap.optimizers import with_nested
+from gradkeeper.callbacks.tap.optimizers import LARGEST_RATE, with_nested
 
 _BY_ZERO = (ZERO_BY_ZERO, DIVISION_BY_ZERO, DIVISION_BY_SMALL, ZERO_NORM, ZERO_VARIANCE)
 
@@ -44,11 +42,16 @@ def fault_of_data(part: str, batch: Any, *, masked: bool) -> Fault:
     return BAD_SAMPLE_WEIGHT if has_weights and part.startswith("[2]") else BAD_DATA
 
 
+def bad_rates(rates: Sequence[float]) -> list[float]:
+    """Return the learning rates that are not finite, or whose square overflows."""
+    return [rate for rate in rates if not abs(rate) <= LARGEST_RATE]
+
+
 def fault_of_rate(rates: Sequence[float]) -> Fault:
-    """The fault of a learning rate that is not finite."""
-    rate = next((each for each in rates if not np.isfinite(each)), float("nan"))
+    """Return the fault of a learning rate that is not finite, or whose square overflows."""
+    rate = next(iter(bad_rates(rates)), float("nan"))
     return Fault(
-        f"the learning rate is {rate}",
+        f"the learning rate is {rate:g}",
         "A schedule or a callback has set it: check what it divides by, and its first and last "
         "step. Go on with a finite rate, such as optimizer.learning_rate = 1e-3.",
     )
@@ -56,7 +59,7 @@ def fault_of_rate(rates: Sequence[float]) -> Fault:
 
 def fault_of_update(trace: StepTrace, operation: Operation, fault: Fault) -> Fault:
     """The fault of an operation of an optimizer's update, by the fault of its kind."""
-    if not np.isfinite(trace.rates).all():
+    if bad_rates(trace.rates):
         return fault_of_rate(trace.rates)
     if operation.part == "constraint":
         if fault in _BY_ZERO:

@@ -12,6 +12,7 @@ import tensorflow as tf
 from gradkeeper.callbacks.diagnosis.ancestors import is_masked
 from gradkeeper.callbacks.diagnosis.causes import MATRIX_KINDS, fault_of
 from gradkeeper.callbacks.diagnosis.causes_outside import (
+    bad_rates,
     fault_of_data,
     fault_of_rate,
     fault_of_update,
@@ -68,6 +69,8 @@ def judged(trace: StepTrace, batch: Any, variables: StepVariables, replica: int)
     origin = origin_of(trace.operations, keys, {*data, *variables.bad})
     if trace.refusal is not None and origin is None:
         return _by_refusal(trace, trace.refusal, known)
+    if not keys and bad_rates(trace.rates):
+        return Verdict("optimizer", fault=fault_of_rate(trace.rates), **known)
     if not keys:
         return Verdict("none", **known)
     if variables.lost:

@@ -17,6 +17,7 @@ from gradkeeper.callbacks.tap.finite import all_finite, remain_finite, statistic
 from gradkeeper.callbacks.tap.gating import Held, Undoing, everywhere
 from gradkeeper.callbacks.tap.measure import l2_norms
 from gradkeeper.callbacks.tap.optimizers import (
+    LARGEST_RATE,
     learning_rates_of,
     squares_gradients,
     update_may_not_be_finite,
@@ -24,9 +25,6 @@ from gradkeeper.callbacks.tap.optimizers import (
 from gradkeeper.callbacks.tap.pairs import Pair, summed_over_replicas
 from gradkeeper.callbacks.tap.probe import Application, Gradients
 from gradkeeper.callbacks.tap.replica import Replica
-
-# The square of a larger learning rate overflows in float32.
-_LARGEST_RATE = 1e19
 
 # Writes variables, their statistics [3, variables] and the facts of a bad step.
 Note = Callable[[list[Any], tf.Tensor | None, Facts], None]
@@ -253,7 +251,7 @@ def _rate(application: Application) -> tf.Tensor:
 
 
 def _is_usable(rate: tf.Tensor) -> tf.Tensor:
-    return tf.abs(rate) <= tf.cast(_LARGEST_RATE, rate.dtype)
+    return tf.abs(rate) <= tf.cast(LARGEST_RATE, rate.dtype)
 
 
 def _values(held: Sequence[Held]) -> list[tf.Tensor]:

@@ -12,6 +12,9 @@ from gradkeeper.callbacks.tap.keras_private import CLIP_GRADIENTS, sublayers
 # The arguments by which a Keras optimizer clips.
 Clipping: TypeAlias = Literal["clipnorm", "global_clipnorm", "clipvalue"]
 
+# The square of a larger learning rate overflows in float32.
+LARGEST_RATE = 1e19
+
 _EPSILONS = ("epsilon", "epsilon_1", "epsilon_2")
 _WITHOUT_SQUARES = (keras.optimizers.SGD, keras.optimizers.Lion)
 

@@ -1,5 +1,6 @@
 """The guard where every gradient is finite: update, state, learning rate, loss, logs."""
 
+import re
 from typing import Any
 
 import keras
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from gradkeeper.callbacks import GradientMonitor, NonFiniteGuard
+from gradkeeper.callbacks import GradientMonitor, NonFiniteGuard, replay
 
 BATCH = 8
 GRAPH = {"jit_compile": False}
@@ -133,6 +134,30 @@ def test_a_learning_rate_that_is_not_finite_is_refused(rate, how):
     model.optimizer.learning_rate = 1e-3
     assert is_finite(model)
     assert model.optimizer.iterations == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "cause"),
+    [
+        ("constraint", "a constraint divides by a norm of 0"),
+        ("epsilon", "the optimizer divides 0 by 0"),
+        ("rate", "the learning rate is nan"),
+        ("large rate", r"the learning rate is 1e\+38"),
+    ],
+)
+def test_the_replay_says_what_was_not_finite_in_the_update(kind, cause, tmp_path):
+    if kind == "constraint":
+        kernel = {"kernel_initializer": "zeros", "kernel_constraint": UnitColumns()}
+        model = dense(keras.optimizers.SGD(0.0), **kernel)
+    elif kind == "epsilon":
+        model = dense(keras.optimizers.Adam(epsilon=0.0), kernel_initializer="zeros")
+    else:
+        model = dense(keras.optimizers.SGD({"rate": np.nan, "large rate": 1e38}[kind]))
+    watch = guard("stop", capsule_dir=tmp_path)
+    fit(model, data(2), watch)
+    verdict = replay(watch.events[0].capsule, model)
+    assert verdict.place == "optimizer"
+    assert re.search(cause, verdict.fault.name)
 
 
 def test_a_schedule_that_is_not_finite_is_refused():
