@@ -39,9 +39,9 @@ class GateOptions:
         halts_after: bad steps in a row after which every step is refused until the host has
             looked; 0 for never.
         checks_loss: whether a loss that is not finite makes a step bad.
+        trigger: refuses finite gradients that are too large; None for none.
         checks_updates: whether variables are checked after each update; None to check where
             `update_may_not_be_finite` says so.
-        trigger: refuses finite gradients that are too large; None for none.
         keeps: whether bad steps are kept for a capsule.
         keeps_batch: whether their batches are.
         outruns_host: whether a bad step may be followed by others before the host can look.
@@ -50,8 +50,8 @@ class GateOptions:
     refuses: bool
     halts_after: int
     checks_loss: bool
-    checks_updates: bool | None
     trigger: Trigger | None
+    checks_updates: bool | None = None
     keeps: bool = False
     keeps_batch: bool = True
     outruns_host: bool = False
