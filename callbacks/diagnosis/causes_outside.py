@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from gradkeeper.callbacks.diagnosis.faults import (
     BAD_DATA,
     BAD_SAMPLE_WEIGHT,
@@ -59,7 +61,7 @@ def fault_of_rate(rates: Sequence[float]) -> Fault:
 
 def fault_of_update(trace: StepTrace, operation: Operation, fault: Fault) -> Fault:
     """The fault of an operation of an optimizer's update, by the fault of its kind."""
-    if bad_rates(trace.rates):
+    if not np.isfinite(trace.rates).all():
         return fault_of_rate(trace.rates)
     if operation.part == "constraint":
         if fault in _BY_ZERO:

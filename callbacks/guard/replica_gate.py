@@ -1,5 +1,6 @@
 """The checks of a guard on one replica, in the graph of the train step."""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -177,7 +178,7 @@ class ReplicaGate:
         flags = {"gradient": all_finite(gradients, squares=squares), "loss": self.loss.is_sound}
         rates = _rates(application)
         if rates:
-            flags["learning_rate"] = tf.reduce_all(tf.stack(list(map(_is_usable, rates))))
+            flags["learning_rate"] = functools.reduce(tf.logical_and, map(_is_usable, rates))
         if states:
             flags["state"] = remain_finite(_values(states), [each.before for each in states])
         return _agreed(flags, application.replica)
