@@ -138,7 +138,7 @@ def _by_operation(trace: StepTrace, origin: Origin, batch: Any, known: dict[str,
 def _fault_in_step(
     fault: Fault, trace: StepTrace, operation: Operation, place: Place, batch: Any
 ) -> Fault:
-    """The fault of an operation, by what is known of the step around it."""
+    """Return the fault of an operation, given the step around it."""
     if place == "optimizer":
         return fault_of_update(trace, operation, fault)
     if _is_empty(batch):
