@@ -233,7 +233,7 @@ class NonFiniteGuard(StepCallback[Gate]):
             step: the function that computes gradients and calls the optimizers.
 
         Raises:
-            RuntimeError: if the guard is attached to a fit that is running.
+            RuntimeError: if the guard is attached to a fit, or guards a loop, that is running.
             ValueError: if the policy is "rollback", which needs a model.
         """
         self._refuse_if_running(None, "watch()")
@@ -259,6 +259,14 @@ class NonFiniteGuard(StepCallback[Gate]):
                 print_msg(why_nothing_was_seen("NonFiniteGuard", "refuses nothing", optimizers, ""))
         finally:
             self._loop = None
+
+    def _refuse_if_running(self, driver: Driver | None, received: str) -> None:
+        if self._loop is not None:
+            raise RuntimeError(
+                "This NonFiniteGuard guards a loop that is still running; give each training a "
+                f"guard of its own. Received: {received}"
+            )
+        super()._refuse_if_running(driver, received)
 
     @property
     def _gate(self) -> Gate | None:

@@ -120,6 +120,15 @@ def test_loops_that_cannot_be_guarded():
         pass
 
 
+def test_a_guard_of_a_running_loop_takes_no_second_training():
+    actor, guard = Policy(compiled=True), quiet()
+    with guard.watch(actor.optimizer, step=actor.step) as step:
+        with pytest.raises(RuntimeError, match="guards a loop that is still running"):
+            guard.watch(actor.optimizer).__enter__()
+        actor.train(step)
+    assert [event.step for event in guard.events] == [BAD]
+
+
 def test_a_loop_without_an_optimizer_call_is_told(capsys):
     actor = Policy(compiled=True)
     with NonFiniteGuard(capsule_dir=None).watch(actor.optimizer):
