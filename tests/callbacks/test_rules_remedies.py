@@ -117,6 +117,14 @@ def test_a_bad_batch_is_held_by_the_usual_norm():
     assert_trains(trained("SGD", 0.02, clip=limit).scalar("loss"))
 
 
+def test_the_limit_advised_against_rare_large_steps_holds_them():
+    finding = found(trained("SGD", 0.02, steps=600, clip=1e6), "clip_never")
+    limit = number(r"global_clipnorm of ([\d.e+-]+),", finding.advice)
+    mended = trained("SGD", 0.02, steps=600, clip=limit)
+    assert_trains(mended.scalar("loss"))
+    assert 0 < np.mean(mended.clipped) < 0.05
+
+
 def regression(*shape):
     random = np.random.default_rng(0)
     x = random.normal(size=(640, *shape)).astype("float32")
@@ -141,10 +149,37 @@ def deep(activation, initializer):
     return [L.Dense(8, activation, kernel_initializer=initializer) for _ in range(12)]
 
 
+def first_of(steps, *recurrent):
+    """The first layer's output is the first of some time steps; the others are zero."""
+    padding = [L.Reshape((1, 6)), L.ZeroPadding1D((0, steps - 1))]
+    return [L.Dense(6, "tanh", name="first"), *padding, *recurrent]
+
+
+def lstm(**options):
+    return L.LSTM(6, unit_forget_bias=False, name="rnn", **options)
+
+
+def half(*layers):
+    """Hidden units in float16, before the layers."""
+    return [L.Dense(8, "tanh", dtype="mixed_float16"), *layers]
+
+
+def scaled():
+    return keras.optimizers.LossScaleOptimizer(SGD(0.1), initial_scale=8.0)
+
+
+class Detached(L.Layer):
+    """Hands on its inputs, and no gradient."""
+
+    def call(self, inputs):
+        return keras.ops.stop_gradient(inputs)
+
+
 def convolutional(**options):
     return [L.ConvLSTM1D(3, 3, padding="same", name="rnn", **options), L.Flatten()]
 
 
+SMALL = keras.initializers.Identity(0.3)
 BELOW = keras.initializers.Constant(-20.0)
 ADAM, SGD, UPDATES = keras.optimizers.Adam, keras.optimizers.SGD, ("updates", "weights")
 # The layers and the optimizer with the fault, the shape of the inputs, the rule, words of its
@@ -160,7 +195,7 @@ KERAS = {
     ),
     "recurrent relu with gates, at step 0": (
         (lambda: convolutional(activation="relu", recurrent_activation="relu"), lambda: ADAM(1e-2)),
-        (60, 6, 3),
+        (40, 6, 3),
         "nonfinite",
         ["activation='tanh' and recurrent_activation='sigmoid'", "neither a lower learning rate"],
         ["If the norms", "restore"],
@@ -193,6 +228,85 @@ KERAS = {
         [],
         (lambda: [L.Dense(8, "leaky_relu", bias_initializer=BELOW)], lambda: ADAM(1e-2)),
     ),
+    "a layer that the gradient does not reach": (
+        (lambda: [L.Dense(8, "tanh", name="first"), Detached()], lambda: SGD(0.1)),
+        (6,),
+        "missing",
+        ["stop_gradient", "trainable=False if the layer is meant to stay"],
+        [],
+        (lambda: [L.Dense(8, "tanh", name="first")], lambda: SGD(0.1)),
+    ),
+    "a layer that is meant to stay as it is": (
+        (lambda: [L.Dense(8, "tanh", name="first"), Detached()], lambda: SGD(0.1)),
+        (6,),
+        "missing",
+        ["trainable=False if the layer is meant to stay"],
+        [],
+        (lambda: [L.Dense(8, "tanh", trainable=False), Detached()], lambda: SGD(0.1)),
+    ),
+    "a recurrent matrix that shrinks": (
+        (
+            lambda: first_of(20, L.SimpleRNN(6, recurrent_initializer=SMALL, name="rnn")),
+            lambda: ADAM(1e-3),
+        ),
+        (2,),
+        "vanishing",
+        ["Use gated cells"],
+        [],
+        (lambda: first_of(20, L.LSTM(6, name="rnn")), lambda: ADAM(1e-2)),
+    ),
+    "a recurrent matrix that shrinks, made an identity": (
+        (
+            lambda: first_of(20, L.SimpleRNN(6, recurrent_initializer=SMALL, name="rnn")),
+            lambda: ADAM(1e-3),
+        ),
+        (2,),
+        "vanishing",
+        ["ReLU with an identity recurrent matrix"],
+        [],
+        (
+            lambda: first_of(20, L.SimpleRNN(6, "relu", recurrent_initializer="identity")),
+            lambda: ADAM(1e-2),
+        ),
+    ),
+    "a long sequence": (
+        (lambda: first_of(40, lstm()), lambda: ADAM(1e-3)),
+        (2,),
+        "vanishing",
+        ["Use a shorter sequence"],
+        ["gated"],
+        (lambda: first_of(5, lstm()), lambda: ADAM(1e-2)),
+    ),
+    "a long sequence, most of it padding": (
+        (lambda: first_of(40, lstm()), lambda: ADAM(1e-3)),
+        (2,),
+        "vanishing",
+        ["mask the padding"],
+        ["gated"],
+        (lambda: first_of(40, L.Masking(), lstm()), lambda: ADAM(1e-2)),
+    ),
+    "a long sequence, attended to as a whole": (
+        (lambda: first_of(40, lstm()), lambda: ADAM(1e-3)),
+        (2,),
+        "vanishing",
+        ["attention over the time steps"],
+        ["gated"],
+        (
+            lambda: first_of(40, lstm(return_sequences=True), L.GlobalAveragePooling1D()),
+            lambda: ADAM(1e-2),
+        ),
+    ),
+    "an overflow in float16": (
+        (
+            lambda: half(L.Rescaling(1e6, dtype="mixed_float16"), L.Rescaling(1e-6)),
+            scaled,
+        ),
+        (6,),
+        "loss_scale_stuck",
+        ["keep the layer that overflows in float32"],
+        [],
+        (lambda: half(L.Rescaling(1e6), L.Rescaling(1e-6)), scaled),
+    ),
     "updates too long": (
         (lambda: [L.Dense(8, "relu")], lambda: ADAM(1.0)),
         (6,),
@@ -204,6 +318,7 @@ KERAS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")  # Keras says so where one is missing
 @pytest.mark.parametrize("fault", KERAS)
 def test_what_is_advised_in_a_fit_mends_it(fault):
     (layers, optimizer), shape, rule, words, unfit, (mended, slower) = KERAS[fault]
@@ -217,3 +332,38 @@ def test_what_is_advised_in_a_fit_mends_it(fault):
     again = fitted(mended(), slower(), x, y, watch=UPDATES)
     assert_trains(again.history.loss)
     assert rule not in {each.rule for each in again.findings}
+
+
+def test_an_outlier_is_held_by_the_limit_advised_and_gone_with_its_batch():
+    x, y = regression(6)
+    outlier = y.copy()
+    outlier[16 * 30 : 16 * 31] = 40.0
+    layers = [L.Dense(8, "tanh")]
+    finding = next(
+        each for each in fitted(layers, SGD(0.02), x, outlier).findings if each.rule == "spike"
+    )
+    assert finding.step == 30
+    assert "this step's batch" in finding.advice
+    limit = number(r"global_clipnorm=([\d.e+-]+) ", finding.advice)
+    held = fitted([L.Dense(8, "tanh")], SGD(0.02, global_clipnorm=limit), x, outlier)
+    assert held.history.applied_global_norm.max() <= 1.01 * limit
+    assert_trains(held.history.loss[:30], 10)
+    mended = fitted([L.Dense(8, "tanh")], SGD(0.02), x, y)
+    assert_trains(mended.history.loss)
+    assert "spike" not in {each.rule for each in mended.findings}
+
+
+def test_replicas_agree_once_the_data_is_shuffled_before_it_is_sharded(two_replicas):
+    x, y = regression(6)
+    is_second = np.arange(640) % 16 >= 8  # the second replica's half of every batch
+    x[:, 0] = np.where(is_second, 1.0, -1.0)
+    y[is_second] += 30.0
+    order = np.random.default_rng(0).permutation(640)
+    with two_replicas.scope():
+        apart = fitted([L.Dense(8, "tanh")], SGD(1e-3), x, y)
+        together = fitted([L.Dense(8, "tanh")], SGD(1e-3), x[order], y[order])
+    finding = next(each for each in apart.findings if each.rule == "replica_disagreement")
+    assert "values out of scale in that replica's data" in finding.advice
+    assert "shuffled before it is sharded" in finding.advice
+    assert "replica_disagreement" not in {each.rule for each in together.findings}
+    assert_trains(together.history.loss)
