@@ -34,8 +34,7 @@ def run(python: str, code: str, cwd: Path) -> str:
     "code",
     [
         "import gradkeeper",
-        "import gradkeeper.callbacks, gradkeeper.training, gradkeeper.zoo",
-        "from gradkeeper import zoo; zoo.list_models(); zoo.model_info('gru')",
+        "import gradkeeper.callbacks, gradkeeper.training",
         "from gradkeeper.training.cli import main",
     ],
 )

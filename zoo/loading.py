@@ -1,13 +1,10 @@
-"""load_model: saved models with the zoo's layers in them."""
+"""load_model: a model's file from someone else."""
 
 import re
 from os import PathLike
 from typing import Any
 
 import keras
-
-import gradkeeper.zoo._masked  # noqa: F401 - registers what models with masks hold
-from gradkeeper.zoo import cells, layers
 
 # Earlier versions can be made to load files and run code in safe mode: CVE-2025-8747 and
 # CVE-2025-9906 (until 3.11.0), CVE-2025-9905 (HDF5 files, until 3.11.3), CVE-2025-12058 (until
@@ -18,16 +15,14 @@ _SAFE_MODE_HOLDS_SINCE = (3, 13, 2)
 def load_model(
     path: str | PathLike[str], *, trust_model: bool = False, **options: Any
 ) -> keras.Model:
-    """`keras.saving.load_model` with all of the zoo's cells and layers registered.
+    """Load a model's file that someone else wrote, unless it may run code.
 
-    Keras finds a class by name only after its module was imported, and the zoo's modules are
-    imported at first use.
+    As of Keras 3.13.2, this is `keras.saving.load_model`. Earlier versions may run code from a
+    file in safe mode too, and need consent.
 
     Args:
         path: a `.keras` file.
-        trust_model: whether to load the file with Keras 3.13.1 or earlier. The file can then load
-            other files and run code, in safe mode too: set it for files that you trust. Later
-            versions do not need it.
+        trust_model: whether to load the file with Keras 3.13.1 or earlier.
         options: of `keras.saving.load_model`.
 
     Raises:
@@ -40,12 +35,4 @@ def load_model(
             "3.13.2 or later, or allow it for a file that you trust: load_model(path, "
             f"trust_model=True). Received: {path} with keras {keras.__version__}"
         )
-    register()
     return keras.saving.load_model(path, **options)
-
-
-def register() -> None:
-    """Imports every cell and layer, so that Keras can load models that contain them."""
-    for room in (cells, layers):
-        for name in room.__all__:
-            getattr(room, name)

@@ -73,8 +73,8 @@ def test_saves_and_loads(name, task, tmp_path):
     model = small(name, task)
     inputs, _, _ = batch(task)
     expected = array(model(inputs))
-    model.save(tmp_path / "model.keras")
-    np.testing.assert_array_equal(array(zoo.load_model(tmp_path / "model.keras")(inputs)), expected)
+    model.save(path := tmp_path / "model.keras")
+    np.testing.assert_array_equal(array(keras.saving.load_model(path)(inputs)), expected)
     model.save_weights(tmp_path / "model.weights.h5")
     other = small(name, task, seed=2)
     assert np.abs(array(other(inputs)) - expected).max() > 0
@@ -82,10 +82,32 @@ def test_saves_and_loads(name, task, tmp_path):
     np.testing.assert_array_equal(array(other(inputs)), expected)
 
 
-def test_loads_in_a_process_that_built_nothing(tmp_path):
-    small("ln_lstm", attention="additive", bidirectional=True).save(tmp_path / "model.keras")
-    code = f"from gradkeeper import zoo; zoo.load_model({str(tmp_path / 'model.keras')!r})"
-    subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Files of four models, which hold layers, cells, attention, initializers and constraints."""
+    folder = tmp_path_factory.mktemp("saved")
+    small("ln_lstm", attention="additive", bidirectional=True).save(folder / "ln_lstm.keras")
+    small("lstm", mask_value=0.0).save(folder / "lstm.keras")
+    small("orthogonal_rnn").save(folder / "orthogonal_rnn.keras")
+    small("seq2seq_attention").save(folder / "seq2seq_attention.keras")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        ["import keras", "from gradkeeper import zoo"],
+        ["from gradkeeper import zoo", "import keras"],
+        ["import keras, gradkeeper.zoo.layers"],
+    ],
+    ids=["keras first", "zoo first", "layers"],
+)
+def test_keras_loads_a_file_in_a_process_that_built_nothing(saved, imports):
+    load = "for path in paths: print(keras.saving.load_model(path).name)"
+    code = "\n".join([*imports, f"paths = {list(map(str, saved.iterdir()))}", load])
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert len(run.stdout.split()) == 4
 
 
 NAMES_A_CLASS = [

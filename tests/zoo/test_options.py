@@ -57,7 +57,7 @@ def test_padding_changes_nothing(name, options):
 def test_a_saved_model_passes_masks_on(name, tmp_path):
     model = build(name, mask_value=0.0, task="labelling", num_layers=2, bidirectional=True)
     model.save(tmp_path / "model.keras")
-    loaded = zoo.load_model(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
     sequence = np.ones((1, 5, FEATURES), "float32")
     sequence[:, 3:] = 0
     for each in (model, loaded):

@@ -2,7 +2,8 @@
 
 import math
 
-from gradkeeper import zoo
+import keras
+
 from gradkeeper.training.evidence.runs import Run
 from gradkeeper.training.evidence.setup import Setup
 from gradkeeper.training.run_directory import RunDirectory
@@ -17,5 +18,5 @@ def test_loss(run: Run, setup: Setup) -> float:
     if math.isnan(run.best_loss):
         return math.nan
     task = load_task("jsb_chorales", split="test", data_dir=setup.data_dir)
-    model = zoo.load_model(RunDirectory(run.result.run_dir).best_model, trust_model=True)
+    model = keras.saving.load_model(RunDirectory(run.result.run_dir).best_model)
     return float(model.evaluate(task.evaluation_dataset(50), verbose=0, return_dict=True)["loss"])

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import keras
+
 from gradkeeper import zoo
 from gradkeeper.training.result import Result
 from gradkeeper.training.run_directory import RunDirectory
@@ -71,7 +73,7 @@ def _export(each: Exported, runs: Path, out: Path, data_dir: Path | None) -> lis
         "command": f"gradkeeper bench {each.table} && gradkeeper bench weights",
         "recipe": {name: value for name, value in config.items() if name not in _OF_THE_MACHINE},
     }
-    trained = zoo.load_model(RunDirectory(result.run_dir).best_model, trust_model=True)
+    trained = keras.saving.load_model(RunDirectory(result.run_dir).best_model)
     model = zoo.create_model(each.model, **facts["options"])  # for any number of time steps
     model.set_weights(trained.get_weights())
     return write_weights(out, model, facts)
