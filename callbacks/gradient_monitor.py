@@ -15,6 +15,7 @@ from gradkeeper.callbacks.epoch import EpochSummary
 from gradkeeper.callbacks.finding import Finding
 from gradkeeper.callbacks.history import GradientHistory
 from gradkeeper.callbacks.judge import Judge
+from gradkeeper.callbacks.matching import Names
 from gradkeeper.callbacks.rules import Rule, default_rules, rules_from
 from gradkeeper.callbacks.settings import Optimizers, Settings
 from gradkeeper.callbacks.step_callback import StepCallback, steps_taken
@@ -59,8 +60,8 @@ class GradientMonitor(StepCallback[Recorder]):
         watch: what is recorded: "gradients" always, "updates" and "weights" on request (the
             norms of what each step changes, and of what it changes), and "max_abs" for each
             gradient's largest magnitude in every step instead of one of eight.
-        layers: patterns such as "*lstm*"; only variables whose path or layer matches one are
-            recorded. All by default.
+        layers: the layers or variables to record, all by default: names of layers as Keras has
+            them ("memory"), paths, names of variables, or patterns ("*lstm*"); one or several.
         every_n_steps: of how many train steps one is measured.
         flush_every: train steps between two looks at what was recorded. A finding names its
             exact step, and is told at most so many steps later. By default 50, and up to 400
@@ -97,7 +98,7 @@ class GradientMonitor(StepCallback[Recorder]):
         rules: Sequence[Rule | str] | None = None,
         optimizers: Optimizers | None = None,
         watch: Sequence[str] = ("gradients",),
-        layers: str | Sequence[str] | None = None,
+        layers: Names | None = None,
         every_n_steps: int = 1,
         flush_every: int | None = None,
         warmup: int = 0,
@@ -158,11 +159,21 @@ class GradientMonitor(StepCallback[Recorder]):
         """What this monitor has cost in this very run."""
         return self._meter.cost
 
-    def plot(self, path: str | Path | None = None) -> "Figure":
-        """Draws global norm over steps and norms per layer; saved as well if a path is given."""
+    def plot(self, path: str | Path | None = None, *, layers: Names | None = None) -> "Figure":
+        """Draw the global norm over steps and the norms per layer.
+
+        Args:
+            path: the file to save the picture in; none by default.
+            layers: the layers or variables to draw, as for `GradientHistory.select`; all by
+                default. The global norm is then that of these.
+
+        Raises:
+            ValueError: if a name matches no layer and no variable.
+        """
         from gradkeeper.callbacks.plots import plot_history
 
-        figure = plot_history(self.history, self.findings)
+        history = self.history if layers is None else self.history.select(layers)
+        figure = plot_history(history, self.findings)
         if path is not None:
             figure.savefig(path)
         return figure

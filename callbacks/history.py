@@ -1,16 +1,16 @@
 """The recorded gradient norms of a training run."""
 
 from collections.abc import Callable
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gradkeeper.callbacks.bins import Bins
+from gradkeeper.callbacks.matching import Names, matching, patterns_of
 from gradkeeper.callbacks.rows import Rows
 from gradkeeper.callbacks.sinks import read_all_workers
-from gradkeeper.callbacks.window import Window, layer_of
+from gradkeeper.callbacks.window import Window
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,40 +102,35 @@ class GradientHistory:
         """The latest steps, none of which is missing; all, while none has been thinned."""
         return self._all[self._rows.thinned :]
 
-    def select(self, *patterns: str) -> "GradientHistory":
-        """The history, as it stands, of the variables that match one of the patterns.
+    def select(self, *layers: Names) -> "GradientHistory":
+        """Return the history, as it stands, of some layers or variables.
 
         Global norms and clipping are then of these variables alone; of thinned steps they are
         not known, so that the bins have no global norm and count no updates.
 
         Args:
-            patterns: for a layer's path or a variable's, such as `"*lstm*"` (`fnmatch`).
+            layers: names of layers as Keras has them (`"memory"`), with all that is below them;
+                paths (`"encoder/memory"`), names of variables, or patterns (`"*lstm*"`). One
+                name, several names, or lists of names.
 
         Raises:
-            ValueError: if no layer or variable matches.
+            ValueError: if a name matches no layer and no variable.
         """
-        columns = [
-            column
-            for column, variable in enumerate(self.variables)
-            if any(fnmatchcase(layer_of(variable), pattern) for pattern in patterns)
-            or any(fnmatchcase(variable, pattern) for pattern in patterns)
-        ]
-        if not columns:
-            raise ValueError(
-                "No layer or variable matches. The layers are: "
-                f"{', '.join(self.layers)}. Received: patterns={patterns}"
-            )
         chosen = GradientHistory()
-        chosen._rows = self._rows.select(columns)
+        chosen._rows = self._rows.select(matching(self.variables, patterns_of(*layers)))
         return chosen
 
-    def to_dataframe(self) -> "pd.DataFrame":
-        """A row per train step: norms per variable, global norms, and whether it was clipped.
+    def to_dataframe(self, layers: Names | None = None) -> "pd.DataFrame":
+        """Return a row per train step: norms per variable, global norms, and whether it was clipped.
 
         With `loss`, `learning_rate`, `loss_scale` and `clip_coefficient` where there are any.
 
+        Args:
+            layers: the layers or variables to hold, as for `select`; all by default.
+
         Raises:
             ImportError: if pandas is not installed.
+            ValueError: if a name matches no layer and no variable.
         """
         try:
             import pandas as pd
@@ -144,6 +139,8 @@ class GradientHistory:
                 "GradientHistory.to_dataframe() needs pandas: "
                 'python -m pip install "gradkeeper[pandas]"'
             ) from error
+        if layers is not None:
+            return self.select(layers).to_dataframe()
         columns: dict[str, Any] = dict(zip(self.variables, self.norms.T, strict=True))
         columns["global_norm"] = self.global_norm
         columns["applied_global_norm"] = self.applied_global_norm

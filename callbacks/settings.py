@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 import keras
 
 from gradkeeper.callbacks.checks import check_least
+from gradkeeper.callbacks.matching import Names, patterns_of
 from gradkeeper.callbacks.tap import Options
 
 Optimizers: TypeAlias = (
@@ -37,7 +38,7 @@ class Settings:
         *,
         optimizers: Optimizers | None,
         watch: Sequence[str],
-        layers: str | Sequence[str] | None,
+        layers: Names | None,
         every_n_steps: int,
         flush_every: int | None,
         warmup: int,
@@ -57,7 +58,7 @@ class Settings:
         self.flushes_late = flush_every is None
         self.warmup = warmup
         self._watch = watch
-        self._layers = (layers,) if isinstance(layers, str) else tuple(layers or ())
+        self._layers = patterns_of(layers or ())
         self.every_n_steps = every_n_steps
         self._has_budget = budget is not None
         self._histograms = histograms

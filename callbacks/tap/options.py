@@ -1,7 +1,8 @@
 """What a recorder records."""
 
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+
+from gradkeeper.callbacks.matching import matches
 
 # Of how many measured train steps one finds the gradients' largest magnitudes: a power of two.
 LARGEST_EVERY = 8
@@ -19,8 +20,7 @@ class Options:
         largest: whether the largest magnitudes are found in every step that is measured; otherwise
             in one of `LARGEST_EVERY`, and where a norm is not to be had without them.
         histograms: of how many train steps a histogram of magnitudes is taken of one; 0 for none.
-        layers: patterns of which a variable's path, or its layer's, must match one; empty
-            for all.
+        layers: patterns for layers or variables, of which one must match; empty for all.
         switchable: whether measuring can be thinned from outside.
         comparable: whether steps can be measured twice, to learn what measuring costs.
     """
@@ -37,7 +37,4 @@ class Options:
 
     def selects(self, name: str) -> bool:
         """Whether the variable with this path is to be measured."""
-        layer = name.rpartition("/")[0]
-        return not self.layers or any(
-            fnmatchcase(name, pattern) or fnmatchcase(layer, pattern) for pattern in self.layers
-        )
+        return not self.layers or any(matches(name, pattern) for pattern in self.layers)

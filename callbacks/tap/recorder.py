@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from gradkeeper.callbacks.matching import matching
 from gradkeeper.callbacks.run_facts import RunFacts
 from gradkeeper.callbacks.tap.facts import facts_of
 from gradkeeper.callbacks.tap.histogram import BINS, histograms
@@ -27,7 +28,6 @@ from gradkeeper.callbacks.tap.readout import Readout, read
 from gradkeeper.callbacks.tap.replica import Replica
 from gradkeeper.callbacks.tap.row import row_of
 from gradkeeper.callbacks.tap.values import mean_loss, with_values
-from gradkeeper.callbacks.window import layer_of
 
 
 class Recorder(Shared):
@@ -316,10 +316,7 @@ class Recorder(Shared):
         every = list({id(each): each for each in (*trained, *variables)}.values())
         names = dict(zip(map(id, every), variable_names(model, every), strict=True))
         order = [names[id(each)] for each in trained]
-        self._order = tuple(name for name in order if self.options.selects(name))
-        if order and not self._order:
-            raise ValueError(
-                f"No layer matches; there are {', '.join(dict.fromkeys(map(layer_of, order)))}. "
-                f"Received: layers={self.options.layers}"
-            )
+        if order and self.options.layers:
+            order = [order[i] for i in matching(order, self.options.layers)]
+        self._order = tuple(order)
         return [names[id(each)] for each in variables]

@@ -8,7 +8,10 @@ from histories import window
 from models import compiled, fit
 
 from gradkeeper.callbacks import GradientHistory, GradientMonitor
+from gradkeeper.callbacks.matching import patterns_of
 from gradkeeper.callbacks.window import Window
+
+REST = ["outer/rnn/cell/bias", "dense/kernel"]
 
 
 def history(*windows):
@@ -77,6 +80,35 @@ def test_a_selection_has_the_layers_and_variables_that_match():
     assert made.select("*bias", "dense").variables == ["rnn/cell/bias", "dense/kernel"]
 
 
+FORMS = {
+    "one name": ["rnn"],
+    "several names": ["rnn", "dense"],
+    "a list": [["rnn", "dense"]],
+    "a layer below": ["cell"],
+    "a variable": ["rnn/cell/bias", "kernel"],
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_layer_is_named_as_keras_names_it(form):
+    made = history(window([[3.0, 4.0, 12.0]], variables=["outer/rnn/cell/kernel", *REST]))
+    names = {
+        "one name": ["outer/rnn/cell/kernel", "outer/rnn/cell/bias"],
+        "a layer below": ["outer/rnn/cell/kernel", "outer/rnn/cell/bias"],
+    }
+    expected = names.get(form, ["outer/rnn/cell/kernel", *REST])
+    assert made.select(*FORMS[form]).variables == expected
+    table = made.to_dataframe(layers=[name for each in FORMS[form] for name in patterns_of(each)])
+    assert list(table.columns)[: len(expected)] == expected
+
+
+def test_a_name_without_a_match_is_an_error_that_lists_the_names():
+    made = history(window([[3.0, 4.0, 12.0]]))
+    for names in (["rnn", "dence"], [["dence"]]):
+        with pytest.raises(ValueError, match=r"matches 'dence'. Did you mean 'dense'.*rnn/cell, d"):
+            made.select(*names)
+
+
 def test_a_selection_keeps_the_clip_coefficient_of_gathered_gradients():
     made = history(
         window([[3.0, 4, 12]], applied=[[6.0, 8, 24]], scalars={"unclipped_norm": [52.0]})
@@ -86,7 +118,7 @@ def test_a_selection_keeps_the_clip_coefficient_of_gathered_gradients():
 
 
 def test_a_selection_without_a_match_names_the_layers():
-    with pytest.raises(ValueError, match=r"rnn/cell, dense\. Received: patterns=\('\*lstm\*',\)"):
+    with pytest.raises(ValueError, match=r"rnn/cell, dense\. Received: layers='\*lstm\*'"):
         history(window([[1.0, 1, 1]])).select("*lstm*")
 
 

@@ -1,0 +1,62 @@
+"""Choose variables by the names of their layers."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from typing import TypeAlias
+
+Names: TypeAlias = str | Iterable[str]
+
+_SHOWN = 20
+
+
+def patterns_of(*names: Names) -> tuple[str, ...]:
+    """Return one tuple of patterns for one name, several names or a list of names."""
+    return tuple(
+        pattern for each in names for pattern in ([each] if isinstance(each, str) else each)
+    )
+
+
+def matches(path: str, pattern: str) -> bool:
+    """Return whether a pattern names a variable, or a layer that contains it.
+
+    Args:
+        path: the variable's path, such as `encoder/memory/lstm_cell/kernel`.
+        pattern: the name of a layer as Keras has it (`memory`), a path of layers
+            (`encoder/memory`), or the variable's own path or name; `*`, `?` and `[...]` are
+            wildcards.
+    """
+    parts = path.split("/")
+    return any(
+        fnmatchcase("/".join(parts[first:last]), pattern)
+        for first in range(len(parts))
+        for last in range(len(parts), first, -1)
+    )
+
+
+def matching(paths: Sequence[str], patterns: Sequence[str]) -> list[int]:
+    """Return the positions of the paths that match a pattern, in the order of the paths.
+
+    Raises:
+        ValueError: if a pattern matches no path.
+    """
+    for pattern in patterns:
+        if not any(matches(path, pattern) for path in paths):
+            raise ValueError(_no_match(paths, pattern))
+    return [
+        position
+        for position, path in enumerate(paths)
+        if any(matches(path, pattern) for pattern in patterns)
+    ]
+
+
+def _no_match(paths: Sequence[str], pattern: str) -> str:
+    layers = list(dict.fromkeys(path.rpartition("/")[0] or path for path in paths))
+    parts = list(dict.fromkeys(part for path in paths for part in path.split("/")))
+    near = difflib.get_close_matches(pattern, [*layers, *parts], n=2)
+    hint = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
+    more = f" and {len(layers) - _SHOWN} more" if len(layers) > _SHOWN else ""
+    return (
+        f"No layer or variable matches {pattern!r}. {hint}The layers are: "
+        f"{', '.join(layers[:_SHOWN])}{more}. Received: layers={pattern!r}"
+    )
