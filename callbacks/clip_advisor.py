@@ -1,4 +1,4 @@
-"""Which limit of clipping a run's own gradient norms suggest."""
+"""The clipping limit that the gradient norms of a run suggest."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gradkeeper.callbacks.history import GradientHistory
+from gradkeeper.callbacks.rules._first_step import FirstStep
+from gradkeeper.callbacks.rules._healthy import LEAST, HealthyNorms
 from gradkeeper.callbacks.rules.exploding import ExplodingGradient
+from gradkeeper.callbacks.window import Window
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,7 +23,7 @@ class ClipLimit:
 
     Attributes:
         global_clipnorm: the limit.
-        touched: share of the steps whose gradient it would have changed, 0 to 1.
+        touched: share of the healthy steps whose gradient it would have changed, 0 to 1.
         caught: how many explosions it would have clipped.
         explosions: how many there were; a gradient that is not finite is none, since clipping
             cannot mend it.
@@ -39,28 +42,33 @@ class ClipLimit:
     def __str__(self) -> str:
         touched = f"global_clipnorm={self.global_clipnorm:.3g} touches {100 * self.touched:.1f} %"
         if not self.explosions:
-            return f"{touched} of the steps; there was no explosion"
-        return f"{touched} of the steps and catches {self.caught} of {self.explosions} explosions"
+            return f"{touched} of the healthy steps; there was no explosion"
+        caught = f"{self.caught} of {self.explosions} explosions"
+        return f"{touched} of the healthy steps and catches {caught}"
 
 
 class ClipAdvisor:
-    """Reads off a run's gradient norms where a clipping limit would lie.
+    """Recommends a clipping limit from the gradient norms of a run.
 
         print(ClipAdvisor(monitor.history))
 
-    Looks at the norms before any clipping, in a long run those of the latest steps. A
-    run that was clipped hard all along says little about how it would go without; the limits
-    hold for this model, this loss and this batch size.
+    Reads the norms before any clipping, in a long run those of the latest steps. The limits are
+    estimated from the healthy steps: those before the first explosion and before the first
+    gradient that is not finite. They hold for this model, this loss and this batch size.
 
     Args:
         history: what a `GradientMonitor` recorded.
-        shares: the shares of steps that the limits are to touch, each between 0 and 1.
-        explosion: what counts as an explosion; a rule with its own thresholds.
+        shares: the shares of the healthy steps that `limits` are to change, each between 0 and 1.
+        explosion: a rule whose thresholds say what counts as an explosion.
 
     Attributes:
+        recommended: the one limit to use, that of the findings too: the 95th percentile of the
+            healthy steps, by a robust estimate that norms which grow at the end hardly move. None if the run is not a usable basis.
+        problem: why the run is not a usable basis, and what to do instead; "" if it is usable.
         limits: a limit for each share.
-        steps: how many steps were looked at.
-        nonfinite: how many more had a gradient that was not finite.
+        steps: how many healthy steps there were.
+        end: the train step that ended them; None if all steps were healthy.
+        nonfinite: how many steps had a gradient that was not finite.
 
     Raises:
         ValueError: if a share is not between 0 and 1, or no step has a finite gradient.
@@ -76,20 +84,25 @@ class ClipAdvisor:
         if not all(0 < share < 1 for share in shares):
             raise ValueError(f"A share lies between 0 and 1. Received: shares={tuple(shares)}")
         recent = history.recent
-        norms = recent.global_norm
-        finite = norms[np.isfinite(norms)]
-        if not len(finite):
+        if not np.isfinite(recent.global_norm).any():
             raise ValueError("The history has no step with a finite gradient.")
-        rule = ExplodingGradient() if explosion is None else explosion
-        rule.reset()
-        _, explodes, _ = rule.judge(norms, recent.scalar("loss"))
-        self._norms, self._explosions = finite, finite[explodes]
-        self.steps = len(finite)
-        self.nonfinite = len(norms) - len(finite)
-        self.limits = [self.effect_of(float(np.quantile(finite, 1 - share))) for share in shares]
+        healthy = HealthyNorms((explosion or ExplodingGradient()).explosions)
+        judged = healthy.follow(recent)
+        self._norms = healthy.norms
+        self._explosions = recent.global_norm[judged.rows[judged.explodes]]
+        self.steps, self.end = len(self._norms), healthy.end
+        self.nonfinite = len(recent) - len(judged.rows)
+        self.limits = [
+            self.effect_of(float(np.quantile(self._norms, 1 - share)))
+            for share in shares
+            if self.steps
+        ]
+        self.problem = self._problem(recent)
+        self._limit = None if self.problem else healthy.limit()
+        self.recommended = self.effect_of(self._limit.value) if self._limit else None
 
     def effect_of(self, global_clipnorm: float) -> ClipLimit:
-        """What this limit would have done.
+        """Return what this limit would have done.
 
         Raises:
             ValueError: if it is not positive.
@@ -100,13 +113,17 @@ class ClipAdvisor:
             )
         return ClipLimit(
             global_clipnorm,
-            touched=float(np.mean(self._norms > global_clipnorm)),
+            touched=float(np.mean(self._norms > global_clipnorm)) if self.steps else float("nan"),
             caught=int(np.sum(self._explosions > global_clipnorm)),
             explosions=len(self._explosions),
         )
 
     def plot(self, path: str | Path | None = None) -> "Figure":
-        """Draws how the norms are spread, and the limits; saved as well if a path is given."""
+        """Draw how the norms of the healthy steps are spread, and the limits.
+
+        Args:
+            path: the file to save the picture in; none by default.
+        """
         from gradkeeper.callbacks.plots import plot_clip_limits
 
         figure = plot_clip_limits(self._norms, self.limits)
@@ -114,8 +131,31 @@ class ClipAdvisor:
             figure.savefig(path)
         return figure
 
+    def _problem(self, recent: Window) -> str:
+        first = FirstStep()
+        first.follow(recent)
+        scaling = first.advice() if first.step == 0 else ""
+        if scaling:
+            return f"{scaling} Record a run with scaled data, and ask again."
+        if self.steps >= LEAST:
+            return ""
+        if self.end is None:
+            return f"Train at least {LEAST} steps, and ask again."
+        return (
+            f"Step {self.end} explodes or is not finite. Lower the learning rate tenfold, train "
+            "100 steps, and ask again."
+        )
+
     def __str__(self) -> str:
-        lines = [f"Of {self.steps:,} steps:", *(f"  {limit}" for limit in self.limits)]
+        until = "" if self.end is None else f" before step {self.end}, which ended them"
+        basis = f"{self.steps:,} healthy steps{until}"
+        if self.recommended is None:
+            return f"No limit can be recommended from {basis}. {self.problem}"
+        lines = [
+            f"Recommended: {self._limit} ({basis}).",
+            "It and other limits:",
+            *(f"  {limit}" for limit in [self.recommended, *self.limits]),
+        ]
         if self.nonfinite:
-            lines.append(f"  {self.nonfinite} more had no finite gradient: no limit mends those")
+            lines.append(f"  {self.nonfinite} steps had no finite gradient: no limit mends those")
         return "\n".join(lines)

@@ -5,8 +5,8 @@ import numpy as np
 from gradkeeper.callbacks.window import Window, layer_of
 
 # Far above what standardized inputs, and a loss of standardized targets, give.
-_LARGE_INPUT = 30.0
-_LARGE_LOSS = 1e4
+_LARGE_INPUT = 10.0
+_LARGE_LOSS = 1e3
 
 
 class FirstStep:
@@ -51,23 +51,33 @@ class FirstStep:
         sizes = list(self.sizes.values())
         return max(sizes) / sizes[0] if sizes and sizes[0] > 0 else np.nan
 
-    def advice(self) -> str:
-        """How to scale the data, with the numbers that show it; "" if they show nothing."""
+    def input_advice(self) -> str:
+        """Return how to scale the inputs, with the number that shows it; "" if it shows nothing."""
         layer, size = next(iter(self.sizes.items()), ("", np.nan))
-        if size >= _LARGE_INPUT:
+        if not size >= _LARGE_INPUT:
+            return ""
+        return (
+            f"In step {self.step} the gradients of {layer} show inputs of a size of about "
+            f"{size:.2g}: standardize the inputs (subtract the mean, divide by the standard "
+            "deviation)."
+        )
+
+    def advice(self) -> str:
+        """Return how to scale the data, with the numbers that show it; "" if they show nothing."""
+        inputs = self.input_advice()
+        if not self.loss >= _LARGE_LOSS:
+            return inputs
+        if inputs:
             return (
-                f"In step {self.step} the gradients of {layer} show inputs of a size of about "
-                f"{size:.2g}: standardize the inputs (subtract the mean, divide by the standard "
-                "deviation)."
+                f"{inputs} The loss of that step is {self.loss:.3g}: standardize the targets as "
+                "well, if they are as large."
             )
-        if self.loss >= _LARGE_LOSS:
-            return (
-                f"In step {self.step} the loss is {self.loss:.3g} and the gradient norm "
-                f"{self.norm:.3g}: the targets are large. Standardize the targets (subtract the "
-                "mean, divide by the standard deviation); if the loss is a sum over examples, use "
-                "their mean."
-            )
-        return ""
+        return (
+            f"In step {self.step} the loss is {self.loss:.3g} and the gradient norm "
+            f"{self.norm:.3g}: the targets are large. Standardize the targets (subtract the "
+            "mean, divide by the standard deviation); if the loss is a sum over examples, use "
+            "their mean."
+        )
 
 
 def _input_sizes(window: Window, row: int) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Remedies that several rules advise, chosen by the facts about the run."""
 
+from gradkeeper.callbacks.rules._healthy import Limit
 from gradkeeper.callbacks.rules._text import listed
 from gradkeeper.callbacks.run_facts import RunFacts
 
@@ -35,12 +36,12 @@ def recurrent_matrix(facts: RunFacts, layer: str) -> str:
     )
 
 
-def slower(facts: RunFacts, norm: float | None) -> str:
+def slower(facts: RunFacts, limit: Limit | None) -> str:
     """A lower learning rate, and clipping where the optimizer's step scales with the gradient.
 
     Args:
         facts: the facts about the run.
-        norm: the gradient norm before it grew; None if unknown.
+        limit: the recommended limit; None if too few steps were healthy.
     """
     lower = "Lower the learning rate tenfold, again if the norm still grows"
     if facts.is_adaptive:
@@ -48,8 +49,9 @@ def slower(facts: RunFacts, norm: float | None) -> str:
             f"{lower}. Clipping does not shorten the steps of {listed(facts.optimizers)}, whose "
             "length does not scale with the gradient."
         )
-    clip = f"clip (global_clipnorm={1.0 if norm is None else norm:.2g})"
-    return f"{lower}, and {clip}."
+    if limit is None:
+        return f"{lower}; then let ClipAdvisor recommend a limit."
+    return f"{lower}, and clip ({limit})."
 
 
 def has_sequences(facts: RunFacts) -> bool:

@@ -7,6 +7,7 @@ import numpy as np
 from gradkeeper.callbacks.finding import Finding
 from gradkeeper.callbacks.rules._clipping import Updates
 from gradkeeper.callbacks.rules._first_step import FirstStep
+from gradkeeper.callbacks.rules._healthy import HealthyNorms, Limit
 from gradkeeper.callbacks.rules._recent import Recent
 from gradkeeper.callbacks.rules._text import listed
 from gradkeeper.callbacks.rules.rule import Rule
@@ -29,7 +30,7 @@ class ClipAlways(Rule):
 
     name = "clip_always"
 
-    def __init__(self, *, share: float = 0.95, memory: int = 200, least: int = 100) -> None:
+    def __init__(self, *, share: float = 0.95, memory: int = 200, least: int = 50) -> None:
         if not 0 < share <= 1 or not 1 <= least <= memory:
             raise ValueError(
                 "ClipAlways needs 0 < share <= 1 and 1 <= least <= memory. "
@@ -43,15 +44,18 @@ class ClipAlways(Rule):
         self._steps = Recent(memory)
         self._was_always = False
         self._first = FirstStep()
+        self._healthy = HealthyNorms()
 
     def reset(self) -> None:
         self._first = FirstStep()
+        self._healthy.reset()
         for recent in (self._clipped, self._entered, self._shrunk, self._steps):
             recent.clear()
         self._was_always = False
 
     def check(self, window: Window) -> Iterator[Finding]:
         self._first.follow(window)
+        self._healthy.follow(window)
         updates = Updates.of(window)
         clipped = self._clipped.through(updates.clipped.astype(float))
         entered = self._entered.through(updates.entered)
@@ -62,6 +66,7 @@ class ClipAlways(Rule):
         always = (seen >= self._least) & (share >= self._share)
         before = np.concatenate([[self._was_always], always[:-1]])
         for row in np.flatnonzero(always & ~before[: len(always)]):
+            limit = self._healthy.limit(int(updates.steps[row]))
             evidence = {
                 "share": float(share[row]),
                 "updates": int(seen[row]),
@@ -70,14 +75,14 @@ class ClipAlways(Rule):
                 "factor": float(np.nanpercentile(shrunk[row], 90)),
                 "limit": _known(updates.limit[row]),
                 "learning_rate": _known(updates.learning_rate[row]),
+                "recommended": limit.value if limit else None,
                 "last_step": int(updates.steps[row]),
             }
-            yield self._finding(int(np.nanmin(steps[row])), evidence, window.facts)
+            advice = self._first.advice() or _advice(evidence, limit, window.facts)
+            yield self._finding(int(np.nanmin(steps[row])), evidence, advice)
         self._was_always = bool(always[-1]) if len(always) else self._was_always
 
-    def _finding(
-        self, first: int, evidence: dict[str, float | int | None], facts: RunFacts
-    ) -> Finding:
+    def _finding(self, first: int, evidence: dict[str, float | int | None], advice: str) -> Finding:
         limit = evidence["limit"]
         of = "" if limit is None else f" of {limit:g}"
         return Finding(
@@ -90,28 +95,27 @@ class ClipAlways(Rule):
                 f"updates; the norm that entered it has median {evidence['percentile_50']:.3g} "
                 f"and 90th percentile {evidence['percentile_90']:.3g}."
             ),
-            advice=self._first.advice() or _advice(evidence, facts),
+            advice=advice,
             evidence=evidence,
         )
 
 
-def _advice(evidence: dict[str, float | int | None], facts: RunFacts) -> str:
-    factor, rate = evidence["factor"], evidence["learning_rate"]
-    limit = f"global_clipnorm={evidence['percentile_90']:.2g}, the 90th percentile"
-    keep = (
-        f"To clip only the largest gradients, raise the limit ({limit}) and keep the learning rate."
-    )
+def _advice(evidence: dict[str, float | int | None], limit: Limit | None, facts: RunFacts) -> str:
+    if limit is None:
+        return "Remove the limit, to see the norms of a run without it."
+    rate = evidence["learning_rate"]
+    keep = f"To clip only the largest gradients, set {limit}, and keep the learning rate."
     if facts.is_adaptive:
         return (
             f"The step length of {listed(facts.optimizers)} does not scale with the gradient, so "
             f"that this limit changes little. {keep}"
         )
+    factor = limit.value / evidence["limit"] if evidence["limit"] else evidence["factor"]
     assert factor is not None
-    new = f" to {rate / factor:.2g}" if rate is not None else ""
+    lowered = f" to {rate / factor:.2g}" if rate is not None else ""
     lower = (
         "Every step has the same length, learning rate times limit. To have it follow the "
-        f"gradient, raise the limit about {factor:.2g}-fold ({limit}) and lower the learning rate "
-        f"as much{new}."
+        f"gradient, set {limit}, and lower the learning rate {factor:.2g}-fold{lowered}."
     )
     if facts.is_adaptive is False:
         return lower

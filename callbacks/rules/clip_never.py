@@ -6,6 +6,7 @@ import numpy as np
 
 from gradkeeper.callbacks.finding import Finding
 from gradkeeper.callbacks.rules._clipping import Updates
+from gradkeeper.callbacks.rules._healthy import HealthyNorms
 from gradkeeper.callbacks.rules.rule import Rule
 from gradkeeper.callbacks.window import Window
 
@@ -28,14 +29,17 @@ class ClipNever(Rule):
         self._entered: list[float] = []
         self._first = 0
         self._is_settled = False
+        self._healthy = HealthyNorms()
 
     def reset(self) -> None:
+        self._healthy.reset()
         self._entered.clear()
         self._is_settled = False
 
     def check(self, window: Window) -> Iterator[Finding]:
         if self._is_settled or "clip_limit" not in window.scalars:
             return
+        self._healthy.follow(window)
         updates = Updates.of(window)
         limited = np.flatnonzero(np.isfinite(updates.limit))
         rows = limited[: self._least - len(self._entered)]
@@ -50,7 +54,7 @@ class ClipNever(Rule):
             yield self._finding(float(updates.limit[rows[-1]]), int(updates.steps[rows[-1]]))
 
     def _finding(self, limit: float, last: int) -> Finding:
-        useful = float(np.percentile(self._entered, 99))
+        useful = self._healthy.limit(last)
         largest = max(self._entered)
         return Finding(
             step=self._first,
@@ -62,14 +66,15 @@ class ClipNever(Rule):
                 f"largest norm that entered it is {largest:.3g}."
             ),
             advice=(
-                f"A global_clipnorm of {useful:.2g}, the 99th percentile, would hold the rare "
-                "large steps; or leave it as a safeguard."
+                f"Set {useful}, to hold the large steps; or leave the limit as a safeguard."
+                if useful
+                else "Leave the limit as a safeguard."
             ),
             evidence={
                 "limit": limit,
                 "updates": len(self._entered),
                 "largest": largest,
-                "percentile_99": useful,
+                "recommended": useful.value if useful else None,
                 "last_step": last,
             },
         )

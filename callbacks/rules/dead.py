@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from gradkeeper.callbacks.finding import Finding
+from gradkeeper.callbacks.rules._first_step import FirstStep
+from gradkeeper.callbacks.rules._healthy import HealthyNorms
 from gradkeeper.callbacks.rules._streaks import Streaks
 from gradkeeper.callbacks.rules._text import listed, span
 from gradkeeper.callbacks.rules.rule import Rule
@@ -12,10 +14,11 @@ from gradkeeper.callbacks.window import Window, layer_of
 
 
 class DeadGradient(Rule):
-    """A variable whose gradient is exactly zero while others train; told once per layer.
+    """Variables whose gradient is exactly zero while others train.
 
-    Steps in which the variable has no gradient, or in which the whole gradient is zero or not
-    finite, neither count nor break the row of zeros.
+    Layers that fall silent at the same step are one finding, and so are all that do so after an
+    explosion. Steps in which the variable has no gradient, or in which the whole gradient is zero
+    or not finite, neither count nor break the row of zeros.
 
     Args:
         patience: measured steps in a row with a gradient of exactly zero.
@@ -28,50 +31,76 @@ class DeadGradient(Rule):
             raise ValueError(f"DeadGradient needs patience >= 1. Received: patience={patience}")
         self._patience = patience
         self._streaks = Streaks()
+        self._healthy = HealthyNorms()
+        self.reset()
 
     def reset(self) -> None:
         self._streaks.clear()
+        self._healthy.reset()
+        self._first = FirstStep()
+        self._died_after_explosion = False
 
     def check(self, window: Window) -> Iterator[Finding]:
+        self._first.follow(window)
+        self._healthy.follow(window)
         zero = window.norms == 0
         trains = np.isfinite(window.global_norm) & (window.global_norm > 0)
         counted = window.present & trains[:, None]
         lengths, starts = self._streaks.follow(window.variables, window.steps, zero, counted)
         reached = (lengths == self._patience) & zero & counted
         for row in np.flatnonzero(reached.any(axis=1)).tolist():
-            hit = [window.variables[column] for column in np.flatnonzero(reached[row])]
-            for layer in dict.fromkeys(map(layer_of, hit)):
-                columns = window.layer_columns[window.layers.index(layer)]
-                dead = columns[lengths[row, columns] >= self._patience]
-                first = int(starts[row, columns[reached[row, columns]]].min())
-                yield self._finding(window, row, layer, (columns, dead, first))
+            first = int(starts[row, reached[row]].min())
+            end = self._healthy.end
+            is_after = end is not None and first >= end
+            if not (is_after and self._died_after_explosion):
+                hit = {layer_of(window.variables[each]) for each in np.flatnonzero(reached[row])}
+                layers = [layer for layer in window.layers if layer in hit]
+                dead = lengths[row] >= self._patience
+                yield self._finding(window, row, layers, dead, (first, end if is_after else None))
+            self._died_after_explosion |= is_after
 
     def _finding(
-        self, window: Window, row: int, layer: str, found: tuple[np.ndarray, np.ndarray, int]
+        self,
+        window: Window,
+        row: int,
+        layers: list[str],
+        dead: np.ndarray,
+        steps: tuple[int, int | None],
     ) -> Finding:
-        columns, dead, first = found
-        names = [window.variables[column] for column in dead]
+        first, explosion = steps
+        of_layers = [each for each in window.variables if layer_of(each) in layers]
+        is_dead = dict(zip(window.variables, dead.tolist(), strict=True))
+        names = [each for each in of_layers if is_dead[each]]
         last, norm = int(window.steps[row]), float(window.global_norm[row])
         return Finding(
             step=first,
-            layer=layer,
+            layer=layers[0],
             rule=self.name,
             severity="warning",
             message=(
                 f"For {self._patience} measured steps ({span(first, last)}) the gradient of "
-                f"{listed(names)} has been exactly zero ({len(names)} of {len(columns)} variables "
-                f"of {layer}), while the whole model's norm is {norm:.3g}."
+                f"{listed(names)} has been exactly zero ({len(names)} of {len(of_layers)} "
+                f"variables of {listed(layers)}), while the whole model's norm is {norm:.3g}."
             ),
-            advice=(
-                "Look for ReLU units that are never active (lower the learning rate, use "
-                "LeakyReLU or GELU), inputs or a mask that are zero throughout, a branch "
-                "multiplied by zero, a saturated sigmoid or softmax, or an output that is "
-                "detached from the loss."
-            ),
+            advice=self._advice(explosion),
             evidence={
                 "variables": names,
+                "layers": layers,
                 "steps": self._patience,
                 "last_step": last,
                 "global_norm": norm,
             },
         )
+
+    def _advice(self, explosion: int | None) -> str:
+        if explosion is not None:
+            return (
+                f"The gradient of step {explosion} exploded or was not finite, and this layer got "
+                "no gradient afterwards: follow the advice on that step first."
+            )
+        look = (
+            "Look for ReLU units that are never active (lower the learning rate, use LeakyReLU or "
+            "GELU), gates or sigmoids that large inputs saturate, inputs or a mask that are zero "
+            "throughout, a branch multiplied by zero, or an output that is detached from the loss."
+        )
+        return " ".join(filter(None, [self._first.advice(), look]))

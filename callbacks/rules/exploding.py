@@ -5,10 +5,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from gradkeeper.callbacks.finding import Finding
+from gradkeeper.callbacks.rules._explosions import Explosions
 from gradkeeper.callbacks.rules._first_step import FirstStep
+from gradkeeper.callbacks.rules._healthy import HealthyNorms
 from gradkeeper.callbacks.rules._remedies import bounded_activations, recurrent_matrix, slower
 from gradkeeper.callbacks.rules._text import times
-from gradkeeper.callbacks.rules._usual import FirstLevel, UsualNorm
 from gradkeeper.callbacks.rules.rule import Rule
 from gradkeeper.callbacks.window import Window
 
@@ -48,77 +49,33 @@ class ExplodingGradient(Rule):
         memory: int = 100,
         warmup: int = 10,
     ) -> None:
-        if not ratio > 1 or not beyond >= 1 or not absolute > 0 or not 1 <= warmup <= memory:
-            raise ValueError(
-                "ExplodingGradient needs ratio > 1, beyond >= 1, absolute > 0 and "
-                f"1 <= warmup <= memory. Received: ratio={ratio}, beyond={beyond}, "
-                f"absolute={absolute}, memory={memory}, warmup={warmup}"
-            )
-        self._ratio = ratio
-        self._beyond = beyond
-        self._absolute = absolute
-        self._usual = UsualNorm(memory=memory, warmup=warmup)
-        self._first_norms, self._first_losses = FirstLevel(warmup), FirstLevel(warmup)
-        self._first = FirstStep()
+        self._explosions = Explosions(
+            ratio=ratio, beyond=beyond, absolute=absolute, memory=memory, warmup=warmup
+        )
+        self.reset()
+
+    @property
+    def explosions(self) -> Explosions:
+        """What counts as an explosion."""
+        return self._explosions
 
     def reset(self) -> None:
-        self._usual.reset()
-        self._first_norms.reset()
-        self._first_losses.reset()
+        self._healthy = HealthyNorms(self._explosions)
         self._first = FirstStep()
 
     def check(self, window: Window) -> Iterator[Finding]:
         first = self._first.follow(window)
-        rows, sudden, grown, usual = self._judge(window.global_norm, window.scalar("loss"))
-        explodes = sudden | grown
+        judged = self._healthy.follow(window)
+        explodes = judged.explodes
         if first is not None and self._grows_forward():
-            explodes |= rows == first
+            explodes |= judged.rows == first
         for at in np.flatnonzero(explodes).tolist():
-            before = float(usual[at]) if np.isfinite(usual[at]) else None
-            yield self._finding(window, int(rows[at]), before, is_sudden=bool(sudden[at]))
-
-    def judge(
-        self, norms: np.ndarray, losses: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Goes on with these global norms, [steps].
-
-        Args:
-            norms: the global norms, [steps].
-            losses: the losses of the same steps, [steps]; NaN, or None for all, if unknown.
-
-        Returns:
-            The rows with a finite norm, and for each of them whether it is an explosion and the
-            norm that it was compared with: the running median before it, or in the warm-up the
-            median of the norms so far. NaN for the first one.
-        """
-        rows, sudden, grown, compared = self._judge(norms, losses)
-        return rows, sudden | grown, compared
-
-    def _judge(
-        self, norms: np.ndarray, losses: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Like `judge`, with jumps above the running median apart from growth since the start.
-
-        Returns:
-            The rows with a finite norm; for each whether it jumped and whether it has grown; and
-            the norm that it was compared with.
-        """
-        rows = np.flatnonzero(np.isfinite(norms))
-        finite = norms[rows]
-        losses = np.full(len(rows), np.nan) if losses is None else losses[rows]
-        usual = self._usual.follow(finite)
-        first_norm = self._first_norms.follow(finite)
-        first_loss = self._first_losses.follow(losses)
-        sudden = (finite > self._ratio * usual.median) & (finite > self._beyond * usual.peak)
-        has_risen = losses - first_loss >= (self._beyond - 1) * np.abs(first_loss)
-        is_unknown, in_warmup = np.isnan(losses) | np.isnan(first_loss), np.isnan(usual.median)
-        has_risen |= is_unknown & in_warmup
-        grown = (finite > self._absolute) & (finite > self._ratio * first_norm) & has_risen
-        compared = np.where(sudden, usual.median, first_norm)
-        return rows, sudden, grown, compared
+            before = float(judged.usual[at]) if np.isfinite(judged.usual[at]) else None
+            row, is_sudden = int(judged.rows[at]), bool(judged.sudden[at])
+            yield self._finding(window, row, before, is_sudden=is_sudden)
 
     def _grows_forward(self) -> bool:
-        return self._first.norm > self._absolute and self._first.growth > _GROWS_FORWARD
+        return self._first.norm > self._explosions.absolute and self._first.growth > _GROWS_FORWARD
 
     def _finding(
         self, window: Window, row: int, usual: float | None, *, is_sudden: bool
@@ -168,18 +125,19 @@ class ExplodingGradient(Rule):
         )
         bounded = bounded_activations(facts, layer) or bounded_activations(facts)
         if bounded:
-            return held + bounded
+            return f"{held}{self._first.input_advice()} {bounded}".strip()
         if usual is None:
             return (
                 f"{held}Use smaller initial weights (he_normal, glorot_uniform) or a normalization "
                 f"between the layers. {recurrent_matrix(facts, layer)}"
             ).rstrip()
+        limit = self._healthy.limit()
         if is_sudden:
-            clip = held or f"Clip (global_clipnorm={usual:.2g}, the usual norm). "
+            clip = held or (f"Clip ({limit}). " if limit else "")
             remedy = (
                 f"{clip}Look at this step's batch for values out of scale. If it happens often, "
                 "lower the learning rate."
             )
         else:
-            remedy = held + (self._first.advice() or slower(facts, usual))
+            remedy = held + (self._first.advice() or slower(facts, limit))
         return f"{remedy} {recurrent_matrix(facts, layer)}".rstrip()

@@ -7,6 +7,7 @@ import numpy as np
 
 from gradkeeper.callbacks.finding import Finding
 from gradkeeper.callbacks.rules._first_step import FirstStep
+from gradkeeper.callbacks.rules._healthy import HealthyNorms
 from gradkeeper.callbacks.rules._remedies import bounded_activations, recurrent_matrix, slower
 from gradkeeper.callbacks.rules._text import listed
 from gradkeeper.callbacks.rules.rule import Rule
@@ -65,6 +66,7 @@ class NonFiniteGradient(Rule):
     def reset(self) -> None:
         self._past = _Past()
         self._first = FirstStep()
+        self._healthy = HealthyNorms()
 
     def check(self, window: Window) -> Iterator[Finding]:
         calls = window.calls or (window,)
@@ -77,6 +79,7 @@ class NonFiniteGradient(Rule):
         bad_loss = _bad_losses(window) & is_finite & ~is_skipped
         updated = np.any(window.updated, axis=1)
         self._first.follow(window)
+        self._healthy.follow(window)
         past = self._past
         for row, step in enumerate(window.steps.tolist()):
             call = next((i for i, each in enumerate(applied) if each[row]), None)
@@ -172,21 +175,24 @@ class NonFiniteGradient(Rule):
                 "The norms did not grow before this step: look for NaN or Inf in its batch, and "
                 f"for log(0), a root of 0 or a division by zero in the model and the loss. {lost}"
             )
-        return (
+        scaling = self._first.input_advice() if bounded else self._first.advice()
+        first = (
             "If the first update was too large, lower the learning rate; otherwise look for NaN "
-            f"or Inf in this step's batch, log(0) or a division by zero. {bounded} {lost}"
-        ).replace("  ", " ")
+            "or Inf in this step's batch, log(0) or a division by zero."
+        )
+        return " ".join(filter(None, [scaling or first, bounded, lost]))
 
     def _against_growth(self, facts: RunFacts, layer: str) -> str:
         grew = (
             f"The norm grew to {self._past.norms[-1]:.3g} from a median of "
             f"{np.median(self._past.norms[:-1]):.3g} in the steps before."
         )
-        cause = bounded_activations(facts) or self._first.advice()
-        if cause:
-            return f"{grew} {cause}"
-        before = float(np.median(self._past.norms[:-1]))
-        return f"{grew} {slower(facts, before)} {recurrent_matrix(facts, layer)}".rstrip()
+        bounded = bounded_activations(facts)
+        scaling = self._first.input_advice() if bounded else self._first.advice()
+        if bounded or scaling:
+            return " ".join(filter(None, [grew, scaling, bounded]))
+        limit = self._healthy.limit(self._past.finite_step)
+        return f"{grew} {slower(facts, limit)} {recurrent_matrix(facts, layer)}".rstrip()
 
     def _advice_on_loss(self, facts: RunFacts, kind: str, replicas: list[int]) -> str:
         if kind != "NaN":

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from gradkeeper.callbacks.finding import Finding
+from gradkeeper.callbacks.rules._explosions import Explosions
 from gradkeeper.callbacks.rules._recent import row_quantiles
 from gradkeeper.callbacks.rules._streaks import Streaks
 from gradkeeper.callbacks.rules._text import span
-from gradkeeper.callbacks.rules.exploding import ExplodingGradient
 from gradkeeper.callbacks.rules.rule import Rule
 from gradkeeper.callbacks.window import Window
 
@@ -37,7 +37,7 @@ class ReplicaDisagreement(Rule):
             )
         self._ratio = ratio
         self._patience = patience
-        self._explosions = ExplodingGradient()
+        self._explosions = Explosions()
         self._first = 0  # the index of the first replica of this process among all
         self._large = Streaks()
         self._small = Streaks()
@@ -79,8 +79,8 @@ class ReplicaDisagreement(Rule):
         self, window: Window, norms: np.ndarray, others: np.ndarray, rows: np.ndarray
     ) -> np.ndarray:
         """Whether the replica alone makes the gradient explode, bool [steps, replicas]."""
-        finite, explodes, _ = self._explosions.judge(window.global_norm, window.scalar("loss"))
-        exploding = np.isin(rows, finite[explodes])
+        judged = self._explosions.judge(window.global_norm, window.scalar("loss"))
+        exploding = np.isin(rows, judged.rows[judged.explodes])
         return exploding[:, None] & (norms > self._ratio**2 * others)
 
     def _broken(self, step: int, replicas: list[int], norms: np.ndarray) -> Finding:

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from gradkeeper.callbacks.finding import Finding
+from gradkeeper.callbacks.rules._healthy import HealthyNorms
 from gradkeeper.callbacks.rules._recent import Recent, row_quantiles
 from gradkeeper.callbacks.rules._remedies import has_sequences
-from gradkeeper.callbacks.rules.exploding import ExplodingGradient
 from gradkeeper.callbacks.rules.rule import Rule
 from gradkeeper.callbacks.window import Window
 
@@ -70,7 +70,7 @@ class GradientSpike(Rule):
         self._z = z
         self._above = above
         self._warmup = warmup
-        self._explosions = ExplodingGradient()
+        self._healthy = HealthyNorms()
         self._level = Recent(_LEVEL)
         self._peaks = Recent(_PEAKS)
         self._distances = Recent(memory)
@@ -80,7 +80,7 @@ class GradientSpike(Rule):
         self._pending: list[tuple[int, Finding]] = []
 
     def reset(self) -> None:
-        self._explosions.reset()
+        self._healthy.reset()
         for recent in (self._level, self._peaks, self._distances):
             recent.clear()
         self._seen = self._measured = 0
@@ -88,11 +88,11 @@ class GradientSpike(Rule):
         self._pending = []
 
     def check(self, window: Window) -> Iterator[Finding]:
-        norms = window.global_norm
-        rows, explodes, _ = self._explosions.judge(norms, window.scalar("loss"))
-        is_worse = window.present.any(axis=1) & ~np.isfinite(norms) & ~window.skipped
-        is_worse[rows[explodes]] = True
-        for row, finding in self._spikes(window, rows):
+        judged = self._healthy.follow(window)
+        is_finite = np.isfinite(window.global_norm)
+        is_worse = window.present.any(axis=1) & ~is_finite & ~window.skipped
+        is_worse[judged.rows[judged.explodes]] = True
+        for row, finding in self._spikes(window, judged.rows):
             self._pending.append((self._measured + row, finding))
         self._worse = np.append(self._worse, self._measured + np.flatnonzero(is_worse))
         self._measured += len(window)
@@ -137,11 +137,10 @@ class GradientSpike(Rule):
         layers = np.where(np.isfinite(window.layer_norms[row]), window.layer_norms[row], 0.0)
         layer = window.layers[int(np.argmax(layers))]
         padding = "an all-padding sequence, " if has_sequences(window.facts) else ""
-        held = (
-            f"Clipping held what was applied to {window.applied_global_norm[row]:.3g}."
-            if window.clipped[row]
-            else f"Clip: global_clipnorm={largest:.2g} is the largest norm of the {_PEAKS} before."
-        )
+        limit = self._healthy.limit(int(window.steps[row]))
+        held = f"Clip: {limit}." if limit else ""
+        if window.clipped[row]:
+            held = f"Clipping held what was applied to {window.applied_global_norm[row]:.3g}."
         return Finding(
             step=int(window.steps[row]),
             layer=layer,

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 from histories import window
+from twin import trained
 
 from gradkeeper.callbacks import ClipAdvisor
 from gradkeeper.callbacks.history import GradientHistory
+from gradkeeper.callbacks.rules import default_rules
 
 
 def history_of(norms):
@@ -30,11 +32,69 @@ def test_explosions_that_a_limit_would_have_caught():
     norms[350] = np.nan
     advisor = ClipAdvisor(history_of(norms), shares=[0.05])
     (limit,) = advisor.limits
+    assert (advisor.steps, advisor.end) == (100, 100)
     assert (limit.caught, limit.explosions, limit.caught_share) == (3, 3, 1.0)
     assert advisor.effect_of(2e3).caught == 2
     assert advisor.nonfinite == 1
     assert "catches 3 of 3 explosions" in str(advisor)
-    assert "1 more had no finite gradient" in str(advisor)
+    assert "1 steps had no finite gradient" in str(advisor)
+
+
+def test_one_limit_is_recommended_from_the_steps_before_the_explosion():
+    """A run that climbs for twenty steps, explodes and stays there."""
+    healthy = np.random.default_rng(0).lognormal(sigma=0.3, size=80)
+    climb = healthy[-1] * 1.25 ** np.arange(1, 21)
+    advisor = ClipAdvisor(history_of([*healthy, *climb, *[1e21, 3e21, 1e22] * 8]))
+    assert advisor.end is not None
+    assert advisor.end >= 90
+    recommended = advisor.recommended
+    assert np.quantile(healthy, 0.9) < recommended.global_clipnorm < 2 * np.max(healthy)
+    assert recommended.caught == recommended.explosions > 0
+    assert f"Recommended: global_clipnorm={recommended.global_clipnorm:.2g}" in str(advisor)
+
+
+def with_a_bad_batch():
+    run = trained("SGD", 0.02, steps=100)
+    for values in (run.values["norm"], run.values["applied_norm"]):
+        values[60] *= 1e5
+    return run
+
+
+@pytest.mark.parametrize(
+    ("fault", "until"),
+    [
+        (with_a_bad_batch, "exploding"),
+        (lambda: trained("SGD", 1.0, clip=0.05), "clip_always"),
+        (lambda: trained("SGD", 0.02, clip=1e6, steps=500), "clip_never"),
+    ],
+    ids=["exploding", "clip_always", "clip_never"],
+)
+def test_findings_take_their_limit_from_the_same_place(fault, until):
+    run = fault()
+    finding = next(
+        each for rule in default_rules() for each in rule.check(run) if each.rule == until
+    )
+    history = GradientHistory()
+    history.append(run[: finding.evidence.get("last_step", len(run)) + 1])
+    limit = ClipAdvisor(history).recommended.global_clipnorm
+    assert f"global_clipnorm={limit:.2g}, above the norm of" in finding.advice
+
+
+@pytest.mark.parametrize(
+    ("run", "instead"),
+    [
+        (lambda: trained("SGD", 0.02, targets=1e5), "Standardize the targets"),
+        (lambda: trained("SGD", 0.01, steps=5), "Train at least 10 steps"),
+        (lambda: trained("SGD", 100.0), "Lower the learning rate tenfold"),
+    ],
+)
+def test_a_run_that_is_no_usable_basis_says_what_to_do_instead(run, instead):
+    history = GradientHistory()
+    history.append(run())
+    advisor = ClipAdvisor(history)
+    assert advisor.recommended is None
+    assert instead in advisor.problem
+    assert str(advisor).startswith("No limit can be recommended from ")
 
 
 def test_the_picture(tmp_path):

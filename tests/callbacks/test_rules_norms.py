@@ -299,6 +299,24 @@ def test_dead_tells_which_variables_of_the_layer():
     assert "1 of 2 variables" in finding.message
 
 
+def test_layers_that_die_together_or_after_an_explosion_are_one_finding():
+    names = ("a/kernel", "b/kernel", "out/kernel")
+
+    def found(first, second, explosion=1.0):
+        norms = np.ones((200, 3))
+        norms[100] *= explosion
+        norms[first:, 0] = norms[second:, 1] = 0.0
+        return list(DeadGradient().check(window(norms, variables=names)))
+
+    (after,) = found(101, 110, explosion=1e6)
+    assert (after.step, after.layer) == (101, "a")
+    assert "The gradient of step 100 exploded" in after.advice
+    (together,) = found(101, 101)
+    assert together.evidence["layers"] == ["a", "b"]
+    assert "2 of 2 variables of a, b" in together.message
+    assert [finding.step for finding in found(101, 110)] == [101, 110]
+
+
 def test_zeros_with_a_gradient_between_them_are_not_dead():
     assert not list(DeadGradient(patience=5).check(window([[0.0, 0.0, 1.0]] * 4 + CALM * 4)))
     alternating = without(window([[0.0, 0.0, 1.0]] * 20), slice(1, None, 2), slice(0, 2))

@@ -52,13 +52,13 @@ TWINS = {
         ("SGD", 1.0, {}),
         "exploding",
         "Lower the learning rate tenfold, again if",
-        lambda advice: ("SGD", 0.1, {"clip": number(r"global_clipnorm=([\d.e+]+)", advice)}),
+        lambda advice: ("SGD", 0.1, {}),
     ),
     "learning rate too high, up to NaN": (
         ("SGD", 1.0, {}),
         "nonfinite",
         "Lower the learning rate tenfold, again if",
-        lambda advice: ("SGD", 0.1, {"clip": number(r"global_clipnorm=([\d.e+]+)", advice)}),
+        lambda advice: ("SGD", 0.1, {}),
     ),
     "learning rate of adam too high": (
         ("Adam", 100.0, {}),
@@ -94,7 +94,7 @@ def test_a_limit_under_an_adaptive_optimizer_leaves_the_learning_rate(optimizer)
 def test_a_limit_under_plain_descent_is_raised_and_the_learning_rate_lowered():
     finding = found(trained("SGD", 1.0, clip=0.05), "clip_always")
     limit = number(r"global_clipnorm=([\d.e+-]+),", finding.advice)
-    rate = number(r"as much to ([\d.e-]+)\.$", finding.advice)
+    rate = number(r"-fold to ([\d.e-]+)\.$", finding.advice)
     mended = trained("SGD", rate, clip=limit)
     assert_trains(mended.scalar("loss"))
     assert np.mean(mended.clipped) < 0.2
@@ -106,23 +106,23 @@ def test_a_limit_that_holds_unscaled_targets_is_told_to_scale_them():
     assert "raise the limit" not in finding.advice
 
 
-def test_a_bad_batch_is_held_by_the_usual_norm():
+def test_a_bad_batch_is_held_by_the_limit_of_the_healthy_steps():
     run = trained("SGD", 0.02, steps=100)
     for values in (run.values["norm"], run.values["applied_norm"]):
         values[60] *= 1e5
     advice = found(run, "exploding").advice
     limit = number(r"global_clipnorm=([\d.e+-]+),", advice)
     assert "this step's batch" in advice
-    assert limit == pytest.approx(np.median(run.global_norm[:60]), rel=0.1)
+    assert np.median(run.global_norm[:60]) < limit < 1.5 * np.max(run.global_norm[:60])
     assert_trains(trained("SGD", 0.02, clip=limit).scalar("loss"))
 
 
 def test_the_limit_advised_against_rare_large_steps_holds_them():
     finding = found(trained("SGD", 0.02, steps=600, clip=1e6), "clip_never")
-    limit = number(r"global_clipnorm of ([\d.e+-]+),", finding.advice)
+    limit = number(r"global_clipnorm=([\d.e+-]+),", finding.advice)
     mended = trained("SGD", 0.02, steps=600, clip=limit)
     assert_trains(mended.scalar("loss"))
-    assert 0 < np.mean(mended.clipped) < 0.05
+    assert 0 < np.mean(mended.clipped) < 0.3
 
 
 def regression(*shape):
@@ -344,7 +344,7 @@ def test_an_outlier_is_held_by_the_limit_advised_and_gone_with_its_batch():
     )
     assert finding.step == 30
     assert "this step's batch" in finding.advice
-    limit = number(r"global_clipnorm=([\d.e+-]+) ", finding.advice)
+    limit = number(r"global_clipnorm=([\d.e+-]+),", finding.advice)
     held = fitted([L.Dense(8, "tanh")], SGD(0.02, global_clipnorm=limit), x, outlier)
     assert held.history.applied_global_norm.max() <= 1.01 * limit
     assert_trains(held.history.loss[:30], 10)

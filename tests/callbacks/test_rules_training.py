@@ -52,15 +52,16 @@ def with_scale(scale, skipped):
 
 
 def test_clip_always_recommends_a_limit_from_what_entered():
-    (finding,) = ClipAlways().check(clipped_at(1.0, np.linspace(2, 12, 101)))
+    (finding,) = ClipAlways(least=100).check(clipped_at(1.0, np.linspace(2, 12, 101)))
     assert (finding.step, finding.layer, finding.severity) == (0, "", "warning")
     assert finding.evidence["percentile_90"] == pytest.approx(11, abs=0.1)
     assert "Clipping of 1 changed 100% of the last 100 updates" in finding.message
-    assert "11-fold (global_clipnorm=11" in finding.advice
+    assert finding.evidence["recommended"] == pytest.approx(16, rel=0.1)
+    assert f"global_clipnorm={finding.evidence['recommended']:.2g}, above" in finding.advice
 
 
 def test_clip_always_is_silent_before_it_has_seen_enough_and_below_its_share():
-    assert not list(ClipAlways().check(clipped_at(1.0, [2.0] * 99)))
+    assert not list(ClipAlways().check(clipped_at(1.0, [2.0] * 49)))
     assert not list(ClipAlways().check(clipped_at(1.0, [2.0] * 9 + [0.5] + [2.0] * 8 + [0.5])))
     assert not list(ClipAlways().check(clipped_at(1.0, [2.0, 2.0, 2.0, 0.5] * 100)))
 
@@ -70,14 +71,19 @@ def test_clip_always_counts_updates_only():
     accumulating.updated[::2] = False
     accumulating.applied_norms[::2] = NAN
     (finding,) = ClipAlways().check(accumulating)
-    assert (finding.step, finding.evidence["last_step"]) == (1, 199)
+    assert (finding.step, finding.evidence["last_step"]) == (1, 99)
 
 
-def test_clip_never_recommends_the_99th_percentile():
+def test_clip_always_is_told_in_a_run_of_fewer_than_100_steps():
+    (finding,) = ClipAlways().check(clipped_at(1.0, [0.5, *[2.0] * 91]))
+    assert finding.evidence["last_step"] < 92
+
+
+def test_clip_never_recommends_a_limit_from_what_entered():
     norms = np.linspace(0, 5, 501)[1:]
     (finding,) = ClipNever().check(clipped_at(10.0, norms))
     assert (finding.step, finding.layer, finding.severity) == (0, "", "info")
-    assert finding.evidence["percentile_99"] == pytest.approx(4.95, abs=0.01)
+    assert f"global_clipnorm={finding.evidence['recommended']:.2g}, above" in finding.advice
     assert "Clipping at 10 has changed none of 500 updates" in finding.message
 
 
