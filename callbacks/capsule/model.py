@@ -10,10 +10,14 @@ import keras
 
 from gradkeeper.callbacks.capsule.capsule import Capsule, CapsuleError
 from gradkeeper.callbacks.capsule.form import put_together
+from gradkeeper.callbacks.capsule.parts import own_parts
 from gradkeeper.callbacks.capsule.state import restore
 from gradkeeper.callbacks.tap.optimizers import optimizers_of
 
-_TRUSTED = ("builtins", "keras", "gradkeeper")
+_GIVE = (
+    "give the compiled model, replay(capsule, model), on the command line --model MODULE:FUNCTION "
+    "or --model FILE.py:FUNCTION"
+)
 
 # Functions of other Keras modules read and write files, download, or change Keras's settings.
 _MODELLING = (
@@ -56,15 +60,14 @@ def model_of(
     config = described.get("config")
     if config is None:
         raise CapsuleError(
-            f"The capsule does not hold the model's configuration: give the model. "
+            f"The capsule does not hold the model's configuration: {_GIVE}. "
             f"Received: a model of class {described.get('class')}"
         )
-    strangers = sorted(set(_strangers(config)))
+    strangers = sorted({name for name, known_as in own_parts(config) if not _is_known(known_as)})
     if strangers:
         raise CapsuleError(
-            "The model has parts of your own, whose code no capsule brings in: give the model, or "
-            "register them with keras.saving.register_keras_serializable and import their module "
-            f"first. Received: {', '.join(strangers)}"
+            f"The model has parts of your own, whose code no capsule holds: {_GIVE}. "
+            f"Received: {', '.join(strangers)}"
         )
     harmful = sorted(set(_functions_that_build_no_model(config)))
     if harmful:
@@ -77,8 +80,10 @@ def model_of(
     try:
         model = keras.saving.deserialize_keras_object(config, safe_mode=True)
     except Exception as error:  # anything may stand in a hand-edited file
+        reason = str(error).partition("config={")[0].strip().partition("\n")[0][:300]
         raise CapsuleError(
-            f"The capsule alone does not make the model: give the model. Received: {error}"
+            f"The capsule alone does not make the model: {_GIVE}. "
+            f"Received: {type(error).__name__}: {reason}"
         ) from error
     if not isinstance(model, keras.Model):
         raise CapsuleError(f"The capsule describes no model. Received: {type(model)}")
@@ -134,19 +139,8 @@ def batch_of(capsule: Capsule, replica: int) -> Any:
         raise CapsuleError(f"The capsule is damaged: {error}. Received: {capsule.path}") from error
 
 
-def _strangers(config: Any) -> Iterator[str]:
-    """Names of the classes and functions that only a user's code can bring in."""
-    if isinstance(config, dict):
-        if "class_name" in config and "config" in config:
-            module, registered = config.get("module"), config.get("registered_name")
-            is_known = str(module or "builtins").split(".")[0] in _TRUSTED
-            if not is_known and keras.saving.get_registered_object(registered) is None:
-                yield f"{module}.{config['class_name']}"
-        for each in config.values():
-            yield from _strangers(each)
-    elif isinstance(config, list):
-        for each in config:
-            yield from _strangers(each)
+def _is_known(registered_name: str) -> bool:
+    return keras.saving.get_registered_object(registered_name) is not None
 
 
 def _functions_that_build_no_model(config: Any) -> Iterator[str]:

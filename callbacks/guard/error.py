@@ -14,8 +14,7 @@ class NonFiniteGradientError(RuntimeError):
     """
 
     def __init__(self, event: GuardEvent) -> None:
-        replay = f" Replay it: gradkeeper replay {event.capsule}" if event.capsule else ""
-        super().__init__(f"{event}{replay}")
+        super().__init__(f"{event} {event.how_to_replay}".rstrip())
         self.event = event
         self.step = event.step
         self.layers = event.layers

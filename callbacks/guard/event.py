@@ -33,6 +33,7 @@ class GuardEvent:
         losses: the loss on each of these replicas; NaN where it is not known.
         learning_rate: the learning rate; NaN if it is not known.
         capsule: the folder from which the step can be replayed; None if there is none.
+        own_parts: names of the model's classes and functions that a replay must be given.
     """
 
     step: int
@@ -46,6 +47,7 @@ class GuardEvent:
     losses: tuple[float, ...] = ()
     learning_rate: float = float("nan")
     capsule: Path | None = None
+    own_parts: tuple[str, ...] = ()
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -76,6 +78,19 @@ class GuardEvent:
                 "nonfinite": self.nonfinite.tolist(),
             },
         }
+
+    @property
+    def how_to_replay(self) -> str:
+        """A sentence with the command that replays the step; "" if there is no capsule."""
+        if self.capsule is None:
+            return ""
+        command = f"Replay it: gradkeeper replay {self.capsule}"
+        if not self.own_parts:
+            return command
+        return (
+            f"{command} --model YOUR_MODULE:FUNCTION, where FUNCTION takes no argument and returns "
+            f"the compiled model, which has parts of your own ({listed(self.own_parts)})."
+        )
 
     def __str__(self) -> str:
         return f"Step {self.step:,}: {self._what()}"

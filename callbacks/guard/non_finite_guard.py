@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import keras
 
 from gradkeeper.callbacks.blindness import why_nothing_was_seen
+from gradkeeper.callbacks.capsule.parts import own_parts_of
 from gradkeeper.callbacks.capsule.shelf import Shelf
 from gradkeeper.callbacks.capsule.state import state_of
 from gradkeeper.callbacks.capsule.writer import Contents
@@ -298,7 +299,8 @@ class NonFiniteGuard(StepCallback[Gate]):
             mine = kept if kept is not None and kept.step == event.step else None
             event = dataclasses.replace(event, step=event.step + self._offset)
             capsule = self._put_away(event, mine)
-            self.events.append(dataclasses.replace(event, capsule=capsule))
+            parts = () if capsule is None else own_parts_of(self._guarded_model)
+            self.events.append(dataclasses.replace(event, capsule=capsule, own_parts=parts))
             self._pending.append(self.events[-1])
             kept = None if mine is not None else kept
 
@@ -348,7 +350,8 @@ class NonFiniteGuard(StepCallback[Gate]):
 
     def _tell(self, events: list[GuardEvent]) -> None:
         complaints = self._shelf.complaints if self._shelf is not None else []
-        texts = [f"{event} {_WHAT_FOLLOWS[self._policy]}{_replay(event)}" for event in events]
+        follows = _WHAT_FOLLOWS[self._policy]
+        texts = [f"{event} {follows} {event.how_to_replay}".rstrip() for event in events]
         for text in [*texts, *complaints] if self._verbose else []:
             print_msg(f"NonFiniteGuard: {text}")
         complaints.clear()
@@ -379,10 +382,6 @@ class NonFiniteGuard(StepCallback[Gate]):
         """Has BackupAndRestore keep what it would delete at the end of the training."""
         for backup in self._backups:
             backup.delete_checkpoint = False
-
-
-def _replay(event: GuardEvent) -> str:
-    return f" Replay it: gradkeeper replay {event.capsule}" if event.capsule else ""
 
 
 _WHAT_FOLLOWS: dict[str, str] = {

@@ -1,11 +1,13 @@
 """The `gradkeeper` command: light help, errors in one line, commands that leave their files."""
 
+import importlib
 import json
 import signal
 import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -189,25 +191,72 @@ def test_debug_shows_the_traceback(tmp_path):
     assert isinstance(result.exception, FileNotFoundError)
 
 
-def failing(folder, *layers):
-    """The capsule of a training whose third batch is bad."""
-    import keras
-    import numpy as np
+OWN = """
+import keras
 
+class Mine(keras.layers.Layer):
+    def call(self, x):
+        return x * 2.0
+
+@keras.saving.register_keras_serializable()
+class Registered(Mine):
+    pass
+
+class OwnLoss(keras.losses.MeanSquaredError):
+    pass
+
+def own_loss(y_true, y_pred):
+    return keras.ops.mean(keras.ops.square(y_true - y_pred))
+
+class OwnMetric(keras.metrics.MeanSquaredError):
+    pass
+
+def own_metric(y_true, y_pred):
+    return keras.ops.mean(y_pred)
+
+def build(layers=(), loss="mse", metrics=()):
+    layers = [keras.Input((3,)), *layers, keras.layers.Dense(1, name="last")]
+    model = keras.Sequential(layers)
+    model.compile("sgd", loss, metrics=list(metrics))
+    return model
+
+def layer(): return build([Mine()])
+def registered(): return build([Registered()])
+def loss(): return build(loss=own_loss)
+def loss_class(): return build(loss=OwnLoss())
+def metric(): return build(metrics=[own_metric])
+def metric_class(): return build(metrics=[OwnMetric()])
+def needs(kind): return build()
+def wrong(): return 3
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A module with parts of one's own, in the working directory."""
+    (tmp_path / "my_models.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    sys.modules.pop("my_models", None)
+    yield importlib.import_module("my_models")
+    sys.modules.pop("my_models", None)
+
+
+def failing(folder, model):
+    """The event of a training whose third batch is bad."""
     from gradkeeper.callbacks import NonFiniteGuard
 
-    model = keras.Sequential([keras.Input((3,)), *layers, keras.layers.Dense(1, name="last")])
-    model.compile("sgd", "mse")
     x, y = np.ones((32, 3), "float32"), np.zeros((32, 1), "float32")
     x[17, 2] = np.nan
     guard = NonFiniteGuard(capsule_dir=folder, verbose=0)
     model.fit(x, y, batch_size=8, shuffle=False, verbose=0, callbacks=[guard])
-    return model, guard.events[0].capsule
+    return guard.events[0]
 
 
-def test_replay(tmp_path):
-    _, capsule = failing(tmp_path)
-    result = run("replay", capsule, "--plot", tmp_path / "step.png", "--trust-model")
+def test_replay(tmp_path, own):
+    event = failing(tmp_path / "capsules", own.build())
+    assert event.how_to_replay == f"Replay it: gradkeeper replay {event.capsule}"
+    result = run("replay", event.capsule, "--plot", tmp_path / "step.png", "--trust-model")
     assert result.exit_code == 0, result.output
     assert "Step 2 of" in result.output
     assert "in the data, at [0], example 1" in result.output
@@ -216,29 +265,48 @@ def test_replay(tmp_path):
     assert (tmp_path / "step.png").stat().st_size > 5000
 
 
-def test_replay_with_a_model_of_ones_own(tmp_path, monkeypatch):
-    (tmp_path / "my_models.py").write_text(
-        "import keras\n"
-        "class Mine(keras.layers.Layer):\n"
-        "    def call(self, x):\n"
-        "        return x * 2.0\n"
-        "def build():\n"
-        "    layers = [keras.Input((3,)), Mine(), keras.layers.Dense(1, name='last')]\n"
-        "    model = keras.Sequential(layers)\n"
-        "    model.compile('sgd', 'mse')\n"
-        "    return model\n"
-    )
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    import my_models
+PARTS = {
+    "layer": "Mine",
+    "registered": "Registered",
+    "loss": "own_loss",
+    "loss_class": "OwnLoss",
+    "metric": "own_metric",
+    "metric_class": "OwnMetric",
+}
 
-    _, capsule = failing(tmp_path / "capsules", my_models.Mine())
-    alone = run("replay", capsule)
-    assert alone.exit_code == 2
-    assert "my_models.Mine" in alone.output
-    assert "in the data" in run("replay", capsule, "--model", "my_models:build").output
-    assert "module:name" in run("replay", capsule, "--model", "my_models").output
-    assert "no 'none'" in run("replay", capsule, "--model", "my_models:none").output
+
+@pytest.mark.parametrize("function", PARTS)
+def test_the_command_for_a_model_with_parts_of_ones_own(tmp_path, own, function):
+    event = failing(tmp_path / "capsules", getattr(own, function)())
+    assert f"{event.capsule} --model YOUR_MODULE:FUNCTION, where" in event.how_to_replay
+    assert f"returns the compiled model, which has parts of your own ({PARTS[function]})" in (
+        event.how_to_replay
+    )
+    for place in (f"my_models:{function}", f"my_models.py:{function}"):
+        replayed = run("replay", event.capsule, "--model", place)
+        assert "in the data" in replayed.output, replayed.output
+    if function != "registered":  # this process has registered it
+        alone = run("replay", event.capsule, "--trust-model")
+        assert alone.exit_code == 2
+        assert "--model FILE.py:FUNCTION" in alone.output
+        assert f"Received: {PARTS[function]}" in alone.output
+        assert "config" not in alone.output
+
+
+def test_a_place_that_gives_no_model(tmp_path, own):
+    capsule = failing(tmp_path / "capsules", own.loss()).capsule
+    for place, message in {
+        "my_models": "takes MODULE:FUNCTION or FILE.py:FUNCTION",
+        "my_models:none": "There is no 'none' in my_models",
+        "my_models:wrong": "must return a compiled keras.Model. Received: --model my_models:wrong, "
+        "which returns an object of type int",
+        "my_models:needs": "takes a function without arguments",
+        "no_module:build": "There is no module no_module",
+        "no_file.py:build": "There is no file no_file.py",
+    }.items():
+        refused = run("replay", capsule, "--model", place)
+        assert refused.exit_code == 2
+        assert message in refused.output
 
 
 def test_replay_of_no_capsule(tmp_path):

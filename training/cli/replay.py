@@ -1,9 +1,11 @@
 """`gradkeeper replay`: where a step that a guard has put in a capsule went wrong."""
 
 import importlib
+import inspect
 import os
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +16,8 @@ from rich.text import Text
 from gradkeeper.training.cli.support import console, loading
 
 if TYPE_CHECKING:
+    import keras
+
     from gradkeeper.callbacks import Capsule, Verdict
 
 
@@ -22,9 +26,9 @@ def replay(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Where the compiled model is found, module:name, if it has parts of your own; "
-            "a function of that name is called for it.",
-            metavar="MODULE:NAME",
+            help="A function without arguments that returns the compiled model, if the model has "
+            "parts of your own: MODULE:FUNCTION or FILE.py:FUNCTION.",
+            metavar="MODULE:FUNCTION",
         ),
     ] = None,
     trust_model: Annotated[
@@ -41,6 +45,7 @@ def replay(
 ) -> None:
     """Run a failing step again, and say where the first number appeared that is not finite."""
     with loading():
+        import gradkeeper.zoo  # noqa: F401 - registers its layers
         from gradkeeper.callbacks import Capsule
         from gradkeeper.callbacks import replay as run
         from gradkeeper.callbacks.diagnosis import plot_verdict
@@ -54,24 +59,64 @@ def replay(
         console.print(f"Picture: {plot}", soft_wrap=True)
 
 
-def _model(place: str) -> Any:
-    """What `module:name` says, looked for in the working directory as well.
+def _model(place: str) -> "keras.Model":
+    """Return the compiled model that `--model` names.
+
+    Args:
+        place: `module:name` or `file.py:name`, where name is a model or a function without
+            arguments that returns one. Modules are looked for in the working directory as well.
 
     Raises:
-        ValueError: if it is not of that form, or there is no such name.
+        ValueError: if there is no such module or name, or it is no compiled model.
     """
-    module, colon, name = place.partition(":")
-    if not colon:
-        raise ValueError(f"`--model` takes module:name. Received: {place!r}")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except AttributeError:
-        raise ValueError(f"There is no {name!r} in {module}. Received: {place!r}") from None
     import keras
 
-    return found if isinstance(found, keras.Model) else found()
+    module, colon, name = place.rpartition(":")
+    if not colon:
+        raise ValueError(
+            f"`--model` takes MODULE:FUNCTION or FILE.py:FUNCTION. Received: --model {place}"
+        )
+    found = getattr(_module(module, place), name, None)
+    if found is None:
+        raise ValueError(f"There is no {name!r} in {module}. Received: --model {place}")
+    if callable(found) and not isinstance(found, keras.Model):
+        if _needs_arguments(found):
+            raise ValueError(
+                f"`--model` takes a function without arguments. Received: --model {place}, "
+                f"{name}{inspect.signature(found)}"
+            )
+        found = found()
+    if not isinstance(found, keras.Model):
+        raise ValueError(  # noqa: TRY004 - the command reports a ValueError in one line
+            f"{name} must return a compiled keras.Model. Received: --model {place}, which returns "
+            f"an object of type {type(found).__name__}"
+        )
+    return found
+
+
+def _module(name: str, place: str) -> ModuleType:
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    path = Path(name)
+    is_file = path.suffix == ".py"
+    if is_file and not path.is_file():
+        raise ValueError(f"There is no file {name}. Received: --model {place}")
+    if is_file and str(path.parent.resolve()) not in sys.path:
+        sys.path.insert(0, str(path.parent.resolve()))
+    try:
+        return importlib.import_module(path.stem if is_file else name)
+    except ModuleNotFoundError as error:
+        if error.name != name.partition(".")[0] and error.name != name:
+            raise
+        raise ValueError(f"There is no module {name}. Received: --model {place}") from None
+
+
+def _needs_arguments(function: Any) -> bool:
+    try:
+        inspect.signature(function).bind()
+    except TypeError:
+        return True
+    return False
 
 
 def _print_capsule(capsule: "Capsule") -> None:

@@ -1,0 +1,41 @@
+"""The parts of a model whose code is neither in Keras nor in gradkeeper."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+_KNOWN = ("keras", "gradkeeper")
+
+
+def own_parts(config: Any) -> Iterator[tuple[str, str]]:
+    """Yield the classes and functions of a user, which a configuration holds by name only.
+
+    Args:
+        config: a configuration that `keras.saving.serialize_keras_object` made.
+
+    Yields:
+        The name, and the name under which Keras registers it.
+    """
+    if isinstance(config, dict):
+        name, registered = config.get("class_name"), config.get("registered_name") or ""
+        is_object = isinstance(name, str) and "config" in config and not name.startswith("__")
+        is_known = str(config.get("module")).split(".")[0] in _KNOWN
+        if is_object and not is_known and not registered.startswith("gradkeeper>"):
+            is_function = name == "function"
+            own = str(config["config"] if is_function else name)
+            yield own, own if registered in ("", "function") else registered
+        for each in config.values():
+            yield from own_parts(each)
+    elif isinstance(config, list):
+        for each in config:
+            yield from own_parts(each)
+
+
+def own_parts_of(model: keras.Model) -> tuple[str, ...]:
+    """Return the names of a model's own parts; the name of its class if it cannot be serialized."""
+    try:
+        config = keras.saving.serialize_keras_object(model)
+    except Exception:  # noqa: BLE001 (a user's get_config raises what it likes)
+        return (type(model).__name__,)
+    return tuple(dict.fromkeys(name for name, _ in own_parts(config)))
