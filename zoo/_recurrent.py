@@ -98,8 +98,8 @@ def _layer(
     info: ModelInfo, options: ModelOptions, name: str, loop: dict[str, Any]
 ) -> keras.layers.Layer:
     arguments = _layer_arguments(info, options)
-    both = keras.layers.Bidirectional
-    make: Callable[..., keras.layers.Layer] = options.layer or layer_class(info)
+    make: Callable[..., Any] = options.layer or layer_class(info)
+    both: Callable[..., Any] = keras.layers.Bidirectional
     if options.mask_zero or options.mask_value is not None:
         make, both = passes_masks(make), passes_masks(both)
     forward = make_own_layer(make, {"name": name, **arguments, **loop})

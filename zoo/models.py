@@ -122,7 +122,7 @@ def create_model(
             "`create_model` needs either the `name` of an entry or a `layer` of your own. "
             f"Received: name={name!r}, layer={layer!r}"
         )
-    info = model_info(name) if layer is None else own_info(layer)
+    info = own_info(layer) if layer is not None else model_info(str(name))
     if weights is not None:
         if layer is not None:
             raise TypeError(
