@@ -278,6 +278,6 @@ def test_an_interrupt_passes_through(tmp_path, monkeypatch, error):
         patch.setattr(pq, "write_table", interrupted)
         with pytest.raises(error):
             trained(monitor)
-    assert [path.name for path in tmp_path.iterdir()] == ["gradients.lock"]
+    assert [path.name for path in tmp_path.iterdir()] == ["_gradients.lock"]
     monitor.close()
     assert not list(tmp_path.iterdir())
