@@ -153,7 +153,7 @@ def _mark_zeros(axes: Axes, steps: np.ndarray, label: str) -> None:
 def draw_layers(axes: Axes, history: GradientHistory) -> None:
     """Draws norms per layer as a heat map into `axes`.
 
-    Zero, NaN or Inf, and no gradient have colours of their own, which the legend names.
+    The legend names the colours for zero, for NaN or Inf, and for no gradient.
     """
     groups = LayerGroups.of(history)
     bad = groups.present & ~np.isfinite(groups.norms)
@@ -171,7 +171,7 @@ def draw_layers(axes: Axes, history: GradientHistory) -> None:
 
 
 def _draw_kinds(axes: Axes, edges: np.ndarray, kinds: np.ndarray) -> None:
-    """What has no place on a logarithmic scale: the index in `_KINDS`, [bins, groups]."""
+    """Draws what a logarithmic scale cannot show, [bins, groups] of indices in `_KINDS`."""
     rows = np.arange(kinds.shape[1] + 1)
     colours = ListedColormap([colour for _, colour in _KINDS])
     axes.pcolormesh(edges, rows, kinds.T, cmap=colours, vmin=-0.5, vmax=2.5, rasterized=True)

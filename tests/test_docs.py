@@ -111,6 +111,7 @@ def failing_project() -> dict:
 PROJECTS = {
     "README.md": project,
     "docs/attach.md": project,
+    "docs/files.md": project,
     "docs/gradients-through-time.md": project,
     "docs/how-a-step-is-replayed.md": failing_project,
     "docs/how-the-guard-works.md": failing_project,

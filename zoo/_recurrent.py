@@ -35,7 +35,7 @@ def layer_class(info: ModelInfo) -> type[keras.layers.Layer]:
 
 
 def layer_arguments(info: ModelInfo) -> dict[str, Any]:
-    """What `create_model` passes on to the layers of an entry, with the defaults."""
+    """The arguments of an entry's layers that `create_model` passes on, with their defaults."""
     layer = layer_class(info)
     if issubclass(layer, CellLayer):
         defaults = {**dict.fromkeys(layer.option_names()), **option_defaults(layer.cell_class)}
@@ -163,6 +163,6 @@ def _layer_arguments(info: ModelInfo, options: ModelOptions) -> dict[str, Any]:
 
 
 def _defaults(layer: type[keras.layers.Layer]) -> dict[str, Any]:
-    """Those of a Keras layer's constructor."""
+    """The arguments of a Keras layer's constructor, with their defaults."""
     parameters = inspect.signature(layer).parameters.values()
     return {each.name: each.default for each in parameters if each.kind is not each.VAR_KEYWORD}

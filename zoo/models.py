@@ -119,7 +119,7 @@ def create_model(
     }
     if (name is None) == (layer is None):
         raise TypeError(
-            "`create_model` needs either the `name` of an entry or a `layer` of your own. "
+            "`create_model` needs either the `name` of an entry or a `layer`. "
             f"Received: name={name!r}, layer={layer!r}"
         )
     info = own_info(layer) if layer is not None else model_info(str(name))

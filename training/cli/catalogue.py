@@ -1,4 +1,4 @@
-"""`gradkeeper list`: the names, or all that is known of one model."""
+"""`gradkeeper list`: the names, or the details of one model."""
 
 import ast
 from importlib.util import find_spec
