@@ -2,14 +2,16 @@
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import keras
 
 from gradkeeper.zoo._model_info import ModelInfo
 from gradkeeper.zoo._options import ModelOptions
-from gradkeeper.zoo.cells.recurrent_cell import RecurrentCell
+
+# Arguments of the layers that `create_model` chooses.
+CHOSEN_HERE = frozenset({"units", "name", "return_sequences", "return_state", "go_backwards"})
 
 
 def own_info(layer: Callable[..., Any]) -> ModelInfo:
@@ -18,7 +20,9 @@ def own_info(layer: Callable[..., Any]) -> ModelInfo:
     Raises:
         TypeError: a layer instance, a cell, or nothing that can be called.
     """
-    is_cell = isinstance(layer, type) and issubclass(layer, RecurrentCell)
+    is_cell = hasattr(layer, "get_initial_state") and not (
+        isinstance(layer, type) and issubclass(layer, keras.layers.RNN)
+    )
     if isinstance(layer, keras.layers.Layer) or is_cell or not callable(layer):
         raise TypeError(
             "`layer` must be a layer class or a function that returns a layer, not a layer and "
@@ -42,7 +46,17 @@ def own_info(layer: Callable[..., Any]) -> ModelInfo:
 
 
 def own_arguments(options: ModelOptions) -> dict[str, Any]:
-    """Arguments of a user's layer: those of `create_model` that were given."""
+    """Arguments of a user's layer: those of `create_model` that were given.
+
+    Raises:
+        TypeError: `layer_options` that `create_model` chooses itself.
+    """
+    taken = sorted(CHOSEN_HERE & set(options.layer_options))
+    if taken:
+        raise TypeError(
+            "`create_model` chooses the arguments "
+            f"{', '.join(sorted(CHOSEN_HERE))} of its layers. Received: {', '.join(taken)}"
+        )
     asked = {name: getattr(options, name) for name in ("dropout", "recurrent_dropout", "stateful")}
     chosen = {name: value for name, value in asked.items() if value}
     return {"units": options.units, **chosen}
@@ -77,19 +91,26 @@ def make_own_layer(make: Callable[..., Any], arguments: Mapping[str, Any]) -> ke
     return layer
 
 
-def from_config(layer: keras.layers.Layer, config: dict[str, Any]) -> keras.layers.Layer:
-    """The layer, built again from a config.
+def check_config(
+    make: Callable[..., Any], layer: keras.layers.Layer, options: Iterable[str]
+) -> None:
+    """Refuses a user's layer class whose config lacks an argument that the class was called with.
 
-    Raises:
-        ValueError: the config does not fit the layer's constructor.
+    `seed` and `bidirectional` build the layer again from its config, and would lose the argument.
     """
-    try:
-        return type(layer).from_config(config)
-    except (TypeError, ValueError) as error:
+    lost = set(options) - set(layer.get_config()) if isinstance(make, type) else set()
+    if lost:
         raise ValueError(
-            "`seed` builds a layer from its config: `from_config(layer.get_config())` must return "
-            f"the same layer. Leave out `seed`, or complete `get_config`. Received: layer={layer!r}"
-        ) from error
+            "`seed` and `bidirectional` build the layer from its config, as saving a model does. "
+            f"`{type(layer).__name__}.get_config` must return {', '.join(sorted(lost))} as well. "
+            f"Received: layer={make!r}"
+        )
+
+
+def known_to_keras(layer: keras.layers.Layer) -> keras.saving.custom_object_scope:
+    """A scope in which Keras builds the layer from its config, registered or not."""
+    classes = [type(layer), *([type(layer.cell)] if hasattr(layer, "cell") else [])]
+    return keras.saving.custom_object_scope({each.__name__: each for each in classes})
 
 
 def check_two_directions(layer: keras.layers.Layer) -> None:

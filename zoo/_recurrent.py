@@ -14,17 +14,16 @@ from gradkeeper.zoo._masked import passes_masks
 from gradkeeper.zoo._model_info import ModelInfo
 from gradkeeper.zoo._options import ModelOptions
 from gradkeeper.zoo._own_layer import (
+    CHOSEN_HERE,
+    check_config,
     check_outputs,
     check_two_directions,
-    from_config,
+    known_to_keras,
     make_own_layer,
     own_arguments,
 )
 from gradkeeper.zoo.cells._options import option_defaults
 from gradkeeper.zoo.layers.cell_layer import CellLayer
-
-# Arguments of the layers that `create_model` chooses.
-CHOSEN_HERE = frozenset({"units", "name", "return_sequences", "return_state", "go_backwards"})
 
 
 def layer_class(info: ModelInfo) -> type[keras.layers.Layer]:
@@ -57,7 +56,8 @@ def seeded(layer: keras.layers.Layer, seed: int | None) -> keras.layers.Layer:
         return layer
     config = layer.get_config()
     _set_seeds(config, f"{seed}/{layer.name}")
-    return from_config(layer, config)
+    with known_to_keras(layer):
+        return type(layer).from_config(config)
 
 
 def _set_seeds(config: dict[str, Any], path: str) -> None:
@@ -103,15 +103,18 @@ def _layer(
     if options.mask_zero or options.mask_value is not None:
         make, both = passes_masks(make), passes_masks(both)
     forward = make_own_layer(make, {"name": name, **arguments, **loop})
+    if options.layer is not None and (options.bidirectional or options.seed is not None):
+        check_config(make, forward, arguments)
     if not options.bidirectional:
         return seeded(forward, options.seed)
     check_two_directions(forward)
     backward = make_own_layer(
         make, {"name": f"backward_{name}", "go_backwards": True, **arguments, **loop}
     )
-    return both(
-        seeded(forward, options.seed), backward_layer=seeded(backward, options.seed), name=name
-    )
+    with known_to_keras(forward):
+        return both(
+            seeded(forward, options.seed), backward_layer=seeded(backward, options.seed), name=name
+        )
 
 
 def recurrent_stack(

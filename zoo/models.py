@@ -71,9 +71,9 @@ def create_model(
             `kernel_initializer` and the `layer_options` where they are given. The layer maps
             [batch, time, features] to [batch, units], or with `return_sequences=True` to
             [batch, time, units]. `bidirectional` also passes `go_backwards=True` to the second
-            layer. `bidirectional` and `seed` build the layer from its config, as saving does:
-            `get_config` must be complete, and a class that Keras cannot import must be
-            registered with `keras.saving.register_keras_serializable`.
+            layer. `bidirectional` and `seed` build the layer from its config, as saving does, so
+            that `get_config` must be complete. To save the model, register the class with
+            `keras.saving.register_keras_serializable`.
         input_shape: without the batch: (time, features), or (time,) for integer tokens. time
             may be None; of an encoder-decoder it is the source's. Only with `weights` it may be
             left out, as may `output_units`.

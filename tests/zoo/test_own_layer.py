@@ -54,6 +54,14 @@ class Convolution(keras.layers.Layer):
         return outputs if self.return_sequences else outputs[:, -1]
 
 
+class Scaled(keras.layers.LSTM):
+    """An LSTM with an argument that its config lacks; not registered."""
+
+    def __init__(self, units, scale=1.0, **options):
+        super().__init__(units, **options)
+        self.scale = scale
+
+
 def wrapped(units, **options):
     return keras.layers.RNN(LeakyCell(units), **options)
 
@@ -131,6 +139,11 @@ def test_a_layer_that_is_no_rnn_takes_heads_and_residual_connections():
     assert array(model(sequences())).shape == (2, 2)
 
 
+def test_a_class_that_is_not_registered_is_built_in_two_directions():
+    model = build(Scaled, bidirectional=True, seed=1)
+    assert type(model.get_layer("scaled_1").forward_layer) is Scaled
+
+
 def test_one_of_name_and_layer_is_needed():
     sizes = {"input_shape": (None, 2), "output_units": 1}
     with pytest.raises(TypeError, match=r"either the `name`.*Received: name=None, layer=None"):
@@ -158,7 +171,10 @@ REFUSED = [
     (one_vector, {"num_layers": 2}, ValueError, r"must return \[batch, time, 4\].*\(None, 4\)$"),
     (one_vector, {"dropout": 0.1}, TypeError, r"it has no dropout. Received: layer=<function one"),
     (Convolution, {"bidirectional": True}, ValueError, r"Convolution has no go_backwards, ret"),
-    (WithoutConfig, {"seed": 1}, ValueError, r"Leave out `seed`, or complete `get_config`"),
+    (WithoutConfig, {"seed": 1}, ValueError, r"WithoutConfig.get_config` must return units as"),
+    (Scaled, {"bidirectional": True, "scale": 2.0}, ValueError, r"must return scale as well"),
+    (keras.layers.LSTMCell, {}, TypeError, r"not a cell. Wrap a cell"),
+    (wrapped, {"return_state": True}, TypeError, r"chooses the arg.*Received: return_state$"),
     (LeakyLayer, {"leek": 1}, TypeError, r"LeakyLayer takes the arguments .*Received: leek"),
 ]
 
