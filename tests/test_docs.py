@@ -247,6 +247,12 @@ def test_every_public_name_is_in_the_reference():
             assert is_module or re.search(path, pages, re.MULTILINE), name
 
 
+def test_the_gallery_names_the_options_behind_symbols():
+    pages = hook("gallery").pages()
+    assert "**Symbols that are options.** `dt` is `step_size`." in pages["dynamical"]
+    assert "Symbols that are options" not in pages["gates"].partition("## janet")[0]
+
+
 def test_every_model_is_in_the_gallery():
     pages = hook("gallery").pages()
     for name in zoo.list_models():
