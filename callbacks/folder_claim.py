@@ -12,7 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-_LOCK = "gradients.lock"
+# Readers of Parquet folders pass over names that begin with "_".
+_LOCK = "_gradients.lock"
+_FORMER_LOCK = "gradients.lock"
 # Of a process on another host it can only be known when it last wrote.
 _SILENT_SECONDS = 120
 
@@ -143,6 +145,7 @@ class FolderClaim:
         return there is not None and there == self._holder and there.pid == os.getpid()
 
     def _take(self) -> None:
+        self._remove_former_lock()
         holder = Holder.this_process()
         try:
             _write(self._path, holder)
@@ -158,11 +161,23 @@ class FolderClaim:
         _CLAIMS[holder.token] = self
         self._give_back = weakref.finalize(self, _give_back, self._path, holder)
 
-    def _refusal(self, holder: Holder) -> str:
+    def _remove_former_lock(self) -> None:
+        """Removes the lock of a version that wrote it under another name, unless it still trains.
+
+        Raises:
+            RuntimeError: if it does.
+        """
+        path = self._folder / _FORMER_LOCK
+        there = Holder.read(path)
+        if there is not None and there.is_at_work(path):
+            raise RuntimeError(self._refusal(there, _FORMER_LOCK))
+        path.unlink(missing_ok=True)
+
+    def _refusal(self, holder: Holder, lock: str = _LOCK) -> str:
         return (
             f"Another training writes its gradient history to this folder: {holder}. Give each "
             f"run a folder of its own; if that training is over, close() its monitor or delete "
-            f"{_LOCK} there. Received: log_dir={str(self._folder)!r}"
+            f"{lock} there. Received: log_dir={str(self._folder)!r}"
         )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradkeeper.callbacks.history import GradientHistory
-from gradkeeper.callbacks.window import total_norm
+from gradkeeper.callbacks.window import layer_of, total_norm
 
 _ROWS = 40
 
@@ -18,24 +18,30 @@ class LayerGroups:
         names: a layer's path; a path that several layers begin with, followed by `/…`; or the
             first and last of layers that have nothing in common.
         norms: L2 norms before clipping over all variables of a group, [steps, groups].
+        present: whether a variable of the group has a gradient, bool [steps, groups].
     """
 
     names: list[str]
     norms: np.ndarray
+    present: np.ndarray
 
     @classmethod
     def of(cls, history: GradientHistory, rows: int = _ROWS) -> "LayerGroups":
         """The layers of a history in at most so many groups, as fine as that allows."""
         if len(history.layers) <= rows:
-            return cls(history.layers, history.layer_norms)
-        members = _by_prefix(history.layers, rows) or _neighbours(history.layers, rows)
+            members = {layer: [layer] for layer in history.layers}
+        else:
+            members = _by_prefix(history.layers, rows) or _neighbours(history.layers, rows)
         norms, present = history.norms, history.present
-        owners = [name.rpartition("/")[0] or name for name in history.variables]
-        columns = []
-        for layers in members.values():
-            ours = np.isin(owners, layers)
-            columns.append(total_norm(norms[:, ours], present[:, ours]))
-        return cls(list(members), np.stack(columns, axis=1))
+        owners = [layer_of(name) for name in history.variables]
+        ours = [np.isin(owners, layers) for layers in members.values()]
+        if not ours:
+            return cls([], np.zeros((len(norms), 0)), np.zeros((len(norms), 0), bool))
+        return cls(
+            list(members),
+            np.stack([total_norm(norms[:, each], present[:, each]) for each in ours], axis=1),
+            np.stack([present[:, each].any(axis=1) for each in ours], axis=1),
+        )
 
 
 def _by_prefix(layers: list[str], rows: int) -> dict[str, list[str]] | None:

@@ -1,5 +1,6 @@
 """From recorded train steps to findings."""
 
+import traceback
 from collections.abc import Sequence
 
 from gradkeeper.callbacks.fault import tell_fault
@@ -12,7 +13,8 @@ from gradkeeper.callbacks.window import Window
 class Judge:
     """Asks the rules, keeps the first finding of each rule and layer, and tells it once.
 
-    A rule that raises is told by its name, and left out from then on; the others go on.
+    When a rule raises, its name, its class and the line of its code are printed. The rule is left
+    out from then on; the others go on.
 
     Args:
         rules: who judges.
@@ -54,6 +56,23 @@ class Judge:
                     found.append(finding)
         except Exception as error:  # noqa: BLE001 (a user's rule raises what it likes)
             self._rules = [each for each in self._rules if each is not rule]
-            source = f"the rule {rule.name!r} ({type(rule).__name__})"
+            source = f"the rule {rule.name!r} (class {type(rule).__name__}, {_place(rule, error)})"
             tell_fault(source, error, "It is left out; training and the other rules go on.")
         return found
+
+
+def _place(rule: Rule, error: Exception) -> str:
+    """File and line of the rule's own code at which it failed.
+
+    For an error inside a library, the line of the rule that called it. Where no line of the rule
+    was running, as when `check` yields what is no finding, the first line of `check`.
+    """
+    frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    for owner in type(rule).__mro__:
+        codes = [getattr(each, "__code__", None) for each in vars(owner).values()]
+        files = {code.co_filename for code in codes if code is not None}
+        lines = [(code.co_filename, line) for code, line in frames if code.co_filename in files]
+        if lines:
+            return f"{lines[-1][0]}:{lines[-1][1]}"
+    code = getattr(type(rule).check, "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code else type(rule).__module__

@@ -1,18 +1,24 @@
 """Pictures of a gradient history. Figures are made without pyplot, so no window opens."""
 
+from collections import Counter
 from collections.abc import Sequence
+from itertools import cycle
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm
+from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from gradkeeper.callbacks.clip_advisor import ClipLimit
 from gradkeeper.callbacks.finding import Finding
 from gradkeeper.callbacks.grouping import LayerGroups
 from gradkeeper.callbacks.history import GradientHistory
 
-BEFORE, APPLIED, ALARM = "#1f6fb4", "#e08a1e", "#c0392b"
+BEFORE, APPLIED, ALARM, ZERO = "#1f6fb4", "#e08a1e", "#c0392b", "#555555"
+_DASHES = (":", "--", "-.", (0, (6, 4)), (0, (1, 4)))
+# What a heat map of norms shows besides norms.
+_KINDS = (("zero", "#c9ced6"), ("NaN or Inf", "#e5988f"), ("no gradient", "#ffffff"))
 # More columns than this are not told apart on a page; each drawn one is the largest of its bin.
 _COLUMNS = 600
 # More lines than this are not told apart by a legend.
@@ -75,13 +81,14 @@ def plot_update_ratios(history: GradientHistory) -> Figure:
     figure = Figure(figsize=(10, 4), layout="constrained", dpi=110)
     axes = figure.subplots()
     ratios = history.update_ratios
+    few = len(history.variables) <= _LABELLED
     for name, ratio in zip(history.variables, ratios.T, strict=True):
-        axes.plot(history.steps, _drawable(ratio), lw=0.9, label=name)
-    axes.axhline(1e-3, color="#888888", lw=1, linestyle="--", label="usual")
+        axes.plot(history.steps, _drawable(ratio), lw=0.9, label=name if few else None)
+    axes.axhline(1e-3, color="#888888", lw=1, linestyle="--", label="usual, 1e-3")
     axes.set(xlabel="train step", ylabel="update / weight", yscale="log")
+    _mark_zeros(axes, history.steps[(ratios == 0).any(axis=1)], "a variable's update is zero")
     axes.grid(alpha=0.25)
-    if len(history.variables) <= _LABELLED:
-        axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="x-small", frameon=False)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="x-small", frameon=False)
     return figure
 
 
@@ -90,10 +97,12 @@ def draw_global_norm(
 ) -> None:
     """Draws the global norm, the applied norm, non-finite steps and findings into `axes`.
 
-    Under several replicas, each one's own norm as a thin line behind.
+    Under several replicas, each one's own norm as a thin line behind. A logarithmic axis has no
+    zero: steps whose norm is zero have a mark at its lower edge.
     """
     steps, norms, applied = history.steps, history.global_norm, history.applied_global_norm
     drawn = _drawable(norms)
+    zero = history.present.any(axis=1) & (norms == 0)
     # Points as well where there are few: one finite step among NaN makes no line.
     marker = "." if np.isfinite(drawn).sum() < 60 else ""
     for replica, own in enumerate(history.replica_global_norms.T, history.first_replica):
@@ -104,37 +113,89 @@ def draw_global_norm(
         axes.plot(steps, applied, marker=marker, lw=1.1, color=APPLIED, label="applied")
     if np.isfinite(drawn).any():
         axes.set_yscale("log")
+    else:
+        axes.set_yticks([])
+    _mark_zeros(axes, steps[zero], "norm is zero")
     bad = history.present.any(axis=1) & ~np.isfinite(norms)
     for number, (first, last) in enumerate(_runs(bad)):
         label = None if number else "NaN or Inf"
         axes.axvspan(steps[first] - 0.5, steps[last] + 0.5, color=ALARM, alpha=0.15, label=label)
-    for number, finding in enumerate(findings):
-        label = None if number else "finding"
-        axes.axvline(finding.step, color=ALARM, linewidth=1, linestyle=":", label=label)
+    _draw_findings(axes, findings)
     axes.set(xlabel="train step", ylabel="global gradient norm")
     axes.grid(alpha=0.25)
     if len(steps):
         axes.legend(loc="best", fontsize="small", framealpha=0.9)
 
 
+def _draw_findings(axes: Axes, findings: Sequence[Finding]) -> None:
+    """A line at the step of each finding; each rule has a dash pattern and a name in the legend."""
+    counts = Counter(finding.rule for finding in findings)
+    dashes = dict(zip(counts, cycle(_DASHES), strict=False))
+    named = set()
+    for finding in findings:
+        rule, times = finding.rule, counts[finding.rule]
+        label = f"finding: {rule}" + (f" ({times} layers)" if times > 1 else "")
+        axes.axvline(
+            finding.step, color=ALARM, lw=1, ls=dashes[rule], label=None if rule in named else label
+        )
+        named.add(rule)
+
+
+def _mark_zeros(axes: Axes, steps: np.ndarray, label: str) -> None:
+    """Marks steps at the lower edge of the axes, where a logarithmic axis has no place for zero."""
+    if len(steps):
+        axes.plot(
+            steps, np.full(len(steps), 0.02), "v", ms=5, color=ZERO, label=label,
+            transform=axes.get_xaxis_transform(),
+        )  # fmt: skip
+
+
 def draw_layers(axes: Axes, history: GradientHistory) -> None:
-    """Draws norms per layer as a heat map into `axes`; white where there is no gradient."""
+    """Draws norms per layer as a heat map into `axes`.
+
+    The legend names the colours for zero, for NaN or Inf, and for no gradient.
+    """
     groups = LayerGroups.of(history)
-    norms, edges = _binned(groups.norms, history.steps)
+    bad = groups.present & ~np.isfinite(groups.norms)
+    norms, edges = _binned(np.where(bad, np.nan, groups.norms), history.steps)
+    bad, _ = _binned(bad.astype(float), history.steps)
+    kinds = np.select([bad > 0, norms == 0, np.isnan(norms)], [1.0, 0.0, 2.0], np.nan)
+    if kinds.size:
+        _draw_kinds(axes, edges, kinds)
+    axes.set_yticks(np.arange(len(groups.names)) + 0.5, groups.names, fontsize="small")
+    axes.set_xlabel("train step")
     positive = norms[np.isfinite(norms) & (norms > 0)]
-    if not len(positive):
-        axes.text(0.5, 0.5, "no finite gradient", ha="center", transform=axes.transAxes)
-        return
+    if len(positive):
+        _draw_norms(axes, edges, np.where(np.isnan(kinds), norms, np.nan), positive)
+    axes.invert_yaxis()
+
+
+def _draw_kinds(axes: Axes, edges: np.ndarray, kinds: np.ndarray) -> None:
+    """Draws what a logarithmic scale cannot show, [bins, groups] of indices in `_KINDS`."""
+    rows = np.arange(kinds.shape[1] + 1)
+    colours = ListedColormap([colour for _, colour in _KINDS])
+    axes.pcolormesh(edges, rows, kinds.T, cmap=colours, vmin=-0.5, vmax=2.5, rasterized=True)
+    shown = [
+        Patch(facecolor=colour, edgecolor="#999999", lw=0.5, label=name)
+        for index, (name, colour) in enumerate(_KINDS)
+        if (kinds == index).any()
+    ]
+    if shown:
+        axes.legend(
+            handles=shown, loc="lower right", bbox_to_anchor=(1, 1), ncols=len(shown),
+            fontsize="small", frameon=False,
+        )  # fmt: skip
+
+
+def _draw_norms(axes: Axes, edges: np.ndarray, norms: np.ndarray, positive: np.ndarray) -> None:
+    """Norms, [bins, groups], as colours."""
     # Colours for what is within reach of the usual: an explosion must not make one of the rest.
     usual = np.median(positive)
     low, high = max(positive.min(), usual * 1e-6), min(positive.max(), usual * 1e6)
     colours = LogNorm(low, high if high > low else low * 10)
-    rows = np.arange(len(groups.names) + 1)
+    rows = np.arange(norms.shape[1] + 1)
     mesh = axes.pcolormesh(edges, rows, norms.T, norm=colours, cmap="viridis", rasterized=True)
     axes.figure.colorbar(mesh, ax=axes, label="norm per layer", pad=0.01)
-    axes.set_yticks(rows[:-1] + 0.5, groups.names, fontsize="small")
-    axes.invert_yaxis()
-    axes.set_xlabel("train step")
 
 
 def _drawable(norms: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ _CLIPPED_BELOW = 1.0 - 1e-4
 class Window:
     """What was recorded of consecutive train steps, oldest first.
 
+    A rule gets a run as windows, one after the other.
     Steps that were not measured (`every_n_steps`, `budget`) have no row.
 
     Attributes:
@@ -87,6 +88,11 @@ class Window:
     def scalar(self, name: str) -> np.ndarray:
         """The statistic per step of this name, [steps]; NaN if there is none."""
         return self.scalars[name] if name in self.scalars else np.full(len(self), np.nan)
+
+    @property
+    def loss(self) -> np.ndarray:
+        """The train step's loss, float64 [steps]; NaN where there is none."""
+        return self.scalar("loss")
 
     @property
     def norms(self) -> np.ndarray:

@@ -111,6 +111,7 @@ def failing_project() -> dict:
 PROJECTS = {
     "README.md": project,
     "docs/attach.md": project,
+    "docs/files.md": project,
     "docs/gradients-through-time.md": project,
     "docs/how-a-step-is-replayed.md": failing_project,
     "docs/how-the-guard-works.md": failing_project,
@@ -244,6 +245,12 @@ def test_every_public_name_is_in_the_reference():
             path = rf"^::: {package.__name__}\.([\w.]+\.)?{name}$"
             is_module = isinstance(getattr(package, name), ModuleType)
             assert is_module or re.search(path, pages, re.MULTILINE), name
+
+
+def test_the_gallery_names_the_options_behind_symbols():
+    pages = hook("gallery").pages()
+    assert "**Symbols that are options.** `dt` is `step_size`." in pages["dynamical"]
+    assert "Symbols that are options" not in pages["gates"].partition("## janet")[0]
 
 
 def test_every_model_is_in_the_gallery():

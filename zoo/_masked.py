@@ -5,6 +5,7 @@ their input, and the layers after them and the loss do not get it. A saved layer
 the attribute. So models with masks hold layers of these classes, which set it, under such a Keras.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -38,7 +39,7 @@ class MaskedBidirectional(_PassesMasks, keras.layers.Bidirectional):
     """`keras.layers.Bidirectional`."""
 
 
-_MASKED: dict[type[keras.layers.Layer], type[keras.layers.Layer]] = {
+_MASKED: dict[Callable[..., Any], type[keras.layers.Layer]] = {
     keras.layers.SimpleRNN: MaskedSimpleRNN,
     keras.layers.LSTM: MaskedLSTM,
     keras.layers.GRU: MaskedGRU,
@@ -46,8 +47,8 @@ _MASKED: dict[type[keras.layers.Layer], type[keras.layers.Layer]] = {
 }
 
 
-def passes_masks(layer: type[keras.layers.Layer]) -> type[keras.layers.Layer]:
-    """The layer class, or where Keras's own does not pass masks on, a subclass that does."""
+def passes_masks(layer: Callable[..., Any]) -> Callable[..., Any]:
+    """The layer class or function, or a subclass where Keras's own class passes no masks on."""
     if keras.layers.SimpleRNN(1).supports_masking:
         return layer
     return _MASKED.get(layer, layer)

@@ -1,6 +1,6 @@
 """The options of a model, checked: each by itself, and each against the others."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +42,7 @@ class ModelOptions:
     stateful: bool = False
     batch_size: int | None = None
     seed: int | None = None
+    layer: Callable[..., Any] | None = None
     layer_options: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -1,7 +1,7 @@
 """create_model."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike
 from typing import Any
 
@@ -10,6 +10,7 @@ import keras
 from gradkeeper.zoo import heads
 from gradkeeper.zoo._model_info import ModelInfo
 from gradkeeper.zoo._options import ModelOptions, merge
+from gradkeeper.zoo._own_layer import own_info
 from gradkeeper.zoo._recurrent import recurrent_stack, seeded
 from gradkeeper.zoo.pretrained import load_weights, weights_info, with_trained
 from gradkeeper.zoo.registry import model_info
@@ -17,8 +18,9 @@ from gradkeeper.zoo.seq2seq import encoder_decoder
 
 
 def create_model(
-    name: str,
+    name: str | None = None,
     *,
+    layer: Callable[..., keras.layers.Layer] | None = None,
     input_shape: Sequence[int | None] | None = None,
     output_units: int | None = None,
     units: int | None = None,
@@ -61,7 +63,17 @@ def create_model(
     The tasks with features take tokens [batch, time] as well, with `vocabulary_size`.
 
     Args:
-        name: an entry of `list_models()`.
+        name: an entry of `list_models()`. Give either `name` or `layer`.
+        layer: your own recurrent layer in place of an entry's: a class, such as a subclass of
+            `gradkeeper.zoo.layers.CellLayer` or `keras.layers.RNN`, or a function that returns a
+            layer. It is called with `units`, `return_sequences` and `name`, and with `dropout`,
+            `recurrent_dropout`, `stateful`, `activation`, `recurrent_initializer`,
+            `kernel_initializer` and the `layer_options` where they are given. The layer maps
+            [batch, time, features] to [batch, units], or with `return_sequences=True` to
+            [batch, time, units]. `bidirectional` also passes `go_backwards=True` to the second
+            layer. `bidirectional` and `seed` build the layer from its config, as saving does, so
+            that `get_config` must be complete. To save the model, register the class with
+            `keras.saving.register_keras_serializable`.
         input_shape: without the batch: (time, features), or (time,) for integer tokens. time
             may be None; of an encoder-decoder it is the source's. Only with `weights` it may be
             left out, as may `output_units`.
@@ -87,33 +99,45 @@ def create_model(
         stateful: states are kept from batch to batch; needs `batch_size`.
         batch_size: fixed number of sequences per batch.
         seed: makes initial weights and dropout repeatable, whatever else draws random numbers.
-        model_name: of the `keras.Model`. None: `name`.
+        model_name: of the `keras.Model`. None: `name`, or the name of `layer` in snake case.
         weights: trained ones, a name of `list_weights(name)` or the path of such an `.npz` file.
             The options that they were trained with become the defaults.
         layer_options: further arguments of the recurrent layers, as `use_bias=False`.
 
     Raises:
         ValueError: unknown name, or options that are not allowed or exclude each other; unknown
-            weights, or options that these do not have.
+            weights, or options that these do not have; a `layer` whose outputs have another
+            shape.
         TypeError: `layer_options` that the recurrent layer does not have; neither a shape nor
-            weights.
+            weights; neither `name` nor `layer`, or both; a `layer` that is neither a class nor a
+            function.
     """
     given = {
         key: value
         for key, value in locals().items()
         if key not in ("name", "model_name", "weights")
     }
-    info = model_info(name)
+    if (name is None) == (layer is None):
+        raise TypeError(
+            "`create_model` needs either the `name` of an entry or a `layer`. "
+            f"Received: name={name!r}, layer={layer!r}"
+        )
+    info = own_info(layer) if layer is not None else model_info(str(name))
     if weights is not None:
-        given = with_trained(given, _defaults(), weights_info(name, weights))
+        if layer is not None:
+            raise TypeError(
+                "`weights` are those of an entry; leave out `weights` or `layer`. "
+                f"Received: layer={layer!r}, weights={weights!r}"
+            )
+        given = with_trained(given, _defaults(), weights_info(info.name, weights))
     elif input_shape is None or output_units is None:
         raise TypeError(
             "`create_model` needs `input_shape` and `output_units`, or `weights`. "
             f"Received: input_shape={input_shape!r}, output_units={output_units!r}, weights=None"
         )
-    model = _build(info, merge(info, given), model_name or name)
+    model = _build(info, merge(info, given), model_name or info.name)
     if weights is not None:
-        load_weights(model, name, weights)
+        load_weights(model, info.name, weights)
     return model
 
 

@@ -51,10 +51,21 @@ def _draw_lines(axes: "Axes", state: StateFlow) -> None:
     axes.fill_between(time, low, high, alpha=0.25, label="5 to 95 % of examples")
     axes.plot(time, middle, label="median")
     axes.set_yscale("log")
+    _mark_zeros(axes, state)
     axes.set_ylabel("norm of the gradient")
     axes.set_title(str(state), loc="left", fontsize="medium")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
+
+
+def _mark_zeros(axes: "Axes", state: StateFlow) -> None:
+    """Marks time steps whose median is zero at the lower edge; a logarithmic axis has no zero."""
+    (zero,) = np.nonzero(state.percentiles((50,))[0] == 0)
+    if len(zero):
+        axes.plot(
+            zero, np.full(len(zero), 0.02), "v", ms=5, color="#555555", label="median is zero",
+            transform=axes.get_xaxis_transform(),
+        )  # fmt: skip
 
 
 def _draw_heat(figure: "Figure", axes: "Axes", states: list[StateFlow], epochs: list[int]) -> None:
@@ -72,7 +83,9 @@ def _draw_heat(figure: "Figure", axes: "Axes", states: list[StateFlow], epochs: 
     some = np.unique(np.linspace(0, len(epochs) - 1, min(len(epochs), 6)).round().astype(int))
     axes.set_yticks(some, [str(epochs[row]) for row in some])
     axes.set_ylabel("epochs")
-    axes.set_title(f"{states[-1].name}: norm of the gradient", loc="left", fontsize="medium")
+    white = "" if len(known) == table.size else "; white: zero, masked or not finite"
+    title = f"{states[-1].name}: norm of the gradient{white}"
+    axes.set_title(title, loc="left", fontsize="medium")
     figure.colorbar(image, ax=axes)
 
 

@@ -4,7 +4,7 @@ A row per train step with the columns `step` (int64), `present` and `updated` (l
 an item per variable), each statistic per variable by its name (`norm`, `applied_norm`, ...;
 lists of float), each statistic per step by its name (`loss`, ...; float64), and on several
 replicas `replica_norms` (lists of replicas x variables floats). The variables' paths, and which
-replica is the first, are in the schema's metadata.
+replica is the first, are in the schema's metadata; pandas reads the paths as `attrs["variables"]`.
 """
 
 import json
@@ -19,6 +19,8 @@ from gradkeeper.callbacks.window import Window
 
 _VARIABLES = b"gradkeeper.variables"
 _FIRST_REPLICA = b"gradkeeper.first_replica"
+# What pandas makes the `attrs` of a data frame.
+_PANDAS = b"PANDAS_ATTRS"
 _OWN = ("step", "present", "updated", "replica_norms")
 # A Parquet file's last bytes, written when all else is.
 _END = b"PAR1"
@@ -34,6 +36,7 @@ def write_part(path: Path, window: Window) -> None:
     columns |= {name: pa.array(value) for name, value in window.scalars.items()}
     metadata = {
         _VARIABLES: json.dumps(window.variables),
+        _PANDAS: json.dumps({"variables": window.variables}),
         _FIRST_REPLICA: str(window.first_replica),
     }
     table = pa.table(columns).replace_schema_metadata(metadata)

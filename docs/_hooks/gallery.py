@@ -75,6 +75,7 @@ def entry(info: zoo.ModelInfo, flows: list[dict[str, str]]) -> str:
     """An entry: equations, paper, gradient, recipe, code and picture."""
     reaches = "; ".join(map(_reach, flows))
     recipe = ", ".join(f"`{name}={value!r}`" for name, value in info.recipe.items())
+    symbols = ", ".join(f"`{symbol}` is `{option}`" for symbol, option in info.symbols.items())
     return f"""## {info.name} {{ #{info.name} }}
 
 {prose(info.title)}. {prose(info.paper)} ({info.year})
@@ -84,6 +85,8 @@ def entry(info: zoo.ModelInfo, flows: list[dict[str, str]]) -> str:
 ```text
 {info.equations.strip()}
 ```
+
+{f"**Symbols that are options.** {symbols}." if symbols else ""}
 
 **Gradient.** {prose(info.gradient_property)}
 At initialisation, over 100 steps: {reaches}.

@@ -1,6 +1,7 @@
 """Full disks, kills, rules and sinks that raise: training goes on, and what was written stays."""
 
 import errno
+import inspect
 import os
 import shutil
 import signal
@@ -227,7 +228,10 @@ def test_a_rule_that_raises_is_told_and_left_out(capsys, wrong, error):
     monitor = GradientMonitor(rules=[bad, "clip_never", Late()], flush_every=1)
     assert_unharmed(monitor)
     (line,) = told(capsys)
-    assert "the rule 'bad' (Bad)" in line
+    lines, first = inspect.getsourcelines(Bad)
+    said = "raise self.wrong" if isinstance(wrong, Exception) else "def check(self, window):"
+    at = first + [each.strip() for each in lines].index(said)
+    assert f"the rule 'bad' (class Bad, {__file__}:{at})" in line
     assert error in line
     assert bad.calls == 2
     assert [finding.step for finding in monitor.findings] == [STEPS[-1]]
@@ -274,6 +278,6 @@ def test_an_interrupt_passes_through(tmp_path, monkeypatch, error):
         patch.setattr(pq, "write_table", interrupted)
         with pytest.raises(error):
             trained(monitor)
-    assert [path.name for path in tmp_path.iterdir()] == ["gradients.lock"]
+    assert [path.name for path in tmp_path.iterdir()] == ["_gradients.lock"]
     monitor.close()
     assert not list(tmp_path.iterdir())

@@ -11,6 +11,8 @@ import sys
 import time
 
 import keras
+import numpy as np
+import pandas as pd
 import pytest
 from models import compiled, fit
 
@@ -103,7 +105,7 @@ if child == 0:
     sys.exit(0)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 claim.keep()
-assert os.path.exists(sys.argv[1] + "/gradients.lock")
+assert os.path.exists(sys.argv[1] + "/_gradients.lock")
 """
 
 
@@ -170,14 +172,14 @@ def test_a_copy_holds_nothing(tmp_path):
 
 def test_a_folder_that_another_took_is_not_written_to(tmp_path, capsys):
     def taken():
-        (tmp_path / "gradients.lock").write_text(lock(host="elsewhere"))
+        (tmp_path / "_gradients.lock").write_text(lock(host="elsewhere"))
 
     monitor = GradientMonitor(log_dir=tmp_path, flush_every=1)
     train(monitor, AtEnd(taken), epochs=3)
     assert len(monitor.history) == 9
     assert capsys.readouterr().out.count("raised RuntimeError: Another training") == 1
     assert len(GradientHistory.load(tmp_path)) == 3
-    assert "elsewhere" in (tmp_path / "gradients.lock").read_text()
+    assert "elsewhere" in (tmp_path / "_gradients.lock").read_text()
 
 
 def test_a_lock_that_was_deleted_is_written_again(tmp_path):
@@ -189,6 +191,24 @@ def test_a_lock_that_was_deleted_is_written_again(tmp_path):
     (tmp_path / "run").mkdir()
     claim.keep()
     assert list((tmp_path / "run").iterdir())
+
+
+def test_pandas_reads_the_folder_during_training(tmp_path):
+    frames = []
+
+    def read():
+        assert (tmp_path / "_gradients.lock").exists()
+        frames.append(pd.read_parquet(tmp_path))
+
+    monitor = GradientMonitor(log_dir=tmp_path, flush_every=1)
+    train(monitor, AtEnd(read), epochs=2)
+    (frame,) = frames
+    history = monitor.history
+    assert frame["step"].tolist() == [0, 1, 2]
+    assert frame.attrs["variables"] == history.variables
+    norms = np.stack(frame["norm"].to_numpy())
+    np.testing.assert_array_equal(norms, history.norms[:3])
+    np.testing.assert_array_equal(frame["loss"], history.loss[:3])
 
 
 def lock(**fields):
@@ -206,10 +226,12 @@ LOCKS = {
 }
 
 
+@pytest.mark.parametrize("name", ["_gradients.lock", "gradients.lock"])
 @pytest.mark.parametrize("case", LOCKS)
-def test_who_is_gone_holds_nothing(tmp_path, case):
+def test_who_is_gone_holds_nothing(tmp_path, case, name):
+    """Under the name that locks had in former versions as well."""
     text, silent, free = LOCKS[case]
-    path = tmp_path / "gradients.lock"
+    path = tmp_path / name
     path.write_text(text)
     os.utime(path, (time.time() - silent,) * 2)
     claim = FolderClaim(tmp_path)
@@ -218,6 +240,6 @@ def test_who_is_gone_holds_nothing(tmp_path, case):
         claim.release()
         assert not list(tmp_path.iterdir())
     else:
-        with pytest.raises(RuntimeError, match=r"Received: log_dir="):
+        with pytest.raises(RuntimeError, match=rf"delete {name} there. Received: log_dir="):
             claim.take(lambda: True)
         assert path.read_text() == text

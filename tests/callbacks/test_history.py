@@ -29,6 +29,13 @@ def test_norms_by_layer_and_global():
     assert len(made) == 2
 
 
+def test_a_window_has_the_loss_as_the_history_has():
+    losses = [0.5, 0.25]
+    made = window([[1.0, 1, 1]] * 2, scalars={"loss": losses})
+    assert made.loss.tolist() == history(made).loss.tolist() == losses
+    assert np.isnan(window([[1.0, 1, 1]]).loss).all()
+
+
 def test_clip_fraction_counts_steps_that_clipping_changed():
     made = history(window([[4.0, 1, 1], [1.0, 1, 1]], applied=[[1.0, 1, 1], [1.0, 1, 1]]))
     assert made.clipped.tolist() == [True, False]

@@ -3,8 +3,10 @@
 import json
 import os
 import random
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 from histories import VARIABLES, window
+from models import compiled, fit
 
-from gradkeeper.callbacks import GradientHistory
+from gradkeeper.callbacks import GradientHistory, GradientMonitor
 from gradkeeper.callbacks.sinks import ParquetSink, Sink, TensorBoardSink, read_parts
 
 
@@ -55,6 +58,31 @@ def test_every_statistic_is_read_back(tmp_path, replicas):
     ParquetSink(tmp_path).write(written)
     (read,) = read_parts(tmp_path)
     assert_same(read, written)
+
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "files.md"
+
+
+def documented(heading):
+    section = PAGE.read_text("utf-8").partition(f"## {heading}")[2].partition("\n## ")[0]
+    return set(re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE))
+
+
+def test_the_page_of_files_names_every_column_and_tag(tmp_path):
+    log_dir, events = tmp_path / "log", tmp_path / "events"
+    watch = ("gradients", "updates", "weights")
+    monitor = GradientMonitor(log_dir=log_dir, tensorboard_dir=events, watch=watch, histograms=True)
+    model, data = compiled("dense")
+    fit(model, data, callbacks=[monitor])
+    columns = set(pq.read_schema(next(log_dir.glob("*.parquet"))).names)
+    special = {"missing_loss_scale", "allowed", "replica_norms"}
+    assert documented("Parquet") == columns | special
+    found = {value.tag for event in events_in(events) for value in event.summary.value}
+    tags = {
+        re.sub(r"(?<=/layers/).*", "<layer>", re.sub(r"(?<=/histograms/).*", "<variable>", tag))
+        for tag in found
+    }
+    assert documented("TensorBoard") == tags | {"train/loss_scale"}
 
 
 def test_a_window_without_variables_is_read_back(tmp_path):

@@ -49,8 +49,10 @@ def test_pictures(tmp_path):
 def test_a_gradient_of_zero_can_be_drawn():
     flow = TemporalGradientFlow(X[:5], loss=lambda y: keras.ops.sum(y) * 0.0)
     trained(flow, epochs=1)
-    flow.plot()
-    flow.flows[1].plot()
+    heat, *_ = flow.plot().axes
+    assert heat.get_title("left").endswith("white: zero, masked or not finite")
+    lines, *_ = flow.flows[1].plot().axes
+    assert "median is zero" in [text.get_text() for text in lines.get_legend().get_texts()]
 
 
 def test_bad_arguments():

@@ -66,8 +66,8 @@ def test_a_worker_beside_the_chief_writes_to_a_folder_of_its_own(tmp_path):
     archive = Archive(lambda: None, tmp_path / "log", tmp_path / "events")
     archive.open(lambda: True, Worker(2, 3))
     assert list(folders_of_others(tmp_path / "log")) == [2]
-    assert (tmp_path / "log" / "worker-2" / "gradients.lock").exists()
-    assert not (tmp_path / "log" / "gradients.lock").exists()
+    assert (tmp_path / "log" / "worker-2" / "_gradients.lock").exists()
+    assert not (tmp_path / "log" / "_gradients.lock").exists()
 
 
 def test_where_fewer_workers_go_on_the_tracks_of_the_others_are_cut(tmp_path):

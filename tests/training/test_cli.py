@@ -65,6 +65,12 @@ def test_list_follows_a_pattern():
     assert "adding" not in output
 
 
+def test_list_shows_all_of_one_model():
+    output = run("list", "lem").output
+    assert output.strip() == str(zoo.model_info("lem"))
+    assert "dt is step_size" in output
+
+
 def test_train_and_report(tmp_path, small):
     place = ("--run-dir", tmp_path / "run", "--data-dir", small["data_dir"])
     clip = ("--global-clipnorm", "0.5", "--optimizer-option", "beta_1=0.8")

@@ -88,3 +88,41 @@ def test_public_names():
     }
     for name in zoo.__all__:
         assert getattr(zoo, name) is not None
+
+
+NOT_IN_EQUATIONS = {"dropout", "recurrent_dropout", "seed"}
+
+
+@pytest.mark.parametrize("name", zoo.list_models())
+def test_symbols_are_options_and_numbers_have_symbols(name):
+    info = zoo.model_info(name)
+    options = info.layer_options
+    assert set(info.symbols.values()) <= set(options)
+    for symbol in info.symbols:
+        assert symbol.removesuffix(" at the start") in info.equations + info.initialization
+    numbers = {
+        option
+        for option, value in options.items()
+        if isinstance(value, (int, float, tuple)) and not isinstance(value, bool)
+    }
+    assert numbers - NOT_IN_EQUATIONS <= set(info.symbols.values())
+
+
+def test_a_printed_model_shows_equations_symbols_options_and_recipe():
+    text = str(zoo.model_info("co_rnn"))
+    shown = [
+        "h_t = h_{t-1} + dt * c_t",
+        "dt is step_size",
+        "gamma is frequency",
+        "step_size=0.05",
+        "global_clipnorm=1.0",
+    ]
+    assert [line for line in shown if line not in text] == []
+    assert "recurrent_initializer=NormalizedPositiveDefinite" in str(zoo.model_info("np_rnn"))
+
+
+def test_layer_options_are_those_that_create_model_takes():
+    options = zoo.model_info("lem").layer_options
+    assert options["step_size"] == 1.0
+    model = zoo.create_model("lem", input_shape=(None, 2), output_units=1, units=2, step_size=0.5)
+    assert model.get_layer("lem_1").cell.step_size == 0.5

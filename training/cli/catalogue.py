@@ -1,4 +1,4 @@
-"""`gradkeeper list`: reads no TensorFlow."""
+"""`gradkeeper list`: the names, or the details of one model."""
 
 import ast
 from importlib.util import find_spec
@@ -13,11 +13,14 @@ from gradkeeper.training.tasks.registry import TASKS, list_tasks
 
 
 def print_catalogue(console: Console, pattern: str) -> None:
-    """Prints the models and the tasks whose names match.
+    """Prints the models and the tasks whose names match; of one model by its name, all details.
 
     Raises:
         ValueError: if none does.
     """
+    if pattern in zoo.list_models():
+        console.print(str(zoo.model_info(pattern)), highlight=False, markup=False, soft_wrap=True)
+        return
     models, tasks = zoo.list_models(pattern), list_tasks(pattern)
     if not models and not tasks:
         raise ValueError(

@@ -55,9 +55,11 @@ app.command()(bench)
 
 @app.command("list")
 def list_all(
-    pattern: Annotated[str, typer.Argument(help="Wildcards, such as '*lstm*'.")] = "*",
+    pattern: Annotated[
+        str, typer.Argument(help="Wildcards, such as '*lstm*', or the name of one model.")
+    ] = "*",
 ) -> None:
-    """List the models of the zoo and the tasks."""
+    """List the models and the tasks; for one MODEL, its equations, options and training recipe."""
     from gradkeeper.training.cli.catalogue import print_catalogue
 
     print_catalogue(console, pattern)

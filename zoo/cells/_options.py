@@ -18,14 +18,19 @@ _KINDS: dict[str, ModuleType] = {
 
 def cell_options(cell_class: type) -> list[str]:
     """Names of the options that a cell has besides `units` and the arguments of any layer."""
-    names: dict[str, None] = {}
+    return list(option_defaults(cell_class))
+
+
+def option_defaults(cell_class: type) -> dict[str, Any]:
+    """The options of a cell besides `units` and the arguments of any layer, with their defaults."""
+    defaults: dict[str, Any] = {}
     for owner in reversed(cell_class.__mro__):
         if owner.__module__.startswith("keras.") or "__init__" not in vars(owner):
             continue
         for name, parameter in inspect.signature(vars(owner)["__init__"]).parameters.items():
             if parameter.kind is parameter.KEYWORD_ONLY and name not in LAYER_ARGUMENTS:
-                names[name] = None
-    return list(names)
+                defaults[name] = parameter.default
+    return defaults
 
 
 def resolve(option: str, value: Any) -> Any:

@@ -28,6 +28,7 @@ ENTRIES = (
         recipe=RECIPE,
         layer="gradkeeper.zoo.layers:AntisymmetricRNN",
         layer_name="antisymmetric_rnn",
+        symbols={"epsilon": "step_size", "gamma": "diffusion"},
     ),
     ModelInfo(
         name="gated_antisymmetric_rnn",
@@ -48,6 +49,7 @@ ENTRIES = (
         recipe=RECIPE,
         layer="gradkeeper.zoo.layers:GatedAntisymmetricRNN",
         layer_name="gated_antisymmetric_rnn",
+        symbols={"epsilon": "step_size", "gamma": "diffusion"},
     ),
     ModelInfo(
         name="co_rnn",
@@ -76,6 +78,7 @@ ENTRIES = (
         recipe=RECIPE,
         layer="gradkeeper.zoo.layers:CoRNN",
         layer_name="co_rnn",
+        symbols={"dt": "step_size", "gamma": "frequency", "epsilon": "damping"},
     ),
     ModelInfo(
         name="unicornn",
@@ -103,6 +106,7 @@ ENTRIES = (
         recipe=RECIPE,
         layer="gradkeeper.zoo.layers:UnICORNN",
         layer_name="unicornn",
+        symbols={"dt": "step_size", "alpha": "alpha", "s at the start": "step_initializer"},
     ),
     ModelInfo(
         name="lem",
@@ -126,6 +130,7 @@ ENTRIES = (
         recipe=RECIPE,
         layer="gradkeeper.zoo.layers:LEM",
         layer_name="lem",
+        symbols={"dt": "step_size"},
     ),
     ModelInfo(
         name="lipschitz_rnn",
@@ -151,5 +156,6 @@ ENTRIES = (
         recipe=RECIPE,
         layer="gradkeeper.zoo.layers:LipschitzRNN",
         layer_name="lipschitz_rnn",
+        symbols={"epsilon": "step_size", "beta": "antisymmetry", "gamma": "diffusion"},
     ),
 )

@@ -49,11 +49,12 @@ ENTRIES = (
         initialization=(
             "Forget bias 1, orthogonal recurrent kernel. The paper starts the forget bias at "
             "log(uniform in [1, T - 1]) for dependencies of T steps: "
-            "`layer_options={'chrono_steps': T}`."
+            "`chrono_steps=T`."
         ),
         recipe=RECIPE,
         layer="gradkeeper.zoo.layers:JANET",
         layer_name="janet",
+        symbols={"beta": "beta", "T": "chrono_steps"},
     ),
     ModelInfo(
         name="ugrnn",

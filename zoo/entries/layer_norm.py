@@ -22,6 +22,7 @@ ENTRIES = (
         recipe=RECIPE,
         layer="gradkeeper.zoo.layers:LayerNormSimpleRNN",
         layer_name="ln_simple_rnn",
+        symbols={"epsilon": "epsilon"},
     ),
     ModelInfo(
         name="ln_lstm",
@@ -42,6 +43,7 @@ ENTRIES = (
         recipe=RECIPE,
         layer="gradkeeper.zoo.layers:LayerNormLSTM",
         layer_name="ln_lstm",
+        symbols={"epsilon": "epsilon"},
     ),
     ModelInfo(
         name="ln_gru",
@@ -61,5 +63,6 @@ ENTRIES = (
         recipe=RECIPE,
         layer="gradkeeper.zoo.layers:LayerNormGRU",
         layer_name="ln_gru",
+        symbols={"epsilon": "epsilon"},
     ),
 )

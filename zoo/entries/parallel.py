@@ -69,6 +69,7 @@ ENTRIES = (
         recipe=RECIPE,
         layer="gradkeeper.zoo.layers:LRU",
         layer_name="lru",
+        symbols={"|lambda| at the start": "radius_range", "exp(theta) at the start": "max_phase"},
     ),
     ModelInfo(
         name="rg_lru",
@@ -92,5 +93,6 @@ ENTRIES = (
         recipe=RECIPE,
         layer="gradkeeper.zoo.layers:RGLRU",
         layer_name="rg_lru",
+        symbols={"c": "sharpness", "sigmoid(L)^c at the start": "decay_range"},
     ),
 )

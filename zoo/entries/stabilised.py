@@ -30,6 +30,7 @@ ENTRIES = (
         recipe=RECIPE,
         layer="gradkeeper.zoo.layers:IndRNN",
         layer_name="ind_rnn",
+        symbols={"T": "sequence_length"},
     ),
     ModelInfo(
         name="fast_rnn",
@@ -82,6 +83,7 @@ ENTRIES = (
         recipe=RECIPE,
         layer="gradkeeper.zoo.layers:ZoneoutLSTM",
         layer_name="zoneout_lstm",
+        symbols={"d_c": "cell_zoneout", "d_h": "zoneout"},
     ),
     ModelInfo(
         name="zoneout_gru",
@@ -97,6 +99,7 @@ ENTRIES = (
         recipe=RECIPE,
         layer="gradkeeper.zoo.layers:ZoneoutGRU",
         layer_name="zoneout_gru",
+        symbols={"d": "zoneout"},
     ),
     ModelInfo(
         name="rhn",
@@ -105,7 +108,8 @@ ENTRIES = (
         year=2017,
         equations=(
             "s_0 = h_{t-1}; for l = 1..L: s_l = t_l * n_l + (1 - t_l) * s_{l-1}\n"
-            "n_l = tanh(W_n x_t [l = 1] + R_n,l s_{l-1} + b_n,l), t_l = sigmoid(likewise)\n"
+            "n_l = tanh(W_n x_t [l = 1] + R_n,l s_{l-1} + b_n,l)\n"
+            "t_l = sigmoid(W_t x_t [l = 1] + R_t,l s_{l-1} + b_t,l)\n"
             "h_t = s_L"
         ),
         gradient_property=(
@@ -116,6 +120,7 @@ ENTRIES = (
         recipe=RECIPE,
         layer="gradkeeper.zoo.layers:RHN",
         layer_name="rhn",
+        symbols={"L": "recurrence_depth", "b_t,l at the start": "transform_bias"},
     ),
     ModelInfo(
         name="np_rnn",
