@@ -15,9 +15,10 @@ from gradkeeper.callbacks.epoch import EpochSummary
 from gradkeeper.callbacks.finding import Finding
 from gradkeeper.callbacks.history import GradientHistory
 from gradkeeper.callbacks.judge import Judge
+from gradkeeper.callbacks.loop_steps import LoopSteps
 from gradkeeper.callbacks.matching import Names
 from gradkeeper.callbacks.rules import Rule, default_rules, rules_from
-from gradkeeper.callbacks.settings import Optimizers, Settings
+from gradkeeper.callbacks.settings import Optimizers, Settings, named_optimizers
 from gradkeeper.callbacks.step_callback import StepCallback, steps_taken
 from gradkeeper.callbacks.stream import StepStream
 from gradkeeper.callbacks.tap import Options, Recorder
@@ -127,7 +128,8 @@ class GradientMonitor(StepCallback[Recorder]):
         self._stream = StepStream()
         self._epoch = EpochSummary()
         self._meter = CostMeter(every_n_steps, budget)
-        self._loops: dict[tuple[int, ...], Recorder] = {}
+        self._loops: dict[tuple[int, ...], tuple[Recorder, LoopSteps | None]] = {}
+        self._loop_names: dict[int, str] = {}
         self._looping = self._told_blind = False
         self._told_masks: set[str] = set()
         self._unread, self._due = 0, self._settings.flush_every
@@ -202,42 +204,52 @@ class GradientMonitor(StepCallback[Recorder]):
 
     @contextmanager
     def watch(
-        self, optimizer: Any, variables: Sequence[Any] | None = None
+        self, optimizer: Optimizers, variables: Sequence[Any] | None = None
     ) -> Iterator["GradientMonitor"]:
-        """Records a training loop of one's own: every call of `optimizer.apply` is a step.
+        """Record a custom training loop.
 
             with monitor.watch(optimizer, model.trainable_variables):
                 for x, y in dataset:
                     train_step(x, y)  # a tf.function that is first called in here, or eager code
 
-        Read `history` or call `flush` at least every 4,096 steps of a compiled loop.
+        Every call of `optimizer.apply` is a train step. With several optimizers, a train step has
+        one call of each; where one is called more often than another (five critic steps for each
+        generator step), each of its calls begins a train step. Read `history` or call `flush` at
+        least every 4,096 steps of a compiled loop.
 
         Args:
-            optimizer: a Keras optimizer, or a list of them.
+            optimizer: a Keras optimizer, several as a list, or several by the names that `tracks`
+                shall have.
             variables: what is recorded, in this order; all variables by default.
 
         Raises:
             RuntimeError: if the monitor is attached to a fit that is running, or another
                 training writes to `log_dir`.
+            TypeError: if `optimizer` is not a Keras optimizer.
         """
         self._refuse_if_running(None, "watch()")
-        optimizers = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
+        names = named_optimizers(optimizer) or {}
+        optimizers = list(names.values())
+        if isinstance(optimizer, Mapping):
+            self._loop_names.update({id(each): name for name, each in names.items()})
         given = None if variables is None else list(variables)
         key = tuple(map(id, (*optimizers, *(given or ()))))
         if key not in self._loops:
-            self._loops[key] = recorder_for(self._settings, optimizers, given)
-        recorder = self._loops[key]
+            steps = LoopSteps(len(optimizers)) if len(optimizers) > 1 else None
+            self._loops[key] = recorder_for(self._settings, optimizers, given), steps
+        recorder, steps = self._loops[key]
         held = given or [each for one in optimizers for each in getattr(one, "variables", ())]
         strategy = strategy_of(getattr(held[0], "value", None) if held else None)
         self._archive.open(lambda: self._looping, Worker.of(strategy))
         self._looping = True
         try:
             with watched_loop(recorder, optimizers, self, self._settings.flush_every):
-                self._stream.follow(recorder)
+                self._stream.follow(recorder, loop=steps)
                 yield self
             self._tell_if_blind(optimizers)
         finally:
             self._looping = False
+            self._stream.end_loop()
             self.close()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -379,7 +391,6 @@ class GradientMonitor(StepCallback[Recorder]):
         optimizer, turn = track
         named = self._settings.optimizers or {}
         own = (name for name, each in named.items() if each is optimizer)
-        name = (
-            next(own, None) or attribute_name(self._attachment.model, optimizer) or optimizer.name
-        )
+        given = next(own, None) or self._loop_names.get(id(optimizer))
+        name = given or attribute_name(self._attachment.model, optimizer) or optimizer.name
         return name if turn == 0 else f"{name}, call {turn + 1}"

@@ -8,9 +8,12 @@ import keras
 from gradkeeper.callbacks.checks import check_least
 from gradkeeper.callbacks.matching import Names, patterns_of
 from gradkeeper.callbacks.tap import Options
+from gradkeeper.callbacks.tap.names import unique_names
 
 Optimizers: TypeAlias = (
-    Sequence[keras.optimizers.Optimizer] | Mapping[str, keras.optimizers.Optimizer]
+    keras.optimizers.Optimizer
+    | Sequence[keras.optimizers.Optimizer]
+    | Mapping[str, keras.optimizers.Optimizer]
 )
 
 _FLUSH_EVERY = 50
@@ -53,7 +56,7 @@ class Settings:
         watch = (watch,) if isinstance(watch, str) else tuple(watch)
         if not set(watch) <= set(_WATCHABLE):
             raise ValueError(f"watch takes {', '.join(_WATCHABLE)}. Received: watch={watch}")
-        self.optimizers = _named(optimizers)
+        self.optimizers = named_optimizers(optimizers)
         self.flush_every = _FLUSH_EVERY if flush_every is None else flush_every
         self.flushes_late = flush_every is None
         self.warmup = warmup
@@ -106,14 +109,21 @@ class Settings:
         )
 
 
-def _named(optimizers: Any) -> dict[str, keras.optimizers.Optimizer] | None:
+def named_optimizers(
+    optimizers: Optimizers | None,
+) -> dict[str, keras.optimizers.Optimizer] | None:
+    """Return optimizers by name: the names given, or their own.
+
+    Raises:
+        TypeError: if one is not a Keras optimizer.
+    """
     if optimizers is None:
         return None
-    if isinstance(optimizers, keras.optimizers.Optimizer):
-        optimizers = [optimizers]
-    if not isinstance(optimizers, Mapping):
-        optimizers = {each.name: each for each in map(_checked, optimizers)}
-    return {name: _checked(each) for name, each in optimizers.items()}
+    if isinstance(optimizers, Mapping):
+        return {name: _checked(each) for name, each in optimizers.items()}
+    several = optimizers if isinstance(optimizers, (list, tuple)) else [optimizers]
+    checked = [_checked(each) for each in several]
+    return dict(zip(unique_names([each.name for each in checked]), checked, strict=True))
 
 
 def _checked(optimizer: Any) -> keras.optimizers.Optimizer:

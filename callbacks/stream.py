@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from gradkeeper.callbacks.loop_steps import LoopSteps
 from gradkeeper.callbacks.tap import Owner, Readout, Recorder
 from gradkeeper.callbacks.window import Window
 
@@ -18,11 +19,23 @@ class StepStream:
         self.recorder: Recorder | None = None
         self.next_step: int | None = None
         self._offset = 0
+        self._loop: LoopSteps | None = None
+        self._has_ended = False
 
-    def follow(self, recorder: Recorder) -> None:
-        """Reads from this recorder from now on; its next step follows on the last."""
+    def follow(self, recorder: Recorder, *, loop: LoopSteps | None = None) -> None:
+        """Reads from this recorder from now on; its next step follows on the last.
+
+        Args:
+            recorder: the recorder.
+            loop: puts the recorder's rows together, where it watches several optimizers of a loop.
+        """
         self.recorder = recorder
-        self._offset = (self.next_step or 0) - recorder.wait()
+        self._loop, self._has_ended = loop, False
+        self._offset = (self.next_step or 0) - (recorder.wait() if loop is None else loop.steps)
+
+    def end_loop(self) -> None:
+        """The watched loop has ended: its last step is complete."""
+        self._has_ended = True
 
     def leave(self) -> None:
         """Lets go of the recorder, and with it of the model's variables."""
@@ -36,8 +49,12 @@ class StepStream:
         """
         if self.recorder is None or not self.recorder.is_read_by(owner):
             return None
-        self.next_step = self._offset + self.recorder.wait()
+        taken = self.recorder.wait()
         readout = self.recorder.drain()
+        if self._loop is not None:
+            readout = self._loop.together(readout, is_last=self._has_ended)
+            taken = self._loop.steps
+        self.next_step = self._offset + taken
         if readout is None:
             return None
         tracks = {name: self._numbered(window) for name, window in readout.tracks.items()}

@@ -58,7 +58,8 @@ class NonFiniteGuard(StepCallback[Gate]):
     before, "warn" leaves none.
 
     Epoch logs, for every callback that stands behind the guard in the list (and History):
-        skipped_steps: the epoch's refused steps.
+        skipped_steps: the epoch's refused steps. The loss and the metrics are means over the
+            steps that were taken; NaN if all were refused.
 
     Args:
         policy: what follows on a refused step.
@@ -148,7 +149,7 @@ class NonFiniteGuard(StepCallback[Gate]):
         self._snapshot_every, self._lr_factor = snapshot_every, lr_factor
         self._max_rollbacks, self._verbose = max_rollbacks, verbose
         self._next_step: int | None = None
-        self._offset = self._in_epoch = 0
+        self._offset = self._skipped_before = self._taken_before = 0
         self._snapshot: Snapshot | None = None
         self._pending: list[GuardEvent] = []
         self._has_halted = False
@@ -171,7 +172,7 @@ class NonFiniteGuard(StepCallback[Gate]):
         self._snapshot = None
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._in_epoch = self.skipped
+        self._skipped_before, self._taken_before = self.skipped, steps_taken(self.model)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         model = self._awaiting()
@@ -193,8 +194,14 @@ class NonFiniteGuard(StepCallback[Gate]):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._look()
         self._complain_if_blind("refuses nothing")
-        if logs is not None:
-            logs["skipped_steps"] = self.skipped - self._in_epoch
+        if logs is None:
+            return
+        skipped = logs["skipped_steps"] = self.skipped - self._skipped_before
+        has_optimizer = getattr(self.model, "optimizer", None) is not None
+        if skipped and has_optimizer and steps_taken(self.model) == self._taken_before:
+            # Keras's mean over no step is 0.
+            means = self.model.get_metrics_result()
+            logs.update(dict.fromkeys(set(means) & set(logs), float("nan")))
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         try:

@@ -80,7 +80,7 @@ def read(
     calls = _without_undone(calls)
     tracks = _tracks(lanes[replicas[0]].tables, calls)
     window = dataclasses.replace(
-        _merged(list(tracks.values()), order),
+        merged(list(tracks.values()), order),
         replica_losses=np.stack(losses, axis=1) if replicas_in_sync > 1 else np.zeros((0, 0)),
         calls=tuple(calls) if len(calls) > 1 else (),
         facts=facts or RunFacts(),
@@ -96,7 +96,7 @@ def _tracks(tables: Sequence[Table], calls: Sequence[Window]) -> dict[Track, Win
     parts: dict[Track, list[Window]] = {}
     for table, call in zip(tables, calls, strict=False):
         parts.setdefault((table.optimizer, table.turn), []).append(call)
-    return {track: _merged(windows) for track, windows in parts.items()}
+    return {track: merged(windows) for track, windows in parts.items()}
 
 
 def _without_undone(calls: Sequence[Window]) -> list[Window]:
@@ -234,7 +234,7 @@ def _cells(ring: Ring | None, slots: np.ndarray, width: int) -> np.ndarray:
     return ring.read(slots)
 
 
-def _merged(windows: Sequence[Window], order: Sequence[str] = ()) -> Window:
+def merged(windows: Sequence[Window], order: Sequence[str] = ()) -> Window:
     """One window of the same steps with the columns of all, beginning with those in `order`.
 
     Where a variable's gradient was applied several times in a step, the largest counts.

@@ -100,6 +100,16 @@ def test_a_refused_step_is_as_if_its_batch_had_not_come(how, optimizer):
         assert history.history == expected.history
 
 
+def test_the_loss_of_an_epoch_without_a_step_is_nan():
+    guard = NonFiniteGuard("skip", capsule_dir=None, verbose=0)
+    x, y = poisoned(*range(8))
+    history = fit(built(jit_compile=False), (x, y), guard, epochs=2, validation_data=data()).history
+    assert np.isnan([history["loss"], history["mae"]]).all()
+    assert np.isfinite(history["val_loss"]).all()
+    x, y = poisoned(*range(7))
+    assert np.isfinite(fit(built(jit_compile=False), (x, y), guard).history["loss"]).all()
+
+
 @pytest.mark.parametrize("how", ["graph", "eager", "several steps"])
 def test_with_nothing_refused_training_is_bit_identical(how):
     plain, guarded = built(**WAYS[how]), built(**WAYS[how])

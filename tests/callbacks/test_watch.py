@@ -174,3 +174,75 @@ def test_rows_lost_in_a_long_loop_are_counted(capsys):
         many()
     assert "lost 904 steps" in capsys.readouterr().out
     assert monitor.history.steps[[0, -1]].tolist() == [904, 4999]
+
+
+def adversaries(compile_step):
+    """A critic and a generator of one weight each, and a train step for each."""
+    weights = [tf.Variable([1.0, 2.0], name=name) for name in ("critic", "generator")]
+    optimizers = [keras.optimizers.SGD(0.1), keras.optimizers.Adam(0.1)]
+    for optimizer, weight in zip(optimizers, weights, strict=True):
+        optimizer.build([weight])
+
+    def step(number):
+        def apply(size):
+            optimizers[number].apply([size * tf.ones(2)], [weights[number]])
+
+        return tf.function(apply) if compile_step else apply
+
+    return weights, optimizers, step(0), step(1)
+
+
+@pytest.mark.parametrize("compile_step", [True, False])
+def test_a_step_with_several_optimizers_is_one_row(compile_step):
+    _, (first, second), critic, generator = adversaries(compile_step)
+    monitor = GradientMonitor(verbose=0)
+    with monitor.watch({"critic": first, "generator": second}):
+        for step in range(20):
+            critic(tf.constant(1.0 + step))
+            generator(tf.constant(2.0))
+    history = monitor.history
+    assert history.steps.tolist() == list(range(20))
+    assert history.present.all()
+    np.testing.assert_allclose(history.norms[:, 0], np.sqrt(2) * np.arange(1, 21), rtol=1e-6)
+    np.testing.assert_allclose(history.norms[:, 1], 2 * np.sqrt(2), rtol=1e-6)
+    assert list(monitor.tracks) == ["critic", "generator"]
+    assert monitor.tracks["generator"].steps.tolist() == list(range(20))
+
+
+def test_a_critic_that_is_trained_more_often_counts_the_steps():
+    _, optimizers, critic, generator = adversaries(True)
+    monitor = GradientMonitor(verbose=0, flush_every=3)
+    with monitor.watch(optimizers):
+        for step in range(6):
+            critic(tf.constant(1.0))
+            if step % 3 == 2:
+                generator(tf.constant(2.0))
+            monitor.flush()
+    assert monitor.history.steps.tolist() == list(range(6))
+    assert monitor.history.present[:, 0].all()
+    assert np.flatnonzero(monitor.history.present[:, 1]).tolist() == [2, 5]
+
+
+def test_the_last_step_of_a_loop_may_lack_a_call():
+    _, optimizers, critic, generator = adversaries(False)
+    monitor = GradientMonitor(verbose=0)
+    for _ in range(2):
+        with monitor.watch(optimizers):
+            critic(tf.constant(1.0))
+            generator(tf.constant(2.0))
+            critic(tf.constant(3.0))
+            assert len(monitor.history) % 2 == 1
+    assert monitor.history.steps.tolist() == [0, 1, 2, 3]
+    assert monitor.history.present.tolist() == [[True, True], [True, False]] * 2
+
+
+def test_train_on_batch_is_recorded_inside_a_watch():
+    model, data = compiled("dense")
+    monitor = GradientMonitor(verbose=0)
+    with monitor.watch(model.optimizer, model.trainable_variables):
+        for x, y in batches(data):
+            model.train_on_batch(x, y)
+    fitted = GradientMonitor(verbose=0)
+    reference, _ = compiled("dense")
+    fit(reference, data, callbacks=[fitted])
+    np.testing.assert_allclose(monitor.history.norms, fitted.history.norms, rtol=1e-6)
