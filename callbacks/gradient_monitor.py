@@ -67,8 +67,8 @@ class GradientMonitor(StepCallback[Recorder]):
         flush_every: train steps between two looks at what was recorded. A finding names its
             exact step, and is told at most so many steps later. By default 50, and up to 400
             where steps are so short that looking would cost more than a tenth of a percent.
-        warmup: first train steps that are recorded but judged only by the rules that ask
-            for no usual (`nonfinite` and its like).
+        warmup: first train steps that are recorded but not judged, except by the rules `nonfinite`,
+            `replica_disagreement` and others with `judges_warmup`.
         budget: the share of the training's time that the monitor may cost, such as 0.02.
             Measuring is thinned until it does; a non-finite value is then found at the next
             measured step, and the finding says between which steps it arose.

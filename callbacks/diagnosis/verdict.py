@@ -100,7 +100,7 @@ class Verdict:
             "Operation": self.what,
             "Called at": str(self.source) if self.source else None,
             "In float64": _in_words(self.finite_in_float64, self.step_in_float64),
-            "1,024 times smaller": _in_words(self.finite_if_smaller, self.step_if_smaller),
+            "With inputs / 1,024": _in_words(self.finite_if_smaller, self.step_if_smaller),
             "Remedy": self.fault.remedy if self.fault else None,
         }
         return {heading: text for heading, text in found.items() if text}

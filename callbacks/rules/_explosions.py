@@ -1,4 +1,4 @@
-"""Steps at which the global norm is far above what the run is used to."""
+"""Steps at which the global norm is far above the usual norm of the run."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""What global norm a run is used to."""
+"""The usual global norm of a run."""
 
 from dataclasses import dataclass
 

@@ -18,7 +18,7 @@ _GROWS_FORWARD = 1e4
 
 
 class ExplodingGradient(Rule):
-    """A global norm far above what this run is used to, or a network that explodes at its start.
+    """A global norm far above the run's usual norm, or a network that explodes at its start.
 
     A large norm alone is not an explosion: summed losses and unscaled data have norms of 1e4 to
     1e12 in healthy runs. Besides `ratio` and `beyond`, a norm above `absolute` is a finding where

@@ -185,7 +185,7 @@ def test_a_verdict_in_words(tmp_path):
         f"Operation: {verdict.what}",
         f"Called at: {verdict.source.path}:{verdict.source.line}: {line}",
         "In float64: the operation is not finite",
-        "1,024 times smaller: the operation is not finite, the whole step is not finite",
+        "With inputs / 1,024: the operation is not finite, the whole step is not finite",
         f"Remedy: {verdict.fault.remedy}",
     ]
     assert verdict.what.startswith("Reciprocal of the gradient of Log, given 0 to ")
