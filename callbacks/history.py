@@ -109,7 +109,7 @@ class GradientHistory:
         not known, so that the bins have no global norm and count no updates.
 
         Args:
-            layers: names of layers as Keras has them (`"memory"`), with all that is below them;
+            layers: names of layers as Keras has them (`"memory"`), with the layers below them;
                 paths (`"encoder/memory"`), names of variables, or patterns (`"*lstm*"`). One
                 name, several names, or lists of names.
 

@@ -66,7 +66,7 @@ def model_of(
     strangers = sorted({name for name, known_as in own_parts(config) if not _is_known(known_as)})
     if strangers:
         raise CapsuleError(
-            f"The model has parts of your own, whose code no capsule holds: {_GIVE}. "
+            f"The model has custom classes or functions, whose code no capsule holds: {_GIVE}. "
             f"Received: {', '.join(strangers)}"
         )
     harmful = sorted(set(_functions_that_build_no_model(config)))

@@ -89,7 +89,7 @@ class GuardEvent:
             return command
         return (
             f"{command} --model YOUR_MODULE:FUNCTION, where FUNCTION takes no argument and returns "
-            f"the compiled model, which has parts of your own ({listed(self.own_parts)})."
+            f"the compiled model, because it has custom parts ({listed(self.own_parts)})."
         )
 
     def __str__(self) -> str:

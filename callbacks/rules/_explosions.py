@@ -8,7 +8,7 @@ from gradkeeper.callbacks.rules._usual import FirstLevel, UsualNorm
 
 
 class Judged(NamedTuple):
-    """What was judged of some steps.
+    """The judgement of some steps.
 
     Attributes:
         rows: the rows with a finite norm, [finite].

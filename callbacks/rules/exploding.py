@@ -56,7 +56,7 @@ class ExplodingGradient(Rule):
 
     @property
     def explosions(self) -> Explosions:
-        """What counts as an explosion."""
+        """The thresholds of an explosion."""
         return self._explosions
 
     def reset(self) -> None:

@@ -236,7 +236,7 @@ KERAS = {
         [],
         (lambda: [L.Dense(8, "tanh", name="first")], lambda: SGD(0.1)),
     ),
-    "a layer that is meant to stay as it is": (
+    "a layer that is not to be trained": (
         (lambda: [L.Dense(8, "tanh", name="first"), Detached()], lambda: SGD(0.1)),
         (6,),
         "missing",

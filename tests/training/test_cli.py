@@ -239,7 +239,7 @@ def wrong(): return 3
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
-    """A module with parts of one's own, in the working directory."""
+    """A module with custom layers, losses and metrics, in the working directory."""
     (tmp_path / "my_models.py").write_text(OWN)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
@@ -285,7 +285,7 @@ PARTS = {
 def test_the_command_for_a_model_with_parts_of_ones_own(tmp_path, own, function):
     event = failing(tmp_path / "capsules", getattr(own, function)())
     assert f"{event.capsule} --model YOUR_MODULE:FUNCTION, where" in event.how_to_replay
-    assert f"returns the compiled model, which has parts of your own ({PARTS[function]})" in (
+    assert f"returns the compiled model, because it has custom parts ({PARTS[function]})" in (
         event.how_to_replay
     )
     for place in (f"my_models:{function}", f"my_models.py:{function}"):

@@ -1,4 +1,4 @@
-"""Names of models, and what is known about them."""
+"""Names of models, and the facts about them."""
 
 import dataclasses
 

@@ -27,7 +27,7 @@ def replay(
         str | None,
         typer.Option(
             help="A function without arguments that returns the compiled model, if the model has "
-            "parts of your own: MODULE:FUNCTION or FILE.py:FUNCTION.",
+            "custom layers, losses or metrics: MODULE:FUNCTION or FILE.py:FUNCTION.",
             metavar="MODULE:FUNCTION",
         ),
     ] = None,
