@@ -8,11 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
+from rich.console import Console
 
 from gradkeeper import zoo
 from gradkeeper.callbacks.workers import Worker
 from gradkeeper.training._checks import integer, positive_number, unknown_name
+from gradkeeper.training.backup import EpochBackup
 from gradkeeper.training.build import build_model, build_optimizer
+from gradkeeper.training.data_files import (
+    DIGEST,
+    absolute_paths,
+    digest_of,
+    require_same_data,
+)
 from gradkeeper.training.distribution import (
     chief_first,
     enable_multi_worker,
@@ -23,12 +31,13 @@ from gradkeeper.training.distribution import (
 from gradkeeper.training.optimizers import OPTIMIZERS
 from gradkeeper.training.result import Result
 from gradkeeper.training.run_directory import (
+    FINISHED,
     RunDirectory,
     next_run_directory,
     read_json,
 )
 from gradkeeper.training.session import Session
-from gradkeeper.training.tasks import list_tasks, load_task
+from gradkeeper.training.tasks import Task, list_tasks, load_task
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -82,7 +91,10 @@ class Experiment:
         data_dir: folder of tensorflow-datasets.
         run_dir: the run directory; the next free `runs/<model>-<task>-<number>` by default.
         overwrite: delete the run that `run_dir` holds.
-        resume: go on after the last whole epoch of the run that `run_dir` holds.
+        resume: go on after the last whole epoch of the run that `run_dir` holds. When all epochs
+            of a finished run are done, no file is changed.
+        allow_changed_data: resume even though a file of the user (task option `file`, `files` or
+            `evaluation_files`) has changed since the run began.
         callbacks: further Keras callbacks; they see the gradient norms in the epoch logs.
 
     Raises:
@@ -120,6 +132,7 @@ class Experiment:
         run_dir: str | PathLike[str] | None = None,
         overwrite: bool = False,
         resume: bool = False,
+        allow_changed_data: bool = False,
         callbacks: Sequence[keras.callbacks.Callback] = (),
     ) -> None:
         # First of all: several workers must find each other before TensorFlow does anything.
@@ -137,7 +150,7 @@ class Experiment:
                 "num_layers", size["num_layers"] if num_layers is None else num_layers
             ),
             "model_options": dict(model_options or {}),
-            "task_options": dict(task_options or {}),
+            "task_options": absolute_paths(task_options or {}),
             "optimizer": optimizer,
             "learning_rate": learning_rate,
             "clipnorm": clipnorm,
@@ -158,7 +171,7 @@ class Experiment:
             "flow_regularizer": None
             if flow_regularizer is None
             else positive_number("flow_regularizer", flow_regularizer),
-            "data_dir": None if data_dir is None else str(data_dir),
+            "data_dir": None if data_dir is None else str(Path(data_dir).expanduser().absolute()),
         }
         _require_json(self.config)
         _refuse_double("model_options", model_options, _OF_MODEL)
@@ -178,6 +191,7 @@ class Experiment:
         self.run_dir = next_run_directory(f"{model}-{task}") if run_dir is None else Path(run_dir)
         self._overwrite = overwrite
         self._resume = resume
+        self._allow_changed_data = allow_changed_data
         self._callbacks = list(callbacks)
 
     @classmethod
@@ -191,7 +205,8 @@ class Experiment:
             **changes: arguments that replace the configuration's, and the others (`run_dir`).
         """
         if isinstance(config, Mapping):
-            return cls(**{**config, **changes})
+            arguments = {name: config[name] for name in config if name != DIGEST}
+            return cls(**{**arguments, **changes})
         return cls.from_config(read_json(_config_file(Path(config))), **changes)
 
     def run(self, *, verbose: int = 1, title: str | None = None) -> Result:
@@ -209,8 +224,12 @@ class Experiment:
         keras.utils.set_random_seed(self.config["seed"])
         directory = RunDirectory(self.run_dir)
         directory.check(overwrite=self._overwrite, resume=self._resume)
+        before = read_json(directory.config) if self._resume else {}
         if self._resume:
-            self._require_same(read_json(directory.config))
+            self._require_same(before)
+            if self._is_done(directory):
+                _say(f"Nothing to do: all {self.config['epochs']} epochs are done.", verbose)
+                return Result.load(directory.path)
         with chief_first(self.strategy):
             task = load_task(
                 self.config["task"],
@@ -218,30 +237,53 @@ class Experiment:
                 seed=self.config["seed"],
                 **self.config["task_options"],
             )
+        config = self._with_digest(task, before.get(DIGEST))
         steps = self.config["steps_per_epoch"] or task.steps_per_epoch(self.config["batch_size"])
         with self.strategy.scope():
             model = enable_multi_worker(build_model(self.config, task, steps))
         wait_for_all(self.strategy)  # all have looked at the directory
-        if Worker.of(self.strategy).is_chief:
-            directory.prepare(self.config, overwrite=self._overwrite)
+        is_chief = Worker.of(self.strategy).is_chief
+        if is_chief and not self._resume:
+            prediction = task.prediction_settings
+            directory.prepare(config, prediction=prediction, overwrite=self._overwrite)
+        if is_chief and task.report:
+            _say(task.report, verbose)
         wait_for_all(self.strategy)
-        session = Session(directory, self.config, task, model, steps)
+        session = Session(directory, config, task, model, steps, resume=self._resume)
         title = title or f"{self.config['model']} on {self.config['task']}"
         return session.train(self._callbacks, verbose=verbose, title=title)
 
+    def _is_done(self, directory: RunDirectory) -> bool:
+        """Whether the run is finished and has all epochs that are asked for."""
+        status = read_json(directory.status) if directory.status.exists() else {}
+        trained = EpochBackup(directory.backup).epoch
+        return status.get("status") == FINISHED and trained >= self.config["epochs"]
+
+    def _with_digest(self, task: Task, before: str | None) -> dict[str, Any]:
+        """The configuration with the digest of the task's files, if it has any."""
+        digest = digest_of(task.files)
+        if not self._allow_changed_data:
+            require_same_data(before, digest)
+        return {**self.config, **({} if digest is None else {DIGEST: digest})}
+
     def _require_same(self, before: Mapping[str, Any]) -> None:
         """Refuses to go on with a run under another configuration."""
+        before = {**before, "task_options": absolute_paths(before["task_options"])}
         names = dict.fromkeys([*before, *self.config])
         changed = [
             f"{name}={self.config.get(name)!r} (was {before.get(name)!r})"
             for name in names
-            if name not in _FREE_ON_RESUME and self.config.get(name) != before.get(name)
+            if name not in {*_FREE_ON_RESUME, DIGEST} and self.config.get(name) != before.get(name)
         ]
         if changed:
             raise ValueError(
                 "A run is resumed with the configuration it began with; only "
                 f"{', '.join(sorted(_FREE_ON_RESUME))} may change. Received: {', '.join(changed)}"
             )
+
+
+def _say(text: str, verbose: int) -> None:
+    Console(highlight=False, quiet=verbose == 0).print(text, markup=False, soft_wrap=True)
 
 
 def _usual_learning_rate(optimizer: str, recipe: Mapping[str, Any]) -> float:

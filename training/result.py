@@ -22,7 +22,7 @@ class Result:
     Attributes:
         run_dir: the run directory.
         status: "running", "finished", "interrupted" or "failed".
-        config: the arguments of `Experiment`.
+        config: the arguments of `Experiment`, and `data_digest` where the data are the user's.
         metrics: the table of epochs by column: `epoch`, `step`, `seconds`, `loss`, ...
         history: gradient norms of every train step.
         findings: what the rules found, by step.

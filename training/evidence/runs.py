@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from gradkeeper.training.data_files import DIGEST
 from gradkeeper.training.evidence.setup import Setup
 from gradkeeper.training.experiment import Experiment
 from gradkeeper.training.result import Result
@@ -15,7 +16,7 @@ from gradkeeper.training.result_text import clipping
 from gradkeeper.training.run_directory import FINISHED, RunDirectory, read_json
 
 # What may differ between a run that was kept and what is asked for.
-_NOT_COMPARED = {"data_dir", "strategy"}
+_NOT_COMPARED = {"data_dir", "strategy", DIGEST}
 
 
 class StopWhenSettled(keras.callbacks.Callback):

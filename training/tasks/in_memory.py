@@ -51,13 +51,16 @@ class InMemoryTask(Task):
 
     def evaluation_dataset(self, batch_size: int) -> tf.data.Dataset:
         """See `Task.evaluation_dataset`."""
-        rows = tf.data.Dataset.range(len(self._evaluation[0]))
-        batches = rows.batch(integer("batch_size", batch_size))
-        return self._gathered(self._evaluation, batches).prefetch(tf.data.AUTOTUNE)
+        return self._once(self._evaluation, batch_size)
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """An epoch is one pass over the training examples."""
         return max(1, len(self._train[0]) // integer("batch_size", batch_size))
+
+    def _once(self, arrays: tuple[np.ndarray, ...], batch_size: int) -> tf.data.Dataset:
+        rows = tf.data.Dataset.range(len(arrays[0]))
+        batches = rows.batch(integer("batch_size", batch_size))
+        return self._gathered(arrays, batches).prefetch(tf.data.AUTOTUNE)
 
     def _order(self, epoch: tf.Tensor) -> tf.data.Dataset:
         seed = tf.stack([tf.constant(self.seed, tf.int64), epoch])

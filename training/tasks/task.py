@@ -2,6 +2,7 @@
 
 import abc
 from os import PathLike
+from pathlib import Path
 from typing import Any, ClassVar
 
 import keras
@@ -69,6 +70,29 @@ class Task(abc.ABC):
     def model_options(self) -> dict[str, Any]:
         """Further arguments of `gradkeeper.zoo.create_model` that the data asks for."""
         return {}
+
+    @property
+    def report(self) -> str:
+        """What was read from a file of the user, for the terminal; "" where there is none."""
+        return ""
+
+    @property
+    def files(self) -> list[Path]:
+        """The files of the user that the data were read from."""
+        return [Path(self.options["file"]).expanduser()] if "file" in self.options else []
+
+    @property
+    def prediction_settings(self) -> dict[str, Any]:
+        """What prediction needs besides the model, as JSON-able values.
+
+        Of a language model of characters: the vocabulary and the preprocessing.
+        """
+        if self.vocabulary is None or self.head != "language_model":
+            return {}
+        return {
+            "vocabulary": self.vocabulary.characters,
+            "preprocessing": self.options.get("preprocessing", "none"),
+        }
 
     @property
     def loss(self) -> str | keras.losses.Loss:

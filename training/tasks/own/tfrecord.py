@@ -3,6 +3,7 @@
 import glob
 import os
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -99,6 +100,11 @@ class TFRecord(GoalTask):
     def input_shape(self) -> tuple[int, ...]:
         """[steps, features], or [steps] of tokens."""
         return self._format.input_shape
+
+    @property
+    def files(self) -> list[Path]:
+        """See `Task.files`."""
+        return [Path(name) for name in (*self._files, *self._evaluation_files)]
 
     @property
     def model_options(self) -> dict[str, Any]:
