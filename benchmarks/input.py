@@ -55,7 +55,7 @@ def files_of_a_user(folder: Path) -> dict[str, dict[str, Any]]:
 
 def seconds_per_batch(task: Task, batch_size: int, seconds: float) -> float:
     """Mean seconds that the next batch takes, read for so many seconds."""
-    batches = iter(task.train_dataset(batch_size))
+    batches = iter(task.train_dataset(batch_size, endless=True))
     for _ in range(WARM_UP):
         next(batches)
     count, start = 0, time.perf_counter()

@@ -113,7 +113,7 @@ class Session:
             evaluation = sharded(self._task.evaluation_dataset(batch_size))
         with progress:
             self._model.fit(
-                sharded(self._task.train_dataset(batch_size).skip(seen)),
+                sharded(self._task.train_dataset(batch_size, endless=True).skip(seen)),
                 validation_data=evaluation,
                 initial_epoch=self._first_epoch,
                 epochs=self._config["epochs"],

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from gradkeeper.training._checks import integer
+from gradkeeper.training.tasks.epochs import endless
 from gradkeeper.training.tasks.order import random_order
 from gradkeeper.training.tasks.task import Task
 
@@ -42,12 +43,12 @@ class InMemoryTask(Task):
         """A stored batch as a model takes it."""
         return stored
 
-    def train_dataset(self, batch_size: int) -> tf.data.Dataset:
-        """See `Task.train_dataset`."""
+    def _batches_from(self, batch_size: int, epoch: int | tf.Tensor) -> tf.data.Dataset:
+        """See `Task._batches_from`."""
         size = integer("batch_size", batch_size)
-        rows = tf.data.Dataset.counter().flat_map(self._order).batch(size, drop_remainder=True)
-        endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
-        return self._gathered(self._train, rows).apply(endless).prefetch(tf.data.AUTOTUNE)
+        rows = tf.data.Dataset.counter(epoch).flat_map(self._order)
+        batches = self._gathered(self._train, rows.batch(size, drop_remainder=True))
+        return endless(batches).prefetch(tf.data.AUTOTUNE)
 
     def evaluation_dataset(self, batch_size: int) -> tf.data.Dataset:
         """See `Task.evaluation_dataset`."""
