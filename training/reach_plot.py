@@ -92,7 +92,7 @@ def _draw_norm(axes: Axes, flow: StateFlow, colour: str, label: str) -> None:
 
 
 def _finish(panels: Sequence[Axes], prefix: str) -> None:
-    shown = [f"{prefix}loss on the evaluation data", "gradient reach at the end of the training"]
+    shown = [f"{prefix}validation loss", "gradient reach at the end of the training"]
     shown[1:1] = ["gradient reach before the training"] * (len(panels) - 2)
     for axes, text in zip(panels, shown, strict=True):
         axes.set_title(text, fontsize="medium", loc="left")

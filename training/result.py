@@ -74,7 +74,7 @@ class Result:
 
     @property
     def final_loss(self) -> float:
-        """The loss on the evaluation data after the last epoch; NaN before the first."""
+        """The validation loss after the last epoch; NaN before the first."""
         losses = self.metrics.get("val_loss") or self.metrics.get("loss") or [math.nan]
         return losses[-1]
 
