@@ -13,7 +13,6 @@ from rich.console import Console
 from gradkeeper import zoo
 from gradkeeper.callbacks.workers import Worker
 from gradkeeper.training._checks import integer, positive_number, unknown_name
-from gradkeeper.training.backup import EpochBackup
 from gradkeeper.training.build import build_model, build_optimizer
 from gradkeeper.training.data_files import (
     DIGEST,
@@ -30,8 +29,8 @@ from gradkeeper.training.distribution import (
 )
 from gradkeeper.training.optimizers import OPTIMIZERS
 from gradkeeper.training.result import Result
+from gradkeeper.training.resumption import is_done, require_same_config
 from gradkeeper.training.run_directory import (
-    FINISHED,
     RunDirectory,
     next_run_directory,
     read_json,
@@ -42,8 +41,6 @@ from gradkeeper.training.tasks import Task, list_tasks, load_task
 if TYPE_CHECKING:
     import tensorflow as tf
 
-# May differ between a run and its resumption.
-_FREE_ON_RESUME = {"epochs", "data_dir", "flow", "strategy"}
 _OF_MODEL = {"name", "input_shape", "output_units", "task", "units", "num_layers"}
 _OF_OPTIMIZER = {
     "name",
@@ -226,8 +223,8 @@ class Experiment:
         directory.check(overwrite=self._overwrite, resume=self._resume)
         before = read_json(directory.config) if self._resume else {}
         if self._resume:
-            self._require_same(before)
-            if self._is_done(directory):
+            require_same_config(before, self.config)
+            if is_done(directory, self.config["epochs"]):
                 _say(f"Nothing to do: all {self.config['epochs']} epochs are done.", verbose)
                 return Result.load(directory.path)
         with chief_first(self.strategy):
@@ -237,27 +234,23 @@ class Experiment:
                 seed=self.config["seed"],
                 **self.config["task_options"],
             )
-        config = self._with_digest(task, before.get(DIGEST))
-        steps = self.config["steps_per_epoch"] or task.steps_per_epoch(self.config["batch_size"])
-        with self.strategy.scope():
-            model = enable_multi_worker(build_model(self.config, task, steps))
-        wait_for_all(self.strategy)  # all have looked at the directory
-        is_chief = Worker.of(self.strategy).is_chief
-        if is_chief and not self._resume:
-            prediction = task.prediction_settings
-            directory.prepare(config, prediction=prediction, overwrite=self._overwrite)
-        if is_chief and task.report:
+        session = self._session(directory, self._with_digest(task, before.get(DIGEST)), task)
+        if task.report and Worker.of(self.strategy).is_chief:
             _say(task.report, verbose)
-        wait_for_all(self.strategy)
-        session = Session(directory, config, task, model, steps, resume=self._resume)
         title = title or f"{self.config['model']} on {self.config['task']}"
         return session.train(self._callbacks, verbose=verbose, title=title)
 
-    def _is_done(self, directory: RunDirectory) -> bool:
-        """Whether the run is finished and has all epochs that are asked for."""
-        status = read_json(directory.status) if directory.status.exists() else {}
-        trained = EpochBackup(directory.backup).epoch
-        return status.get("status") == FINISHED and trained >= self.config["epochs"]
+    def _session(self, directory: RunDirectory, config: Mapping[str, Any], task: Task) -> Session:
+        """The model, and the directory of a new run, ready for the training."""
+        steps = config["steps_per_epoch"] or task.steps_per_epoch(config["batch_size"])
+        with self.strategy.scope():
+            model = enable_multi_worker(build_model(config, task, steps))
+        wait_for_all(self.strategy)  # all have looked at the directory
+        if Worker.of(self.strategy).is_chief and not self._resume:
+            prediction = task.prediction_settings
+            directory.prepare(config, prediction=prediction, overwrite=self._overwrite)
+        wait_for_all(self.strategy)
+        return Session(directory, config, task, model, steps, resume=self._resume)
 
     def _with_digest(self, task: Task, before: str | None) -> dict[str, Any]:
         """The configuration with the digest of the task's files, if it has any."""
@@ -265,21 +258,6 @@ class Experiment:
         if not self._allow_changed_data:
             require_same_data(before, digest)
         return {**self.config, **({} if digest is None else {DIGEST: digest})}
-
-    def _require_same(self, before: Mapping[str, Any]) -> None:
-        """Refuses to go on with a run under another configuration."""
-        before = {**before, "task_options": absolute_paths(before["task_options"])}
-        names = dict.fromkeys([*before, *self.config])
-        changed = [
-            f"{name}={self.config.get(name)!r} (was {before.get(name)!r})"
-            for name in names
-            if name not in {*_FREE_ON_RESUME, DIGEST} and self.config.get(name) != before.get(name)
-        ]
-        if changed:
-            raise ValueError(
-                "A run is resumed with the configuration it began with; only "
-                f"{', '.join(sorted(_FREE_ON_RESUME))} may change. Received: {', '.join(changed)}"
-            )
 
 
 def _say(text: str, verbose: int) -> None:

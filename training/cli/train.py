@@ -112,7 +112,10 @@ def _require_enough(arguments: dict[str, Any], run_dir: Path | None, resume: boo
             "out. Received: none"
         )
     if not resume and "task" not in arguments:
-        raise ValueError("`--task` is missing; `gradkeeper list` shows the tasks. Received: none")
+        raise ValueError(
+            "`--task` is missing; `gradkeeper list` shows the tasks. For data of yours use `--text` "
+            "or `--csv` with `--target`. Received: none"
+        )
 
 
 def _run(experiment: "Experiment") -> None:
