@@ -20,7 +20,7 @@ from gradkeeper.training.tasks.text.vocabulary import END, PADDING, START, Vocab
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """What a model predicts for the rows of a CSV file.
+    """Predictions of a model for the rows of a CSV file.
 
     Attributes:
         rows: The number of the last row that each prediction was made from; the first row under

@@ -1,4 +1,4 @@
-"""What a run and its resumption must have in common."""
+"""Checks before a run is resumed."""
 
 from collections.abc import Mapping
 from typing import Any

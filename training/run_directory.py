@@ -17,8 +17,8 @@ class RunDirectory:
     Files:
         config.json: the arguments of `Experiment`, enough to run it again; and `data_digest`, the
             SHA-256 of the files of the user that it was trained on, if there are any.
-        prediction.json: what `predict` and `generate` need besides the model: scaling and columns,
-            or the vocabulary.
+        prediction.json: the columns and the scaling, or the vocabulary, for `predict` and
+            `generate`.
         status.json: "running", "finished", "interrupted" or "failed"; versions; results.
         metrics.csv: a row per epoch.
         gradients/: gradient norms per step, Parquet parts (`GradientHistory.load`); those of

@@ -40,7 +40,7 @@ def rows(tmp_path_factory):
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
     options = {"length": 5, "preprocessing": "letters"}
-    content = "Whoever reads this, reads it again. " * 8
+    content = "The word reads it again. " * 8
     return train(tmp_path_factory.mktemp("text"), content, task="text_file", task_options=options)
 
 

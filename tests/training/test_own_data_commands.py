@@ -1,4 +1,4 @@
-"""The commands of a newcomer with data of their own."""
+"""Commands on CSV files and texts of the user."""
 
 import json
 import math
@@ -48,7 +48,7 @@ def test_a_series_is_trained_on_and_predicted_in_a_fresh_process(work):
 
 
 def test_models_are_compared_on_a_text(work):
-    (work / "my.txt").write_text("Whoever reads this, reads it again. " * 6)
+    (work / "my.txt").write_text("The reader reads this again. " * 6)
     place = ("--length", 5, "--run-dir", "both")
     done = run("compare", "gru", "--text", "my.txt", *SIZE, *place)
     assert done.exit_code == 0, done.output

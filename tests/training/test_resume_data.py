@@ -1,4 +1,4 @@
-"""A run is resumed on the data that it began with, and otherwise left as it is."""
+"""Resuming a run: changed data, another working directory, nothing to do, failure."""
 
 import os
 import shutil
@@ -7,7 +7,7 @@ import pytest
 
 from gradkeeper.training import Experiment, Result
 
-TEXT = "Whoever reads this, reads it again. " * 8
+TEXT = "The reader reads this again. " * 8
 
 
 def files_of(run):
@@ -34,7 +34,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def work(finished):
-    """The same at the same place, as it was trained, for one test."""
+    """The folder of `finished`; its files are restored after the test."""
     kept = finished.with_name(f"{finished.name}-kept")
     shutil.copytree(finished, kept)
     yield finished

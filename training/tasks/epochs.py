@@ -28,6 +28,6 @@ def epoch_by_epoch(
 
 
 def endless(batches: tf.data.Dataset) -> tf.data.Dataset:
-    """The same dataset, known to have no end."""
+    """`batches` with infinite cardinality."""
     known = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
     return batches.apply(known)

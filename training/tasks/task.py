@@ -74,7 +74,7 @@ class Task(abc.ABC):
 
     @property
     def report(self) -> str:
-        """What was read from a file of the user, for the terminal; "" where there is none."""
+        """A summary of the user's file for the terminal; "" where there is no file."""
         return ""
 
     @property
@@ -84,9 +84,9 @@ class Task(abc.ABC):
 
     @property
     def prediction_settings(self) -> dict[str, Any]:
-        """What prediction needs besides the model, as JSON-able values.
+        """Settings that prediction needs besides the model, as JSON-able values.
 
-        Of a language model of characters: the vocabulary and the preprocessing.
+        A language model of characters needs the vocabulary and the preprocessing.
         """
         if self.vocabulary is None or self.head != "language_model":
             return {}

@@ -1,4 +1,4 @@
-"""Which columns of a CSV file a model reads and predicts."""
+"""The input columns, the target and the head of a task on a CSV file."""
 
 from collections.abc import Sequence
 

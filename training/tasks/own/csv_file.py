@@ -33,8 +33,8 @@ class CsvFile(GoalTask, InMemoryTask):
     Targets: float32 [batch, horizon] for a regression, int32 [batch] for a classification.
 
     The rows are split in their order: first training, then validation (`evaluation_dataset`),
-    then test (`test_dataset`). A window belongs to a part where all rows that it predicts lie in
-    that part. Inputs and the target of a regression are standardized with the mean and the
+    then test (`test_dataset`). A window belongs to the part that contains all rows which it
+    predicts. Inputs and the target of a regression are standardized with the mean and the
     standard deviation of the training rows.
 
     Baseline of a series: the smaller one of two mean squared errors on the validation part, that
@@ -133,7 +133,7 @@ class CsvFile(GoalTask, InMemoryTask):
 
     @property
     def report(self) -> str:
-        """What was read: columns, missing values, and the rows of each part."""
+        """The columns, the missing values, and the rows of each part, as text."""
         return self._report
 
     @property
@@ -157,7 +157,7 @@ class CsvFile(GoalTask, InMemoryTask):
 
     @property
     def baseline_label(self) -> str:
-        """Which forecast it is, with its unit."""
+        """The forecast behind the baseline, with its unit."""
         if self.head == "classification":
             return super().baseline_label
         return min(self._errors, key=self._errors.__getitem__)
@@ -212,7 +212,7 @@ def _shares(evaluation: object, test: object) -> tuple[float, float]:
 
 
 def _bounds(rows: int, shares: Sequence[float]) -> tuple[tuple[int, int], ...]:
-    """Where each part begins and ends."""
+    """The first row of each part and the row behind its last one."""
     test = rows - round(rows * shares[1])
     validation = test - round(rows * shares[0])
     return (0, validation), (validation, test), (test, rows)
@@ -226,7 +226,10 @@ def _scaled(form: CsvFormat, table: Table, rows: int) -> CsvFormat:
 
 
 def _targets(form: CsvFormat, table: Table) -> np.ndarray:
-    """What stands from each row on, [rows, horizon] or [rows, 1]; NaN where nothing does."""
+    """The target of each row and the next ones, [rows, horizon] or [rows, 1].
+
+    NaN where a value is missing or the file has ended.
+    """
     if form.target_scaling is None:
         places = {name: float(place) for place, name in enumerate(form.classes)}
         return np.array([[places.get(cell, np.nan)] for cell in table.columns[form.target]])

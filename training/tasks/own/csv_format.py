@@ -1,4 +1,4 @@
-"""How rows of a CSV file become inputs of a model, and its outputs become values."""
+"""Conversion of CSV rows to model inputs, and of model outputs to values."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ REFUSE, DROP = "refuse", "drop"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CsvFormat:
-    """What prediction needs besides the model.
+    """Columns, window and scaling that prediction needs besides the model.
 
     Attributes:
         inputs: The columns that a model reads, in their order.
