@@ -69,7 +69,8 @@ class InMemoryTask(Task):
         return tf.data.Dataset.from_tensor_slices(order)
 
     def _gathered(self, arrays: tuple[np.ndarray, ...], rows: tf.data.Dataset) -> tf.data.Dataset:
-        with tf.device("CPU"):  # where tf.data works, whatever else there is
+        # Outside of the graph of a dataset, on the CPU, where tf.data works.
+        with tf.init_scope(), tf.device("CPU"):
             stored = [tf.constant(array) for array in arrays]
 
         def gather(rows: tf.Tensor) -> tuple[Any, ...]:

@@ -28,6 +28,7 @@ class Table:
     file: str
     columns: dict[str, list[str]]
     lines: list[int]
+    _numbers: dict[str, np.ndarray] = dataclasses.field(default_factory=dict, repr=False)
 
     @classmethod
     def read(cls, file: str | PathLike[str], *, delimiter: str = ",") -> "Table":
@@ -92,16 +93,20 @@ class Table:
         return np.array([cell.lower() in MISSING for cell in self.columns[name]])
 
     def _column(self, name: str) -> np.ndarray:
-        values = np.full(len(self), np.nan)
-        for row, cell in enumerate(self.columns[name]):
-            if cell.lower() in MISSING:
-                continue
-            values[row] = _number(cell)
-            if not np.isfinite(values[row]):
-                raise ValueError(
-                    f"The column {name!r} must hold finite numbers. Received: {cell!r} in line "
-                    f"{self.lines[row]} of file={self.file!r}"
-                )
+        if name not in self._numbers:
+            self._numbers[name] = self._read_column(name)
+        return self._numbers[name]
+
+    def _read_column(self, name: str) -> np.ndarray:
+        gaps = self.missing(name)
+        values = np.array([_number(cell) for cell in self.columns[name]])
+        bad = np.flatnonzero(~np.isfinite(values) & ~gaps)
+        if len(bad):
+            raise ValueError(
+                f"The column {name!r} must hold finite numbers. Received: "
+                f"{self.columns[name][bad[0]]!r} in line {self.lines[bad[0]]} of "
+                f"file={self.file!r}"
+            )
         return values
 
 

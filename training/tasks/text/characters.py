@@ -80,7 +80,8 @@ class CharacterTask(Task):
     def _batches_from(self, batch_size: int, epoch: int | tf.Tensor) -> tf.data.Dataset:
         """See `Task._batches_from`."""
         size = integer("batch_size", batch_size)
-        with tf.device("CPU"):  # where tf.data works, whatever else there is
+        # Outside of the graph of a dataset, on the CPU, where tf.data works.
+        with tf.init_scope(), tf.device("CPU"):
             ids = tf.constant(self._train)
 
         def cut(starts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
