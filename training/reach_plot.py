@@ -63,7 +63,7 @@ def _before(result: Result) -> StateFlow | None:
 
 
 def _draw_losses(axes: Axes, runs: Mapping[str, Result], colours: Mapping[str, str]) -> None:
-    axes.set(xlabel="train step", ylabel="loss")
+    axes.set(xlabel="train step", ylabel="validation loss")
     for label, result in runs.items():
         draw_loss(axes, label, result, colours[label])
     draw_baseline(axes, next(iter(runs.values())))
