@@ -158,11 +158,14 @@ def _require_sound(experiments: Sequence[Experiment]) -> None:
             "A comparison trains on one machine; to spread each of its models over several, train "
             "them one by one. Received: strategy='multi_worker'"
         )
-    if PATH_OPTIONS & set(experiments[0].config["task_options"]):
-        _task_of(experiments[0].config)
+    read: list[dict[str, Any]] = []
     for config in (experiment.config for experiment in experiments):
+        options = config["task_options"]
         if config["model_options"]:
             build_model(config, _task_of(config), 1)
+        elif PATH_OPTIONS & set(options) and options not in read:
+            read.append(options)
+            _task_of(config)
 
 
 def _task_of(config: Mapping[str, Any]) -> Task:
