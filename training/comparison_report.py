@@ -64,7 +64,7 @@ def _baselines(groups: Mapping[str, Mapping[str, Result]]) -> list[str]:
     results = [result for runs in groups.values() for result in runs.values()]
     return list(
         dict.fromkeys(
-            f"{number(result.baseline)}, the {result.baseline_label}"
+            f"{number(result.baseline)} ({result.baseline_label})"
             for result in results
             if result.baseline is not None
         )

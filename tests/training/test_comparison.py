@@ -276,7 +276,7 @@ def test_a_comparison_is_printed_as_its_table(compared, tmp_path):
 
 def test_the_page_explains_its_numbers_and_lists_the_settings(compared):
     page = (compared.run_dir / "report.html").read_text(encoding="utf-8")
-    assert "The baseline is a loss that needs no training: 0.167, the mean squared error" in page
+    assert "The baseline is a loss that needs no training: 0.167 (mean squared error" in page
     assert "below the baseline is green" in page
     assert "The time per step is the mean wall time" in page
     for heading in ("optimizer", "learning rate", "units", "epochs", "seed", "data"):

@@ -87,3 +87,14 @@ def test_a_failed_attempt_leaves_a_finished_run_finished(work):
         resume(work, epochs=2, allow_changed_data=True).run(verbose=0)
     assert files_of(work / "run") == before
     assert Result.load(work / "run").status == "finished"
+
+
+def test_paths_of_a_configuration_are_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = {"files": "part-*.tfrecord", "evaluation_files": "../test.tfrecord", "features": 2}
+    config = Experiment("gru", "tfrecord", task_options=options, data_dir="data").config
+    assert config["data_dir"] == str(tmp_path / "data")
+    assert config["task_options"]["files"] == str(tmp_path / "part-*.tfrecord")
+    assert config["task_options"]["evaluation_files"] == str(tmp_path.parent / "test.tfrecord")
+    again = Experiment.from_config({**config, "data_digest": "0"}).config
+    assert again == config
