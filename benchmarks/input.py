@@ -35,6 +35,8 @@ def files_of_a_user(folder: Path) -> dict[str, dict[str, Any]]:
     (folder / "text.txt").write_text("\n".join("".join(word) for word in words))
     x, y = random.normal(size=(5_000, 50, 4)).astype("float32"), random.integers(0, 9, 5_000)
     np.savez(folder / "data.npz", x=x, y=y)
+    table = folder / "data.csv"
+    np.savetxt(table, x[:, 0], delimiter=",", header="a,b,c,d", comments="")
     records = str(folder / "data.tfrecord")
     with tf.io.TFRecordWriter(records) as writer:
         for inputs, target in zip(x, y, strict=True):
@@ -49,13 +51,14 @@ def files_of_a_user(folder: Path) -> dict[str, dict[str, Any]]:
         "text_file": text,
         "delimited_text": text,
         "arrays": {"file": str(folder / "data.npz")},
+        "csv": {"file": str(table), "target": "a", "window": 50},
         "tfrecord": {"files": records, "evaluation_files": records, "features": 4},
     }
 
 
 def seconds_per_batch(task: Task, batch_size: int, seconds: float) -> float:
     """Mean seconds that the next batch takes, read for so many seconds."""
-    batches = iter(task.train_dataset(batch_size))
+    batches = iter(task.train_dataset(batch_size, endless=True))
     for _ in range(WARM_UP):
         next(batches)
     count, start = 0, time.perf_counter()

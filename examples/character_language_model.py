@@ -49,7 +49,7 @@ def main(
         model.compile(make_optimizer("adam", 3e-3, global_clipnorm=1.0), loss=task.loss)
         monitor = GradientMonitor()
         history = model.fit(
-            task.train_dataset(50),
+            task.train_dataset(50, endless=True),
             validation_data=task.evaluation_dataset(50),
             epochs=epochs,
             steps_per_epoch=steps,

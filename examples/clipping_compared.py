@@ -40,7 +40,7 @@ def train(
     model.compile(make_optimizer("sgd", 0.05, **clipping), loss=task.loss)
     monitor = GradientMonitor(verbose=0)
     history = model.fit(
-        task.train_dataset(32),
+        task.train_dataset(32, endless=True),
         epochs=steps // 10,
         steps_per_epoch=10,
         shuffle=False,

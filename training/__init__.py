@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from gradkeeper.training.distribution import make_strategy as make_strategy
     from gradkeeper.training.experiment import Experiment as Experiment
     from gradkeeper.training.flow_regularizer import regularize_flow as regularize_flow
+    from gradkeeper.training.inference import Predictions as Predictions
+    from gradkeeper.training.inference import generate as generate
+    from gradkeeper.training.inference import predict as predict
     from gradkeeper.training.optimizers import make_optimizer as make_optimizer
     from gradkeeper.training.remedies import REMEDIES as REMEDIES
     from gradkeeper.training.result import Result as Result
@@ -27,6 +30,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "distribution": ["enable_multi_worker", "make_strategy"],
         "experiment": ["Experiment"],
         "flow_regularizer": ["regularize_flow"],
+        "inference": ["Predictions", "generate", "predict"],
         "optimizers": ["make_optimizer"],
         "remedies": ["REMEDIES"],
         "result": ["Result"],

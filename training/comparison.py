@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich import box
-from rich.console import Group
+from rich.console import Console, Group
 from rich.table import Table
 
 from gradkeeper.training.comparison_report import write_comparison_report
 from gradkeeper.training.plots import plot_runs
 from gradkeeper.training.reach_plot import plot_reach
 from gradkeeper.training.result import Result
-from gradkeeper.training.result_text import BASELINE, cells, headings, number
+from gradkeeper.training.result_text import BASELINE, LOSS, TIME, cells, headings, number
 from gradkeeper.training.run_directory import write_text
 
 if TYPE_CHECKING:
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 # Keeps the columns of the tables of all groups below each other, and all within 80 characters.
 _RUN_WIDTH = 18
-_WIDTHS = {"loss": 7, "max norm": 8, "clipped": 7, "weights": 7, "step": 7}
+_TEXT_WIDTH = 80
+_WIDTHS = {LOSS: 10, "max norm": 8, "clipped": 7, "weights": 7, TIME: 8}
+_HEADINGS = {LOSS: "validation\nloss", TIME: "time per\nstep"}
 
 
 class Comparison:
@@ -47,6 +49,12 @@ class Comparison:
         for group, runs in self.groups.items():
             for label, result in runs.items():
                 yield group, label, result
+
+    def __str__(self) -> str:
+        """The table as text of 80 columns; empty without runs."""
+        text = io.StringIO()
+        Console(file=text, width=_TEXT_WIDTH, color_system=None).print(self.table())
+        return text.getvalue().rstrip()
 
     def rows(self) -> list[dict[str, Any]]:
         """The numbers of every run."""
@@ -137,10 +145,10 @@ def _table(group: str, runs: Mapping[str, Result], width: int, names: list[str])
     table.add_column("run", min_width=min(width, _RUN_WIDTH), overflow="fold")
     names = [name for name in names if name != BASELINE]
     for name in names:
-        table.add_column(name, justify="right", min_width=_WIDTHS.get(name))
+        table.add_column(_HEADINGS.get(name, name), justify="right", min_width=_WIDTHS.get(name))
     for label, result in runs.items():
         colour = "green" if result.beats_baseline else "red"
         shown = {**cells(result), "findings": str(len(result.findings))}
-        shown["loss"] = f"[{colour}]{shown['loss']}[/]"
+        shown[LOSS] = f"[{colour}]{shown[LOSS]}[/]"
         table.add_row(label, *(shown[name] for name in names))
     return table

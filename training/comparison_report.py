@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from gradkeeper.callbacks.page import write_page
 from gradkeeper.training.result import Result
-from gradkeeper.training.result_text import HALF_LIFE, cells, headings
+from gradkeeper.training.result_text import HALF_LIFE, cells, headings, number, settings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,7 +18,7 @@ def write_comparison_report(
     groups: Mapping[str, Mapping[str, Result]],
     figures: "Mapping[str, Figure]",
 ) -> None:
-    """Writes the page: the table of runs, pictures, and every run's findings with advice.
+    """Writes the page: the table of runs, their settings, pictures, and findings with advice.
 
     Args:
         path: the page's file; links to the runs' own reports are relative to its folder.
@@ -40,6 +40,34 @@ def write_comparison_report(
         has_half_life=HALF_LIFE in names,
         groups=rows,
         pictures=figures,
+        baselines=_baselines(groups),
+        settings=[
+            {"run": _name(label, group, groups), **settings(result.config)}
+            for group, runs in groups.items()
+            for label, result in runs.items()
+        ],
+        quiet=[
+            _name(label, group, groups)
+            for group, runs in groups.items()
+            for label, result in runs.items()
+            if not result.findings
+        ],
+    )
+
+
+def _name(label: str, group: str, groups: Mapping[str, Mapping[str, Result]]) -> str:
+    return f"{label} ({group})" if len(groups) > 1 else label
+
+
+def _baselines(groups: Mapping[str, Mapping[str, Result]]) -> list[str]:
+    """Each baseline of the runs once, with what it is."""
+    results = [result for runs in groups.values() for result in runs.values()]
+    return list(
+        dict.fromkeys(
+            f"{number(result.baseline)} ({result.baseline_label})"
+            for result in results
+            if result.baseline is not None
+        )
     )
 
 

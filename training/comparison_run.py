@@ -8,6 +8,7 @@ from typing import Any
 from gradkeeper.callbacks.workers import Worker
 from gradkeeper.training.build import build_model
 from gradkeeper.training.comparison import Comparison
+from gradkeeper.training.data_files import PATH_OPTIONS
 from gradkeeper.training.experiment import Experiment
 from gradkeeper.training.result import Result
 from gradkeeper.training.result_text import CLIPS, clipping
@@ -18,7 +19,7 @@ from gradkeeper.training.run_directory import (
     require_vacant,
     write_json,
 )
-from gradkeeper.training.tasks import load_task
+from gradkeeper.training.tasks import Task, load_task
 from gradkeeper.training.variants import Models, variants
 
 MARKER = "comparison.json"
@@ -157,7 +158,16 @@ def _require_sound(experiments: Sequence[Experiment]) -> None:
             "A comparison trains on one machine; to spread each of its models over several, train "
             "them one by one. Received: strategy='multi_worker'"
         )
+    read: list[dict[str, Any]] = []
     for config in (experiment.config for experiment in experiments):
+        options = config["task_options"]
         if config["model_options"]:
-            settings = {"data_dir": config["data_dir"], "seed": config["seed"]}
-            build_model(config, load_task(config["task"], **settings, **config["task_options"]), 1)
+            build_model(config, _task_of(config), 1)
+        elif PATH_OPTIONS & set(options) and options not in read:
+            read.append(options)
+            _task_of(config)
+
+
+def _task_of(config: Mapping[str, Any]) -> Task:
+    settings = {"data_dir": config["data_dir"], "seed": config["seed"]}
+    return load_task(config["task"], **settings, **config["task_options"])

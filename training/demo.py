@@ -136,4 +136,4 @@ def _outcome(result: Result) -> str:
     if math.isnan(result.final_loss):
         return "It ended with a loss and weights that are NaN."
     verb = "beat" if result.beats_baseline else "did not beat"
-    return f"It {verb} the baseline: loss {number(result.final_loss)}."
+    return f"It {verb} the baseline: validation loss {number(result.final_loss)}."

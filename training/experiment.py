@@ -8,11 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
+from rich.console import Console
 
 from gradkeeper import zoo
 from gradkeeper.callbacks.workers import Worker
 from gradkeeper.training._checks import integer, positive_number, unknown_name
 from gradkeeper.training.build import build_model, build_optimizer
+from gradkeeper.training.data_files import (
+    DIGEST,
+    absolute_paths,
+    digest_of,
+    require_same_data,
+)
 from gradkeeper.training.distribution import (
     chief_first,
     enable_multi_worker,
@@ -22,19 +29,18 @@ from gradkeeper.training.distribution import (
 )
 from gradkeeper.training.optimizers import OPTIMIZERS
 from gradkeeper.training.result import Result
+from gradkeeper.training.resumption import is_done, require_same_config
 from gradkeeper.training.run_directory import (
     RunDirectory,
     next_run_directory,
     read_json,
 )
 from gradkeeper.training.session import Session
-from gradkeeper.training.tasks import list_tasks, load_task
+from gradkeeper.training.tasks import Task, list_tasks, load_task
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-# May differ between a run and its resumption.
-_FREE_ON_RESUME = {"epochs", "data_dir", "flow", "strategy"}
 _OF_MODEL = {"name", "input_shape", "output_units", "task", "units", "num_layers"}
 _OF_OPTIMIZER = {
     "name",
@@ -82,7 +88,10 @@ class Experiment:
         data_dir: folder of tensorflow-datasets.
         run_dir: the run directory; the next free `runs/<model>-<task>-<number>` by default.
         overwrite: delete the run that `run_dir` holds.
-        resume: go on after the last whole epoch of the run that `run_dir` holds.
+        resume: go on after the last whole epoch of the run that `run_dir` holds. When all epochs
+            of a finished run are done, no file is changed.
+        allow_changed_data: resume even though a file of the user (task option `file`, `files` or
+            `evaluation_files`) has changed since the run began.
         callbacks: further Keras callbacks; they see the gradient norms in the epoch logs.
 
     Raises:
@@ -120,6 +129,7 @@ class Experiment:
         run_dir: str | PathLike[str] | None = None,
         overwrite: bool = False,
         resume: bool = False,
+        allow_changed_data: bool = False,
         callbacks: Sequence[keras.callbacks.Callback] = (),
     ) -> None:
         # First of all: several workers must find each other before TensorFlow does anything.
@@ -137,7 +147,7 @@ class Experiment:
                 "num_layers", size["num_layers"] if num_layers is None else num_layers
             ),
             "model_options": dict(model_options or {}),
-            "task_options": dict(task_options or {}),
+            "task_options": absolute_paths(task_options or {}),
             "optimizer": optimizer,
             "learning_rate": learning_rate,
             "clipnorm": clipnorm,
@@ -158,7 +168,7 @@ class Experiment:
             "flow_regularizer": None
             if flow_regularizer is None
             else positive_number("flow_regularizer", flow_regularizer),
-            "data_dir": None if data_dir is None else str(data_dir),
+            "data_dir": None if data_dir is None else str(Path(data_dir).expanduser().absolute()),
         }
         _require_json(self.config)
         _refuse_double("model_options", model_options, _OF_MODEL)
@@ -178,6 +188,7 @@ class Experiment:
         self.run_dir = next_run_directory(f"{model}-{task}") if run_dir is None else Path(run_dir)
         self._overwrite = overwrite
         self._resume = resume
+        self._allow_changed_data = allow_changed_data
         self._callbacks = list(callbacks)
 
     @classmethod
@@ -191,7 +202,8 @@ class Experiment:
             **changes: arguments that replace the configuration's, and the others (`run_dir`).
         """
         if isinstance(config, Mapping):
-            return cls(**{**config, **changes})
+            arguments = {name: config[name] for name in config if name != DIGEST}
+            return cls(**{**arguments, **changes})
         return cls.from_config(read_json(_config_file(Path(config))), **changes)
 
     def run(self, *, verbose: int = 1, title: str | None = None) -> Result:
@@ -209,8 +221,12 @@ class Experiment:
         keras.utils.set_random_seed(self.config["seed"])
         directory = RunDirectory(self.run_dir)
         directory.check(overwrite=self._overwrite, resume=self._resume)
+        before = read_json(directory.config) if self._resume else {}
         if self._resume:
-            self._require_same(read_json(directory.config))
+            require_same_config(before, self.config)
+            if is_done(directory, self.config["epochs"]):
+                _say(f"Nothing to do: all {self.config['epochs']} epochs are done.", verbose)
+                return Result.load(directory.path)
         with chief_first(self.strategy):
             task = load_task(
                 self.config["task"],
@@ -218,30 +234,34 @@ class Experiment:
                 seed=self.config["seed"],
                 **self.config["task_options"],
             )
-        steps = self.config["steps_per_epoch"] or task.steps_per_epoch(self.config["batch_size"])
-        with self.strategy.scope():
-            model = enable_multi_worker(build_model(self.config, task, steps))
-        wait_for_all(self.strategy)  # all have looked at the directory
-        if Worker.of(self.strategy).is_chief:
-            directory.prepare(self.config, overwrite=self._overwrite)
-        wait_for_all(self.strategy)
-        session = Session(directory, self.config, task, model, steps)
+        session = self._session(directory, self._with_digest(task, before.get(DIGEST)), task)
+        if task.report and Worker.of(self.strategy).is_chief:
+            _say(task.report, verbose)
         title = title or f"{self.config['model']} on {self.config['task']}"
         return session.train(self._callbacks, verbose=verbose, title=title)
 
-    def _require_same(self, before: Mapping[str, Any]) -> None:
-        """Refuses to go on with a run under another configuration."""
-        names = dict.fromkeys([*before, *self.config])
-        changed = [
-            f"{name}={self.config.get(name)!r} (was {before.get(name)!r})"
-            for name in names
-            if name not in _FREE_ON_RESUME and self.config.get(name) != before.get(name)
-        ]
-        if changed:
-            raise ValueError(
-                "A run is resumed with the configuration it began with; only "
-                f"{', '.join(sorted(_FREE_ON_RESUME))} may change. Received: {', '.join(changed)}"
-            )
+    def _session(self, directory: RunDirectory, config: Mapping[str, Any], task: Task) -> Session:
+        """The model, and the directory of a new run, ready for the training."""
+        steps = config["steps_per_epoch"] or task.steps_per_epoch(config["batch_size"])
+        with self.strategy.scope():
+            model = enable_multi_worker(build_model(config, task, steps))
+        wait_for_all(self.strategy)  # all have looked at the directory
+        if Worker.of(self.strategy).is_chief and not self._resume:
+            prediction = task.prediction_settings
+            directory.prepare(config, prediction=prediction, overwrite=self._overwrite)
+        wait_for_all(self.strategy)
+        return Session(directory, config, task, model, steps, resume=self._resume)
+
+    def _with_digest(self, task: Task, before: str | None) -> dict[str, Any]:
+        """The configuration with the digest of the task's files, if it has any."""
+        digest = digest_of(task.files)
+        if not self._allow_changed_data:
+            require_same_data(before, digest)
+        return {**self.config, **({} if digest is None else {DIGEST: digest})}
+
+
+def _say(text: str, verbose: int) -> None:
+    Console(highlight=False, quiet=verbose == 0).print(text, markup=False, soft_wrap=True)
 
 
 def _usual_learning_rate(optimizer: str, recipe: Mapping[str, Any]) -> float:

@@ -30,9 +30,9 @@ class MetricsFile(keras.callbacks.Callback):
     def __init__(self, path: Path, *, first_epoch: int = 0, writes: bool = True) -> None:
         super().__init__()
         self._path, self._writes = path, writes
-        self.rows: list[dict[str, float]] = []
-        if path.exists():
-            self.rows = [row for row in read_metrics(path) if row["epoch"] < first_epoch]
+        before = read_metrics(path) if path.exists() else []
+        self.rows: list[dict[str, float]] = [row for row in before if row["epoch"] < first_epoch]
+        self._is_current = path.exists() and len(self.rows) == len(before)
         self._began = 0.0
 
     @property
@@ -41,7 +41,8 @@ class MetricsFile(keras.callbacks.Callback):
         return columns_of(self.rows)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        self._write()
+        if not self._is_current:
+            self._write()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._began = time.perf_counter()

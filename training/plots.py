@@ -23,13 +23,13 @@ _STEPS_BEFORE, _STEPS_AFTER = 24, 4
 
 
 def plot_loss(result: Result) -> Figure:
-    """Training and evaluation loss after every epoch, against the baseline."""
+    """Training and validation loss after every epoch, against the baseline."""
     figure = Figure(figsize=(10, 4), layout="constrained", dpi=110)
     axes = figure.subplots()
     steps = result.metrics.get("step", [])
     for name, label, colour in (
         ("loss", "training, mean of the epoch", TRAINING),
-        ("val_loss", "evaluation", EVALUATION),
+        ("val_loss", "validation", EVALUATION),
     ):
         if name in result.metrics:
             values = finite_or_gap(result.metrics[name])
@@ -60,7 +60,7 @@ def plot_runs(groups: Mapping[str, Mapping[str, Result]], title: str) -> Figure:
     colours = run_colours(groups)
     for (left, right), (heading, runs) in zip(panels, groups.items(), strict=True):
         prefix = f"{heading}: " if len(groups) > 1 else ""
-        left.set_title(f"{prefix}loss on the evaluation data", fontsize="medium", loc="left")
+        left.set_title(f"{prefix}validation loss", fontsize="medium", loc="left")
         right.set_title(f"{prefix}gradient norm before clipping", fontsize="medium", loc="left")
         for label, result in runs.items():
             draw_loss(left, label, result, colours[label])
@@ -113,7 +113,7 @@ def finite_or_gap(values: Sequence[float] | np.ndarray) -> np.ndarray:
 
 
 def draw_loss(axes: Axes, label: str, result: Result, colour: str) -> None:
-    """Draws the loss on the evaluation data; marks where it stops to be finite."""
+    """Draws the validation loss; marks where it stops to be finite."""
     losses = finite_or_gap(result.metrics.get("val_loss", []))
     steps = np.asarray(result.metrics.get("step", []))[: len(losses)]
     text = label if np.isfinite(losses).any() else f"{label} (no finite loss)"
@@ -160,7 +160,7 @@ def _medians(steps: np.ndarray, norms: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 def _finish(left: Axes, right: Axes, results: list[Result]) -> None:
     draw_baseline(left, results[0])
-    left.set(xlabel="train step", ylabel="loss")
+    left.set(xlabel="train step", ylabel="validation loss")
     right.set(xlabel="train step", ylabel="global gradient norm")
     if any(np.isfinite(line.get_ydata()).any() for line in right.lines):
         right.set_yscale("log")

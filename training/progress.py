@@ -13,6 +13,7 @@ from gradkeeper.callbacks import Finding, GradientMonitor
 
 # Reading a loss waits for the device; a person does not read faster than this.
 _SECONDS_BETWEEN_READINGS = 0.25
+_SHOWN = {"loss": "loss", "val_loss": "validation loss", "grad_norm": "grad_norm"}
 
 
 class TrainingProgress(keras.callbacks.Callback):
@@ -95,8 +96,9 @@ class TrainingProgress(keras.callbacks.Callback):
             self._console.print(f"  {state}  {seconds:.1f} s", soft_wrap=True)
 
     def _state(self, logs: dict[str, Any]) -> str:
-        names = ("loss", "val_loss", "grad_norm")
-        numbers = "  ".join(f"{name} {float(logs[name]):.3g}" for name in names if name in logs)
+        numbers = "  ".join(
+            f"{text} {float(logs[name]):.3g}" for name, text in _SHOWN.items() if name in logs
+        )
         return f"epoch {self._epoch + 1}/{self.params['epochs']}  {numbers}"
 
     def _tell_findings(self) -> None:

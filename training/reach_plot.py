@@ -63,7 +63,7 @@ def _before(result: Result) -> StateFlow | None:
 
 
 def _draw_losses(axes: Axes, runs: Mapping[str, Result], colours: Mapping[str, str]) -> None:
-    axes.set(xlabel="train step", ylabel="loss")
+    axes.set(xlabel="train step", ylabel="validation loss")
     for label, result in runs.items():
         draw_loss(axes, label, result, colours[label])
     draw_baseline(axes, next(iter(runs.values())))
@@ -92,7 +92,7 @@ def _draw_norm(axes: Axes, flow: StateFlow, colour: str, label: str) -> None:
 
 
 def _finish(panels: Sequence[Axes], prefix: str) -> None:
-    shown = [f"{prefix}loss on the evaluation data", "gradient reach at the end of the training"]
+    shown = [f"{prefix}validation loss", "gradient reach at the end of the training"]
     shown[1:1] = ["gradient reach before the training"] * (len(panels) - 2)
     for axes, text in zip(panels, shown, strict=True):
         axes.set_title(text, fontsize="medium", loc="left")

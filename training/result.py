@@ -22,7 +22,7 @@ class Result:
     Attributes:
         run_dir: the run directory.
         status: "running", "finished", "interrupted" or "failed".
-        config: the arguments of `Experiment`.
+        config: the arguments of `Experiment`, and `data_digest` where the data are the user's.
         metrics: the table of epochs by column: `epoch`, `step`, `seconds`, `loss`, ...
         history: gradient norms of every train step.
         findings: what the rules found, by step.
@@ -74,7 +74,7 @@ class Result:
 
     @property
     def final_loss(self) -> float:
-        """The loss on the evaluation data after the last epoch; NaN before the first."""
+        """The validation loss after the last epoch; NaN before the first."""
         losses = self.metrics.get("val_loss") or self.metrics.get("loss") or [math.nan]
         return losses[-1]
 

@@ -7,8 +7,8 @@ from typing import Any
 from gradkeeper.training.result import Result
 
 CLIPS = ("clipnorm", "global_clipnorm", "clipvalue")
-BASELINE, HALF_LIFE = "baseline", "half-life"
-_HEADINGS = ("loss", BASELINE, "max norm", "clipped", "weights", "step")
+LOSS, BASELINE, TIME, HALF_LIFE = "validation loss", "baseline", "time per step", "half-life"
+_HEADINGS = (LOSS, BASELINE, "max norm", "clipped", "weights", TIME)
 
 
 def headings(results: Iterable[Result]) -> list[str]:
@@ -23,12 +23,12 @@ def headings(results: Iterable[Result]) -> list[str]:
 def cells(result: Result) -> dict[str, str]:
     """A run's cells of a table, by heading."""
     return {
-        "loss": number(result.final_loss),
+        LOSS: number(result.final_loss),
         BASELINE: "–" if result.baseline is None else number(result.baseline),
         "max norm": largest_norm(result),
         "clipped": f"{100 * result.clip_fraction:.0f} %",
         "weights": f"{result.parameters:,}",
-        "step": time_per_step(result),
+        TIME: time_per_step(result),
         HALF_LIFE: half_life(result),
         "findings": findings(result),
     }
@@ -71,3 +71,25 @@ def clipping(config: Mapping[str, Any]) -> str:
     """The clip argument, such as "global_clipnorm=1"; "none" without one."""
     given = [name for name in CLIPS if config.get(name) is not None]
     return ", ".join(f"{name}={config[name]:g}" for name in given) or "none"
+
+
+def settings(config: Mapping[str, Any]) -> dict[str, str]:
+    """How a run was trained, by heading."""
+    layers = f"{config['num_layers']} × " if config["num_layers"] > 1 else ""
+    rate = f"{config['learning_rate']:g}"
+    return {
+        "model": config["model"] + listed(config["model_options"]),
+        "units": f"{layers}{config['units']}",
+        "optimizer": config["optimizer"] + listed(config["optimizer_options"]),
+        "learning rate": rate + (f", {config['schedule']}" if config["schedule"] else ""),
+        "clipping": clipping(config),
+        "batch size": f"{config['batch_size']:,}",
+        "epochs": f"{config['epochs']:,}",
+        "seed": str(config["seed"]),
+        "data": config["task"] + listed(config["task_options"]),
+    }
+
+
+def listed(options: Mapping[str, object]) -> str:
+    """Options behind a name, such as ", length=100"."""
+    return "".join(f", {name}={value}" for name, value in options.items())

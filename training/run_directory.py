@@ -15,7 +15,10 @@ class RunDirectory:
     """Where each file of a run lies, and how it is written.
 
     Files:
-        config.json: the arguments of `Experiment`, enough to run it again.
+        config.json: the arguments of `Experiment`, enough to run it again; and `data_digest`, the
+            SHA-256 of the files of the user that it was trained on, if there are any.
+        prediction.json: the columns and the scaling, or the vocabulary, for `predict` and
+            `generate`.
         status.json: "running", "finished", "interrupted" or "failed"; versions; results.
         metrics.csv: a row per epoch.
         gradients/: gradient norms per step, Parquet parts (`GradientHistory.load`); those of
@@ -31,6 +34,7 @@ class RunDirectory:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.config = self.path / "config.json"
+        self.prediction = self.path / "prediction.json"
         self.status = self.path / "status.json"
         self.metrics = self.path / "metrics.csv"
         self.gradients = self.path / "gradients"
@@ -65,14 +69,27 @@ class RunDirectory:
         else:
             require_vacant(self.path, marker=self.config.name, overwrite=overwrite)
 
-    def prepare(self, config: Mapping[str, Any], *, overwrite: bool = False) -> None:
+    def prepare(
+        self,
+        config: Mapping[str, Any],
+        *,
+        prediction: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+    ) -> None:
         """Makes the directory, emptied if `overwrite` is set, and writes the configuration.
+
+        Args:
+            config: the content of `config.json`.
+            prediction: the content of `prediction.json`; empty or None for no such file.
+            overwrite: delete what the directory holds.
 
         Raises:
             OSError: if it cannot be written to.
         """
         make_directory(self.path, marker=self.config.name, overwrite=overwrite)
         write_json(self.config, dict(config))  # first of all: what was killed here can be resumed
+        if prediction:
+            write_json(self.prediction, dict(prediction))
         self.checkpoints.mkdir(exist_ok=True)
 
     def __str__(self) -> str:

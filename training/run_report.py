@@ -7,7 +7,7 @@ from gradkeeper.callbacks.plots import plot_history
 from gradkeeper.callbacks.report import write_report
 from gradkeeper.training.plots import plot_loss
 from gradkeeper.training.result import Result
-from gradkeeper.training.result_text import clipping, number, time_per_step
+from gradkeeper.training.result_text import clipping, listed, number, time_per_step
 from gradkeeper.training.run_directory import RunDirectory
 
 
@@ -50,19 +50,15 @@ def _facts(result: Result) -> dict[str, str]:
         loss += f" (baseline {number(result.baseline)}: {result.baseline_label})"
     return {
         "Status": f"{result.status}, {len(result.metrics.get('epoch', []))} epochs",
-        "Loss on the evaluation data": "no epoch was finished" if not result.metrics else loss,
-        "Model": f"{config['num_layers']} × {config['units']} units{_listed(config['model_options'])}",
+        "Validation loss": "no epoch was finished" if not result.metrics else loss,
+        "Model": f"{config['num_layers']} × {config['units']} units{listed(config['model_options'])}",
         "Parameters": f"{result.parameters:,}",
-        "Task": f"{config['task']}{_listed(config['task_options'])}",
+        "Task": f"{config['task']}{listed(config['task_options'])}",
         "Optimizer": f"{config['optimizer']}, learning rate {config['learning_rate']:g}"
         + (f", {config['schedule']} schedule" if config["schedule"] else "")
-        + _listed(config["optimizer_options"]),
+        + listed(config["optimizer_options"]),
         "Clipping": clipping(config),
         "Batch size, seed": f"{config['batch_size']}, {config['seed']}",
         "Time per train step": time_per_step(result),
         **reach,
     }
-
-
-def _listed(options: dict[str, object]) -> str:
-    return "".join(f", {name}={value}" for name, value in options.items())

@@ -44,6 +44,8 @@ class Session:
         task: what the model is trained on.
         model: built and compiled.
         steps_per_epoch: train steps per epoch.
+        resume: whether the directory holds a run to go on with. Nothing of it is changed before
+            its last state has been restored, so that a failure until then leaves it as it was.
 
     Under several workers all train, and the chief alone writes, but for the gradient history: each
     worker has a part of it, with the norms of its own replicas.
@@ -56,6 +58,8 @@ class Session:
         task: Task,
         model: keras.Model,
         steps_per_epoch: int,
+        *,
+        resume: bool = False,
     ) -> None:
         self._directory = directory
         self._config = config
@@ -72,12 +76,14 @@ class Session:
         )
         self._timer = StepTimer()
         self._began = time.time()
+        self._resume, self._changes_files = resume, not resume
 
     def train(
         self, callbacks: Sequence[keras.callbacks.Callback], *, verbose: int, title: str
     ) -> Result:
         """Fits the model; on any exception the run directory is completed all the same."""
-        self._write_status(RUNNING)
+        if not self._resume:
+            self._write_status(RUNNING)
         status = FAILED
         try:
             self._fit(callbacks, verbose if self._is_chief else 0, title)
@@ -89,7 +95,7 @@ class Session:
             self._monitor.close()
             if status == FINISHED:  # the chief reads what the others have written
                 wait_for_all(self._strategy)
-            if self._is_chief:
+            if self._is_chief and self._changes_files:
                 self._leave(status)
         wait_for_all(self._strategy)
         return Result.load(self._directory.path)
@@ -100,12 +106,14 @@ class Session:
         # that what the others wrote is never behind it.
         observers = [self._monitor, *self._flow()]
         attached = [*observers, *callbacks, self._metrics, self._timer, *self._checkpoints()]
+        if self._resume:  # behind the backup, which restores the last state
+            attached.append(keras.callbacks.LambdaCallback(on_train_begin=self._go_on))
         progress = self._progress(verbose, title)
         with chief_first(self._strategy):
             evaluation = sharded(self._task.evaluation_dataset(batch_size))
         with progress:
             self._model.fit(
-                sharded(self._task.train_dataset(batch_size).skip(seen)),
+                sharded(self._task.train_dataset(batch_size, endless=True).skip(seen)),
                 validation_data=evaluation,
                 initial_epoch=self._first_epoch,
                 epochs=self._config["epochs"],
@@ -114,6 +122,13 @@ class Session:
                 shuffle=False,
                 verbose=0,
             )
+
+    def _go_on(self, logs: dict[str, Any] | None = None) -> None:
+        """Changes the files of a resumed run, whose last state has been restored."""
+        self._changes_files = True
+        if self._is_chief:
+            self._directory.prepare(self._config, prediction=self._task.prediction_settings)
+        self._write_status(RUNNING)
 
     def _flow(self) -> list[keras.callbacks.Callback]:
         """What records gradients through time, if the configuration asks for it."""

@@ -9,7 +9,7 @@ from gradkeeper.training.experiment import Experiment
 Models = Sequence[str] | Mapping[str, Mapping[str, Any]]
 
 # What a comparison decides for all its runs.
-_SHARED = {"task", "run_dir", "overwrite", "resume"}
+_SHARED = {"task", "run_dir", "overwrite", "resume", "allow_changed_data"}
 OWN = tuple(name for name in inspect.signature(Experiment).parameters if name not in _SHARED)
 
 

@@ -94,7 +94,7 @@ def kill_somewhere(pid, run_dir, chance):
 def wait_for_an_epoch(pid, metrics):
     begun = time.time()
     before = metrics.stat().st_mtime_ns if metrics.exists() else 0
-    written = 0  # the first time when training begins
+    written = 0  # the first time may be when training begins
     while written < 2:
         if os.waitpid(pid, os.WNOHANG)[0]:
             sys.exit("The training has ended before it could be killed")

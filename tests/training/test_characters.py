@@ -37,7 +37,7 @@ def test_a_task_knows_its_head_and_sizes():
 
 def test_labels_are_the_inputs_one_character_later():
     task = task_of()
-    for inputs, targets in batches(task.train_dataset(8), 5) + batches(
+    for inputs, targets in batches(task.train_dataset(8, endless=True), 5) + batches(
         task.evaluation_dataset(8), -1
     ):
         assert inputs.dtype == targets.dtype == np.int32
@@ -47,7 +47,7 @@ def test_labels_are_the_inputs_one_character_later():
 
 def test_training_windows_are_pieces_of_the_text():
     task = task_of()
-    for inputs, targets in batches(task.train_dataset(8), 30):
+    for inputs, targets in batches(task.train_dataset(8, endless=True), 30):
         for window, last in zip(decoded(task, inputs), decoded(task, targets[:, -1:]), strict=True):
             assert window + last in TRAIN
 
@@ -59,7 +59,7 @@ def test_an_epoch_shows_each_window_once_and_the_next_epoch_others():
     assert steps == 11
     first, second = (
         [window[0] for inputs, _ in part for window in decoded(task, inputs)]
-        for part in np.array_split(np.array(batches(task.train_dataset(9), 22)), 2)
+        for part in np.array_split(np.array(batches(task.train_dataset(9, endless=True), 22)), 2)
     )
     starts = np.array([sorted(map(text.index, epoch)) for epoch in (first, second)])
     np.testing.assert_array_equal(np.diff(starts), 10)
@@ -75,7 +75,8 @@ def test_evaluation_windows_are_consecutive():
 
 def test_one_seed_gives_one_order_and_another_seed_another():
     first, again, other = (
-        np.array(batches(task_of(seed=seed).train_dataset(4), 6)) for seed in (5, 5, 6)
+        np.array(batches(task_of(seed=seed).train_dataset(4, endless=True), 6))
+        for seed in (5, 5, 6)
     )
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
@@ -83,9 +84,9 @@ def test_one_seed_gives_one_order_and_another_seed_another():
 
 def test_training_is_endless_also_where_a_batch_exceeds_an_epoch():
     task = task_of("abcdefghijklmn")
-    assert task.train_dataset(64).cardinality().numpy() == -1
+    assert task.train_dataset(64, endless=True).cardinality().numpy() == -1
     assert task.steps_per_epoch(64) == 1
-    assert batches(task.train_dataset(64), 3)[2][0].shape == (64, 10)
+    assert batches(task.train_dataset(64, endless=True), 3)[2][0].shape == (64, 10)
 
 
 def test_the_shortest_text_has_one_window():
@@ -132,7 +133,7 @@ def test_a_keras_model_trains_on_it():
     model = keras.Sequential([keras.Input(task.input_shape, dtype="int32")])
     model.add(keras.layers.Embedding(task.output_units, task.output_units))
     model.compile("sgd", task.loss, metrics=task.metrics)
-    model.fit(task.train_dataset(8), steps_per_epoch=2, shuffle=False, verbose=0)
+    model.fit(task.train_dataset(8, endless=True), steps_per_epoch=2, shuffle=False, verbose=0)
     logs = model.evaluate(task.evaluation_dataset(8), return_dict=True, verbose=0)
     assert logs.keys() == {"loss", "accuracy"}
 

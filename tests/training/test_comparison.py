@@ -117,7 +117,7 @@ def test_the_reach_of_gradients_is_a_column_and_a_picture(tmp_path):
     comparison.add("none", "dead", result_of([1.0], [0.4], {3: flow_of([np.nan] * 3)}))
     comparison.add("none", "not recorded", result_of([1.0], [0.4]))
     assert [row["half_life"] for row in comparison.rows()[:2]] == [pytest.approx(1.0), math.inf]
-    output = shown(comparison.table(), width=88)
+    output = shown(comparison.table(), width=92)
     assert "…" not in output
     for name, half_life in (("long name", "1"), ("stable", "∞"), ("dead", "NaN"), ("not", "–")):
         line = next(line for line in output.splitlines() if name in line)
@@ -266,3 +266,28 @@ def test_losses_far_below_the_baseline_are_told_apart(tmp_path):
     assert comparison.plot_flow().axes[0].get_yscale() == "log"
     comparison.add("none", "deep", result_of([1.0], [0.4, 0.3], flows))
     assert comparison.plot_flow().axes[0].get_yscale() == "linear"
+
+
+def test_a_comparison_is_printed_as_its_table(compared, tmp_path):
+    assert str(compared) == shown(compared.table()).rstrip()
+    assert "validation" in str(compared)
+    assert str(Comparison("nothing", tmp_path)) == ""
+
+
+def test_the_page_explains_its_numbers_and_lists_the_settings(compared):
+    page = (compared.run_dir / "report.html").read_text(encoding="utf-8")
+    assert "The baseline is a loss that needs no training: 0.167 (mean squared error" in page
+    assert "below the baseline is green" in page
+    assert "The time per step is the mean wall time" in page
+    for heading in ("optimizer", "learning rate", "units", "epochs", "seed", "data"):
+        assert f"<th>{heading}</th>" in page
+    assert page.count("<td>adding, length=6</td>") == 4
+    assert "<td>clipnorm=0.01</td>" in page
+
+
+def test_runs_without_findings_share_a_line(compared):
+    page = (compared.run_dir / "report.html").read_text(encoding="utf-8")
+    quiet = [f"{label} ({group})" for group, label, result in compared if not result.findings]
+    assert page.count("No findings:") == bool(quiet)
+    assert all(name in page for name in quiet)
+    assert "no rule has found" not in page

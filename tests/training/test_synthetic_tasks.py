@@ -56,7 +56,9 @@ def test_batches_have_the_promised_shape(name, load):
 
 @EVERY_TASK
 def test_one_seed_gives_one_order_and_another_seed_another(name, load):
-    first, again, other = (batches(load(name, seed=seed).train_dataset(4), 3) for seed in (5, 5, 6))
+    first, again, other = (
+        batches(load(name, seed=seed).train_dataset(4, endless=True), 3) for seed in (5, 5, 6)
+    )
     assert all(itertools.starmap(equal, zip(first, again, strict=True)))
     assert not any(itertools.starmap(equal, zip(first, other, strict=True)))
 
@@ -64,7 +66,7 @@ def test_one_seed_gives_one_order_and_another_seed_another(name, load):
 @EVERY_TASK
 def test_training_is_endless_and_never_repeats(name, load):
     task = load(name)
-    assert task.train_dataset(50).cardinality().numpy() == -1
+    assert task.train_dataset(50, endless=True).cardinality().numpy() == -1
     inputs = np.concatenate([inputs for inputs, _ in batches(task.train_dataset(50), 20)])
     evaluated, _ = everything(task.evaluation_dataset(500))
     rows = np.concatenate([inputs, evaluated]).reshape(len(inputs) + len(evaluated), -1)
@@ -215,3 +217,13 @@ class TestTemporalOrder:
         loss = task.loss(targets, np.zeros((20_000, 4), "float32"))
         assert float(loss) == pytest.approx(task.baseline, rel=1e-5)
         np.testing.assert_allclose(np.bincount(targets) / 20_000, 1 / 4, atol=0.02)
+
+
+def test_fit_ends_after_one_epoch_per_epoch(load, monkeypatch):
+    monkeypatch.setattr("gradkeeper.training.tasks.synthetic.synthetic_task.EXAMPLES_PER_EPOCH", 12)
+    task = load("adding", length=2)
+    layers = [keras.Input(task.input_shape), keras.layers.Flatten(), keras.layers.Dense(1)]
+    model = keras.Sequential(layers)
+    model.compile("sgd", task.loss)
+    model.fit(task.train_dataset(5), epochs=2, shuffle=False, verbose=0)
+    assert int(model.optimizer.iterations) == 6

@@ -11,6 +11,7 @@ import typer
 from gradkeeper import __version__
 from gradkeeper.training.cli.bench import bench
 from gradkeeper.training.cli.compare import compare
+from gradkeeper.training.cli.inference import generate, predict
 from gradkeeper.training.cli.replay import replay
 from gradkeeper.training.cli.support import Commands, console, loading
 from gradkeeper.training.cli.train import train
@@ -49,6 +50,8 @@ def _common(
 
 app.command()(train)
 app.command()(compare)
+app.command()(predict)
+app.command()(generate)
 app.command()(replay)
 app.command()(bench)
 

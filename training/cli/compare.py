@@ -23,6 +23,10 @@ def compare(
     models: Models,
     task: options.Task = None,
     length: options.Length = None,
+    text: options.Text = None,
+    csv: options.Csv = None,
+    target: options.Target = None,
+    window: options.Window = None,
     option: options.TaskOptions = None,
     data_dir: options.DataDir = None,
     units: options.Units = None,
@@ -51,7 +55,15 @@ def compare(
     own, as some of the remedies have, each is trained once.
     """
     arguments = given(
-        task=task,
+        **options.task_arguments(
+            task=task,
+            text=text,
+            csv=csv,
+            target=target,
+            window=window,
+            length=length,
+            option=option,
+        ),
         data_dir=data_dir,
         units=units,
         num_layers=num_layers,
@@ -66,7 +78,6 @@ def compare(
         seed=seed,
         flow=flow,
         flow_regularizer=flow_regularizer,
-        task_options={**given(length=length), **pairs("--option", option)} or None,
         optimizer_options=pairs("--optimizer-option", optimizer_option) or None,
     )
     clip = given(clipnorm=clipnorm, global_clipnorm=global_clipnorm, clipvalue=clipvalue)

@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from gradkeeper.training.cli.support import given, pairs
+
 _MODEL, _TASK, _OPTIMIZER, _TRAINING, _RUN = (
     "Model",
     "Task",
@@ -33,6 +35,20 @@ Text = Annotated[
         "A text file of yours, UTF-8: short for --task text_file --option file=...; with "
         "--task delimited_text for that task.",
         "--text",
+    ),
+]
+Csv = Annotated[
+    str | None,
+    _option(_TASK, "A CSV file of yours: short for --task csv --option file=...", "--csv"),
+]
+Target = Annotated[str | None, _option(_TASK, "The column of the CSV file to predict.", "--target")]
+Window = Annotated[
+    int | None,
+    _option(
+        _TASK,
+        "Rows of the CSV file from which the next one is predicted; without it each row is an "
+        "example.",
+        "--window",
     ),
 ]
 DataDir = Annotated[Path | None, _option(_TASK, "Folder of tensorflow-datasets.", "--data-dir")]
@@ -130,6 +146,14 @@ RunDir = Annotated[
 Overwrite = Annotated[
     bool, _option(_RUN, "Delete the run that the directory holds.", "--overwrite")
 ]
+AllowChangedData = Annotated[
+    bool,
+    _option(
+        _RUN,
+        "With --resume: go on even though your data file has changed.",
+        "--allow-changed-data",
+    ),
+]
 Resume = Annotated[
     bool,
     _option(
@@ -138,3 +162,25 @@ Resume = Annotated[
         "--resume",
     ),
 ]
+
+
+def task_arguments(
+    *,
+    task: str | None,
+    text: str | None,
+    csv: str | None,
+    option: list[str] | None,
+    **options: Any,
+) -> dict[str, Any]:
+    """The arguments `task` and `task_options` of `Experiment`, from the options of a task.
+
+    Raises:
+        ValueError: `--text` and `--csv` are both given.
+    """
+    if text is not None and csv is not None:
+        raise ValueError(f"Choose either `--text` or `--csv`. Received: --text {text} --csv {csv}")
+    if task is None and (text is not None or csv is not None):
+        task = "csv" if text is None else "text_file"
+    file = csv if text is None else text
+    of_task = {**given(file=file, **options), **pairs("--option", option)}
+    return given(task=task, task_options=of_task or None)

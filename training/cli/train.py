@@ -24,6 +24,9 @@ def train(
     task: options.Task = None,
     length: options.Length = None,
     text: options.Text = None,
+    csv: options.Csv = None,
+    target: options.Target = None,
+    window: options.Window = None,
     option: options.TaskOptions = None,
     data_dir: options.DataDir = None,
     units: options.Units = None,
@@ -48,11 +51,11 @@ def train(
     run_dir: options.RunDir = None,
     overwrite: options.Overwrite = False,
     resume: options.Resume = False,
+    allow_changed_data: options.AllowChangedData = False,
 ) -> None:
     """Train MODEL on a task under the gradient monitor, and leave a run directory."""
     arguments = given(
         model=model,
-        task="text_file" if text is not None and task is None else task,
         data_dir=data_dir,
         units=units,
         num_layers=num_layers,
@@ -71,7 +74,15 @@ def train(
         seed=seed,
         flow=flow,
         flow_regularizer=flow_regularizer,
-        task_options={**given(length=length, file=text), **pairs("--option", option)} or None,
+        **options.task_arguments(
+            task=task,
+            text=text,
+            csv=csv,
+            target=target,
+            window=window,
+            length=length,
+            option=option,
+        ),
         model_options=pairs("--model-option", model_option) or None,
         optimizer_options=pairs("--optimizer-option", optimizer_option) or None,
     )
@@ -80,7 +91,12 @@ def train(
         RunDirectory(run_dir).check(overwrite=overwrite, resume=resume)
     with loading():
         from gradkeeper.training.experiment import Experiment
-    places: dict[str, Any] = {"run_dir": run_dir, "overwrite": overwrite, "resume": resume}
+    places: dict[str, Any] = {
+        "run_dir": run_dir,
+        "overwrite": overwrite,
+        "resume": resume,
+        "allow_changed_data": allow_changed_data,
+    }
     if run_dir is not None and "model" not in arguments:
         _run(Experiment.from_config(run_dir, **arguments, **places))
     else:
@@ -96,7 +112,10 @@ def _require_enough(arguments: dict[str, Any], run_dir: Path | None, resume: boo
             "out. Received: none"
         )
     if not resume and "task" not in arguments:
-        raise ValueError("`--task` is missing; `gradkeeper list` shows the tasks. Received: none")
+        raise ValueError(
+            "`--task` is missing; `gradkeeper list` shows the tasks. For data of yours use `--text` "
+            "or `--csv` with `--target`. Received: none"
+        )
 
 
 def _run(experiment: "Experiment") -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from gradkeeper.training.data_files import DIGEST
 from gradkeeper.training.evidence.setup import Setup
 from gradkeeper.training.experiment import Experiment
 from gradkeeper.training.result import Result
@@ -15,14 +16,14 @@ from gradkeeper.training.result_text import clipping
 from gradkeeper.training.run_directory import FINISHED, RunDirectory, read_json
 
 # What may differ between a run that was kept and what is asked for.
-_NOT_COMPARED = {"data_dir", "strategy"}
+_NOT_COMPARED = {"data_dir", "strategy", DIGEST}
 
 
 class StopWhenSettled(keras.callbacks.Callback):
     """Stops when there is nothing to wait for: the loss is below a limit, or not finite.
 
     Args:
-        limit: of the loss on the evaluation data.
+        limit: of the validation loss.
     """
 
     def __init__(self, limit: float) -> None:
@@ -57,7 +58,7 @@ class Run:
         }
 
     def first_step_below(self, limit: float) -> int | None:
-        """The first step after which the loss on the evaluation data is below a limit."""
+        """The first step after which the validation loss is below a limit."""
         for step, loss in zip(
             self.result.metrics["step"], self.result.metrics["val_loss"], strict=True
         ):
@@ -67,7 +68,7 @@ class Run:
 
     @property
     def best_loss(self) -> float:
-        """The least loss on the evaluation data after any epoch; NaN where none is finite."""
+        """The least validation loss after any epoch; NaN where none is finite."""
         losses = [loss for loss in self.result.metrics["val_loss"] if math.isfinite(loss)]
         return min(losses, default=math.nan)
 
@@ -81,7 +82,7 @@ def train(
         setup: see `Setup`.
         label: name of the run directory.
         arguments: of `Experiment`.
-        limit: stop once the loss on the evaluation data is below it, or not finite.
+        limit: stop once the validation loss is below it, or not finite.
 
     Returns:
         The run; None where only kept ones are collected, and there is none with a whole epoch.

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from gradkeeper.training._checks import integer
+from gradkeeper.training.tasks.epochs import endless
 from gradkeeper.training.tasks.order import random_order
 from gradkeeper.training.tasks.task import Task
 
@@ -42,22 +43,25 @@ class InMemoryTask(Task):
         """A stored batch as a model takes it."""
         return stored
 
-    def train_dataset(self, batch_size: int) -> tf.data.Dataset:
-        """See `Task.train_dataset`."""
+    def _batches_from(self, batch_size: int, epoch: int | tf.Tensor) -> tf.data.Dataset:
+        """See `Task._batches_from`."""
         size = integer("batch_size", batch_size)
-        rows = tf.data.Dataset.counter().flat_map(self._order).batch(size, drop_remainder=True)
-        endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
-        return self._gathered(self._train, rows).apply(endless).prefetch(tf.data.AUTOTUNE)
+        rows = tf.data.Dataset.counter(epoch).flat_map(self._order)
+        batches = self._gathered(self._train, rows.batch(size, drop_remainder=True))
+        return endless(batches).prefetch(tf.data.AUTOTUNE)
 
     def evaluation_dataset(self, batch_size: int) -> tf.data.Dataset:
         """See `Task.evaluation_dataset`."""
-        rows = tf.data.Dataset.range(len(self._evaluation[0]))
-        batches = rows.batch(integer("batch_size", batch_size))
-        return self._gathered(self._evaluation, batches).prefetch(tf.data.AUTOTUNE)
+        return self._once(self._evaluation, batch_size)
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """An epoch is one pass over the training examples."""
         return max(1, len(self._train[0]) // integer("batch_size", batch_size))
+
+    def _once(self, arrays: tuple[np.ndarray, ...], batch_size: int) -> tf.data.Dataset:
+        rows = tf.data.Dataset.range(len(arrays[0]))
+        batches = rows.batch(integer("batch_size", batch_size))
+        return self._gathered(arrays, batches).prefetch(tf.data.AUTOTUNE)
 
     def _order(self, epoch: tf.Tensor) -> tf.data.Dataset:
         seed = tf.stack([tf.constant(self.seed, tf.int64), epoch])
@@ -65,7 +69,8 @@ class InMemoryTask(Task):
         return tf.data.Dataset.from_tensor_slices(order)
 
     def _gathered(self, arrays: tuple[np.ndarray, ...], rows: tf.data.Dataset) -> tf.data.Dataset:
-        with tf.device("CPU"):  # where tf.data works, whatever else there is
+        # Outside of the graph of a dataset, on the CPU, where tf.data works.
+        with tf.init_scope(), tf.device("CPU"):
             stored = [tf.constant(array) for array in arrays]
 
         def gather(rows: tf.Tensor) -> tuple[Any, ...]:

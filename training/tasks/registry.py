@@ -18,6 +18,7 @@ TASKS = {
     "arrays": "own.arrays:Arrays",
     "co2": "sequences.co2:CarbonDioxide",
     "copying": "synthetic.copying:Copying",
+    "csv": "own.csv_file:CsvFile",
     "delimited_text": "text.delimited_text:DelimitedText",
     "japanese_vowels": "sequences.japanese_vowels:JapaneseVowels",
     "jsb_chorales": "sequences.jsb_chorales:JsbChorales",

@@ -2,12 +2,14 @@
 
 import abc
 from os import PathLike
+from pathlib import Path
 from typing import Any, ClassVar
 
 import keras
 import tensorflow as tf
 
 from gradkeeper.training._checks import integer
+from gradkeeper.training.tasks.epochs import epoch_by_epoch
 from gradkeeper.training.tasks.text.vocabulary import Vocabulary
 
 
@@ -71,6 +73,29 @@ class Task(abc.ABC):
         return {}
 
     @property
+    def report(self) -> str:
+        """A summary of the user's file for the terminal; "" where there is no file."""
+        return ""
+
+    @property
+    def files(self) -> list[Path]:
+        """The files of the user that the data were read from."""
+        return [Path(self.options["file"]).expanduser()] if "file" in self.options else []
+
+    @property
+    def prediction_settings(self) -> dict[str, Any]:
+        """Settings that prediction needs besides the model, as JSON-able values.
+
+        A language model of characters needs the vocabulary and the preprocessing.
+        """
+        if self.vocabulary is None or self.head != "language_model":
+            return {}
+        return {
+            "vocabulary": self.vocabulary.characters,
+            "preprocessing": self.options.get("preprocessing", "none"),
+        }
+
+    @property
     def loss(self) -> str | keras.losses.Loss:
         """For `model.compile`: squared error, or cross-entropy from logits in nats."""
         if self.head == "regression":
@@ -82,12 +107,29 @@ class Task(abc.ABC):
         """`weighted_metrics` of `model.compile`: accuracy, except for a regression."""
         return [] if self.head == "regression" else ["accuracy"]
 
-    @abc.abstractmethod
-    def train_dataset(self, batch_size: int) -> tf.data.Dataset:
-        """Batches without end, the same ones for the same seed.
+    def train_dataset(self, batch_size: int, *, endless: bool = False) -> tf.data.Dataset:
+        """Batches for training, the same ones for the same seed.
 
         (inputs, targets), or (inputs, targets, weights) where sequences are padded.
+
+        Args:
+            batch_size: Examples per batch.
+            endless: Without it the dataset has the batches of one epoch, `steps_per_epoch` of
+                them, and each iteration over it gives the next epoch: other examples of a task
+                that draws them, another order of stored examples. So `model.fit` without
+                `steps_per_epoch` trains on one epoch per epoch. With it the dataset has the
+                batches of all epochs one after the other, for `steps_per_epoch`, and two
+                iterations over it are equal.
         """
+        if endless:
+            return self._batches_from(batch_size, 0)
+        return epoch_by_epoch(
+            lambda epoch: self._batches_from(batch_size, epoch), self.steps_per_epoch(batch_size)
+        )
+
+    @abc.abstractmethod
+    def _batches_from(self, batch_size: int, epoch: int | tf.Tensor) -> tf.data.Dataset:
+        """Batches without end, from the first one of an epoch on."""
 
     @abc.abstractmethod
     def evaluation_dataset(self, batch_size: int) -> tf.data.Dataset:

@@ -184,6 +184,8 @@ def _files_of_the_user(folder):
     text, names, arrays = (str(folder / name) for name in ("text.txt", "names.txt", "xy.npz"))
     Path(text).write_text("Whoever reads this, reads it again. " * 20)
     Path(names).write_text("\n".join(["ada", "", "bernhard", "kurt", "emmy", "al"] * 4))
+    rows = "\n".join(f"{step},{np.sin(step / 3):.4f}" for step in range(60))
+    (folder / "series.csv").write_text(f"day,load\n{rows}\n")
     np.savez(arrays, x=random.normal(size=(25, 6, 3)), y=random.integers(0, 4, 25))
     write_records(folder / "train-0.tfrecord", random, 9)
     write_records(folder / "train-1.tfrecord", random, 8)
@@ -192,6 +194,7 @@ def _files_of_the_user(folder):
         "text_file": {"file": text, "length": 10},
         "delimited_text": {"file": names, "evaluation_fraction": 0.4},
         "arrays": {"file": arrays},
+        "csv": {"file": str(folder / "series.csv"), "target": "load", "window": 4},
         "tfrecord": {
             "files": os.path.join(folder, "train-*.tfrecord"),
             "evaluation_files": os.path.join(folder, "test.tfrecord"),

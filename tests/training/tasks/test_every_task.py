@@ -69,14 +69,16 @@ def test_batches_have_the_promised_shapes_and_types(name, load):
 
 @EVERY_TASK
 def test_one_seed_gives_one_order_and_another_seed_another(name, load):
-    first, again, other = (flat(load(name, seed=seed).train_dataset(4), 3) for seed in (5, 5, 6))
+    first, again, other = (
+        flat(load(name, seed=seed).train_dataset(4, endless=True), 3) for seed in (5, 5, 6)
+    )
     assert equal(first, again)
     assert not equal(first, other)
 
 
 @EVERY_TASK
 def test_a_dataset_may_be_read_from_the_middle(name, load):
-    data = load(name).train_dataset(3)
+    data = load(name).train_dataset(3, endless=True)
     assert equal(flat(data, 5)[len(flat(data, 3)) :], flat(data.skip(3), 2))
 
 
@@ -92,13 +94,27 @@ def test_evaluation_is_the_same_for_every_seed_and_batch_size(name, load):
 
 
 @EVERY_TASK
-def test_training_is_endless(name, load):
+def test_training_is_endless_where_that_is_asked_for(name, load):
     task = load(name)
-    assert task.train_dataset(8).cardinality().numpy() == tf.data.INFINITE_CARDINALITY
+    assert task.train_dataset(8, endless=True).cardinality().numpy() == tf.data.INFINITE_CARDINALITY
     assert task.steps_per_epoch(8) >= 1
     steps = min(task.steps_per_epoch(8), 20) + 2
-    sizes = {len(tf.nest.flatten(batch)[0]) for batch in task.train_dataset(8).take(steps)}
+    sizes = {
+        len(tf.nest.flatten(batch)[0]) for batch in task.train_dataset(8, endless=True).take(steps)
+    }
     assert sizes == {8}
+
+
+@EVERY_TASK
+def test_training_has_an_end_after_which_another_epoch_begins(name, load):
+    task = load(name)
+    steps = min(task.steps_per_epoch(8), 3)
+    data = task.train_dataset(8)
+    assert data.cardinality().numpy() == task.steps_per_epoch(8)
+    first, second = flat(data, steps), flat(data, steps)
+    assert equal(first, flat(task.train_dataset(8, endless=True), steps))
+    assert not equal(first, second)
+    assert equal(second, flat(task._batches_from(8, 1), steps))
 
 
 @EVERY_TASK

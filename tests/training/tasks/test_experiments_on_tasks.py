@@ -60,6 +60,7 @@ def test_options_of_the_user_count_more_than_those_of_the_task(load):
 
 @pytest.mark.parametrize("others", [[], ["--task", "delimited_text", "--option", "delimiter=."]])
 def test_a_text_file_is_named_on_the_command_line(others, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
     experiments = []
     monkeypatch.setattr("gradkeeper.training.cli.train._run", experiments.append)
@@ -68,6 +69,6 @@ def test_a_text_file_is_named_on_the_command_line(others, tmp_path, monkeypatch)
     config = experiments[0].config
     assert config["task"] == (others[1] if others else "text_file")
     assert config["task_options"] == {
-        "file": "my.txt",
+        "file": str(tmp_path / "my.txt"),
         **({"delimiter": "."} if others else {}),
     }

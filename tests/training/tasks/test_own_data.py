@@ -144,7 +144,8 @@ class TestTFRecord:
     def test_each_record_comes_once_an_epoch_from_all_files(self, load):
         task = load("tfrecord")
         epochs = [
-            [float(y[0, 0]) for _, y in task.train_dataset(1).skip(17 * e).take(17)] for e in (0, 1)
+            [float(y[0, 0]) for _, y in task.train_dataset(1, endless=True).skip(17 * e).take(17)]
+            for e in (0, 1)
         ]
         assert len(set(epochs[0])) == 17
         assert sorted(epochs[0]) == sorted(epochs[1])
@@ -168,7 +169,9 @@ class TestTFRecord:
         orders = []
         for seed in (1, 2):
             tf.random.set_seed(seed)
-            orders.append([y.numpy() for _, y in load("tfrecord").train_dataset(5).take(4)])
+            orders.append(
+                [y.numpy() for _, y in load("tfrecord").train_dataset(5, endless=True).take(4)]
+            )
         np.testing.assert_array_equal(*orders)
 
     @pytest.mark.parametrize(

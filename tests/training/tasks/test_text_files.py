@@ -37,7 +37,7 @@ def evaluated_and_trained(task):
     evaluated = [
         answer for batch in task.evaluation_dataset(5) for _, answer in decoded(task, batch)
     ]
-    epochs = task.train_dataset(1).take(2 * len(task._train[0]))
+    epochs = task.train_dataset(1, endless=True).take(2 * len(task._train[0]))
     return evaluated, [answer for batch in epochs for _, answer in decoded(task, batch)]
 
 

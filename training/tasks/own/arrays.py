@@ -21,7 +21,7 @@ _WHOLE = ("x", "y")
 class Arrays(GoalTask, InMemoryTask):
     """Sequences and targets of the user.
 
-    The file, of `np.savez`, holds `x` and `y`, of which a part is drawn for evaluation, the
+    The file, of `np.savez`, has the keys `x` and `y`, of which a part is drawn for evaluation, the
     same for every seed; or `x_train`, `y_train`, `x_test`, `y_test`, the last two for
     evaluation. All sequences have the same number of steps; shorter ones are padded by the
     user, see `mask_value`.

@@ -3,11 +3,13 @@
 import glob
 import os
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
 from gradkeeper.training._checks import integer
+from gradkeeper.training.tasks.epochs import endless
 from gradkeeper.training.tasks.order import random_order
 from gradkeeper.training.tasks.own.goal import GoalTask, make_goal
 from gradkeeper.training.tasks.own.records import RecordFormat, records_of
@@ -101,17 +103,21 @@ class TFRecord(GoalTask):
         return self._format.input_shape
 
     @property
+    def files(self) -> list[Path]:
+        """See `Task.files`."""
+        return [Path(name) for name in (*self._files, *self._evaluation_files)]
+
+    @property
     def model_options(self) -> dict[str, Any]:
         """What tokens ask for."""
         size = self._format.vocabulary_size
         return {} if size is None else {"vocabulary_size": size}
 
-    def train_dataset(self, batch_size: int) -> tf.data.Dataset:
-        """See `Task.train_dataset`."""
+    def _batches_from(self, batch_size: int, epoch: int | tf.Tensor) -> tf.data.Dataset:
+        """See `Task._batches_from`."""
         size = integer("batch_size", batch_size)
-        blocks = tf.data.Dataset.counter().flat_map(self._blocks)
-        endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
-        return self._parsed(blocks.rebatch(size, drop_remainder=True).apply(endless))
+        blocks = tf.data.Dataset.counter(epoch).flat_map(self._blocks)
+        return self._parsed(endless(blocks.rebatch(size, drop_remainder=True)))
 
     def evaluation_dataset(self, batch_size: int) -> tf.data.Dataset:
         """See `Task.evaluation_dataset`."""

@@ -54,9 +54,10 @@ class SyntheticTask(Task):
         """A stored batch as a model takes it: inputs, targets, and weights where it has any."""
         return inputs, targets
 
-    def train_dataset(self, batch_size: int) -> tf.data.Dataset:
-        """See `Task.train_dataset`."""
-        batches = self._draw(integer("batch_size", batch_size), self.seed)
+    def _batches_from(self, batch_size: int, epoch: int | tf.Tensor) -> tf.data.Dataset:
+        """See `Task._batches_from`."""
+        first = epoch * self.steps_per_epoch(batch_size)
+        batches = self._draw(batch_size, self.seed, first=first)
         return batches.map(self.to_model).prefetch(tf.data.AUTOTUNE)
 
     def evaluation_dataset(self, batch_size: int) -> tf.data.Dataset:
@@ -85,8 +86,8 @@ class SyntheticTask(Task):
         with quiet():
             return EvaluationSplit(config=config, data_dir=self.data_dir)
 
-    def _draw(self, batch_size: int, seed: int) -> tf.data.Dataset:
+    def _draw(self, batch_size: int, seed: int, *, first: int | tf.Tensor = 0) -> tf.data.Dataset:
         def draw(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             return self.sample(batch_size, tf.stack([tf.constant(seed, tf.int64), index]))
 
-        return tf.data.Dataset.counter().map(draw)
+        return tf.data.Dataset.counter(first).map(draw)

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from gradkeeper.training._checks import integer
 from gradkeeper.training.tasks.baselines import entropy
+from gradkeeper.training.tasks.epochs import endless
 from gradkeeper.training.tasks.order import random_order
 from gradkeeper.training.tasks.task import Task
 from gradkeeper.training.tasks.text.preprocessing import preprocess
@@ -76,19 +77,20 @@ class CharacterTask(Task):
         """−Σ p ln p over the training characters."""
         return entropy(self._train)
 
-    def train_dataset(self, batch_size: int) -> tf.data.Dataset:
-        """See `Task.train_dataset`."""
+    def _batches_from(self, batch_size: int, epoch: int | tf.Tensor) -> tf.data.Dataset:
+        """See `Task._batches_from`."""
         size = integer("batch_size", batch_size)
-        with tf.device("CPU"):  # where tf.data works, whatever else there is
+        # Outside of the graph of a dataset, on the CPU, where tf.data works.
+        with tf.init_scope(), tf.device("CPU"):
             ids = tf.constant(self._train)
 
         def cut(starts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             windows = tf.gather(ids, starts[:, None] + tf.range(self.length + 1))
             return windows[:, :-1], windows[:, 1:]
 
-        starts = tf.data.Dataset.counter().flat_map(self._starts).batch(size, drop_remainder=True)
-        endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
-        return starts.map(cut).apply(endless).prefetch(tf.data.AUTOTUNE)
+        starts = tf.data.Dataset.counter(epoch).flat_map(self._starts)
+        batches = starts.batch(size, drop_remainder=True).map(cut)
+        return endless(batches).prefetch(tf.data.AUTOTUNE)
 
     def evaluation_dataset(self, batch_size: int) -> tf.data.Dataset:
         """See `Task.evaluation_dataset`."""

@@ -1,0 +1,59 @@
+"""`gradkeeper predict` and `gradkeeper generate`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gradkeeper.training.cli.support import console, errors, loading
+from gradkeeper.training.run_directory import write_text
+
+Run = Annotated[Path, typer.Argument(help="A run directory.", show_default=False)]
+Best = Annotated[
+    bool,
+    typer.Option(
+        "--best", help="Take the model with the lowest validation loss instead of the last one."
+    ),
+]
+
+
+def predict(
+    run: Run,
+    csv: Annotated[
+        Path, typer.Option("--csv", help="A CSV file with the run's columns.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="The CSV file to write; printed by default.")
+    ] = None,
+    best: Best = False,
+) -> None:
+    """Predict the target of a RUN on a CSV file, in the units of that file."""
+    with loading():
+        from gradkeeper.training.inference import predict as predict_file
+    found = predict_file(run, csv, best=best)
+    if found.report:
+        errors.print(f"Missing values: {found.report}", markup=False, soft_wrap=True)
+    if out is None:
+        typer.echo(found.to_csv(), nl=False)
+    else:
+        write_text(out, found.to_csv())
+        console.print(f"Predictions: {out}", soft_wrap=True)
+
+
+def generate(
+    run: Run,
+    prompt: Annotated[str, typer.Option(help="The text to continue.", show_default=False)],
+    length: Annotated[int, typer.Option(help="Characters to add.")] = 200,
+    temperature: Annotated[
+        float, typer.Option(help="Below 1 likelier characters, 0 always the likeliest one.")
+    ] = 1.0,
+    seed: Annotated[
+        int | None, typer.Option(help="The same seed gives the same text.", show_default=False)
+    ] = None,
+    best: Best = False,
+) -> None:
+    """Let the language model of a RUN continue a text."""
+    with loading():
+        from gradkeeper.training.inference import generate as continue_text
+    text = continue_text(run, prompt, length=length, temperature=temperature, seed=seed, best=best)
+    typer.echo(text)

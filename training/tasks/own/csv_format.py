@@ -1,0 +1,107 @@
+"""Conversion of CSV rows to model inputs, and of model outputs to values."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gradkeeper.training.tasks.own.scaling import Scaling
+from gradkeeper.training.tasks.own.table import Table, missing_report
+
+REFUSE, DROP = "refuse", "drop"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CsvFormat:
+    """Columns, window and scaling that prediction needs besides the model.
+
+    Attributes:
+        inputs: The columns that a model reads, in their order.
+        target: The column that it predicts.
+        window: Rows in an input; None where each row is an example.
+        horizon: Rows to predict behind a window.
+        delimiter: What stands between two cells.
+        missing: "refuse" or "drop".
+        classes: The values of the target, in the order of the model's outputs; empty for a
+            regression.
+        input_scaling: Scaling of the inputs.
+        target_scaling: Scaling of the target; None for a classification.
+    """
+
+    inputs: tuple[str, ...]
+    target: str
+    window: int | None
+    horizon: int
+    delimiter: str
+    missing: str
+    classes: tuple[str, ...]
+    input_scaling: Scaling
+    target_scaling: Scaling | None
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> "CsvFormat":
+        """The format that `dataclasses.asdict` turned into JSON-able values."""
+        scalings = {
+            name: None
+            if stored[name] is None
+            else Scaling(tuple(stored[name]["mean"]), tuple(stored[name]["deviation"]))
+            for name in ("input_scaling", "target_scaling")
+        }
+        sequences = {name: tuple(stored[name]) for name in ("inputs", "classes")}
+        return cls(**{**stored, **scalings, **sequences})
+
+    def examples(self, table: Table) -> tuple[np.ndarray, np.ndarray]:
+        """The inputs that a table gives.
+
+        Returns:
+            The last row of each input, int [examples], and the inputs, float32 [examples,
+            steps, features], with NaN for missing values. With a window, steps are its rows and
+            features the columns; without one, steps are the columns, of one feature.
+        """
+        values = self.input_scaling.apply(table.numbers(self.inputs)).astype(np.float32)
+        if self.window is None:
+            return np.arange(len(table)), values[:, :, None]
+        return np.arange(self.window - 1, len(table)), windows(values, self.window)
+
+    def answers(self, outputs: np.ndarray) -> dict[str, list[Any]]:
+        """A model's outputs [examples, units] as columns, in the units of the target."""
+        if self.target_scaling is None:
+            logits = outputs.astype(np.float64) - outputs.max(axis=1, keepdims=True)
+            shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+            return {
+                self.target: [self.classes[each] for each in shares.argmax(axis=1)],
+                "probability": shares.max(axis=1).tolist(),
+            }
+        values = self.target_scaling.undo(outputs.astype(np.float64))
+        if self.window is None:
+            return {self.target: values[:, 0].tolist()}
+        return {
+            f"{self.target}+{each + 1}": values[:, each].tolist() for each in range(self.horizon)
+        }
+
+    def require_complete(self, table: Table, names: Sequence[str]) -> str:
+        """A report of the missing values; refuses them where the format says so.
+
+        Raises:
+            ValueError: Values are missing, and `missing` is "refuse".
+        """
+        report = missing_report({name: table.missing(name) for name in names}, table.lines)
+        if report and self.missing == REFUSE:
+            raise ValueError(
+                "The file has missing values. Fill them in, or leave out the examples that they "
+                f"belong to with `missing='drop'` (--option missing=drop). Received: {report}, "
+                f"file={table.file!r}"
+            )
+        return report
+
+
+def windows(values: np.ndarray, length: int) -> np.ndarray:
+    """All windows of consecutive rows, [rows - length + 1, length, columns], as a view.
+
+    Raises:
+        ValueError: There are fewer rows than a window takes.
+    """
+    if len(values) < length:
+        raise ValueError(f"A window takes {length} rows. Received: {len(values)} rows")
+    return np.lib.stride_tricks.sliding_window_view(values, length, axis=0).swapaxes(1, 2)

@@ -1,0 +1,42 @@
+"""Standardization of columns."""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Scaling:
+    """A mean and a standard deviation for each column.
+
+    Attributes:
+        mean: The mean of each column.
+        deviation: The standard deviation of each column; 1 for a column of equal values.
+    """
+
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+    @classmethod
+    def fit(cls, values: np.ndarray) -> "Scaling":
+        """The scaling of `values` [rows, columns]; NaN cells are left out.
+
+        Raises:
+            ValueError: A column has no finite value.
+        """
+        if not np.isfinite(values).any(axis=0).all():
+            raise ValueError(
+                "Every column needs a finite value in the training part. Received: "
+                f"{np.isfinite(values).sum(axis=0).tolist()} finite values per column"
+            )
+        varies = np.nanmax(values, axis=0) > np.nanmin(values, axis=0)
+        deviation = np.where(varies, np.nanstd(values, axis=0), 1.0)
+        return cls(tuple(np.nanmean(values, axis=0).tolist()), tuple(deviation.tolist()))
+
+    def apply(self, values: np.ndarray) -> np.ndarray:
+        """Standardized `values`, [..., columns]."""
+        return (values - np.array(self.mean)) / np.array(self.deviation)
+
+    def undo(self, values: np.ndarray) -> np.ndarray:
+        """Standardized `values` in the units of the columns, [..., columns]."""
+        return values * np.array(self.deviation) + np.array(self.mean)
