@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -30,9 +30,10 @@ def _split_the_cpu() -> None:
     tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], parts)
 
 
-if importlib.util.find_spec("tensorflow") and (
+_HAS_TENSORFLOW = bool(importlib.util.find_spec("tensorflow")) and (
     os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow"
-):
+)
+if _HAS_TENSORFLOW:
     _split_the_cpu()
 
 
@@ -46,6 +47,28 @@ def _models_are_freed() -> Iterator[None]:
     yield
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _optimizers_are_built(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Build the optimizer when a model is compiled, so that Keras traces the train step once.
+
+    Keras traces it twice if the first trace creates the optimizer's variables, which is half of
+    the time of a short `fit`. Tests with the mark `unbuilt_optimizer` leave this to Keras.
+    """
+    if not _HAS_TENSORFLOW or request.node.get_closest_marker("unbuilt_optimizer"):
+        return
+    import keras
+
+    compile_model = keras.Model.compile
+
+    def compile_and_build(self: keras.Model, *args: Any, **kwargs: Any) -> None:
+        compile_model(self, *args, **kwargs)
+        optimizer = getattr(self, "optimizer", None)
+        if self.built and optimizer is not None and not optimizer.built:
+            optimizer.build(self.trainable_variables)
+
+    monkeypatch.setattr(keras.Model, "compile", compile_and_build)
 
 
 @pytest.fixture(scope="session")

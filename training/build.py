@@ -41,6 +41,8 @@ def build_model(config: Mapping[str, Any], task: Task, steps_per_epoch: int) -> 
         steps_per_execution=config["steps_per_execution"],
         jit_compile=config["jit_compile"],
     )
+    # Keras traces the train step twice if the first trace creates the optimizer's variables.
+    model.optimizer.build(model.trainable_variables)
     if config["flow_regularizer"] is not None:
         regularize_flow(model, config["flow_regularizer"])
     return model

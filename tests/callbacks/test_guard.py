@@ -85,6 +85,7 @@ def quiet(policy: Any = "skip", **options: Any) -> NonFiniteGuard:
     return NonFiniteGuard(policy, verbose=0, **options)
 
 
+@pytest.mark.unbuilt_optimizer
 @pytest.mark.parametrize("how", WAYS.values(), ids=WAYS)
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_a_refused_step_is_as_if_its_batch_had_not_come(how, optimizer):
@@ -110,6 +111,7 @@ def test_the_loss_of_an_epoch_without_a_step_is_nan():
     assert np.isfinite(fit(built(jit_compile=False), (x, y), guard).history["loss"]).all()
 
 
+@pytest.mark.unbuilt_optimizer
 @pytest.mark.parametrize("how", ["graph", "eager", "several steps"])
 def test_with_nothing_refused_training_is_bit_identical(how):
     plain, guarded = built(**WAYS[how]), built(**WAYS[how])

@@ -11,6 +11,8 @@ from models import compiled, fit
 
 from gradkeeper.callbacks import GradientMonitor, NonFiniteGuard
 
+pytestmark = pytest.mark.unbuilt_optimizer
+
 CONFIGURATIONS = {
     "graph": {},
     "xla": {"jit_compile": True},

@@ -8,6 +8,8 @@ from models import compiled, fit
 
 from gradkeeper.callbacks import GradientMonitor
 
+pytestmark = pytest.mark.unbuilt_optimizer
+
 DATA = np.ones((16, 4), "float32"), np.ones((16, 1), "float32")
 
 
