@@ -50,14 +50,15 @@ class LoopSteps:
 
     def _numbers(self, owners: np.ndarray) -> tuple[np.ndarray, bool]:
         """The train step of each call, counted from 0, and whether the last step is complete."""
-        numbers, step, called = [], 0, set()
+        numbers: list[int] = []
+        step, called = 0, set[int]()
         for owner in owners.tolist():
             if owner in called:
-                step, called = step + 1, set()
+                step, called = step + 1, set[int]()
             numbers.append(step)
             called.add(owner)
             if len(called) == self._optimizers:
-                step, called = step + 1, set()
+                step, called = step + 1, set[int]()
         return np.array(numbers), not called
 
 
