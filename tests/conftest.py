@@ -1,5 +1,6 @@
 """Shared ground of the tests: the import path, and replicas on logical CPU devices."""
 
+import functools
 import gc
 import importlib.util
 import os
@@ -62,6 +63,7 @@ def _optimizers_are_built(request: pytest.FixtureRequest, monkeypatch: pytest.Mo
 
     compile_model = keras.Model.compile
 
+    @functools.wraps(compile_model)  # with Keras's mark of its own `compile`
     def compile_and_build(self: keras.Model, *args: Any, **kwargs: Any) -> None:
         compile_model(self, *args, **kwargs)
         optimizer = getattr(self, "optimizer", None)

@@ -1,6 +1,5 @@
 """Writing a capsule, whole or not at all."""
 
-import importlib.metadata
 import json
 import os
 import platform
@@ -13,13 +12,13 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
+import gradkeeper
 from gradkeeper.callbacks.capsule.arrays import Arrays, size_of, write_arrays
 from gradkeeper.callbacks.capsule.capsule import BATCH, FACTS, FORMAT, STATE, digest
 from gradkeeper.callbacks.capsule.form import Form, UnknownFormError, taken_apart
 from gradkeeper.callbacks.capsule.state import State
-
-_PACKAGES = ("gradkeeper", "keras", "tensorflow", "numpy")
 
 
 @dataclass(frozen=True)
@@ -142,7 +141,8 @@ def _described(model: keras.Model, left_out: list[str]) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    found = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    packages = (gradkeeper, keras, tf, np)
+    found = {each.__name__: each.__version__ for each in packages}
     return {"python": platform.python_version(), **found, "platform": platform.platform()}
 
 

@@ -230,7 +230,7 @@ IN_KERAS = [
         "overflow",
     ),
     Planted(exponential, "forward", "first", "overflow of an exponential", {"operation": "Exp"}),
-    Planted(attention, "forward", "attention", "overflow", line="ops.matmul(query"),
+    Planted(attention, "forward", "attention", "overflow", line="matmul("),
     Planted(multi_head_attention, "forward", "attention", "overflow"),
     Planted(layer_normalization, "forward", "norm", "division by the root of a variance of 0"),
     Planted(batch_normalization, "forward", "norm", "division by the root of a variance of 0"),
