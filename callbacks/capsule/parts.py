@@ -6,6 +6,8 @@ from typing import Any
 import keras
 
 _KNOWN = ("keras", "gradkeeper")
+# In which Keras looks for a function that a configuration holds by its name alone.
+_FUNCTIONS = ("activations", "constraints", "initializers", "losses", "metrics", "regularizers")
 
 
 def own_parts(config: Any) -> Iterator[tuple[str, str]]:
@@ -24,12 +26,17 @@ def own_parts(config: Any) -> Iterator[tuple[str, str]]:
         if is_object and not is_known and not registered.startswith("gradkeeper>"):
             is_function = name == "function"
             own = str(config["config"] if is_function else name)
-            yield own, own if registered in ("", "function") else registered
+            if not (is_function and _is_of_keras(own)):
+                yield own, own if registered in ("", "function") else registered
         for each in config.values():
             yield from own_parts(each)
     elif isinstance(config, list):
         for each in config:
             yield from own_parts(each)
+
+
+def _is_of_keras(function: str) -> bool:
+    return any(hasattr(getattr(keras, module), function) for module in _FUNCTIONS)
 
 
 def own_parts_of(model: keras.Model) -> tuple[str, ...]:

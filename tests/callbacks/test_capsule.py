@@ -280,7 +280,7 @@ def test_no_code_of_a_capsule_is_run(capsule_to_harm, tmp_path, monkeypatch):
         layers[1].update(module="evil", class_name="Layer", registered_name="Evil")
 
     edited(capsule_to_harm, own_layer)
-    with pytest.raises(CapsuleError, match=r"whose code no capsule brings in.*evil\.Layer"):
+    with pytest.raises(CapsuleError, match=r"whose code no capsule holds.*Layer"):
         replay(capsule_to_harm)
     assert "evil" not in sys.modules
     assert not (tmp_path / "harm").exists()

@@ -48,7 +48,7 @@ def experiment(folder, run_dir, **options):
         task_options={"length": 5},
         batch_size=8,
         epochs=EPOCHS,
-        steps_per_epoch=3,
+        steps_per_epoch=2,
         schedule="cosine",
         global_clipnorm=0.5,
         seed=5,
