@@ -25,7 +25,7 @@ _SMALLER_LOSS = (
 )
 _FROM_THE_START = (
     "If the weights have grown during training, start again with a lower learning rate or with "
-    "clipped gradients, global_clipnorm=1.0; this step itself cannot be mended so."
+    "clipped gradients (ClipAdvisor recommends a limit); this step itself cannot be mended so."
 )
 
 

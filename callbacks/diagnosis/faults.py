@@ -101,7 +101,7 @@ HALF_OVERFLOW = Fault(
 OVERFLOW = Fault(
     "overflow",
     "The numbers have grown too large for their dtype: lower the learning rate, clip gradients "
-    "(global_clipnorm=1.0), normalise inputs and activations, or choose gated or orthogonal "
+    "(ClipAdvisor recommends a limit), normalise inputs and activations, or choose gated or orthogonal "
     "recurrent layers.",
     is_overflow=True,
 )
