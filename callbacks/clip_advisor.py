@@ -66,7 +66,7 @@ class ClipAdvisor:
             healthy steps, by a robust estimate that norms which grow at the end hardly move. None if the run is not a usable basis.
         problem: why the run is not a usable basis, and what to do instead; "" if it is usable.
         limits: a limit for each share.
-        steps: how many healthy steps there were.
+        steps: how many healthy steps were read, at most 10,000.
         end: the train step that ended them; None if all steps were healthy.
         nonfinite: how many steps had a gradient that was not finite.
 

@@ -271,8 +271,8 @@ class NonFiniteGuard(StepCallback[Gate]):
     def _refuse_if_running(self, driver: Driver | None, received: str) -> None:
         if self._loop is not None:
             raise RuntimeError(
-                "This NonFiniteGuard guards a loop that is still running; give each training a "
-                f"guard of its own. Received: {received}"
+                "This NonFiniteGuard guards a loop that is still running. Use a separate guard for "
+                f"each training. Received: {received}"
             )
         super()._refuse_if_running(driver, received)
 

@@ -74,7 +74,7 @@ class HealthyNorms:
     def follow(self, window: Window) -> Judged:
         """Go on with these steps, and return what was judged of them."""
         judged = self._explosions.judge(window.global_norm, window.scalar("loss"))
-        if self.end is None and len(self._norms) < _MOST:
+        if self.end is None:
             self._add(window, judged)
         return judged
 

@@ -53,6 +53,13 @@ def test_one_limit_is_recommended_from_the_steps_before_the_explosion():
     assert f"Recommended: global_clipnorm={recommended.global_clipnorm:.2g}" in str(advisor)
 
 
+def test_an_explosion_late_in_a_long_run_ends_the_healthy_steps():
+    norms = np.random.default_rng(0).lognormal(sigma=0.3, size=12_000)
+    advisor = ClipAdvisor(history_of([*norms, 1e6]))
+    assert (advisor.steps, advisor.end) == (10_000, 12_000)
+    assert advisor.recommended.explosions == 1
+
+
 def with_a_bad_batch():
     run = trained("SGD", 0.02, steps=100)
     for values in (run.values["norm"], run.values["applied_norm"]):
