@@ -207,7 +207,7 @@ def test_only_selected_layers():
     fit(model, data, callbacks=[monitor])
     assert len(monitor.history.variables) == 3
     assert all("lstm" in name for name in monitor.history.variables)
-    figure = monitor.plot(layers=["lstm"])
+    figure = monitor.plot(layers=["lstm*"])
     assert len(figure.axes[1].get_yticklabels()) == 1
     with pytest.raises(
         ValueError, match=r"No layer or variable matches .*gru.*The layers are: .*lstm"
