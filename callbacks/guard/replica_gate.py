@@ -1,4 +1,4 @@
-"""The checks of a guard on one replica, in the graph of the train step."""
+"""Checks of a guard on one replica, in the graph of the train step."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -27,25 +27,25 @@ from gradkeeper.callbacks.tap.pairs import Pair, summed_over_replicas
 from gradkeeper.callbacks.tap.probe import Application, Gradients
 from gradkeeper.callbacks.tap.replica import Replica
 
-# Writes variables, their statistics [3, variables] and the facts of a bad step.
+# Records the variables, their statistics [3, variables] and the scalars of a bad step.
 Note = Callable[[list[Any], tf.Tensor | None, Facts], None]
 
 
 @dataclass(frozen=True)
 class GateOptions:
-    """The options of a gate; gates with equal options can replace one another.
+    """Options of a gate. Callbacks with equal options can share a gate.
 
     Attributes:
-        refuses: whether bad steps are refused; otherwise they are only noted.
-        halts_after: bad steps in a row after which every step is refused until the host has
-            looked; 0 for never.
-        checks_loss: whether a loss that is not finite makes a step bad.
-        trigger: refuses finite gradients that are too large; None for none.
-        checks_updates: whether variables are checked after each update; None to check where
-            `update_may_not_be_finite` says so.
-        keeps: whether bad steps are kept for a capsule.
-        keeps_batch: whether their batches are.
-        outruns_host: whether a bad step may be followed by others before the host can look.
+        refuses: whether to skip bad steps; otherwise they are only recorded.
+        halts_after: number of consecutive bad steps after which the gate skips every step until
+            the host has read them; 0 for never.
+        checks_loss: whether a non-finite loss makes a step bad.
+        trigger: condition that makes a finite but too large gradient bad; None for none.
+        checks_updates: whether to check the variables after each update; None to check where
+            `update_may_not_be_finite` returns True.
+        keeps: whether to capture bad steps for a capsule.
+        keeps_batch: whether to capture their batches.
+        outruns_host: whether further steps may follow a bad step before the host reads it.
     """
 
     refuses: bool
@@ -58,23 +58,24 @@ class GateOptions:
     outruns_host: bool = False
 
     def can_keep(self, compiled: bool) -> bool:
-        """Whether bad steps are kept: what XLA overwrites in a step that is taken is lost."""
+        """Return True if bad steps can be captured. XLA overwrites the state of an applied step."""
         return self.keeps and (self.refuses or not compiled)
 
 
 class ReplicaGate:
-    """Check the steps of one replica. All replicas see the same flags, and so agree.
+    """Checks of the train steps of one replica. All replicas see the same flags and agree.
 
     Args:
-        options: what is checked.
-        device: where variables are placed; None for TensorFlow's choice.
-        has_functions: whether the train step is custom: it may call `tf.function`s.
+        options: the options of the gate.
+        device: device of the variables; None for TensorFlow's choice.
+        has_functions: whether the train step is custom and may call `tf.function`s.
 
     Attributes:
-        tally: the counts.
-        loss: the loss of the step under way.
-        gradients_are_finite: whether the last call's gradients are finite on every replica.
-        noted: the number of noted calls when the step began.
+        tally: the counters.
+        loss: the loss of the running step.
+        gradients_are_finite: True if the gradients of the last optimizer call are finite on
+            every replica.
+        noted: the number of bad optimizer calls when the step began.
     """
 
     def __init__(self, options: GateOptions, device: str | None, *, has_functions: bool) -> None:
@@ -87,22 +88,22 @@ class ReplicaGate:
         self.noted: tf.Tensor | None = None
 
     def begin_step(self) -> None:
-        """Called before the step changes anything."""
+        """Reset the loss and read the counters, before the step changes a variable."""
         self.loss.begin_step()
         self.noted = self.tally.in_graph().noted
 
     def holds_weights(self, application: Application) -> bool:
-        """Return whether variables and optimizer are checked, or refused, after this update."""
+        """Return True if the values from before this update are needed at the end of the step."""
         checks = self._options.checks_updates
         if checks is None:
             checks = update_may_not_be_finite(application.optimizer, application.variables)
-        # Sticky: a function that the step calls is traced once, and runs in later steps too.
+        # Never reset: a function that the step calls is traced once, and runs in later steps.
         self._checks_updates |= checks
         loss_comes_late = self._has_functions and self._options.checks_loss
         return checks or (self._options.refuses and loss_comes_late and not self.loss.is_known)
 
     def allows(self, application: Application, pairs: list[Pair], note: Note) -> tf.Tensor | None:
-        """Return whether the gradients may be applied; None if nothing is refused."""
+        """Return True if the gradients may be applied; None if the gate skips no steps."""
         gradients, variables = [each for each, _ in pairs], [each for _, each in pairs]
         states = self._states(application.undoing)
         flags = self._flags(application, gradients, states)
@@ -118,7 +119,9 @@ class ReplicaGate:
 
         def write() -> None:
             cause = _first_cause(flags, otherwise="norm")
-            facts = Facts(counts.seen, cause, self.loss.value, norm, _rate(application))
+            facts = Facts(
+                counts.seen, cause, self.loss.value, norm, reported_rate(_rates(application))
+            )
             if states:
                 state_is_cause = tf.equal(cause, CAUSES.index("state"))
                 when(state_is_cause, lambda: _note_values(note, states, facts))
@@ -135,7 +138,7 @@ class ReplicaGate:
         return is_taken if self._options.refuses else None
 
     def accepts(self, replica: Replica, undoing: Undoing, note: Note) -> tf.Tensor | None:
-        """Return whether the results of the step may stay; None if nothing is refused."""
+        """Return True if the results of the step may stay; None if nothing can be undone."""
         held = undoing.floating("state") if self._has_functions else []
         held += undoing.floating("weight") if self._checks_updates else []
         flags: dict[str, tf.Tensor] = {}
@@ -167,13 +170,13 @@ class ReplicaGate:
         return ~bad if self._options.refuses else None
 
     def _states(self, undoing: Undoing | None) -> list[Held]:
-        """Return the moving averages and layer states that are checked before the update."""
+        """Return the moving averages and layer states to check before the update."""
         return undoing.floating("state") if undoing is not None and undoing.is_here else []
 
     def _flags(
         self, application: Application, gradients: Gradients, states: list[Held]
     ) -> dict[str, tf.Tensor]:
-        """Return the conditions of an update, on every replica, by the cause of a refusal."""
+        """Return the condition that each cause sets for the update, combined over replicas."""
         squares = squares_gradients(application.optimizer)
         flags = {"gradient": all_finite(gradients, squares=squares), "loss": self.loss.is_sound}
         rates = _rates(application)
@@ -184,10 +187,10 @@ class ReplicaGate:
         return _agreed(flags, application.replica)
 
     def _refusing(self, application: Application, flags: dict[str, tf.Tensor]) -> list[tf.Tensor]:
-        """Return the flags that refuse a step if they are False."""
+        """Return the flags that make a step bad if they are False."""
         chosen = {n: f for n, f in flags.items() if n != "loss" or self._options.checks_loss}
         if isinstance(application.optimizer, keras.optimizers.LossScaleOptimizer):
-            # The optimizer skips a step that overflows, and lowers its scale.
+            # The optimizer skips a step that overflows, and lowers the scale.
             scale = tf.cast(tf.convert_to_tensor(application.scale), tf.float32)
             chosen["gradient"] = flags["gradient"] | (flags["loss"] & (scale >= 1.0))
         return list(chosen.values())
@@ -195,13 +198,13 @@ class ReplicaGate:
     def _count(
         self, bad: tf.Tensor, counts: Counts, write: Callable[[], None], otherwise: Any
     ) -> None:
-        """Note a bad call and count it.
+        """Record a bad optimizer call, and count it.
 
         Args:
             bad: whether the call is bad.
-            counts: the counts so far.
-            write: notes the call; run only while steps are not halted.
-            otherwise: the bad steps in a row, if the call is not bad.
+            counts: the counters before the call.
+            write: function that records the call; not run while every step is skipped.
+            otherwise: the number of consecutive bad calls to store if the call is good.
         """
         halted = counts.halted > 0
 
@@ -216,12 +219,12 @@ class ReplicaGate:
             self.tally.write(Counts(counts.seen, noted, in_a_row, halts))
 
         with tf.control_dependencies([halted]):
-            # In a run without bad steps, there is nothing to count.
+            # A run without bad steps has no counters to change.
             when(bad | (counts.in_a_row > 0), count)
 
 
 def _agreed(flags: dict[str, tf.Tensor], replica: Replica) -> dict[str, tf.Tensor]:
-    """Return each flag as True only if it is True on every replica."""
+    """Combine each flag over the replicas: True only if it is True on every replica."""
     if replica.count == 1:
         return flags
     together = everywhere(tf.stack(list(flags.values())), replica)
@@ -240,14 +243,15 @@ def _rates(application: Application) -> list[tf.Tensor]:
     return [tf.convert_to_tensor(rate) for rate in learning_rates_of(application.optimizer)]
 
 
-def _rate(application: Application) -> tf.Tensor:
-    """Return the first learning rate that is too large or not finite, or else the last one.
+def reported_rate(rates: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Return the first non-finite or too large learning rate, or else the last one, float64.
 
-    NaN if the optimizer has none.
+    Args:
+        rates: the learning rates of an optimizer call, scalars. NaN is returned if there are none.
     """
-    found = tf.constant(np.nan, tf.float64)
-    for rate in reversed(_rates(application)):
-        found = tf.where(_is_usable(rate) & _is_usable(found), found, tf.cast(rate, tf.float64))
+    found = tf.cast(rates[-1] if rates else np.nan, tf.float64)
+    for rate in reversed(rates):
+        found = tf.where(_is_usable(rate), found, tf.cast(rate, tf.float64))
     return found
 
 
@@ -260,7 +264,7 @@ def _values(held: Sequence[Held]) -> list[tf.Tensor]:
 
 
 def _note_values(note: Note, held: Sequence[Held], facts: Facts) -> None:
-    """Note the values of variables in place of gradients."""
+    """Record the statistics of values in place of gradients."""
     measured = statistics_if(tf.constant(True), _values(held), None)
     note([each.variable for each in held], measured, facts)
 

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from gradkeeper.callbacks import GradientMonitor, NonFiniteGuard, replay
+from gradkeeper.callbacks.guard.replica_gate import reported_rate
 
 BATCH = 8
 GRAPH = {"jit_compile": False}
@@ -158,6 +159,15 @@ def test_the_replay_says_what_was_not_finite_in_the_update(kind, cause, tmp_path
     verdict = replay(watch.events[0].capsule, model)
     assert verdict.place == "optimizer"
     assert re.search(cause, verdict.fault.name)
+
+
+@pytest.mark.parametrize(
+    ("rates", "reported"),
+    [([0.1, np.nan], np.nan), ([1e38, np.nan, 0.1], 1e38), ([0.1, 0.2], 0.2), ([], np.nan)],
+)
+def test_of_several_learning_rates_the_first_unusable_one_is_reported(rates, reported):
+    assert_equal = np.testing.assert_array_equal
+    assert_equal(reported_rate([tf.constant(r, tf.float64) for r in rates]).numpy(), reported)
 
 
 def test_a_schedule_that_is_not_finite_is_refused():
