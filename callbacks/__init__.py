@@ -1,4 +1,4 @@
-"""What is attached to `model.fit`."""
+"""Callbacks for `model.fit`, and the tools that read their records."""
 
 from typing import TYPE_CHECKING
 

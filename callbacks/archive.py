@@ -1,4 +1,4 @@
-"""Where the recorded train steps of a monitor are kept."""
+"""Storage of recorded train steps: histories in memory and sinks."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -15,18 +15,18 @@ from gradkeeper.callbacks.workers import Worker, folders_of_others
 
 
 class Archive:
-    """Histories in memory, of all and by optimizer, and files.
+    """Histories in memory, for all optimizers together and for each one, and sinks.
 
     Args:
-        refresh: called before the history is read.
-        log_dir: folder for Parquet parts; None for none.
-        tensorboard_dir: folder for TensorBoard's event files; None for none.
+        refresh: called before each read of the history.
+        log_dir: directory for Parquet parts; None to write none.
+        tensorboard_dir: directory for TensorBoard event files; None to write none.
 
     Attributes:
-        history: all that was recorded.
+        history: all recorded train steps.
 
     Raises:
-        OSError: if `log_dir` cannot be made.
+        OSError: if `log_dir` cannot be created.
     """
 
     def __init__(
@@ -44,27 +44,27 @@ class Archive:
         self._outlets = list(self._made())
 
     def _made(self) -> Iterator[Outlet]:
-        """The outlets of this worker."""
+        """Yield the fault-tolerant sinks of this worker."""
         if self._log_dir is not None:
             folder = self._worker.folder_in(self._log_dir)
             name, claim = f"log_dir={str(folder)!r}", FolderClaim(folder)
             yield Outlet(ParquetSink(folder), name, self.history, claim)
         if self._tensorboard_dir is not None:
-            # Several trainings may write there: each has event files of its own.
+            # No lock: each run writes separate event files, so several runs may share the directory.
             folder = self._worker.folder_in(self._tensorboard_dir)
             name = f"tensorboard_dir={str(folder)!r}"
             yield Outlet(TensorBoardSink(folder), name, self.history)
 
     def open(self, is_running: Callable[[], bool], worker: Worker | None = None) -> None:
-        """A training begins.
+        """Open the sinks at the start of a run.
 
         Args:
-            is_running: whether it still runs; asked when another training of this process
-                wants `log_dir`.
-            worker: which worker of the training this process is; its only one by default.
+            is_running: returns True while the run is active. Called when another run of this
+                process requests `log_dir`.
+            worker: the worker that this process is; a single worker by default.
 
         Raises:
-            RuntimeError: if another training writes to `log_dir`.
+            RuntimeError: if another run writes to `log_dir`.
         """
         worker = worker or Worker()
         if worker.number != self._worker.number:
@@ -75,7 +75,7 @@ class Archive:
             outlet.open(is_running)
 
     def take_up(self, step: int) -> None:
-        """Takes up what the files hold of the train steps before this one; drops the others."""
+        """Load the steps before `step` from the files, and delete the others."""
         for outlet in self._outlets:
             for window in outlet.take_up(step):
                 self._append(window)
@@ -83,19 +83,19 @@ class Archive:
             self._drop_of_former_workers(step)
 
     def _drop_of_former_workers(self, step: int) -> None:
-        """Where fewer workers go on, the tracks of the others are to have the same end."""
+        """When resuming with fewer workers, truncate the logs of the missing ones."""
         for number, folder in folders_of_others(str(self._log_dir)).items():
             if number >= self._worker.count:
                 former = Outlet(ParquetSink(folder), f"log_dir={str(folder)!r}", self.history)
                 deque(former.take_up(step), maxlen=0)
 
     def add(self, readout: Readout, name: Callable[[Track], str]) -> None:
-        """Takes in what was read; `name` gives an optimizer's track its name."""
+        """Append records to the histories and sinks. `name` returns the name of a track."""
         named = {name(track): window for track, window in readout.tracks.items()}
         before = list(self._names)
         self._names.update(dict.fromkeys(named))
         if len(self._names) > 1:
-            # The history was that of the only optimizer so far.
+            # With a single optimizer so far, the history holds the steps of that optimizer.
             if len(before) == 1:
                 self._track(before[0]).append(self.history.since(0))
             for each, window in named.items():
@@ -107,7 +107,7 @@ class Archive:
 
     @property
     def tracks(self) -> dict[str, GradientHistory]:
-        """The history of each optimizer, by its name."""
+        """History of each optimizer, by name."""
         return dict(self._apart) or dict.fromkeys(self._names, self.history)
 
     def _track(self, name: str) -> GradientHistory:
@@ -116,12 +116,12 @@ class Archive:
         return self._apart[name]
 
     def flush(self) -> None:
-        """Has the files hold all that was added."""
+        """Write all appended steps to the files."""
         for outlet in self._outlets:
             outlet.flush()
 
     def close(self) -> None:
-        """The same at the end of a training; another may follow."""
+        """Write all appended steps and close the files. A later run may reopen them."""
         for outlet in self._outlets:
             outlet.close()
 

@@ -1,4 +1,4 @@
-"""What ties a callback to the train steps of one training."""
+"""Connection of a callback to the train steps of one run."""
 
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Generic, TypeVar
@@ -12,22 +12,22 @@ from gradkeeper.callbacks.tap.probe import Shared
 SharedT = TypeVar("SharedT", bound=Shared)
 
 _NOT_KERAS_3 = (
-    "{} needs a Keras 3 model (keras.Model); models of the legacy tf_keras package are not "
-    "supported. Received: {}"
+    "{} requires a Keras 3 model (keras.Model). Models of the legacy tf_keras package are not "
+    "supported. Received: type(model)={}"
 )
 
 
 class Attachment(Generic[SharedT]):
-    """Has a probe see the train steps of the training that a callback is attached to.
+    """Observation of the train steps of the run that a callback is attached to.
 
     Args:
         owner: the callback.
-        make: makes its probe, see `Tap.arm`.
+        make: creates the observer, see `Tap.arm`.
 
     Attributes:
-        driver: who trains it; None outside a training.
-        model: the model that is trained; None outside a training. (A callback's own `model`
-            Keras sets before a second training can be refused.)
+        driver: the frame that trains the model; None outside a run.
+        model: the model that is trained; None outside a run. (Keras sets `model` of the callback
+            before the callback can reject a second run.)
     """
 
     def __init__(self, owner: Owner, make: Callable[..., SharedT]) -> None:
@@ -40,51 +40,51 @@ class Attachment(Generic[SharedT]):
 
     @property
     def probe(self) -> SharedT:
-        """The probe that sees the next train step.
+        """Observer of the next train step.
 
         Raises:
-            RuntimeError: before the first.
+            RuntimeError: if no train step has been instrumented yet.
         """
         if self._armed is None:
-            raise RuntimeError("No train step has been awaited yet.")
+            raise RuntimeError("No train step has been instrumented yet.")
         return self._armed.probe
 
     @property
     def is_armed(self) -> bool:
-        """Whether a train step of this training was awaited."""
+        """True if a train step of this run has been instrumented."""
         return self._armed is not None
 
     def check(self, model: Any) -> None:
-        """Refuses what cannot be attached to.
+        """Check that the callback can be attached to a model.
 
         Raises:
-            TypeError: if that is no Keras 3 model.
-            RuntimeError: if Keras runs on another backend than TensorFlow.
+            TypeError: if `model` is not a Keras 3 model.
+            RuntimeError: if the backend of Keras is not TensorFlow.
         """
-        # Not by class: what Keras trains need not be a keras.Model.
+        # The class is not checked: Keras also trains objects that are not a keras.Model.
         if not hasattr(model, "make_train_function") or type(model).__module__.startswith("tf_"):
             raise TypeError(_NOT_KERAS_3.format(self._name, type(model)))
         if keras.backend.backend() != "tensorflow":
             raise RuntimeError(
-                f"{self._name} works in the train step of Keras's TensorFlow backend. "
+                f"{self._name} requires the TensorFlow backend. Set KERAS_BACKEND=tensorflow. "
                 f"Received: KERAS_BACKEND={keras.backend.backend()}"
             )
 
     def refuse_tf_keras(self) -> None:
-        """Raises the error for a callback that tf_keras is about to give its model."""
-        raise TypeError(_NOT_KERAS_3.format(self._name, "tf_keras, the legacy Keras 2"))
+        """Raise the TypeError for a callback that is passed to tf_keras."""
+        raise TypeError(_NOT_KERAS_3.format(self._name, "tf_keras.Model"))
 
     def begin(self, model: keras.Model, driver: Driver) -> None:
-        """A training begins, and none that the callback is attached to still runs."""
+        """Start a run. No other run of this callback may be active."""
         Tap.disarm(model, driver)
         self.driver, self.model = driver, model
 
     def refuse_if_running(self, driver: Driver | None, received: str) -> None:
-        """Raises if a training runs that is not this driver's."""
+        """Raise RuntimeError if a run of another driver is active."""
         if self.driver is not None and self.driver.is_running_beside(driver):
             raise RuntimeError(
-                f"This {self._name} is attached to a fit that is still running; give each fit "
-                f"one of its own. Received: {received}"
+                f"This {self._name} is attached to a fit that is still running. Use a separate "
+                f"callback for each fit. Received: {received}"
             )
 
     def arm(
@@ -93,16 +93,16 @@ class Attachment(Generic[SharedT]):
         driver: Driver,
         optimizers: Sequence[keras.optimizers.Optimizer] | None = None,
     ) -> bool:
-        """Has the next train step of the training seen.
+        """Instrument the next train step of the run.
 
         Args:
-            wishes: what the probe does, by the model.
-            driver: who calls the callback.
-            optimizers: the optimizers to look at; those of the model by default.
+            wishes: returns the options of the observer for a model.
+            driver: the frame that calls the callback.
+            optimizers: the optimizers to observe; those of the model by default.
 
         Returns:
-            Whether another probe sees it than saw the last one, or one that others have read
-            meanwhile.
+            True if the observer differs from that of the previous step, or if another callback
+            has used the observer since.
         """
         model = self.model
         assert model is not None
@@ -114,7 +114,7 @@ class Attachment(Generic[SharedT]):
         return self._armed.probe.claim(self._owner) or self._armed.probe is not before
 
     def end(self) -> None:
-        """The training has ended; lets go of the model."""
+        """End the run and release the model."""
         self.driver = self.model = self._armed = None
         if self._tap is not None and self._tap.is_kept:
             self._tap = None

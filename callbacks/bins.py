@@ -1,4 +1,4 @@
-"""What is kept of train steps whose rows are no longer held: bins of consecutive steps."""
+"""Downsampling of old train steps: summary statistics of bins of consecutive steps."""
 
 from dataclasses import dataclass, fields
 
@@ -11,18 +11,18 @@ _NEVER = np.iinfo(np.int64).max
 
 @dataclass(frozen=True)
 class Spread:
-    """Least, mean and greatest finite norm of each bin, with their exact steps.
+    """Smallest, mean and largest finite norm of each bin, with the exact steps.
 
-    Every array is [bins] for the global norm and [bins, variables] for the variables' norms.
+    Every array is [bins] for the global norm and [bins, variables] for the norms per variable.
 
     Attributes:
-        min: least finite norm, float; NaN where no step has one.
-        min_step: the first train step that had it, int64; -1 where no step has one.
-        mean: mean of the finite norms, float64; NaN where no step has one.
-        max: greatest finite norm, float; NaN where no step has one.
-        max_step: the first train step that had it, int64; -1 where no step has one.
+        min: smallest finite norm, float; NaN without a finite norm.
+        min_step: first train step with the smallest norm, int64; -1 without a finite norm.
+        mean: mean of the finite norms, float64; NaN without a finite norm.
+        max: largest finite norm, float; NaN without a finite norm.
+        max_step: first train step with the largest norm, int64; -1 without a finite norm.
         finite: number of steps with a finite norm, int64.
-        nonfinite: number of steps whose gradient held NaN or Inf, int64.
+        nonfinite: number of steps whose gradient contains NaN or Inf, int64.
     """
 
     min: np.ndarray
@@ -35,7 +35,7 @@ class Spread:
 
     @classmethod
     def of(cls, norms: np.ndarray, there: np.ndarray, steps: np.ndarray) -> "Spread":
-        """A bin per step of these norms, [steps] or [steps, variables], where `there`."""
+        """Return one bin per step. Norms are [steps] or [steps, variables], valid where `there`."""
         finite = there & np.isfinite(norms)
         known = np.where(finite, norms, np.nan)
         at = np.where(finite, steps.reshape(-1, *[1] * (norms.ndim - 1)), -1)
@@ -43,7 +43,7 @@ class Spread:
         return cls(known, at, known.astype(np.float64), known, at, *counts)
 
     def merged(self, starts: np.ndarray) -> "Spread":
-        """Bins `starts[i]` to `starts[i + 1]` made one."""
+        """Merge the bins from `starts[i]` up to `starts[i + 1]` into one bin each."""
         lengths = np.diff(starts, append=len(self.min))
         finite = np.add.reduceat(self.finite, starts, axis=0)
         weighted = np.where(self.finite > 0, self.mean, 0.0) * self.finite
@@ -62,12 +62,12 @@ class Spread:
         )
 
     def joined(self, later: "Spread") -> "Spread":
-        """These bins, and those of later steps behind them."""
+        """Return these bins followed by the bins of later steps."""
         pairs = ((getattr(self, each.name), getattr(later, each.name)) for each in fields(self))
         return Spread(*(np.concatenate(pair) for pair in pairs))
 
     def with_columns(self, columns: list[int], width: int) -> "Spread":
-        """The bins with `width` columns, these at `columns` and the others without a norm."""
+        """Move the columns to positions `columns` of `width`; the other columns have no norm."""
         fills = (np.nan, -1, np.nan, np.nan, -1, 0, 0)
         arrays = (getattr(self, each.name) for each in fields(self))
         return Spread(
@@ -75,24 +75,24 @@ class Spread:
         )
 
     def select(self, columns: list[int]) -> "Spread":
-        """The bins with these columns only."""
+        """Return the bins with these columns only."""
         return Spread(*(getattr(self, each.name)[:, columns] for each in fields(self)))
 
 
 @dataclass(frozen=True)
 class Bins:
-    """Consecutive recorded train steps in bins, oldest first.
+    """Bins of consecutive recorded train steps, oldest first.
 
     Attributes:
         variables: paths of the variables, the columns of `norms`.
-        size: recorded steps in a bin; the last bin may still have fewer.
+        size: number of recorded steps per bin; the last bin may have fewer.
         first_step: the first train step of each bin, int64 [bins].
         last_step: the last train step of each bin, int64 [bins].
         count: number of recorded steps, int64 [bins].
         updates: number of steps in which an update was applied, int64 [bins].
-        clipped: number of those in which clipping changed a gradient, int64 [bins].
-        global_norm: the norm before clipping over all variables, arrays [bins].
-        norms: the norms before clipping per variable, arrays [bins, variables].
+        clipped: number of steps with an update in which clipping changed a gradient, int64 [bins].
+        global_norm: norm before clipping over all variables, arrays [bins].
+        norms: norms before clipping per variable, arrays [bins, variables].
     """
 
     variables: tuple[str, ...]
@@ -107,7 +107,7 @@ class Bins:
 
     @classmethod
     def of(cls, window: Window) -> "Bins":
-        """A bin per step of the window."""
+        """Return one bin per step of the window."""
         updated, there = np.any(window.updated, axis=1), np.any(window.present, axis=1)
         return cls(
             window.variables,
@@ -125,7 +125,7 @@ class Bins:
         return len(self.count)
 
     def extended(self, window: Window, limit: int) -> "Bins":
-        """With the window's steps behind; neighbours are merged until at most `limit` bins."""
+        """Append the steps of the window, and merge adjacent bins to at most `limit` bins."""
         before = int(self.count.sum())
         size = self.size
         while -(-(before + len(window)) // size) > limit:
@@ -146,7 +146,7 @@ class Bins:
         return joined._merged(size)
 
     def with_variables(self, variables: tuple[str, ...]) -> "Bins":
-        """With columns for these variables as well; those not there so far have no norm."""
+        """Add columns for these variables. The added columns have no norm."""
         every = tuple(dict.fromkeys([*self.variables, *variables]))
         if every == self.variables:
             return self
@@ -154,7 +154,7 @@ class Bins:
         return self._with_norms(every, self.norms.with_columns(columns, len(every)))
 
     def select(self, columns: list[int]) -> "Bins":
-        """The bins of some of the variables: of their own norms, without what is global."""
+        """Return the norms of some variables; global norms and update counts are dropped."""
         none = np.zeros(len(self), np.int64)
         nothing = Spread.of(np.full(len(self), np.nan), none > 0, none)
         names = tuple(self.variables[column] for column in columns)
@@ -168,7 +168,7 @@ class Bins:
         return Bins(variables, self.size, *times, *counts, self.global_norm, norms)
 
     def _merged(self, size: int, before: int = 0) -> "Bins":
-        """Bins on a grid of `size` recorded steps; `before` were recorded before the first."""
+        """Merge to a grid of `size` steps; `before` steps were recorded before the first bin."""
         if not len(self):
             return self
         ends = before + np.cumsum(self.count)
@@ -193,7 +193,7 @@ def _first_step(
     starts: np.ndarray,
     lengths: np.ndarray,
 ) -> np.ndarray:
-    """The first step at which each group of values reaches its extreme; -1 where none does."""
+    """Return the first step at which each group reaches its extreme; -1 if none does."""
     reached = values == np.repeat(extremes, lengths, axis=0)
     first = np.minimum.reduceat(np.where(reached, steps, _NEVER), starts, axis=0)
     return np.where(first == _NEVER, -1, first)

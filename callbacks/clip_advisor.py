@@ -1,4 +1,4 @@
-"""The clipping limit that the gradient norms of a run suggest."""
+"""Recommendation of a clipping limit from the gradient norms of a run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ClipLimit:
-    """A limit, and what it would have done in the recorded steps.
+    """Clipping limit, and its effect on the recorded steps.
 
     Attributes:
         global_clipnorm: the limit.
-        touched: share of the healthy steps whose gradient it would have changed, 0 to 1.
-        caught: how many explosions it would have clipped.
-        explosions: how many there were; a gradient that is not finite is none, since clipping
-            cannot mend it.
+        touched: share of the healthy steps that the limit would have clipped, 0 to 1.
+        caught: number of explosions that the limit would have clipped.
+        explosions: number of explosions. Non-finite gradients are not counted, because clipping
+            cannot fix them.
     """
 
     global_clipnorm: float
@@ -36,42 +36,43 @@ class ClipLimit:
 
     @property
     def caught_share(self) -> float:
-        """Share of the explosions that it would have clipped; NaN if there were none."""
+        """Share of the explosions that the limit would have clipped; NaN without explosions."""
         return self.caught / self.explosions if self.explosions else float("nan")
 
     def __str__(self) -> str:
-        touched = f"global_clipnorm={self.global_clipnorm:.3g} touches {100 * self.touched:.1f} %"
+        touched = f"global_clipnorm={self.global_clipnorm:.3g} clips {100 * self.touched:.1f} %"
         if not self.explosions:
-            return f"{touched} of the healthy steps; there was no explosion"
+            return f"{touched} of the healthy steps; no explosion occurred"
         caught = f"{self.caught} of {self.explosions} explosions"
-        return f"{touched} of the healthy steps and catches {caught}"
+        return f"{touched} of the healthy steps and {caught}"
 
 
 class ClipAdvisor:
-    """Recommends a clipping limit from the gradient norms of a run.
+    """Recommendation of a clipping limit from the gradient norms of a run.
 
         print(ClipAdvisor(monitor.history))
 
-    Reads the norms before any clipping, in a long run those of the latest steps. The limits are
-    estimated from the healthy steps: those before the first explosion and before the first
-    gradient that is not finite. They hold for this model, this loss and this batch size.
+    The estimate uses the norms before clipping, in a long run those of the latest steps. Only the
+    healthy steps count: the steps before the first explosion and before the first non-finite
+    gradient. The limits are valid for this model, this loss and this batch size.
 
     Args:
-        history: what a `GradientMonitor` recorded.
-        shares: the shares of the healthy steps that `limits` are to change, each between 0 and 1.
-        explosion: a rule whose thresholds say what counts as an explosion.
+        history: the history of a `GradientMonitor`.
+        shares: the shares of the healthy steps that `limits` clip, each between 0 and 1.
+        explosion: the rule whose thresholds define an explosion; the default rule if None.
 
     Attributes:
-        recommended: the one limit to use, that of the findings too: the 95th percentile of the
-            healthy steps, by a robust estimate that norms which grow at the end hardly move. None if the run is not a usable basis.
-        problem: why the run is not a usable basis, and what to do instead; "" if it is usable.
-        limits: a limit for each share.
-        steps: how many healthy steps were read, at most 10,000.
-        end: the train step that ended them; None if all steps were healthy.
-        nonfinite: how many steps had a gradient that was not finite.
+        recommended: the recommended limit, also used in findings: a robust estimate of the 95th
+            percentile of the healthy steps, on which growing norms at the end have little
+            effect. None if the run has too few healthy steps or unscaled data.
+        problem: the reason why no limit is recommended, and what to do; "" if there is a limit.
+        limits: one limit for each share.
+        steps: number of healthy steps, at most 10,000.
+        end: the first step that is not healthy; None if all steps are healthy.
+        nonfinite: number of steps with a non-finite gradient.
 
     Raises:
-        ValueError: if a share is not between 0 and 1, or no step has a finite gradient.
+        ValueError: if a share is not between 0 and 1, or if no step has a finite gradient.
     """
 
     def __init__(
@@ -82,10 +83,12 @@ class ClipAdvisor:
         explosion: ExplodingGradient | None = None,
     ) -> None:
         if not all(0 < share < 1 for share in shares):
-            raise ValueError(f"A share lies between 0 and 1. Received: shares={tuple(shares)}")
+            raise ValueError(
+                f"Each share must be between 0 and 1. Received: shares={tuple(shares)}"
+            )
         recent = history.recent
         if not np.isfinite(recent.global_norm).any():
-            raise ValueError("The history has no step with a finite gradient.")
+            raise ValueError("The history has no step with a finite gradient. Record another run.")
         healthy = HealthyNorms((explosion or ExplodingGradient()).explosions)
         judged = healthy.follow(recent)
         self._norms = healthy.norms
@@ -102,10 +105,10 @@ class ClipAdvisor:
         self.recommended = self.effect_of(self._limit.value) if self._limit else None
 
     def effect_of(self, global_clipnorm: float) -> ClipLimit:
-        """Return what this limit would have done.
+        """Return the effect of a limit on the recorded steps.
 
         Raises:
-            ValueError: if it is not positive.
+            ValueError: if `global_clipnorm` is not positive.
         """
         if not global_clipnorm > 0:
             raise ValueError(
@@ -119,10 +122,10 @@ class ClipAdvisor:
         )
 
     def plot(self, path: str | Path | None = None) -> "Figure":
-        """Draw how the norms of the healthy steps are spread, and the limits.
+        """Plot a histogram of the norms of the healthy steps, and the limits.
 
         Args:
-            path: the file to save the picture in; none by default.
+            path: the file to save the figure to; not saved by default.
         """
         from gradkeeper.callbacks.plots import plot_clip_limits
 
@@ -136,26 +139,26 @@ class ClipAdvisor:
         first.follow(recent)
         scaling = first.advice() if first.step == 0 else ""
         if scaling:
-            return f"{scaling} Record a run with scaled data, and ask again."
+            return f"{scaling} Record a run with scaled data, and run ClipAdvisor again."
         if self.steps >= LEAST:
             return ""
         if self.end is None:
-            return f"Train at least {LEAST} steps, and ask again."
+            return f"Train at least {LEAST} steps, and run ClipAdvisor again."
         return (
-            f"Step {self.end} explodes or is not finite. Lower the learning rate tenfold, train "
-            "100 steps, and ask again."
+            f"The gradient of step {self.end} explodes or is not finite. Lower the learning rate "
+            "tenfold, train 100 steps, and run ClipAdvisor again."
         )
 
     def __str__(self) -> str:
-        until = "" if self.end is None else f" before step {self.end}, which ended them"
+        until = "" if self.end is None else f" before the first unhealthy step, {self.end}"
         basis = f"{self.steps:,} healthy steps{until}"
         if self.recommended is None:
             return f"No limit can be recommended from {basis}. {self.problem}"
         lines = [
             f"Recommended: {self._limit} ({basis}).",
-            "It and other limits:",
+            "Effect of this and other limits:",
             *(f"  {limit}" for limit in [self.recommended, *self.limits]),
         ]
         if self.nonfinite:
-            lines.append(f"  {self.nonfinite} steps had no finite gradient: no limit mends those")
+            lines.append(f"  {self.nonfinite} steps had no finite gradient; no limit fixes them")
         return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""What a monitor costs in the very run that it watches."""
+"""Measurement of the overhead of a monitor during a run."""
 
 import math
 import time
@@ -19,16 +19,16 @@ _MOST = 0.9
 
 @dataclass(frozen=True)
 class Cost:
-    """The monitor's share of a training's time.
+    """Overhead of a monitor relative to the training time.
 
     Attributes:
-        measuring: added time of a measured step over that of a step not measured, from
-            steps measured once and twice in turn; NaN where they were not compared.
-        quartiles: lower and upper quartile of that over the pairs of neighbours.
-        pairs: how many pairs of steps were compared.
-        every: of how many steps one is measured.
-        host: time of reading, judging and writing over the time of the train steps; NaN
-            after too few of them.
+        measuring: extra time of a measured step relative to an unmeasured step, estimated from
+            steps that are measured once and twice in turn; NaN if no steps were compared.
+        quartiles: lower and upper quartile of `measuring` over the pairs of adjacent steps.
+        pairs: number of compared pairs of steps.
+        every: one in `every` steps is measured.
+        host: time for reading, rules and sinks relative to the time of the train steps; NaN
+            after too few train steps.
     """
 
     measuring: float
@@ -39,35 +39,35 @@ class Cost:
 
     @property
     def total(self) -> float:
-        """Added time over the time of training without the monitor; NaN if not known."""
+        """Extra time relative to training without the monitor; NaN if unknown."""
         return self.measuring / self.every + self.host
 
     def __str__(self) -> str:
         if math.isnan(self.host):
-            return "not known: too few steps were trained"
-        host = f"reading and judging {100 * self.host:.1f} %"
+            return "unknown: too few steps"
+        host = f"reading, rules and sinks {100 * self.host:.1f} %"
         if math.isnan(self.measuring):
-            return f"{host} of the training; the compiled step's share was not compared"
+            return f"{host} of the training time; overhead of the compiled step not measured"
         low, high = self.quartiles
-        thinned = f", one step of {self.every} measured" if self.every > 1 else ""
+        thinned = f", one step in {self.every} is measured" if self.every > 1 else ""
         return (
-            f"{100 * self.total:.1f} % of the training: a measured step "
+            f"{100 * self.total:.1f} % of the training time: a measured step "
             f"{100 * self.measuring:+.1f} % (quartiles {100 * low:+.1f} to {100 * high:+.1f} %, "
             f"{self.pairs} pairs of steps){thinned}; {host}"
         )
 
 
 class CostMeter:
-    """Times train steps measured once and twice in turn, for a short while.
+    """Timer that compares train steps measured once with train steps measured twice.
 
-    After some hundred calls of the train function, when traces and caches are settled, every
-    other call of a few dozen is measured twice: no step goes unmeasured. With a budget,
-    measuring is then thinned until its cost keeps within it, and compared again from time to
-    time.
+    The comparison starts after 100 calls of the train function, when tracing and caches have
+    settled. It takes 32 calls, every second one of which is measured twice, so that no step is
+    left unmeasured. With a budget, the interval between measured steps is then increased until
+    the overhead is within the budget, and the comparison is repeated every 5000 calls.
 
     Args:
-        every: of how many steps one is measured, at most.
-        budget: the share of the training's time that the monitor may cost; None for any.
+        every: the smallest interval: at most one in `every` steps is measured.
+        budget: the allowed share of the training time; None for no limit.
     """
 
     def __init__(self, every: int, budget: float | None) -> None:
@@ -81,12 +81,12 @@ class CostMeter:
 
     @property
     def every(self) -> int:
-        """Of how many steps one is to be measured."""
+        """Interval between measured steps: one in `every` steps is measured."""
         return self._every
 
     @property
     def cost(self) -> Cost:
-        """What is known by now."""
+        """Overhead measured so far."""
         known = len(self._ratios) > 0
         low, middle, high = np.percentile(self._ratios, [25, 50, 75]) if known else [math.nan] * 3
         host = self._on_host / self._in_steps if self._timed >= _FIRST_CALL else math.nan
@@ -94,13 +94,13 @@ class CostMeter:
         return Cost(float(middle), quartiles, len(self._ratios), self._every, host)
 
     def fit_begins(self) -> None:
-        """A new training is timed from its own first call on."""
+        """Restart the count of calls for a new run."""
         self._calls = 0
         self._began = _FIRST_CALL
         self._seconds = ([], [])
 
     def call_begins(self, recorder: Recorder) -> None:
-        """Takes the time before a call of the train function."""
+        """Start the timer. In a comparison, measure every second call twice."""
         number = self._calls - self._began
         self._comparing = recorder.options.comparable and 0 <= number < 2 * _PAIRS
         if self._comparing:
@@ -110,13 +110,13 @@ class CostMeter:
         self._start = time.perf_counter()
 
     def call_ends(self, recorder: Recorder) -> None:
-        """Takes the time after it."""
+        """Stop the timer. After the last call of a comparison, evaluate the comparison."""
         number = self._calls - self._began
         if self._comparing:
             recorder.wait()
         seconds = time.perf_counter() - self._start
         self._calls += 1
-        if self._calls > 1:  # the first one traces
+        if self._calls > 1:  # the first call traces
             self._in_steps += seconds
             self._timed += 1
         if self._comparing:
@@ -126,7 +126,7 @@ class CostMeter:
 
     @contextmanager
     def on_host(self) -> Iterator[None]:
-        """Stands around reading, judging and writing."""
+        """Time the block, in which records are read, checked by rules and written to sinks."""
         start = time.perf_counter()
         yield
         self._looked = time.perf_counter()
@@ -134,12 +134,12 @@ class CostMeter:
         self._on_host += self._look
 
     def look_is_affordable(self) -> bool:
-        """Whether a look like the last one takes little of the time that has passed since."""
+        """Return True if the last flush took less than 0.1 % of the time since its end."""
         return self._look < _AFFORDABLE * (time.perf_counter() - self._looked)
 
     def _conclude(self, recorder: Recorder) -> None:
         once, twice = map(np.array, self._seconds)
-        share = np.minimum(twice / once - 1, _MOST)  # of a step measured once
+        share = np.minimum(twice / once - 1, _MOST)  # relative to a step measured once
         self._ratios = share / (1 - share)
         recorder.measure_twice(False)
         self._seconds = ([], [])

@@ -1,4 +1,4 @@
-"""Who drives a training: the function whose loop calls the callbacks."""
+"""Identification of the frame whose loop calls the callbacks."""
 
 import sys
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ import keras
 
 @dataclass(frozen=True)
 class Driver:
-    """The frame of `model.fit`, or of a loop that calls the callbacks itself.
+    """Frame of `model.fit`, or of a custom loop that calls the callbacks.
 
-    Kept by number and code, not by reference, so that nothing the frame holds stays alive.
-    Keras tells callbacks nothing when `fit` raises; asking the threads' stacks is how to
-    know whether a training that was begun still runs.
+    The frame is stored by id and code object, not by reference, so that its locals are not kept
+    alive. Keras does not notify callbacks when `fit` raises. The stacks of all threads show
+    whether a run is still active.
     """
 
     frame: int
@@ -21,7 +21,7 @@ class Driver:
 
     @classmethod
     def calling(cls, hook: str, known: "Driver | None" = None) -> "Driver":
-        """The driver that is calling this callback hook; `known` itself if it is that one."""
+        """Return the driver that calls this callback hook; `known` if it is the same driver."""
         frame: FrameType | None = sys._getframe(1)
         while frame is not None and frame.f_code.co_name == hook and frame.f_back:
             frame = frame.f_back
@@ -31,10 +31,10 @@ class Driver:
         return cls(id(frame), frame.f_code)
 
     def is_calling(self, caller: FrameType | None) -> bool:
-        """Whether this driver makes a call, itself and not through a callback.
+        """Return True if a call comes directly from this driver, not from a callback.
 
-        A loop may call its callbacks from a function that has returned by now: then any call
-        will do that does not come from a callback.
+        A loop may call its callbacks from a function that has since returned. In that case,
+        every call that does not come from a callback counts.
 
         Args:
             caller: the frame that makes the call.
@@ -49,11 +49,11 @@ class Driver:
         return not self.is_running()
 
     def is_running_beside(self, other: "Driver | None") -> bool:
-        """Whether this driver is on a thread's stack, and is not `other`."""
+        """Return True if this driver is not `other` and is on the stack of a thread."""
         return self != other and self.is_running()
 
     def is_running(self) -> bool:
-        """Whether this driver is on a thread's stack."""
+        """Return True if this driver is on the stack of a thread."""
         return any(self._is_on(top) for top in sys._current_frames().values())
 
     def _is_on(self, frame: FrameType | None) -> bool:
@@ -67,8 +67,8 @@ class Driver:
         return id(frame) == self.frame and frame.f_code is self.code
 
 
-# A callback's code runs below one of these; by `id`, as a code's hash is that of all it consists
-# of, and takes long.
+# Code of a callback runs below one of these hooks. The key is the `id`, because hashing a code
+# object is slow: the hash covers all contents.
 _HOOKS = {
     id(method.__code__): method.__code__
     for name, method in vars(keras.callbacks.CallbackList).items()

@@ -1,4 +1,4 @@
-"""Running a model's code as plain Python for a moment, and leaving no trace of it."""
+"""Context managers that run a model eagerly and restore its state."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from gradkeeper.callbacks.tap.names import unlisted_variables
 
 @contextmanager
 def functions_run_eagerly() -> Iterator[None]:
-    """Inside the block, functions of TensorFlow's are run as plain Python."""
+    """Run every `tf.function` eagerly inside the block."""
     before = tf.config.functions_run_eagerly()
     tf.config.run_functions_eagerly(True)
     try:
@@ -22,7 +22,7 @@ def functions_run_eagerly() -> Iterator[None]:
 
 @contextmanager
 def forward_pass_undone(model: keras.Model) -> Iterator[None]:
-    """Restore moving averages, seeds, metrics and states of layers after the block."""
+    """Restore moving averages, seeds, metrics and layer states after the block."""
     every = [
         *model.non_trainable_variables,
         *model.metrics_variables,

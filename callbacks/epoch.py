@@ -1,4 +1,4 @@
-"""The numbers of an epoch, for Keras's logs."""
+"""Epoch summaries for the Keras logs."""
 
 import math
 
@@ -8,7 +8,7 @@ from gradkeeper.callbacks.window import Window
 
 
 class EpochSummary:
-    """Means over the finite train steps of an epoch, gathered window by window."""
+    """Means over the finite train steps of an epoch, accumulated by window."""
 
     def __init__(self) -> None:
         self._steps = self._nonfinite = self._updates = self._clipped = 0
@@ -16,7 +16,7 @@ class EpochSummary:
         self._applied = _Mean()
 
     def add(self, window: Window) -> None:
-        """Takes in the steps of a window."""
+        """Add the steps of a window."""
         updated = window.updated.any(axis=1)
         norms = window.global_norm[window.present.any(axis=1)]
         self._steps += len(window)
@@ -27,7 +27,7 @@ class EpochSummary:
         self._applied.add(window.applied_global_norm[updated])
 
     def logs(self) -> dict[str, float]:
-        """The keys that the monitor adds to the epoch's logs; none without a step."""
+        """Return the keys to add to the epoch logs; empty without a step."""
         if not self._steps:
             return {}
         updates = self._updates
@@ -40,7 +40,7 @@ class EpochSummary:
 
 
 class _Mean:
-    """The mean of the finite values so far; NaN if there is none."""
+    """Running mean of the finite values; NaN without finite values."""
 
     def __init__(self) -> None:
         self._total, self._count = 0.0, 0

@@ -1,12 +1,12 @@
-"""Telling of a fault in what observes a training."""
+"""Messages about exceptions in rules and sinks."""
 
 from gradkeeper.callbacks.tap.keras_private import print_msg
 
 
 def tell_fault(source: str, error: Exception, consequence: str) -> None:
-    """Prints through Keras's own channel who raised what, and what follows from it.
+    """Print the source of an exception, the exception and its consequence.
 
-    Also where findings are not printed: else nothing would say that something is missing.
+    The message is printed even with `verbose=0`, because records may be missing.
     """
-    # On a line of its own: a progress bar may stand on the current one.
+    # The message starts on a new line, because the current line may show a progress bar.
     print_msg(f"\nGradientMonitor: {source} raised {type(error).__name__}: {error}. {consequence}")

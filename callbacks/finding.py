@@ -1,4 +1,4 @@
-"""What a rule has found."""
+"""Findings of the rules."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -8,16 +8,16 @@ Severity = Literal["error", "warning", "info"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing worth telling about a training run.
+    """Problem or observation that a rule reports about a run.
 
     Attributes:
-        step: the train step, counted from 0, at which it began.
+        step: the first affected train step, counted from 0.
         layer: path of the layer, such as `lstm/lstm_cell`; "" for the whole model.
         rule: name of the rule.
         severity: "error" (the run is damaged), "warning" or "info".
-        message: what happened, with the numbers, in one sentence.
-        advice: what to do.
-        evidence: the numbers by name, JSON-able.
+        message: description with numbers, in one sentence.
+        advice: recommended action.
+        evidence: the numbers by name, JSON-serializable.
     """
 
     step: int
@@ -32,5 +32,5 @@ class Finding:
         return f"[{self.rule}] step {self.step}: {self.message} {self.advice}"
 
     def to_dict(self) -> dict[str, Any]:
-        """The finding as a plain dict, for JSON."""
+        """Return the finding as a JSON-serializable dict."""
         return asdict(self)

@@ -1,4 +1,4 @@
-"""The right to write to a folder, which one training at a time has."""
+"""Directory lock: only one run at a time writes to a directory."""
 
 import json
 import os
@@ -12,22 +12,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-# Readers of Parquet folders pass over names that begin with "_".
+# Readers of Parquet directories ignore names that begin with "_".
 _LOCK = "_gradients.lock"
 _FORMER_LOCK = "gradients.lock"
-# Of a process on another host it can only be known when it last wrote.
+# For a process on another host, only the time of its last write is known.
 _SILENT_SECONDS = 120
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who has a folder, as its lock file says.
+    """Lock owner: the process that is named in the lock file of a directory.
 
     Attributes:
-        pid: the process; 0 if the file cannot be read.
-        host: where it runs.
-        born: when it began, as its system counts; "" where that cannot be asked.
-        token: tells apart the claims of a process, and of processes of the same number.
+        pid: process id; 0 if the file cannot be read.
+        host: name of the host that runs the process.
+        born: start time of the process, in ticks of its system; "" if unknown.
+        token: unique id that distinguishes the locks of one process, and processes that reuse
+            a process id.
     """
 
     pid: int = 0
@@ -42,18 +43,18 @@ class Holder:
 
     @classmethod
     def read(cls, path: Path) -> "Holder | None":
-        """Who the lock file names; None if there is no such file."""
+        """Read the lock owner from a lock file; None if the file does not exist."""
         try:
             return cls(**json.loads(path.read_text()))
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError):  # being written, or by a process killed while writing
+        except (ValueError, TypeError):  # half-written: the writer is still active or was killed
             return cls()
 
     @property
     def is_here(self) -> bool:
-        """Whether that is a process of this host that can be asked after."""
-        # On Windows signal 0 would not ask but kill.
+        """True if the process runs on this host and its state can be queried."""
+        # On Windows, signal 0 kills the process instead of testing it.
         return self.host == socket.gethostname() and (self._is_mine or os.name != "nt")
 
     @property
@@ -61,10 +62,10 @@ class Holder:
         return self.pid == os.getpid()
 
     def is_at_work(self, path: Path) -> bool:
-        """Whether it still trains, as far as can be known.
+        """Return True if the lock owner appears to be still training.
 
         Args:
-            path: the lock file, touched at every write.
+            path: the lock file, whose modification time is updated at every write.
         """
         if not self.is_here:
             return time.time() - path.stat().st_mtime < _SILENT_SECONDS
@@ -74,18 +75,18 @@ class Holder:
         return _is_alive(self.pid) and _birth(self.pid) == self.born
 
     def __str__(self) -> str:
-        own = "another GradientMonitor of this process, " if self.is_here and self._is_mine else ""
+        own = "another GradientMonitor in this process, " if self.is_here and self._is_mine else ""
         return f"{own}process {self.pid} on host {self.host!r}"
 
 
 class FolderClaim:
-    """Has one training at a time write to a folder, by a lock file that names its process.
+    """Directory lock, held by means of a lock file that names the process.
 
-    A process that is gone holds nothing: its lock is taken over. A claim that is let go of
-    without `release` ends with the object, or with the process that ends by itself.
+    The lock of a dead process is taken over. Without `release`, the lock is released when the
+    object is garbage-collected or the process exits normally.
 
     Args:
-        folder: the folder; made by `take` if it is not there.
+        folder: the directory; `take` creates it if it does not exist.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -97,18 +98,18 @@ class FolderClaim:
         self.is_running: Callable[[], bool] = bool
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy, or what is unpickled elsewhere, holds nothing.
+        # A copied or unpickled object must not hold the lock.
         return vars(FolderClaim(self._folder))
 
     def take(self, is_running: Callable[[], bool]) -> None:
-        """Takes the folder, or keeps it.
+        """Acquire the lock, or keep it if it is already held.
 
         Args:
-            is_running: whether the training that it is taken for still runs; asked when
-                another training of this process wants the folder.
+            is_running: returns True while the run of this lock is active. Called when another
+                run of this process requests the directory.
 
         Raises:
-            RuntimeError: if another training has it.
+            RuntimeError: if another run holds the lock.
             OSError: if the lock cannot be written.
         """
         self._lost_to = None
@@ -118,11 +119,11 @@ class FolderClaim:
         self.is_running = is_running
 
     def keep(self) -> None:
-        """Makes sure of the folder before it is written to.
+        """Refresh the lock. Call this before each write to the directory.
 
         Raises:
-            RuntimeError: if another training has it.
-            OSError: if the lock is gone and cannot be written again.
+            RuntimeError: if another run holds the lock.
+            OSError: if the lock file is missing and cannot be written again.
         """
         there = Holder.read(self._path)
         if self._is_held_by(there):
@@ -135,13 +136,13 @@ class FolderClaim:
             raise RuntimeError(self._refusal(self._lost_to))
 
     def release(self) -> None:
-        """Lets another training have the folder."""
+        """Release the lock."""
         self._holder = None
         if self._give_back is not None:
             self._give_back()
 
     def _is_held_by(self, there: Holder | None) -> bool:
-        """Whether this claim is the holder; not so in a fork of the process that took it."""
+        """Return True if this object holds the lock; False in a fork of the process that does."""
         return there is not None and there == self._holder and there.pid == os.getpid()
 
     def _take(self) -> None:
@@ -153,7 +154,7 @@ class FolderClaim:
             there = Holder.read(self._path)
             if there is not None and there.is_at_work(self._path):
                 raise RuntimeError(self._refusal(there)) from None
-            # Of two that take over at once the last is named; the other learns it by `keep`.
+            # If two processes take over at once, the last write wins; `keep` raises in the other one.
             mine = self._path.with_name(f".{_LOCK}.{holder.token}.tmp")
             _write(mine, holder)
             os.replace(mine, self._path)
@@ -162,10 +163,10 @@ class FolderClaim:
         self._give_back = weakref.finalize(self, _give_back, self._path, holder)
 
     def _remove_former_lock(self) -> None:
-        """Removes the lock of a version that wrote it under another name, unless it still trains.
+        """Remove a lock file with the name that earlier versions used.
 
         Raises:
-            RuntimeError: if it does.
+            RuntimeError: if the run that holds this lock is active.
         """
         path = self._folder / _FORMER_LOCK
         there = Holder.read(path)
@@ -175,18 +176,19 @@ class FolderClaim:
 
     def _refusal(self, holder: Holder, lock: str = _LOCK) -> str:
         return (
-            f"Another training writes its gradient history to this folder: {holder}. Give each "
-            f"run a folder of its own; if that training is over, close() its monitor or delete "
-            f"{lock} there. Received: log_dir={str(self._folder)!r}"
+            f"Another run writes its gradient history to this directory: {holder}. Use a separate "
+            f"directory for each run. If the other run has ended, call close() on its monitor or "
+            f"delete {lock} from the directory. Received: log_dir={str(self._folder)!r}"
         )
 
 
-# Only weakly, and only so that the lock file's token leads to the training that is meant.
+# Maps the token in a lock file to the lock object of this process. Weak references, so that an
+# unused lock is garbage-collected and released.
 _CLAIMS: weakref.WeakValueDictionary[str, FolderClaim] = weakref.WeakValueDictionary()
 
 
 def _write(path: Path, holder: Holder) -> None:
-    """Makes the file; raises FileExistsError if it is there."""
+    """Write a lock file; raise FileExistsError if it exists."""
     with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY), "w") as file:
         try:
             json.dump(asdict(holder), file)
@@ -197,8 +199,8 @@ def _write(path: Path, holder: Holder) -> None:
 
 
 def _give_back(path: Path, holder: Holder) -> None:
-    """Removes the lock, if it is this holder's and it is this process that took it."""
-    with suppress(OSError):  # a lock that stays is taken over once the process is gone
+    """Remove the lock file if it names `holder` and `holder` is this process."""
+    with suppress(OSError):  # a remaining lock is taken over after the process has ended
         if holder.pid == os.getpid() and Holder.read(path) == holder:
             path.unlink()
 
@@ -208,13 +210,13 @@ def _is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except PermissionError:  # another user's
+    except PermissionError:  # process of another user
         return True
     return True
 
 
 def _birth(pid: int) -> str:
-    """When the process began, in ticks of the system; "" if unknown, or if it is dead."""
+    """Return the start time of a process in system ticks; "" if unknown or dead."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,4 +1,4 @@
-"""The callback that records the true training gradients of any Keras model."""
+"""`GradientMonitor`: callback that records and checks the training gradients of a model."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,64 +33,62 @@ if TYPE_CHECKING:
 
 
 class GradientMonitor(StepCallback[Recorder]):
-    """Records the gradient norm of every variable at every train step, and says what is wrong.
+    """Callback that records the gradient norms of every train step and reports problems.
 
         monitor = GradientMonitor()
         model.fit(x, y, callbacks=[monitor])
         monitor.findings, monitor.history.norms, monitor.plot(), monitor.report("report.html")
 
-    The norms are those of the gradients that the model is trained with, measured inside the
-    compiled train step, before the optimizer's clipping and after it. Training is not
-    changed: weights and losses are bit-identical with and without the monitor (under XLA, up
-    to rounding in the last bit). Under a `tf.distribute` strategy the norms are those of the
-    global batch, beside each replica's own.
+    The monitor records the gradients that train the model. The L2 norms are computed inside the
+    compiled train step, before and after the clipping of the optimizer. Training is not changed:
+    weights and losses are bit-identical with and without the monitor (under XLA, up to rounding
+    in the last bit). Under a `tf.distribute` strategy, the monitor records the norms of the
+    global batch and the norms of each replica.
 
-    Epoch logs, for every callback that stands behind the monitor in the list (and History):
-        grad_norm: mean over the epoch's finite steps of the global gradient norm before
-            clipping; NaN if no step has a finite gradient.
-        grad_norm_applied: the same after clipping.
+    Epoch logs, for `History` and for every callback after the monitor in the list:
+        grad_norm: mean global gradient norm before clipping, over the finite steps of the epoch;
+            NaN if no step has a finite gradient.
+        grad_norm_applied: mean global gradient norm after clipping, over the finite steps.
         clip_fraction: share of the steps in which clipping changed a gradient, 0 to 1.
-        nonfinite_steps: number of steps with a gradient that is not finite.
+        nonfinite_steps: number of steps with a non-finite gradient.
 
     Args:
-        rules: the rules to follow, as instances or by name ("nonfinite"); all of
-            `gradkeeper.callbacks.rules.RULES` by default. A rule that raises is left out
-            from then on; its exception is printed, training and the other rules go on.
-        optimizers: the optimizers whose calls are recorded, where the model does not hold
-            them in attributes of its own; as a list, or by the names that `tracks` shall have.
-        watch: what is recorded: "gradients" always, "updates" and "weights" on request (the
-            norms of what each step changes, and of what it changes), and "max_abs" for each
-            gradient's largest magnitude in every step instead of one of eight.
-        layers: the layers or variables to record, all by default: names of layers as Keras has
-            them ("memory"), paths, names of variables, or patterns ("*lstm*"); one or several.
-        every_n_steps: of how many train steps one is measured.
-        flush_every: train steps between two looks at what was recorded. A finding names its
-            exact step, and is told at most so many steps later. By default 50, and up to 400
-            where steps are so short that looking would cost more than a tenth of a percent.
-        warmup: first train steps that are recorded but not judged, except by the rules `nonfinite`,
-            `replica_disagreement` and others with `judges_warmup`.
-        budget: the share of the training's time that the monitor may cost, such as 0.02.
-            Measuring is thinned until it does; a non-finite value is then found at the next
-            measured step, and the finding says between which steps it arose.
-        log_dir: folder for the history as Parquet parts. Training goes on in it at the
-            optimizer's count of steps: what it holds of earlier steps is taken up again, what
-            it holds from that step on is replaced; so give each run a folder of its own.
-            While one training writes to it, any other is refused. If it cannot be written,
-            that is printed once and training goes on; what it lacks is written later if
-            it can be, at the end of the training at the latest. With several workers, those
-            beside the chief write to folders of their own in it, `worker-1` and so on.
-        tensorboard_dir: folder for TensorBoard's event files.
-        histograms: whether to take histograms of the gradients' magnitudes for TensorBoard, at
-            one step in `flush_every`.
-        epoch_logs: whether the keys above are added to the epoch's logs.
-        verbose: 1 to print findings as they are made, 0 to print only what a rule or a
-            file has raised.
+        rules: rules, as instances or by name ("nonfinite"); all of
+            `gradkeeper.callbacks.rules.RULES` by default. If a rule raises, the exception is
+            printed and the rule is disabled. Training and the other rules continue.
+        optimizers: optimizers to record, if they are not attributes of the model; as a list, or
+            as a dict whose keys are the names in `tracks`.
+        watch: statistics to record. "gradients" is always included. "updates" adds the norms of
+            the updates, "weights" adds the norms of the weights before the update. "max_abs"
+            records the largest magnitude of each gradient in every step instead of every eighth.
+        layers: layers or variables to record, all by default: Keras layer names ("memory"),
+            paths, variable names, or patterns ("*lstm*"); one or several.
+        every_n_steps: measure one in this many train steps.
+        flush_every: number of train steps between two flushes of the ring buffers. A finding
+            names its exact step and is printed at most this many steps later. By default 50, and
+            up to 400 if a flush takes more than 0.1 % of the time since the last flush.
+        warmup: number of first train steps that are recorded but not checked, except by the rules
+            `nonfinite`, `replica_disagreement` and others with `judges_warmup`.
+        budget: allowed share of the training time, such as 0.02. The monitor measures fewer steps
+            until the overhead is within the budget. A non-finite value is then found at the next
+            measured step, and the finding names the steps between which the value arose.
+        log_dir: directory for the history as Parquet parts. Use a separate directory for each
+            run. A resumed run continues at the step count of the optimizer: it loads the earlier
+            steps and replaces the later ones. Only one run at a time can write to the directory.
+            If writing fails, the exception is printed once and training continues. The missing
+            steps are written later, at the latest at the end of the run. With several workers,
+            each worker except the chief writes to a subdirectory, such as `worker-1`.
+        tensorboard_dir: directory for TensorBoard event files.
+        histograms: whether to write histograms of the gradient magnitudes to TensorBoard, for
+            one in `flush_every` steps.
+        epoch_logs: whether to add the keys above to the epoch logs.
+        verbose: 1 to print each finding, 0 to print only exceptions of rules and sinks.
 
     Raises:
-        ValueError: on a bad argument.
-        RuntimeError: if it is attached to a fit while another fit that it is attached to runs,
-            or while another training writes to `log_dir`.
-        TypeError: if it is attached to something that is no Keras 3 model.
+        ValueError: if an argument is invalid.
+        RuntimeError: if the monitor is attached to a second `fit` while the first is running, or
+            if another run writes to `log_dir`.
+        TypeError: if the monitor is attached to an object that is not a Keras 3 model.
     """
 
     def __init__(
@@ -136,41 +134,41 @@ class GradientMonitor(StepCallback[Recorder]):
 
     @property
     def history(self) -> GradientHistory:
-        """All that was recorded, over every fit of this monitor."""
+        """History of all recorded train steps, over all `fit` calls of this monitor."""
         return self._archive.history
 
     @property
     def tracks(self) -> dict[str, GradientHistory]:
-        """The history of each optimizer by itself, by its name.
+        """History of each optimizer, by name.
 
-        The name is that of the model's attribute or, of an optimizer found elsewhere, its own.
-        An optimizer that is called several times in a train step for the same variables has
-        a track for each time.
+        The name is that of the model attribute, or `optimizer.name` if the model has no such
+        attribute. An optimizer that is called several times per train step for the same
+        variables has one history for each of these calls.
         """
         self.flush()
         return self._archive.tracks
 
     @property
     def findings(self) -> list[Finding]:
-        """What the rules have found, by step: the first of each rule and layer."""
+        """Findings in the order of their steps: the first finding of each rule and layer."""
         self.flush()
         return self._judge.findings
 
     @property
     def cost(self) -> Cost:
-        """What this monitor has cost in this very run."""
+        """Measured overhead of this monitor."""
         return self._meter.cost
 
     def plot(self, path: str | Path | None = None, *, layers: Names | None = None) -> "Figure":
-        """Draw the global norm over steps and the norms per layer.
+        """Plot the global norm and the norms per layer over the train steps.
 
         Args:
-            path: the file to save the picture in; none by default.
-            layers: the layers or variables to draw, as for `GradientHistory.select`; all by
-                default. The global norm is then that of these.
+            path: the file to save the figure to; not saved by default.
+            layers: the layers or variables to plot, as in `GradientHistory.select`; all by
+                default. The global norm covers the selected variables only.
 
         Raises:
-            ValueError: if a name matches no layer and no variable.
+            ValueError: if a name matches neither a layer nor a variable.
         """
         from gradkeeper.callbacks.plots import plot_history
 
@@ -188,13 +186,13 @@ class GradientMonitor(StepCallback[Recorder]):
         facts: Mapping[str, str] | None = None,
         figures: "Mapping[str, Figure] | None" = None,
     ) -> Path:
-        """Writes one HTML page that needs nothing else, pictures inside.
+        """Write a self-contained HTML report with embedded figures.
 
         Args:
-            path: the page's file.
-            title: the page's heading.
-            facts: lines for the table at the top, beside what the history tells.
-            figures: further pictures, by caption, before the gradient's own.
+            path: the file to write.
+            title: heading of the page.
+            facts: additional rows for the table at the top, by label.
+            figures: additional figures, by caption, placed before the gradient figures.
         """
         from gradkeeper.callbacks.report import write_report
 
@@ -210,21 +208,21 @@ class GradientMonitor(StepCallback[Recorder]):
 
             with monitor.watch(optimizer, model.trainable_variables):
                 for x, y in dataset:
-                    train_step(x, y)  # a tf.function that is first called in here, or eager code
+                    train_step(x, y)  # eager, or a tf.function first called inside this block
 
         Every call of `optimizer.apply` is a train step. With several optimizers, a train step has
-        one call of each; where one is called more often than another (five critic steps for each
-        generator step), each of its calls begins a train step. Read `history` or call `flush` at
-        least every 4,096 steps of a compiled loop.
+        one call of each. If one optimizer is called more often than another (five critic steps per
+        generator step), each of its calls begins a train step. In a compiled loop, read `history`
+        or call `flush` at least every 4,096 steps.
 
         Args:
-            optimizer: a Keras optimizer, several as a list, or several by the names that `tracks`
-                shall have.
-            variables: what is recorded, in this order; all variables by default.
+            optimizer: a Keras optimizer, a list of optimizers, or a dict whose keys are the names
+                in `tracks`.
+            variables: the variables to record, in this order; all variables by default.
 
         Raises:
-            RuntimeError: if the monitor is attached to a fit that is running, or another
-                training writes to `log_dir`.
+            RuntimeError: if the monitor is attached to a running `fit`, or if another run writes
+                to `log_dir`.
             TypeError: if `optimizer` is not a Keras optimizer.
         """
         self._refuse_if_running(None, "watch()")
@@ -263,8 +261,8 @@ class GradientMonitor(StepCallback[Recorder]):
         self.flush()
         self._epoch = EpochSummary()
 
-    # There is no on_train_batch_end: with one, Keras would have to wait for each step's logs
-    # before it can begin the next step.
+    # on_train_batch_end is not defined, because with it Keras waits for the logs of each step
+    # before it starts the next step.
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         model = self._awaiting()
         if model is None:
@@ -288,7 +286,7 @@ class GradientMonitor(StepCallback[Recorder]):
         return self._settings.options(model.steps_per_execution, compiled=compiled)
 
     def _follow(self, recorder: Recorder, model: keras.Model) -> None:
-        """Reads from this recorder from now on."""
+        """Read later records from this recorder."""
         self._take_up(model)
         if recorder is not self._stream.recorder:
             self._read()
@@ -306,9 +304,10 @@ class GradientMonitor(StepCallback[Recorder]):
         self.close()
 
     def close(self) -> None:
-        """Reads what is left and writes it to `log_dir` and `tensorboard_dir`.
+        """Read the remaining records and write them to `log_dir` and `tensorboard_dir`.
 
-        `fit` does so at its end; call it after a `fit` that raised or was interrupted.
+        `fit` calls `close` at its end. After a `fit` that raised or was interrupted, call `close`
+        yourself.
         """
         self.flush()
         self._archive.close()
@@ -317,7 +316,7 @@ class GradientMonitor(StepCallback[Recorder]):
         self._attachment.end()
 
     def flush(self) -> None:
-        """Reads what the train steps have recorded since the last look, and judges it."""
+        """Read the steps recorded since the last flush, and apply the rules to them."""
         self._unread, self._due = 0, self._settings.flush_every
         with self._meter.on_host():
             self._read()
@@ -332,7 +331,7 @@ class GradientMonitor(StepCallback[Recorder]):
         if readout.lost:
             self._judge.tell(
                 f"GradientMonitor lost {readout.lost:,} steps before step {window.steps[0]:,}: "
-                "call its flush() more often."
+                "call monitor.flush() more often."
             )
         self._judge.judge(window)
         self._tell_where_masks_end()
@@ -344,9 +343,9 @@ class GradientMonitor(StepCallback[Recorder]):
             self._told_masks.add(name)
             self._judge.tell(
                 f"GradientMonitor: the mask ends at the layer {name!r} ({ends[name]}), whose "
-                f"supports_masking is False (the default as of Keras 3.16). The layers after it "
-                "and the loss treat padding as data. Set supports_masking = True on the layer "
-                "before the training."
+                f"supports_masking is False (the default since Keras 3.16). Later layers and the "
+                "loss treat padding as data. Set supports_masking = True on this layer before "
+                "training."
             )
 
     def _tell_if_blind(self, optimizers: Sequence[Any] | None = None) -> None:
@@ -358,13 +357,13 @@ class GradientMonitor(StepCallback[Recorder]):
             optimizers = self._settings.named_optimizers
         if optimizers is None:
             optimizers = optimizers_of(self._attachment.model)
-        remedy = "name it: GradientMonitor(optimizers=[...])"
+        remedy = "pass it: GradientMonitor(optimizers=[...])"
         self._judge.tell(
             why_nothing_was_seen("GradientMonitor", "records nothing", optimizers, remedy)
         )
 
     def _end_comparison(self) -> None:
-        """Measures as asked for again, where a training ended while its cost was compared."""
+        """Restore the measuring interval if a run ended during the overhead comparison."""
         recorder = self._stream.recorder
         if recorder is not None and recorder.is_read_by(self):
             recorder.measure_every(self._meter.every)
@@ -373,16 +372,16 @@ class GradientMonitor(StepCallback[Recorder]):
     def _refuse_if_running(self, driver: Driver | None, received: str) -> None:
         if self._looping:
             raise RuntimeError(
-                "This GradientMonitor watches a loop that is still running; give each training "
-                f"a monitor of its own. Received: {received}"
+                "This GradientMonitor watches a loop that is still running. Use a separate monitor "
+                f"for each run. Received: {received}"
             )
         super()._refuse_if_running(driver, received)
 
     def _take_up(self, model: keras.Model) -> None:
-        """Takes up the steps that were trained, and perhaps recorded, before the first."""
+        """Set the number of the first step, and load the recorded steps before it."""
         if self._stream.next_step is not None:
             return
-        # Read at the first batch: BackupAndRestore has set the optimizer's count by then.
+        # Not before the first batch: until then, BackupAndRestore may change the step count.
         first = steps_taken(model)
         self._stream.next_step = first
         self._archive.take_up(first)

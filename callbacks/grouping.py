@@ -1,4 +1,4 @@
-"""Layers put together where there are more of them than fit on a page."""
+"""Grouping of layers for plots and reports with a limited number of rows."""
 
 from dataclasses import dataclass
 
@@ -12,13 +12,13 @@ _ROWS = 40
 
 @dataclass(frozen=True)
 class LayerGroups:
-    """Norms of layers, or of groups of neighbouring layers.
+    """Norms of layers, or of groups of adjacent layers.
 
     Attributes:
-        names: a layer's path; a path that several layers begin with, followed by `/…`; or the
-            first and last of layers that have nothing in common.
+        names: path of the layer; common leading path of several layers, followed by `/…`; or the
+            paths of the first and last layer of a group without a common path.
         norms: L2 norms before clipping over all variables of a group, [steps, groups].
-        present: whether a variable of the group has a gradient, bool [steps, groups].
+        present: True where a variable of the group has a gradient, bool [steps, groups].
     """
 
     names: list[str]
@@ -27,7 +27,7 @@ class LayerGroups:
 
     @classmethod
     def of(cls, history: GradientHistory, rows: int = _ROWS) -> "LayerGroups":
-        """The layers of a history in at most so many groups, as fine as that allows."""
+        """Group the layers of a history into at most `rows` groups, as fine as possible."""
         if len(history.layers) <= rows:
             members = {layer: [layer] for layer in history.layers}
         else:
@@ -45,7 +45,7 @@ class LayerGroups:
 
 
 def _by_prefix(layers: list[str], rows: int) -> dict[str, list[str]] | None:
-    """The layers by as many leading parts of their paths as give no more than `rows` groups."""
+    """Group layers by the longest leading paths that give at most `rows` groups."""
     for depth in range(max(layer.count("/") for layer in layers), 0, -1):
         groups: dict[str, list[str]] = {}
         for layer in layers:

@@ -1,4 +1,4 @@
-"""The recorded gradient norms of a training run."""
+"""History of the recorded gradient norms of a run."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,22 +23,22 @@ _SCALARS = ("loss", "learning_rate", "loss_scale", "clip_coefficient")
 class GradientHistory:
     """Gradient norms per train step and variable, in bounded memory.
 
-    Rows are train steps, columns the model's trainable variables in the model's order.
-    A norm is NaN (or Inf) where the gradient held NaN (or Inf), and NaN where there was no
-    gradient at all; `present` tells the two apart.
+    Rows are train steps. Columns are the trainable variables in the order of the model. A norm is
+    NaN (or Inf) if the gradient contains NaN (or Inf), and NaN if there is no gradient; `present`
+    distinguishes the two cases.
 
-    Memory: while rows x variables is at most `max_values`, every recorded step has its row.
-    Beyond that the most recent steps, at least half of `max_values`, have theirs; the older
-    ones are in at most 1000 `bins`, and of each bin two rows stay: the one with the largest
-    finite global norm and the first with NaN or Inf. So rows are always real train steps,
-    and the largest norm and the first NaN of a run are among them. At most
-    `max_values * (60 + 5 * replicas)` bytes are held, 90 MB by default on a single device,
-    and up to twice that while rows are put together; with float64 norms twice as much. A model
-    of fewer than 16 variables counts as one of 16; 64 rows are held in any case.
+    Memory: up to `max_values` norms (rows x variables), every recorded step has a row. Above this
+    limit, only the most recent steps, at least half of `max_values`, keep their rows. The older
+    steps are downsampled to at most 1000 `bins`. Each bin keeps two rows: the one with the largest
+    finite global norm and the first one with NaN or Inf. Every row is therefore a real train step,
+    and the rows include the largest norm and the first NaN of a run. The history uses at most
+    `max_values * (60 + 5 * replicas)` bytes, 90 MB by default on a single device, and
+    up to twice as much while rows are concatenated. With float64 norms, these numbers double. A
+    model with fewer than 16 variables counts as 16 variables. At least 64 rows are kept.
 
     Args:
-        refresh: called before the history is read, to fetch rows that still wait elsewhere.
-        max_values: the most norms to hold, rows x variables.
+        refresh: called before the history is read, to fetch pending rows.
+        max_values: maximum number of norms to keep, rows x variables.
 
     Raises:
         ValueError: if `max_values` is not positive.
@@ -54,89 +54,90 @@ class GradientHistory:
 
     @classmethod
     def load(cls, log_dir: str | Path, *, max_values: int = MAX_VALUES) -> "GradientHistory":
-        """Reads the Parquet parts that a `GradientMonitor(log_dir=...)` wrote, of all workers.
+        """Load the Parquet parts of all workers that `GradientMonitor(log_dir=...)` wrote.
 
         Raises:
-            FileNotFoundError: if the folder holds no part.
+            FileNotFoundError: if the directory contains no Parquet part.
         """
         history = cls(max_values=max_values)
         for window in read_all_workers(log_dir):
             history.append(window)
         if not history.recorded:
             raise FileNotFoundError(
-                "No gradient history (gradients-*.parquet) in this folder. "
+                "No gradient history (gradients-*.parquet) found. Pass the log_dir of a run. "
                 f"Received: log_dir={str(log_dir)!r}"
             )
         return history
 
     def append(self, window: Window) -> None:
-        """Adds train steps at the end; variables not seen before become further columns."""
+        """Append train steps. New variables add columns."""
         self._rows.append(window)
 
     def __len__(self) -> int:
-        """Number of rows held."""
+        """Return the number of rows in memory."""
         self._fetch()
         return self._rows.held
 
     @property
     def recorded(self) -> int:
-        """Number of train steps ever recorded, held or not."""
+        """Number of recorded train steps, including downsampled ones."""
         self._fetch()
         return self._rows.recorded
 
     @property
     def bins(self) -> Bins:
-        """Summary of the steps before the recent ones; no bin while every step has its row."""
+        """Summary of the downsampled steps; empty while every step has a row."""
         return self._rows.bins.with_variables(self._all.variables)
 
     def since(self, row: int) -> Window:
-        """The steps recorded from the `row`-th on; negative rows count from the end.
+        """Return the steps from the `row`-th recorded one; negative rows count from the end.
 
-        Of steps that were thinned, only the rows that stayed. Reads no others.
+        Downsampled steps contribute only the rows that were kept.
         """
         self._fetch()
         return self._rows.since(row if row >= 0 else self._rows.recorded + row)
 
     @property
     def recent(self) -> Window:
-        """The latest steps, none of which is missing; all, while none has been thinned."""
+        """Latest steps without a gap; all steps while none is downsampled."""
         return self._all[self._rows.thinned :]
 
     def select(self, *layers: Names) -> "GradientHistory":
-        """Return the history, as it stands, of some layers or variables.
+        """Return a copy of the history for some layers or variables.
 
-        Global norms and clipping are then of these variables alone; of thinned steps they are
-        not known, so that the bins have no global norm and count no updates.
+        Global norms and clipping cover the selected variables only. Both are unknown for
+        downsampled steps: the bins have no global norm and count no updates.
 
         Args:
-            layers: names of layers as Keras has them (`"memory"`), with the layers below them;
-                paths (`"encoder/memory"`), names of variables, or patterns (`"*lstm*"`). One
-                name, several names, or lists of names.
+            layers: Keras layer names (`"memory"`), which include nested layers; paths
+                (`"encoder/memory"`), variable names, or patterns (`"*lstm*"`). One name,
+                several names, or lists of names.
 
         Raises:
-            ValueError: if a name matches no layer and no variable.
+            ValueError: if a name matches neither a layer nor a variable.
         """
         chosen = GradientHistory()
         chosen._rows = self._rows.select(matching(self.variables, patterns_of(*layers)))
         return chosen
 
     def to_dataframe(self, layers: Names | None = None) -> "pd.DataFrame":
-        """Return a row per train step: norms per variable, global norms, and whether it was clipped.
+        """Return a data frame with one row per train step.
 
-        With `loss`, `learning_rate`, `loss_scale` and `clip_coefficient` where there are any.
+        The columns are the norm of each variable, `global_norm`, `applied_global_norm` and
+        `clipped`; and `loss`, `learning_rate`, `loss_scale` and `clip_coefficient` if recorded.
 
         Args:
-            layers: the layers or variables to hold, as for `select`; all by default.
+            layers: the layers or variables to include, as in `select`; all by default.
 
         Raises:
             ImportError: if pandas is not installed.
-            ValueError: if a name matches no layer and no variable.
+            ValueError: if a name matches neither a layer nor a variable.
         """
         try:
             import pandas as pd
         except ImportError as error:
             raise ImportError(
-                "GradientHistory.to_dataframe() needs pandas: "
+                "GradientHistory.to_dataframe() requires pandas. Install it with "
                 'python -m pip install "gradkeeper[pandas]"'
             ) from error
         if layers is not None:
@@ -151,7 +152,7 @@ class GradientHistory:
 
     @property
     def clip_fraction(self) -> float:
-        """Share of the recorded steps with an update that clipping changed, 0 to 1."""
+        """Share of the recorded updates that clipping changed, 0 to 1."""
         recent, bins = self.recent, self._rows.bins
         updated = recent.updated.any(axis=1)
         clipped = int(bins.clipped.sum()) + int((updated & recent.clipped).sum())
@@ -159,7 +160,7 @@ class GradientHistory:
 
     @property
     def steps(self) -> np.ndarray:
-        """Train steps of the rows, counted from 0, int64 [steps]."""
+        """Train step of each row, counted from 0, int64 [steps]."""
         return self._all.steps
 
     @property
@@ -169,17 +170,17 @@ class GradientHistory:
 
     @property
     def layers(self) -> list[str]:
-        """Paths of the layers that own a variable, in the model's order."""
+        """Paths of the layers that own a variable, in the order of the model."""
         return self._all.layers
 
     @property
     def norms(self) -> np.ndarray:
-        """L2 norms of the true gradients before clipping, [steps, variables]."""
+        """L2 norms of the gradients before clipping, unscaled, [steps, variables]."""
         return self._all.norms
 
     @property
     def present(self) -> np.ndarray:
-        """Whether the variable had a gradient, bool [steps, variables]."""
+        """True where the variable has a gradient, bool [steps, variables]."""
         return self._all.present
 
     @property
@@ -189,7 +190,7 @@ class GradientHistory:
 
     @property
     def updated(self) -> np.ndarray:
-        """Whether a gradient was applied to the variable, bool [steps, variables]."""
+        """True where a gradient was applied to the variable, bool [steps, variables]."""
         return self._all.updated
 
     @property
@@ -204,57 +205,57 @@ class GradientHistory:
 
     @property
     def update_norms(self) -> np.ndarray:
-        """L2 norms of what the optimizer added, [steps, variables]; NaN if not watched."""
+        """L2 norms of the updates, [steps, variables]; NaN if not recorded."""
         return self._all.value("update_norm")
 
     @property
     def weight_norms(self) -> np.ndarray:
-        """L2 norms of the weights before the update, [steps, variables]; NaN if not watched."""
+        """L2 norms of the weights before the update, [steps, variables]; NaN if not recorded."""
         return self._all.value("weight_norm")
 
     @property
     def update_ratios(self) -> np.ndarray:
-        """Norm of the update over norm of the weight before it, [steps, variables]."""
+        """Update norm divided by weight norm before the update, [steps, variables]."""
         return self._all.update_ratios
 
     @property
     def loss(self) -> np.ndarray:
-        """The train step's loss, float64 [steps]; NaN where there is none."""
+        """Loss of the train step, float64 [steps]; NaN if unknown."""
         return self._all.scalar("loss")
 
     @property
     def learning_rate(self) -> np.ndarray:
-        """The optimizer's learning rate, float64 [steps]; NaN where there is none."""
+        """Learning rate of the optimizer, float64 [steps]; NaN if unknown."""
         return self._all.scalar("learning_rate")
 
     @property
     def loss_scale(self) -> np.ndarray:
-        """Factor of dynamic loss scaling, float64 [steps]; NaN where there is none."""
+        """Factor of dynamic loss scaling, float64 [steps]; NaN without loss scaling."""
         return self._all.scalar("loss_scale")
 
     @property
     def clip_coefficient(self) -> np.ndarray:
-        """Norm applied over norm that entered the clipping, [steps]; 1 where it did nothing."""
+        """Norm after clipping divided by norm before clipping, [steps]; 1 if unchanged."""
         return self._all.clip_coefficient
 
     @property
     def clipped(self) -> np.ndarray:
-        """Whether the optimizer's clipping changed a gradient, bool [steps]."""
+        """True where the clipping of the optimizer changed a gradient, bool [steps]."""
         return self._all.clipped
 
     @property
     def skipped(self) -> np.ndarray:
-        """Whether loss scaling skipped the step for overflow, or a guard, bool [steps]."""
+        """True where a guard, or loss scaling after overflow, skipped the step, bool [steps]."""
         return self._all.skipped
 
     @property
     def accumulated(self) -> np.ndarray:
-        """Whether the gradient was only added to an accumulator, bool [steps]."""
+        """True where the gradient was accumulated and not applied, bool [steps]."""
         return self._all.accumulated
 
     @property
     def layer_norms(self) -> np.ndarray:
-        """L2 norms before clipping over all variables of a layer, [steps, layers]."""
+        """L2 norm before clipping over all variables of each layer, [steps, layers]."""
         return self._all.layer_norms
 
     @property
@@ -264,22 +265,22 @@ class GradientHistory:
 
     @property
     def applied_global_norm(self) -> np.ndarray:
-        """L2 norm after clipping over all variables, [steps]; NaN where nothing was applied."""
+        """L2 norm after clipping over all variables, [steps]; NaN without an update."""
         return self._all.applied_global_norm
 
     @property
     def replica_norms(self) -> np.ndarray:
-        """L2 norms of each replica's own gradient, [steps, replicas, variables]."""
+        """L2 norms of the gradient of each replica, [steps, replicas, variables]."""
         return self._all.replica_norms
 
     @property
     def first_replica(self) -> int:
-        """Index of the first of these replicas among all: above 0 on a further worker."""
+        """Global index of the first of these replicas; above 0 on workers after the chief."""
         return self._all.first_replica
 
     @property
     def replica_global_norms(self) -> np.ndarray:
-        """L2 norm over all variables per replica, [steps, replicas]."""
+        """L2 norm over all variables for each replica, [steps, replicas]."""
         return self._all.replica_global_norms
 
     @property

@@ -1,4 +1,4 @@
-"""From recorded train steps to findings."""
+"""Rule runner: applies the rules to recorded train steps."""
 
 import traceback
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ from gradkeeper.callbacks.window import Window
 
 
 class Judge:
-    """Asks the rules, keeps the first finding of each rule and layer, and tells it once.
+    """Rule runner that keeps and prints the first finding of each rule and layer.
 
-    When a rule raises, its name, its class and the line of its code are printed. The rule is left
-    out from then on; the others go on.
+    If a rule raises, the name, class and code line of the rule are printed. The rule is disabled;
+    the other rules continue.
 
     Args:
-        rules: who judges.
-        warmup: first train steps that only rules with `judges_warmup` judge.
+        rules: the rules to run.
+        warmup: number of first train steps that only rules with `judges_warmup` check.
         verbose: whether to print findings and messages.
     """
 
@@ -30,11 +30,11 @@ class Judge:
 
     @property
     def findings(self) -> list[Finding]:
-        """What was found, by step."""
+        """Findings in the order of their steps."""
         return sorted(self._findings.values(), key=lambda finding: finding.step)
 
     def judge(self, window: Window) -> None:
-        """Judges further train steps."""
+        """Apply the rules to the train steps of a window."""
         found = [finding for rule in list(self._rules) for finding in self._found(rule, window)]
         for finding in sorted(found, key=lambda finding: finding.step):
             key = finding.rule, finding.layer
@@ -43,8 +43,8 @@ class Judge:
                 self.tell(f"GradientMonitor {finding}")
 
     def tell(self, message: str) -> None:
-        """Prints through Keras's own channel."""
-        # On a line of its own: a progress bar may stand on the current one.
+        """Print a message if `verbose` is set."""
+        # The message starts on a new line, because the current line may show a progress bar.
         if self._verbose:
             print_msg(f"\n{message}")
 
@@ -54,18 +54,21 @@ class Judge:
             for finding in rule.check(window):
                 if finding.step >= self._warmup or rule.judges_warmup:
                     found.append(finding)
-        except Exception as error:  # noqa: BLE001 (a user's rule raises what it likes)
+        except Exception as error:  # noqa: BLE001 (a custom rule may raise any exception)
             self._rules = [each for each in self._rules if each is not rule]
             source = f"the rule {rule.name!r} (class {type(rule).__name__}, {_place(rule, error)})"
-            tell_fault(source, error, "It is left out; training and the other rules go on.")
+            tell_fault(
+                source, error, "The rule is disabled; training and the other rules continue."
+            )
         return found
 
 
 def _place(rule: Rule, error: Exception) -> str:
-    """File and line of the rule's own code at which it failed.
+    """Return the file and line of the rule at which the error occurred.
 
-    For an error inside a library, the line of the rule that called it. Where no line of the rule
-    was running, as when `check` yields what is no finding, the first line of `check`.
+    For an error inside a library, this is the line of the rule that called the library. If no line
+    of the rule was running, for example because `check` yielded an object that is not a finding,
+    it is the first line of `check`.
     """
     frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
     for owner in type(rule).__mro__:

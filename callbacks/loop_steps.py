@@ -1,4 +1,4 @@
-"""The train steps of a custom loop that calls several optimizers."""
+"""Grouping of optimizer calls into train steps in custom loops with several optimizers."""
 
 import dataclasses
 
@@ -10,15 +10,15 @@ from gradkeeper.callbacks.window import Window
 
 
 class LoopSteps:
-    """Puts the calls of several optimizers together: one row per train step, as `fit` has it.
+    """Grouping of the calls of several optimizers into one row per train step, as in `fit`.
 
-    A recorder that watches a loop writes a row for each call. A train step ends with the call
-    after which every optimizer has been called once, or before a call of an optimizer that was
-    called in it already. So a step of a critic that is trained five times for each generator step
-    is one critic call, the fifth with the generator's.
+    The recorder of a custom loop writes one row per call. A train step ends after the call that
+    completes one call of every optimizer, or before a second call of the same optimizer. Example:
+    with five critic calls per generator call, each critic call is a train step, and the fifth step
+    also contains the generator call.
 
     Args:
-        optimizers: how many optimizers the loop calls.
+        optimizers: number of optimizers that the loop calls.
     """
 
     def __init__(self, optimizers: int) -> None:
@@ -27,11 +27,11 @@ class LoopSteps:
         self.steps = 0
 
     def together(self, readout: Readout | None, *, is_last: bool = False) -> Readout | None:
-        """Return the train steps that are complete; None if there are none.
+        """Return the complete train steps; None if there are none.
 
         Args:
-            readout: the calls since the last time.
-            is_last: whether the loop has ended, so that a step without all calls is complete.
+            readout: the calls since the last call of this method.
+            is_last: whether the loop has ended, which also completes a partial step.
         """
         readout = _joined(self._waiting, readout)
         self._waiting = None
@@ -49,7 +49,7 @@ class LoopSteps:
         return _by_step(readout, owners, numbers, first)
 
     def _numbers(self, owners: np.ndarray) -> tuple[np.ndarray, bool]:
-        """The train step of each call, counted from 0, and whether the last step is complete."""
+        """Return the train step of each call, from 0, and whether the last step is complete."""
         numbers: list[int] = []
         step, called = 0, set[int]()
         for owner in owners.tolist():
@@ -63,7 +63,7 @@ class LoopSteps:
 
 
 def _owners(readout: Readout) -> np.ndarray:
-    """The number of the track that each row belongs to, [rows]."""
+    """Return the index of the track of each row, [rows]."""
     called = [track.present.any(axis=1) for track in readout.tracks.values()]
     return np.argmax(called, axis=0)
 
@@ -92,7 +92,7 @@ def _by_step(readout: Readout, owners: np.ndarray, numbers: np.ndarray, first: i
 
 
 def _placed(window: Window, rows: np.ndarray, steps: np.ndarray) -> Window:
-    """The rows at these places, and steps without a gradient where the place is -1."""
+    """Return the rows at these indices; index -1 gives a step without a gradient."""
     is_missing = rows < 0
     placed = dataclasses.replace(window[np.maximum(rows, 0)], steps=steps, calls=())
     for flags in (placed.present, placed.updated):
@@ -137,6 +137,6 @@ def _split(readout: Readout, row: int) -> tuple[Readout, Readout]:
 
 
 def _none(steps: np.ndarray) -> Window:
-    """A window of these steps without variables."""
+    """Return a window of these steps without variables."""
     none = np.zeros((len(steps), 0), bool)
     return Window(steps, (), none, none, {})

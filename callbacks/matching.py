@@ -1,4 +1,4 @@
-"""Choose variables by the names of their layers."""
+"""Selection of variables by layer name, path or pattern."""
 
 import difflib
 from collections.abc import Iterable, Sequence
@@ -11,20 +11,19 @@ _SHOWN = 20
 
 
 def patterns_of(*names: Names) -> tuple[str, ...]:
-    """Return one tuple of patterns for one name, several names or a list of names."""
+    """Return a flat tuple of patterns from names and lists of names."""
     return tuple(
         pattern for each in names for pattern in ([each] if isinstance(each, str) else each)
     )
 
 
 def matches(path: str, pattern: str) -> bool:
-    """Return whether a pattern names a variable, or a layer that contains it.
+    """Return True if a pattern matches a variable or a layer that contains it.
 
     Args:
-        path: the variable's path, such as `encoder/memory/lstm_cell/kernel`.
-        pattern: the name of a layer as Keras has it (`memory`), a path of layers
-            (`encoder/memory`), or the variable's own path or name; `*`, `?` and `[...]` are
-            wildcards.
+        path: path of the variable, such as `encoder/memory/lstm_cell/kernel`.
+        pattern: a Keras layer name (`memory`), a path of layers (`encoder/memory`), or the path
+            or name of the variable; `*`, `?` and `[...]` are wildcards.
     """
     parts = path.split("/")
     return any(
@@ -35,7 +34,7 @@ def matches(path: str, pattern: str) -> bool:
 
 
 def matching(paths: Sequence[str], patterns: Sequence[str]) -> list[int]:
-    """Return the positions of the paths that match a pattern, in the order of the paths.
+    """Return the indices of the paths that match any of the patterns, in ascending order.
 
     Raises:
         ValueError: if a pattern matches no path.

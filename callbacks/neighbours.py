@@ -1,4 +1,4 @@
-"""The callbacks that stand beside ours in a training."""
+"""Access to the other callbacks of the same run."""
 
 import sys
 from collections.abc import Iterator
@@ -8,9 +8,9 @@ import keras
 
 
 def backups_of_calling_fit() -> list[keras.callbacks.BackupAndRestore]:
-    """The BackupAndRestore callbacks of the training whose `on_train_begin` is under way.
+    """Return the BackupAndRestore callbacks of the run that is calling `on_train_begin`.
 
-    Keras does not tell a callback about the others; the list that calls it is on the stack.
+    Keras does not give a callback access to the other callbacks. Their list is on the stack.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code is not _BEGIN:

@@ -1,4 +1,4 @@
-"""What stands between a training and a sink that may fail."""
+"""Fault-tolerant wrapper of a sink."""
 
 from collections.abc import Callable, Iterator
 
@@ -10,23 +10,23 @@ from gradkeeper.callbacks.tap import Readout
 from gradkeeper.callbacks.window import Window
 
 _CONSEQUENCE = (
-    "Training goes on, and so does the history in memory; steps that the sink lacks are "
-    "handed to it again from time to time and at the end of the training."
+    "Training and the history in memory continue. Writing the missing steps is retried "
+    "periodically and at the end of training."
 )
 
 
 class Outlet:
-    """Hands recorded steps to a sink, none of whose exceptions reaches the training.
+    """Fault-tolerant sink: exceptions of the wrapped sink do not stop training.
 
-    The first exception of a training is told. Steps that the sink did not take are handed to
-    it again, as far as the history in memory holds them: when as many again have come, and at
-    the end. Histograms are not.
+    The first exception of a run is printed. Steps that were not written are taken from the history
+    in memory and written again: each time their number has doubled, and at the end of the run.
+    Histograms are not written again.
 
     Args:
-        sink: where the steps go.
-        name: the monitor's argument that asked for the sink, for messages.
-        history: what is recorded.
-        claim: the right to write there; None if several trainings may.
+        sink: the sink to wrap.
+        name: the argument of the monitor that requested the sink, for messages.
+        history: the history of all recorded steps.
+        claim: the directory lock; None if several runs may write to the directory.
     """
 
     def __init__(
@@ -35,20 +35,20 @@ class Outlet:
         self._sink, self._name = sink, f"the {type(sink).__name__} of {name}"
         self._history, self._claim = history, claim
         self._told = False
-        # The step whose `keep_before` failed; the first row that the sink lacks, and at how
-        # many of them it is tried again.
+        # The step for which `keep_before` failed, the first row missing in the sink, and the
+        # number of missing rows at which to retry.
         self._unclean: int | None = None
         self._lacks: int | None = None
         self._enough = 0
 
     def open(self, is_running: Callable[[], bool]) -> None:
-        """A training begins.
+        """Acquire the directory lock at the start of a run.
 
         Args:
             is_running: see `FolderClaim.take`.
 
         Raises:
-            RuntimeError: if another training writes there.
+            RuntimeError: if another run holds the lock.
         """
         self._told = False
         if self._claim is not None:
@@ -58,17 +58,17 @@ class Outlet:
                 self._tell(error)
 
     def take_up(self, step: int) -> Iterator[Window]:
-        """The windows of the steps before this one that the sink holds; it drops the others."""
+        """Yield the stored steps before `step`, and delete the others from the sink."""
         self._unclean = step
         try:
             self._ensure_claim()
             yield from self._sink.keep_before(step)
             self._unclean = None
-        except Exception as error:  # noqa: BLE001 (disks and libraries raise what they like)
+        except Exception as error:  # noqa: BLE001 (disks and libraries may raise any exception)
             self._tell(error)
 
     def write(self, readout: Readout, row: int) -> None:
-        """Hands on what was read; in the history it begins at this row."""
+        """Write records to the sink. `row` is their first row in the history."""
         if self._lacks is None:
             if self._unclean is None and self._succeeds(lambda: self._write(readout)):
                 return
@@ -78,12 +78,12 @@ class Outlet:
             self._catch_up()
 
     def flush(self) -> None:
-        """Has the sink hold what it took."""
+        """Flush the sink if no steps are missing in it."""
         if self._lacks is None:
             self._succeeds(self._sink.flush)
 
     def close(self) -> None:
-        """The training is at its end; lets go of the files and of the folder."""
+        """Write missing steps, close the sink and release the directory lock."""
         try:
             if self._lacks is not None:
                 self._catch_up()
@@ -117,7 +117,7 @@ class Outlet:
     def _succeeds(self, action: Callable[[], None]) -> bool:
         try:
             action()
-        except Exception as error:  # noqa: BLE001 (the same)
+        except Exception as error:  # noqa: BLE001 (disks and libraries may raise any exception)
             self._tell(error)
             return False
         return True

@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: no file beside them, no network."""
+"""Self-contained HTML pages, which need no other files and no network."""
 
 import base64
 import io
@@ -15,14 +15,14 @@ _FRAME = "page.html.j2"
 
 
 def write_page(path: str | Path, package: str, template: str, **values: Any) -> Path:
-    """Renders a template and writes it.
+    """Render a template and write the page.
 
     Args:
-        path: the page's file; its folder must exist.
-        package: the package that the template lies in.
-        template: the template's file name. It may extend `page.html.j2` of this package, which
-            takes `title` and `pictures` (figures by caption).
-        **values: what the template is filled with.
+        path: the file to write, in an existing directory.
+        package: the package that contains the template.
+        template: file name of the template. The template may extend `page.html.j2` of this
+            package, which uses `title` and `pictures` (figures by caption).
+        **values: variables of the template.
 
     Returns:
         The path of the page.

@@ -1,4 +1,4 @@
-"""Pictures of a gradient history. Figures are made without pyplot, so no window opens."""
+"""Plots of a gradient history. The figures do not use pyplot, so no window opens."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -17,16 +17,16 @@ from gradkeeper.callbacks.history import GradientHistory
 
 BEFORE, APPLIED, ALARM, ZERO = "#1f6fb4", "#e08a1e", "#c0392b", "#555555"
 _DASHES = (":", "--", "-.", (0, (6, 4)), (0, (1, 4)))
-# What a heat map of norms shows besides norms.
+# Categories that a logarithmic color scale cannot show.
 _KINDS = (("zero", "#c9ced6"), ("NaN or Inf", "#e5988f"), ("no gradient", "#ffffff"))
-# More columns than this are not told apart on a page; each drawn one is the largest of its bin.
+# A page cannot resolve more columns than this; each column shows the maximum of its bin.
 _COLUMNS = 600
-# More lines than this are not told apart by a legend.
+# A legend with more lines than this is unreadable.
 _LABELLED = 20
 
 
 def plot_history(history: GradientHistory, findings: Sequence[Finding] = ()) -> Figure:
-    """Global norm over steps above, norms per layer over steps below."""
+    """Plot the global norm over steps, and below it the norms per layer."""
     layers = len(LayerGroups.of(history).names)
     figure = Figure(figsize=(10, 5 + 0.3 * layers), layout="constrained", dpi=110)
     upper, lower = figure.subplots(2, 1, height_ratios=[4, max(1.5, 0.3 * layers)], sharex=True)
@@ -37,14 +37,14 @@ def plot_history(history: GradientHistory, findings: Sequence[Finding] = ()) -> 
 
 
 def plot_global_norm(history: GradientHistory, findings: Sequence[Finding] = ()) -> Figure:
-    """The global norm over steps, before clipping and as applied."""
+    """Plot the global norm over steps, before and after clipping."""
     figure = Figure(figsize=(10, 4), layout="constrained", dpi=110)
     draw_global_norm(figure.subplots(), history, findings)
     return figure
 
 
 def plot_layers(history: GradientHistory) -> Figure:
-    """The norm of every layer over steps, as a heat map with logarithmic colours."""
+    """Plot the norm of every layer over steps as a heat map with logarithmic colors."""
     rows = len(LayerGroups.of(history).names)
     figure = Figure(figsize=(10, 1.6 + 0.3 * rows), layout="constrained", dpi=110)
     draw_layers(figure.subplots(), history)
@@ -52,7 +52,7 @@ def plot_layers(history: GradientHistory) -> Figure:
 
 
 def plot_clip_limits(norms: np.ndarray, limits: Sequence[ClipLimit]) -> Figure:
-    """How global norms, [steps], are spread, and where limits of clipping would lie."""
+    """Plot a histogram of the global norms, [steps], with clipping limits as vertical lines."""
     figure = Figure(figsize=(10, 4), layout="constrained", dpi=110)
     axes = figure.subplots()
     positive = norms[norms > 0]
@@ -77,7 +77,7 @@ def plot_clip_limits(norms: np.ndarray, limits: Sequence[ClipLimit]) -> Figure:
 
 
 def plot_update_ratios(history: GradientHistory) -> Figure:
-    """Norm of the update over norm of the weight for each variable, and the usual 1e-3."""
+    """Plot update norm divided by weight norm per variable, and the usual value 1e-3."""
     figure = Figure(figsize=(10, 4), layout="constrained", dpi=110)
     axes = figure.subplots()
     ratios = history.update_ratios
@@ -95,15 +95,15 @@ def plot_update_ratios(history: GradientHistory) -> Figure:
 def draw_global_norm(
     axes: Axes, history: GradientHistory, findings: Sequence[Finding] = ()
 ) -> None:
-    """Draws the global norm, the applied norm, non-finite steps and findings into `axes`.
+    """Draw the global norm, the applied norm, non-finite steps and findings into `axes`.
 
-    Under several replicas, each one's own norm as a thin line behind. A logarithmic axis has no
-    zero: steps whose norm is zero have a mark at its lower edge.
+    With several replicas, the norm of each replica is a thin line in the background. A logarithmic
+    axis cannot show zero: steps with a norm of zero have a mark at the lower edge.
     """
     steps, norms, applied = history.steps, history.global_norm, history.applied_global_norm
     drawn = _drawable(norms)
     zero = history.present.any(axis=1) & (norms == 0)
-    # Points as well where there are few: one finite step among NaN makes no line.
+    # With few steps, draw points as well: a single finite step between NaN gives no line.
     marker = "." if np.isfinite(drawn).sum() < 60 else ""
     for replica, own in enumerate(history.replica_global_norms.T, history.first_replica):
         axes.plot(steps, _drawable(own), lw=0.7, alpha=0.6, label=f"replica {replica}")
@@ -128,7 +128,7 @@ def draw_global_norm(
 
 
 def _draw_findings(axes: Axes, findings: Sequence[Finding]) -> None:
-    """A line at the step of each finding; each rule has a dash pattern and a name in the legend."""
+    """Draw a line at the step of each finding, with one dash pattern and label per rule."""
     counts = Counter(finding.rule for finding in findings)
     dashes = dict(zip(counts, cycle(_DASHES), strict=False))
     named = set()
@@ -142,7 +142,7 @@ def _draw_findings(axes: Axes, findings: Sequence[Finding]) -> None:
 
 
 def _mark_zeros(axes: Axes, steps: np.ndarray, label: str) -> None:
-    """Marks steps at the lower edge of the axes, where a logarithmic axis has no place for zero."""
+    """Mark steps at the lower edge of the axes, because a logarithmic axis cannot show zero."""
     if len(steps):
         axes.plot(
             steps, np.full(len(steps), 0.02), "v", ms=5, color=ZERO, label=label,
@@ -151,9 +151,9 @@ def _mark_zeros(axes: Axes, steps: np.ndarray, label: str) -> None:
 
 
 def draw_layers(axes: Axes, history: GradientHistory) -> None:
-    """Draws norms per layer as a heat map into `axes`.
+    """Draw the norms per layer as a heat map into `axes`.
 
-    The legend names the colours for zero, for NaN or Inf, and for no gradient.
+    The legend names the colors for zero, for NaN or Inf, and for no gradient.
     """
     groups = LayerGroups.of(history)
     bad = groups.present & ~np.isfinite(groups.norms)
@@ -171,7 +171,7 @@ def draw_layers(axes: Axes, history: GradientHistory) -> None:
 
 
 def _draw_kinds(axes: Axes, edges: np.ndarray, kinds: np.ndarray) -> None:
-    """Draws what a logarithmic scale cannot show, [bins, groups] of indices in `_KINDS`."""
+    """Draw the categories, [bins, groups] of indices in `_KINDS`, as colors."""
     rows = np.arange(kinds.shape[1] + 1)
     colours = ListedColormap([colour for _, colour in _KINDS])
     axes.pcolormesh(edges, rows, kinds.T, cmap=colours, vmin=-0.5, vmax=2.5, rasterized=True)
@@ -188,8 +188,8 @@ def _draw_kinds(axes: Axes, edges: np.ndarray, kinds: np.ndarray) -> None:
 
 
 def _draw_norms(axes: Axes, edges: np.ndarray, norms: np.ndarray, positive: np.ndarray) -> None:
-    """Norms, [bins, groups], as colours."""
-    # Colours for what is within reach of the usual: an explosion must not make one of the rest.
+    """Draw the norms, [bins, groups], as colors."""
+    # Limit the color range around the median: otherwise an explosion gives all others one color.
     usual = np.median(positive)
     low, high = max(positive.min(), usual * 1e-6), min(positive.max(), usual * 1e6)
     colours = LogNorm(low, high if high > low else low * 10)
@@ -199,18 +199,18 @@ def _draw_norms(axes: Axes, edges: np.ndarray, norms: np.ndarray, positive: np.n
 
 
 def _drawable(norms: np.ndarray) -> np.ndarray:
-    """Norms as a logarithmic axis can show them: gaps where not finite or zero."""
+    """Replace zero and non-finite norms by NaN, which a logarithmic axis draws as gaps."""
     return np.where(np.isfinite(norms) & (norms > 0), norms, np.nan)
 
 
 def _runs(flags: np.ndarray) -> list[tuple[int, int]]:
-    """First and last index of each run of True."""
+    """Return the first and last index of each run of True."""
     changes = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(int)))
     return [(int(a), int(b) - 1) for a, b in changes.reshape(-1, 2)]
 
 
 def _binned(norms: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The largest norm of each bin of consecutive steps, and the bins' edges."""
+    """Return the largest norm of each bin of consecutive steps, and the bin edges."""
     if not len(steps):
         return norms, np.arange(1)
     starts = np.unique(

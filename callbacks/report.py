@@ -1,4 +1,4 @@
-"""A gradient history as one self-contained HTML page."""
+"""HTML report of a gradient history."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,15 +23,15 @@ def write_report(
     facts: Mapping[str, str] | None = None,
     figures: Mapping[str, Figure] | None = None,
 ) -> Path:
-    """Writes the page: facts, findings with their advice, pictures, a table of layers.
+    """Write an HTML report with facts, findings and advice, figures, and a table of layers.
 
     Args:
-        path: the page's file; its folder must exist.
+        path: the file to write, in an existing directory.
         history: the recorded norms.
-        findings: what the rules have found.
-        title: the page's heading.
-        facts: lines for the table at the top, before the history's own.
-        figures: further pictures, by caption, before the gradient's own.
+        findings: the findings of the rules.
+        title: heading of the page.
+        facts: additional rows for the table at the top, by label, before those of the history.
+        figures: additional figures, by caption, before those of the history.
 
     Returns:
         The path of the page.
@@ -75,7 +75,7 @@ def _facts(history: GradientHistory) -> dict[str, str]:
 
 
 def _layers(history: GradientHistory) -> Iterator[dict[str, str]]:
-    """Per layer, or group of them: least, median and greatest finite norm, and steps without."""
+    """Yield one table row per layer or group; `not_finite` counts steps without a finite norm."""
     groups = LayerGroups.of(history)
     for layer, norms in zip(groups.names, groups.norms.T, strict=True):
         finite = norms[np.isfinite(norms)]

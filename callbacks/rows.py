@@ -1,4 +1,4 @@
-"""Recorded train steps in bounded memory: recent rows whole, older ones in bins."""
+"""Row buffer of recorded train steps in bounded memory; old rows are downsampled."""
 
 import dataclasses
 
@@ -7,28 +7,28 @@ import numpy as np
 from gradkeeper.callbacks.bins import Bins
 from gradkeeper.callbacks.window import Window
 
-# A row's own numbers (step, loss, global norms, ...) weigh about as much as so many norms.
+# The scalars of a row (step, loss, global norms, ...) use about as much memory as this many norms.
 _NARROWEST = 16
 _FEWEST_ROWS = 64
 _MOST_BINS = 1000
-# So many windows are joined at a time: a window of one row is mostly overhead.
+# Windows are concatenated in blocks, because a window of one row is mostly overhead.
 _BLOCK = 64
 
 
 class Rows:
-    """The rows of a history: extreme rows of what was thinned, then all recent rows.
+    """Row buffer of a history: extreme rows of the downsampled steps, then all recent rows.
 
-    When more than `max_rows` are held, the oldest quarter goes into bins. Of each bin two
-    rows stay: the one with the largest finite global norm, and the first that is not finite.
+    When the buffer exceeds `max_rows`, the oldest quarter is downsampled to bins. Each bin keeps
+    two rows: the one with the largest finite global norm, and the first non-finite one.
 
     Args:
-        max_values: the most norms to hold, rows x variables.
+        max_values: maximum number of norms to keep, rows x variables.
 
     Attributes:
-        bins: summary of the thinned rows; the extreme ones are counted there as well.
+        bins: summary of all downsampled rows, including the extreme rows.
         recorded: number of rows ever appended.
-        held: number of rows held.
-        thinned: number of rows held that are extreme rows of bins.
+        held: number of rows in the buffer.
+        thinned: number of rows in the buffer that are extreme rows of bins.
     """
 
     def __init__(self, max_values: int) -> None:
@@ -46,11 +46,11 @@ class Rows:
 
     @property
     def max_rows(self) -> int:
-        """The most rows to hold of as many variables as there are."""
+        """Maximum number of rows for the current number of variables."""
         return max(_FEWEST_ROWS, self._max_values // max(_NARROWEST, len(self._variables)))
 
     def append(self, window: Window) -> None:
-        """Adds rows at the end; variables not seen before become further columns."""
+        """Append rows. New variables add columns."""
         if not len(window):
             return
         self._windows.append(_owned(window))
@@ -65,14 +65,14 @@ class Rows:
             self._thin(self.held - self.max_rows * 3 // 4)
 
     def all(self) -> Window:
-        """All rows held, as one window."""
+        """Return all rows in the buffer as one window."""
         if len(self._windows) != 1:
             self._windows = [Window.concatenate(self._windows)]
             self._unjoined = 0
         return self._windows[0]
 
     def since(self, number: int) -> Window:
-        """The rows recorded from this number on, as far as they are held."""
+        """Return the rows from the `number`-th recorded one that are in the buffer."""
         left = self.recorded - max(number, 0)
         if left > self.held - self.thinned:
             return self.all()[int(np.searchsorted(self._numbers, number)) :]
@@ -85,7 +85,7 @@ class Rows:
         return Window.concatenate(recent)
 
     def select(self, columns: list[int]) -> "Rows":
-        """The rows with these columns only."""
+        """Return a row buffer with these columns only."""
         chosen = Rows(self._max_values)
         chosen._windows = [_with_columns(self.all(), columns)]
         chosen._variables = dict.fromkeys(chosen._windows[0].variables)
@@ -95,7 +95,7 @@ class Rows:
         return chosen
 
     def _thin(self, count: int) -> None:
-        """Puts the `count` oldest recent rows into bins and keeps the extreme ones."""
+        """Downsample the `count` oldest recent rows to bins, and keep the extreme rows."""
         count = min(count, self.held - self.thinned)
         first = self.recorded - self.held + self.thinned
         numbers = np.append(self._numbers, np.arange(first, first + count))
@@ -107,7 +107,7 @@ class Rows:
         self.held += len(kept) - len(front)
 
     def _take(self, count: int) -> Window:
-        """Removes the first `count` rows."""
+        """Remove and return the first `count` rows."""
         taken = []
         while count:
             window = self._windows.pop(0)
@@ -121,7 +121,7 @@ class Rows:
 
 
 def _extreme_rows(window: Window, bins: np.ndarray) -> np.ndarray:
-    """Of each bin the row with the largest finite global norm and the first not finite."""
+    """Return per bin the row with the largest finite norm and the first non-finite row."""
     norms = window.global_norm
     finite = np.isfinite(norms)
     bad = window.present.any(axis=1) & ~finite
@@ -132,7 +132,10 @@ def _extreme_rows(window: Window, bins: np.ndarray) -> np.ndarray:
 
 
 def _with_columns(window: Window, columns: list[int]) -> Window:
-    """The window of some of its variables; where it was gathered, so is the clip coefficient."""
+    """Return the window with some of its variables.
+
+    Steps with an `unclipped_norm` keep the clip coefficient of the whole window.
+    """
     chosen = dataclasses.replace(
         window,
         variables=tuple(window.variables[column] for column in columns),
@@ -151,7 +154,7 @@ def _with_columns(window: Window, columns: list[int]) -> Window:
 
 
 def _owned(window: Window) -> Window:
-    """The window without derived statistics, and without larger arrays behind its own."""
+    """Copy the window without cached statistics and without views of larger arrays."""
 
     def own(values: np.ndarray) -> np.ndarray:
         return values if values.base is None else values.copy()

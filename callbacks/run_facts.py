@@ -1,4 +1,4 @@
-"""Facts about a training run besides its recorded numbers."""
+"""Facts about a run that rules use in addition to the recorded statistics."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,12 +13,12 @@ _UNBOUNDED = frozenset(
 
 @dataclass(frozen=True)
 class RecurrentLayer:
-    """A recurrent layer of the model.
+    """Recurrent layer of the model.
 
     Attributes:
         path: path of the layer, such as `encoder/lstm`.
-        is_gated: whether its cell has gates; None if the cell's weights do not show it.
-        activations: names of the cell's activations by argument, such as
+        is_gated: whether the cell has gates; None if the cell weights do not show it.
+        activations: names of the cell activations by argument, such as
             `{"activation": "tanh", "recurrent_activation": "sigmoid"}`.
     """
 
@@ -28,25 +28,25 @@ class RecurrentLayer:
 
     @property
     def unbounded(self) -> dict[str, str]:
-        """The activations whose values have no bound, by argument."""
+        """Activations with unbounded values, by argument."""
         return {arg: name for arg, name in self.activations.items() if name in _UNBOUNDED}
 
 
 @dataclass(frozen=True)
 class RunFacts:
-    """Facts about a run, by which a rule chooses its advice.
+    """Facts about a run, which determine the advice of a rule.
 
     Attributes:
-        optimizers: class names of the optimizers in the order of their first call. Of an
-            optimizer that wraps others, such as `LossScaleOptimizer`, those inside it. Empty
-            if unknown.
-        is_adaptive: True if the length of every optimizer's step does not scale with the
-            gradient (Adam, RMSprop, Lion, ...), False if it does (SGD), None if unknown or
-            mixed.
+        optimizers: class names of the optimizers, in the order of their first call. A wrapper such
+            as `LossScaleOptimizer` is replaced by the optimizers inside it. Empty if unknown.
+        is_adaptive: True if the step length of every optimizer is independent of the scale of the
+            gradient (Adam, RMSprop, Lion, ...), False if it is proportional (SGD), None if
+            unknown or mixed.
         layer_types: class name of every layer of the model by path. Empty if unknown.
-        recurrent: the model's recurrent layers.
+        recurrent: the recurrent layers of the model.
         shapes: shape of each recorded variable by path.
-        has_loss: whether the loss of every step is recorded. A loss of NaN then is a NaN.
+        has_loss: whether the loss of every step is recorded. If True, a NaN in `loss` is the value
+            of the loss; if False, the loss may be missing.
     """
 
     optimizers: tuple[str, ...] = ()
@@ -57,6 +57,6 @@ class RunFacts:
     has_loss: bool = False
 
     def recurrent_layer(self, path: str) -> RecurrentLayer | None:
-        """The recurrent layer with this path, or which contains it; None if there is none."""
+        """Return the recurrent layer that has this path or contains it; None if none does."""
         within = (each for each in self.recurrent if f"{path}/".startswith(f"{each.path}/"))
         return max(within, key=lambda each: len(each.path), default=None)

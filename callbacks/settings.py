@@ -1,4 +1,4 @@
-"""What a monitor is asked to record, checked."""
+"""Validated recording settings of a `GradientMonitor`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -22,18 +22,18 @@ _WATCHABLE = ("gradients", "max_abs", "updates", "weights")
 
 
 class Settings:
-    """The arguments of a `GradientMonitor` that say what it records.
+    """Recording settings: the arguments of a `GradientMonitor` that control recording.
 
     Attributes:
-        optimizers: the optimizers named by the user, by name; None for the model's.
-        every_n_steps: of how many train steps one is measured.
-        flush_every: train steps between two looks, at least.
-        flushes_late: whether looks may be further apart where steps are short.
-        warmup: first train steps that are hardly judged.
+        optimizers: the optimizers that the user passed, by name; None for those of the model.
+        every_n_steps: one in this many train steps is measured.
+        flush_every: minimum number of train steps between two flushes.
+        flushes_late: whether flushes may be further apart if steps are short.
+        warmup: number of first train steps that most rules do not check.
 
     Raises:
-        ValueError: on a value that is not allowed.
-        TypeError: on an optimizer that is none.
+        ValueError: if an argument is invalid.
+        TypeError: if an optimizer is not a Keras 3 optimizer.
     """
 
     def __init__(
@@ -52,10 +52,10 @@ class Settings:
         check_least("flush_every", _FLUSH_EVERY if flush_every is None else flush_every, 1)
         check_least("warmup", warmup, 0)
         if budget is not None and not 0 < budget < 1:
-            raise ValueError(f"budget is a share between 0 and 1. Received: budget={budget}")
+            raise ValueError(f"budget must be between 0 and 1. Received: budget={budget}")
         watch = (watch,) if isinstance(watch, str) else tuple(watch)
         if not set(watch) <= set(_WATCHABLE):
-            raise ValueError(f"watch takes {', '.join(_WATCHABLE)}. Received: watch={watch}")
+            raise ValueError(f"watch accepts {', '.join(_WATCHABLE)}. Received: watch={watch}")
         self.optimizers = named_optimizers(optimizers)
         self.flush_every = _FLUSH_EVERY if flush_every is None else flush_every
         self.flushes_late = flush_every is None
@@ -67,32 +67,33 @@ class Settings:
         self._histograms = histograms
 
     def must_flush(self, unread: int, is_affordable: Callable[[], bool]) -> bool:
-        """Whether it is time for a look.
+        """Return True if it is time to flush.
 
         Args:
-            unread: train steps since the last one.
-            is_affordable: says whether a look costs little beside the time since the last one.
+            unread: number of train steps since the last flush.
+            is_affordable: returns True if a flush is short compared with the time since the
+                last flush.
         """
         if unread < self.flush_every:
             return False
         return not self.flushes_late or unread >= _FLUSH_AT_LEAST_EVERY or is_affordable()
 
     def asks_again(self, unread: int) -> int:
-        """With how many unread steps it may be time for a look, where it was not with these."""
+        """Return the number of unread steps at which to check again whether to flush."""
         return min(unread + self.flush_every, _FLUSH_AT_LEAST_EVERY)
 
     @property
     def named_optimizers(self) -> list[keras.optimizers.Optimizer] | None:
-        """The optimizers named by the user; None for the model's."""
+        """Optimizers that the user passed; None for those of the model."""
         return None if self.optimizers is None else list(self.optimizers.values())
 
     def options(self, steps_per_execution: int, *, compiled: bool) -> Options:
-        """The options of a recorder for a model.
+        """Return the options of a recorder for a model.
 
         Args:
-            steps_per_execution: the model's.
-            compiled: whether XLA compiles the step as a whole. A branch inside it makes the
-                host wait for the device, so that there is one only where it is asked for.
+            steps_per_execution: `steps_per_execution` of the model.
+            compiled: whether XLA compiles the whole step. A branch in such a step makes the host
+                wait for the device, so a branch is added only if another setting needs it.
         """
         unread = max(self.flush_every, _FLUSH_AT_LEAST_EVERY if self.flushes_late else 0)
         switchable = self._has_budget or self.every_n_steps > 1
@@ -112,10 +113,10 @@ class Settings:
 def named_optimizers(
     optimizers: Optimizers | None,
 ) -> dict[str, keras.optimizers.Optimizer] | None:
-    """Return optimizers by name: the names given, or their own.
+    """Return optimizers by name: the keys of a dict, or `optimizer.name`.
 
     Raises:
-        TypeError: if one is not a Keras optimizer.
+        TypeError: if an object is not a Keras 3 optimizer.
     """
     if optimizers is None:
         return None
@@ -128,7 +129,7 @@ def named_optimizers(
 
 def _checked(optimizer: Any) -> keras.optimizers.Optimizer:
     if not isinstance(optimizer, keras.optimizers.Optimizer):
-        raise TypeError(f"optimizers must be Keras 3 optimizers. Received: {optimizer!r}")
+        raise TypeError(f"optimizers must be Keras 3 optimizers. Received: optimizer={optimizer!r}")
     return optimizer
 
 

@@ -1,4 +1,4 @@
-"""The train steps of a run, read from one recorder after another."""
+"""Continuous numbering of the train steps from successive recorders."""
 
 import dataclasses
 
@@ -8,11 +8,11 @@ from gradkeeper.callbacks.window import Window
 
 
 class StepStream:
-    """Numbers the recorded train steps through, over all fits of a monitor.
+    """Step numbering over all `fit` calls of a monitor.
 
     Attributes:
-        recorder: what is read from; None before the first step.
-        next_step: the train step that comes next; None before the first step.
+        recorder: the current recorder; None before the first step.
+        next_step: number of the next train step; None before the first step.
     """
 
     def __init__(self) -> None:
@@ -23,29 +23,30 @@ class StepStream:
         self._has_ended = False
 
     def follow(self, recorder: Recorder, *, loop: LoopSteps | None = None) -> None:
-        """Reads from this recorder from now on; its next step follows on the last.
+        """Switch to a recorder. Its next step gets the number `next_step`.
 
         Args:
             recorder: the recorder.
-            loop: puts the recorder's rows together, where it watches several optimizers of a loop.
+            loop: groups the rows of the recorder into train steps, for a custom loop with several
+                optimizers.
         """
         self.recorder = recorder
         self._loop, self._has_ended = loop, False
         self._offset = (self.next_step or 0) - (recorder.wait() if loop is None else loop.steps)
 
     def end_loop(self) -> None:
-        """The watched loop has ended: its last step is complete."""
+        """Mark the custom loop as ended, which completes its last step."""
         self._has_ended = True
 
     def leave(self) -> None:
-        """Lets go of the recorder, and with it of the model's variables."""
+        """Release the recorder, which keeps the variables of the model alive."""
         self.recorder = None
 
     def read(self, owner: Owner) -> Readout | None:
-        """What was recorded since the last call, steps counted from the run's first.
+        """Return the records since the last call, with continuous step numbers.
 
         Args:
-            owner: who reads; a recorder that another has claimed is left alone.
+            owner: the reader. If another owner has claimed the recorder, the result is None.
         """
         if self.recorder is None or not self.recorder.is_read_by(owner):
             return None

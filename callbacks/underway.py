@@ -1,4 +1,4 @@
-"""Whether a training that has begun still runs."""
+"""Detection of whether a run is still active."""
 
 import sys
 import weakref
@@ -10,10 +10,10 @@ from gradkeeper.callbacks.driver import Driver
 
 
 class Underway:
-    """The training whose `on_train_begin` is calling.
+    """Active run, created inside `on_train_begin`.
 
     Args:
-        driver: who calls it.
+        driver: the frame that calls `on_train_begin`.
     """
 
     def __init__(self, driver: Driver) -> None:
@@ -21,17 +21,17 @@ class Underway:
         self._callbacks = _calling_list()
 
     def is_running(self) -> bool:
-        """Whether it neither ended nor raised.
+        """Return True if the run has neither ended nor raised.
 
-        Python gives a frame's number again, and likely to the next fit after one that raised;
-        the list of callbacks is another's by then.
+        Python may reuse the id of a frame for the next `fit` after one that raised. By then, the
+        callback list of the failed run has been deleted.
         """
         there = self._callbacks is None or self._callbacks() is not None
         return there and self._driver.is_running()
 
 
 def _calling_list() -> "weakref.ref[keras.callbacks.CallbackList] | None":
-    """The callbacks of the training; None in a loop that calls them one by one."""
+    """Return the CallbackList of the run; None in a loop that calls callbacks directly."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code is not _BEGIN:
         frame = frame.f_back

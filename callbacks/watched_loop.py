@@ -1,4 +1,4 @@
-"""Recording a training loop that is not `fit`."""
+"""Recording of custom training loops."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -14,12 +14,12 @@ from gradkeeper.callbacks.tap.hooks import Hooks
 from gradkeeper.callbacks.tap.probe import Owner, Probe
 from gradkeeper.callbacks.tap.replica import Replica
 
-# No callback runs in such a loop, so that rows may wait for long.
+# No callback flushes in a custom loop, so many rows may have to wait.
 _CAPACITY = 4096
 
 
 class _EagerFlush(Probe):
-    """Has the rows read as they come, where every step runs Python."""
+    """Observer that flushes the owner periodically when steps run eagerly."""
 
     def __init__(self, owner: Owner, every: int) -> None:
         self._owner, self._every, self._steps = owner, every, 0
@@ -35,7 +35,7 @@ class _EagerFlush(Probe):
 def watched_loop(
     recorder: Recorder, optimizers: Sequence[keras.optimizers.Optimizer], owner: Any, every: int
 ) -> Iterator[None]:
-    """Records every call of the optimizers' `apply` inside the block, as a step each."""
+    """Record each call of `apply` of the optimizers inside the block as one step."""
     recorder.claim(owner)
     probes = [recorder, _EagerFlush(owner, every)]
     with Hooks(probes, optimizers).in_place():
@@ -47,7 +47,10 @@ def recorder_for(
     optimizers: Sequence[keras.optimizers.Optimizer],
     variables: Sequence[Any] | None,
 ) -> Recorder:
-    """A recorder for such a loop; kept for a second one, whose functions are traced by then."""
+    """Return a recorder for a custom loop.
+
+    Reuse the recorder for later loops, because their functions are already traced with it.
+    """
     named = None if variables is None else list(variables)
     options = dataclasses.replace(settings.options(1, compiled=True), capacity=_CAPACITY)
     return Recorder(options, variables=named, optimizers=tuple(optimizers))

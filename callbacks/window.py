@@ -1,4 +1,4 @@
-"""Consecutive recorded train steps, as rules, sinks and the history see them."""
+"""Window of consecutive train steps: the input of rules, sinks and the history."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -9,38 +9,39 @@ import numpy as np
 
 from gradkeeper.callbacks.run_facts import RunFacts
 
-# A clipped norm differs from the norm before by more than rounding does.
+# Clipping changes a norm by more than rounding does.
 _CLIPPED_BELOW = 1.0 - 1e-4
 
 
 @dataclass(frozen=True)
 class Window:
-    """What was recorded of consecutive train steps, oldest first.
+    """Statistics of consecutive recorded train steps, oldest first.
 
-    A rule gets a run as windows, one after the other.
-    Steps that were not measured (`every_n_steps`, `budget`) have no row.
+    A rule receives a run as a sequence of windows. Steps that were not measured (`every_n_steps`,
+    `budget`) have no row.
 
     Attributes:
         steps: train steps, counted from 0, int64 [steps].
-        variables: paths of the variables, in the model's order.
-        present: whether a gradient reached the optimizer, bool [steps, variables].
-        updated: whether a gradient was applied, bool [steps, variables].
-        values: statistics per variable, float [steps, variables] each, by name: `norm`,
-            `applied_norm`, `max_abs`, `nonfinite`, and where watched `update_norm` and
-            `weight_norm`. NaN where there is none.
-        scalars: statistics per step, float64 [steps] each, by name: `loss`, `learning_rate`,
-            `loss_scale`, `unclipped_norm` (what entered the clipping, where that is not the
-            step's own gradient), `clip_limit` (the optimizer's own), `missing_loss_scale` (the loss
-            scale where the loss was not multiplied by it). NaN where there is none.
-        replica_norms: L2 norms of each replica's own gradient, [steps, replicas, variables]; no
-            replicas on a single device. With several workers, those of this one.
-        first_replica: the index of the first of them among all replicas in sync.
-        replica_losses: each replica's own loss, float64 [steps, replicas]; no replicas on a
-            single device. Only in the windows that rules get.
-        calls: the same steps for each call of an optimizer, in the order of the first calls,
-            where a train step has several; each has the variables of that call. Only in the
-            windows that rules get.
-        facts: what else is known about the run.
+        variables: paths of the variables, in the order of the model.
+        present: True where a gradient reached the optimizer, bool [steps, variables].
+        updated: True where a gradient was applied, bool [steps, variables].
+        values: statistics per variable by name, float [steps, variables] each: `norm`,
+            `applied_norm`, `max_abs`, `nonfinite`, and on request `update_norm` and
+            `weight_norm`. NaN if missing.
+        scalars: statistics per step by name, float64 [steps] each: `loss`, `learning_rate`,
+            `loss_scale`, `unclipped_norm` (norm before clipping, if clipping did not act on the
+            gradient of this step), `clip_limit` (limit of the optimizer's clipping),
+            `missing_loss_scale` (loss scale by which the loss was not multiplied). NaN if
+            missing.
+        replica_norms: L2 norms of the gradient of each replica, [steps, replicas, variables]; 0
+            replicas on a single device. With several workers, the replicas of this worker.
+        first_replica: index of the first of these replicas among all replicas in sync.
+        replica_losses: loss of each replica, float64 [steps, replicas]; 0 replicas on a single
+            device. Only in windows that are passed to rules.
+        calls: one window per optimizer call, if a train step has several calls; in the order of
+            the first calls, each with the variables of that call. Only in windows that are passed
+            to rules.
+        facts: other facts about the run.
     """
 
     steps: np.ndarray
@@ -66,7 +67,7 @@ class Window:
         return len(self.steps)
 
     def __getitem__(self, rows: slice | np.ndarray) -> "Window":
-        """The window of some of the rows: a slice, row numbers or a mask."""
+        """Return a window with some of the rows: a slice, row indices or a mask."""
         return dataclasses.replace(
             self,
             steps=self.steps[rows],
@@ -80,18 +81,18 @@ class Window:
         )
 
     def value(self, name: str) -> np.ndarray:
-        """The statistic per variable of this name, [steps, variables]; NaN if not watched."""
+        """Return a statistic per variable, [steps, variables]; NaN if not recorded."""
         if name in self.values:
             return self.values[name]
         return np.full((len(self), len(self.variables)), np.nan, np.float32)
 
     def scalar(self, name: str) -> np.ndarray:
-        """The statistic per step of this name, [steps]; NaN if there is none."""
+        """Return a statistic per step, [steps]; NaN if not recorded."""
         return self.scalars[name] if name in self.scalars else np.full(len(self), np.nan)
 
     @property
     def loss(self) -> np.ndarray:
-        """The train step's loss, float64 [steps]; NaN where there is none."""
+        """Loss of the train step, float64 [steps]; NaN if unknown."""
         return self.scalar("loss")
 
     @property
@@ -106,7 +107,7 @@ class Window:
 
     @property
     def max_abs(self) -> np.ndarray:
-        """Largest magnitude of an element, before clipping, [steps, variables]."""
+        """Largest magnitude of an element before clipping, [steps, variables]."""
         return self.value("max_abs")
 
     @cached_property
@@ -116,12 +117,12 @@ class Window:
 
     @cached_property
     def layers(self) -> list[str]:
-        """Paths of the layers that own a variable, in the model's order."""
+        """Paths of the layers that own a variable, in the order of the model."""
         return list(dict.fromkeys(layer_of(variable) for variable in self.variables))
 
     @cached_property
     def layer_columns(self) -> list[np.ndarray]:
-        """For each layer, the columns of its variables."""
+        """Column indices of the variables of each layer."""
         columns: dict[str, list[int]] = {layer: [] for layer in self.layers}
         for column, name in enumerate(self.variables):
             columns[layer_of(name)].append(column)
@@ -129,11 +130,11 @@ class Window:
 
     @cached_property
     def layer_norms(self) -> np.ndarray:
-        """L2 norms before clipping over all variables of a layer, [steps, layers]."""
+        """L2 norm before clipping over all variables of each layer, [steps, layers]."""
         return self.by_layer(self.norms, self.present)
 
     def by_layer(self, norms: np.ndarray, there: np.ndarray) -> np.ndarray:
-        """Norms per variable as norms per layer, [steps, layers]; NaN where there is none."""
+        """Combine norms per variable into norms per layer, [steps, layers]; NaN if missing."""
         if not self.layers:
             return np.zeros((len(self), 0))
         order = np.concatenate(self.layer_columns)
@@ -150,26 +151,26 @@ class Window:
 
     @cached_property
     def applied_global_norm(self) -> np.ndarray:
-        """L2 norm after clipping over all variables, [steps]; NaN where nothing was applied."""
+        """L2 norm after clipping over all variables, [steps]; NaN without an update."""
         return total_norm(self.applied_norms, self.updated)
 
     @cached_property
     def replica_global_norms(self) -> np.ndarray:
-        """L2 norm over all variables of each replica's own gradient, [steps, replicas]."""
+        """L2 norm over all variables for each replica, [steps, replicas]."""
         norms = self.replica_norms
         rows = [total_norm(norms[:, r], self.present) for r in range(norms.shape[1])]
         return np.stack(rows, axis=1) if rows else np.zeros((len(self), 0))
 
     @cached_property
     def update_ratios(self) -> np.ndarray:
-        """Norm of the update over norm of the weight before it, [steps, variables]."""
+        """Update norm divided by weight norm before the update, [steps, variables]."""
         update, weight = self.value("update_norm"), self.value("weight_norm")
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(weight > 0, update / weight, np.nan)
 
     @cached_property
     def skipped(self) -> np.ndarray:
-        """Whether loss scaling skipped the step for overflow, or a guard, bool [steps]."""
+        """True where a guard, or loss scaling after overflow, skipped the step, bool [steps]."""
         scaled = np.isfinite(self.scalar("loss_scale"))
         overflow = (self.present & (self.nonfinite > 0)).any(axis=1)
         refused = self.scalar("allowed") == 0
@@ -177,12 +178,12 @@ class Window:
 
     @cached_property
     def accumulated(self) -> np.ndarray:
-        """Whether the step's gradient was only added to an accumulator, bool [steps]."""
+        """True where the gradient was accumulated and not applied, bool [steps]."""
         return self.present.any(axis=1) & ~self.updated.any(axis=1) & ~self.skipped
 
     @cached_property
     def clip_coefficient(self) -> np.ndarray:
-        """Norm applied over norm that entered the clipping, [steps]; 1 where it did nothing."""
+        """Norm after clipping divided by norm before clipping, [steps]; 1 if unchanged."""
         entered = self.scalar("unclipped_norm")
         entered = np.where(np.isnan(entered), self.global_norm, entered)
         applied = self.applied_global_norm
@@ -191,20 +192,20 @@ class Window:
 
     @cached_property
     def clipped(self) -> np.ndarray:
-        """Whether the optimizer's clipping changed a gradient, bool [steps]."""
+        """True where the clipping of the optimizer changed a gradient, bool [steps]."""
         gathered = ~np.isnan(self.scalar("unclipped_norm"))
         by_variable = np.any(self.applied_norms < self.norms * _CLIPPED_BELOW, axis=1)
         return np.where(gathered, self.clip_coefficient < _CLIPPED_BELOW, by_variable)
 
     @property
     def clip_fraction(self) -> float:
-        """Share of the steps with an update in which clipping changed a gradient, 0 to 1."""
+        """Share of the updates that clipping changed, 0 to 1."""
         applied = self.updated.any(axis=1)
         return float(self.clipped[applied].mean()) if applied.any() else 0.0
 
     @classmethod
     def concatenate(cls, windows: Sequence["Window"]) -> "Window":
-        """One window of all steps; a variable that a window lacks is missing in its steps."""
+        """Concatenate windows. Variables that a window lacks are missing in its steps."""
         if not windows:
             none = np.zeros((0, 0), bool)
             return cls(np.zeros(0, np.int64), (), none, none, {})
@@ -224,7 +225,7 @@ class Window:
         )
 
     def with_variables(self, variables: tuple[str, ...]) -> "Window":
-        """The window with these columns; those that it lacks are missing in every step."""
+        """Return the window with these columns. Added columns are missing in every step."""
         if variables == self.variables:
             return self
         columns = [variables.index(name) for name in self.variables]
@@ -250,12 +251,12 @@ class Window:
 
 
 def layer_of(variable: str) -> str:
-    """The path of the layer that owns the variable with this path."""
+    """Return the path of the layer that owns the variable with this path."""
     return variable.rpartition("/")[0] or variable
 
 
 def total_norm(norms: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """Root of the sum of squares over the present columns, [steps]; NaN where there is none."""
+    """Return the L2 norm over the present columns, [steps]; NaN if no column is present."""
     squares = np.square(np.where(present, norms, 0.0).astype(np.float64))
     return np.where(present.any(axis=1), np.sqrt(squares.sum(axis=1)), np.nan)
 
@@ -265,6 +266,6 @@ def _joined(
     named: Callable[[Window], Mapping[str, np.ndarray]],
     of: Callable[[Window, str], np.ndarray],
 ) -> dict[str, np.ndarray]:
-    """Each statistic that some window has, over all windows."""
+    """Concatenate each statistic that at least one window contains."""
     names = dict.fromkeys(name for each in windows for name in named(each))
     return {name: np.concatenate([of(each, name) for each in windows]) for name in names}

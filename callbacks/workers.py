@@ -1,4 +1,4 @@
-"""Which worker of a multi-worker training this process is, and where it writes."""
+"""Identification of the worker process in multi-worker training, and its directory."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +12,11 @@ _FOLDER = "worker-"
 
 @dataclass(frozen=True)
 class Worker:
-    """A process of a training, among all its processes.
+    """Worker process of a run.
 
     Attributes:
-        number: 0 for the chief.
-        count: how many there are.
+        number: index of the worker; 0 for the chief.
+        count: number of workers.
     """
 
     number: int = 0
@@ -24,7 +24,7 @@ class Worker:
 
     @classmethod
     def of(cls, strategy: "tf.distribute.Strategy") -> "Worker":
-        """This process, under a strategy; the chief where the training is all its own."""
+        """Return the worker that this process is; the chief if there is one worker."""
         if strategy.num_replicas_in_sync == 1:
             return cls()
         count = strategy.num_replicas_in_sync // len(strategy.extended.worker_devices)
@@ -38,24 +38,24 @@ class Worker:
 
     @property
     def is_chief(self) -> bool:
-        """Whether it writes what all workers have alike."""
+        """True for the chief, which writes the data that all workers share."""
         return self.number == 0
 
     def folder_in(self, folder: str | Path) -> Path:
-        """Where it writes: the chief to the folder, any other to one of its own in it."""
+        """Return the directory to write to: `folder` for the chief, else `worker-N` in it."""
         return Path(folder) if self.is_chief else Path(folder) / f"{_FOLDER}{self.number}"
 
 
 def strategy_of(owner: Any) -> "tf.distribute.Strategy":
-    """The strategy that a model, or the value of a Keras variable, was made under."""
-    import tensorflow as tf  # late: a history is read without it
+    """Return the strategy under which a model or variable value was created."""
+    import tensorflow as tf  # imported late, because reading a history does not require TensorFlow
 
     made_under = getattr(owner, "distribute_strategy", None)
     return tf.distribute.get_strategy() if made_under is None else made_under
 
 
 def folders_of_others(folder: str | Path) -> dict[int, Path]:
-    """The folders that workers other than the chief have made in a folder, by their number."""
+    """Return the subdirectories of the workers other than the chief, by worker number."""
     found = {path.name.removeprefix(_FOLDER): path for path in Path(folder).glob(f"{_FOLDER}*")}
     numbered = {int(number): path for number, path in found.items() if number.isdecimal()}
     return dict(sorted(numbered.items()))

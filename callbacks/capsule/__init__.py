@@ -1,4 +1,4 @@
-"""What is left of a failing train step, on disk."""
+"""Capsules: the batch, the model state and the statistics of a bad step, on disk."""
 
 from gradkeeper.callbacks.capsule.capsule import Capsule, CapsuleError
 

@@ -1,4 +1,4 @@
-"""Arrays in a file: NumPy's own format, without pickle."""
+"""Arrays in NumPy files, without pickle."""
 
 import zipfile
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ import numpy as np
 
 Arrays = Mapping[str, np.ndarray]
 
-# NumPy's file format does not know these: kept as integers of the same size.
+# NumPy's file format has no such dtypes. They are stored as integers of the same size.
 _FOREIGN = {
     name: np.dtype(getattr(ml_dtypes, name))
     for name in ("bfloat16", "float8_e4m3fn", "float8_e5m2")
@@ -19,7 +19,7 @@ _SEPARATOR = "|"
 
 
 def write_arrays(path: Path, arrays: Arrays) -> None:
-    """Writes a file of arrays, by name; texts as UTF-8.
+    """Write arrays to a file, by name. Strings are encoded as UTF-8.
 
     Raises:
         OSError: if the file cannot be written.
@@ -29,10 +29,10 @@ def write_arrays(path: Path, arrays: Arrays) -> None:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file, by name.
+    """Read the arrays of a file, by name.
 
     Raises:
-        ValueError: if the file is not such a file, or damaged.
+        ValueError: if the file is damaged or not a file of arrays.
     """
     arrays = {}
     try:
@@ -46,7 +46,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def size_of(arrays: Arrays) -> int:
-    """Bytes that the arrays take."""
+    """Return the size of the arrays in bytes."""
     return sum(array.nbytes for array in arrays.values())
 
 
@@ -56,7 +56,7 @@ def _kind(array: np.ndarray) -> str:
 
 def _plain(array: np.ndarray) -> Any:
     if array.dtype.kind in "OSU":
-        # NumPy's texts lose the zeros at their end: a length for each keeps them.
+        # NumPy strings lose trailing zero bytes, so the length of each string is stored.
         texts = [each.encode() if isinstance(each, str) else bytes(each) for each in array.flat]
         lengths = np.array([len(text) for text in texts], np.int64).tobytes()
         shape = np.array([array.ndim, *array.shape], np.int64).tobytes()

@@ -1,4 +1,4 @@
-"""The folder that holds all of one failing train step."""
+"""Capsule of a bad train step, and the functions that read it."""
 
 import hashlib
 import json
@@ -17,20 +17,21 @@ FORMAT = 1
 
 
 class CapsuleError(ValueError):
-    """A capsule is damaged, or not one at all."""
+    """Raised if a capsule cannot be used, for example because it is damaged."""
 
 
 @dataclass(frozen=True)
 class Capsule:
-    """A train step that a guard found bad, as it lies on disk.
+    """Bad train step that a guard has written to disk.
 
     Attributes:
-        path: its folder.
-        facts: what is known of the step: `step`, `cause`, `loss`, `norm`, `policy`, `compiled`,
-            `gradients` (norm and non-finite count by replica and variable), `versions`, `model`, `left_out`.
-        state: the model before the step, by name.
-        forms: the form of each replica's batch.
-        arrays: what the batches consist of, by replica.
+        path: the capsule directory.
+        facts: the JSON record of the step: `step`, `cause`, `loss`, `norm`, `policy`, `compiled`,
+            `gradients` (norm and non-finite count by replica and variable), `versions`, `model`,
+            `left_out`.
+        state: the model's state before the step, by name.
+        forms: the structure of each replica's batch.
+        arrays: the arrays of each replica's batch.
     """
 
     path: Path
@@ -41,31 +42,31 @@ class Capsule:
 
     @property
     def step(self) -> int:
-        """The train step, counted from the run's first."""
+        """Return the train step, counted from the run's first."""
         return int(self.facts["step"])
 
     @property
     def replicas(self) -> list[int]:
-        """The replicas with a gradient that is not finite."""
+        """Return the replicas with a non-finite gradient."""
         bad = np.asarray(self.facts["gradients"]["nonfinite"]).sum(axis=1)
         return np.flatnonzero(bad).tolist()
 
     @property
     def is_compiled(self) -> bool:
-        """Whether XLA compiled the step."""
+        """Return True if XLA compiled the step."""
         return bool(self.facts.get("compiled"))
 
     @property
     def left_out(self) -> list[str]:
-        """What could not be written, and why."""
+        """Return the omitted parts, each with the reason."""
         return list(self.facts["left_out"])
 
     @classmethod
     def read(cls, path: str | Path) -> "Capsule":
-        """Reads a capsule; runs no code that lies in it.
+        """Read a capsule without running any code from it.
 
         Raises:
-            CapsuleError: if the folder is no capsule, or one that is damaged.
+            CapsuleError: if the directory is not a capsule, or the capsule is damaged.
         """
         path = Path(path)
         facts = _facts(path)
@@ -77,7 +78,7 @@ class Capsule:
                 [batch[f"{replica}/{number}"] for number in range(count)]
                 for replica, count in enumerate(facts["tensors"])
             ]
-            # Asked for here, so that what is missing is told here.
+            # Read here so that a missing entry raises CapsuleError.
             capsule = cls(path, facts, state, forms, arrays)
             for each in (capsule.step, capsule.replicas, capsule.left_out, facts["model"]):
                 del each
@@ -87,7 +88,7 @@ class Capsule:
 
 
 def digest(path: Path) -> str:
-    """By which a file is known to be as it was written."""
+    """Return the SHA-256 digest of a file."""
     found = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -100,13 +101,13 @@ def _facts(path: Path) -> dict[str, Any]:
     try:
         facts = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CapsuleError(f"This is no capsule: {FACTS} is missing. Received: {path}") from None
+        raise CapsuleError(f"This is not a capsule: {FACTS} is missing. Received: {path}") from None
     except (OSError, ValueError) as error:
         raise CapsuleError(f"The capsule is damaged: {error}. Received: {path}") from error
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         found = facts.get("format") if isinstance(facts, dict) else None
         raise CapsuleError(
-            f"The capsule must be of format {FORMAT}. Received: {path} with format {found}"
+            f"The capsule must have format {FORMAT}. Received: {path} with format {found}"
         )
     return facts
 
@@ -116,5 +117,5 @@ def _arrays(path: Path, name: str, facts: dict[str, Any]) -> dict[str, np.ndarra
         return {}
     file = path / name
     if not file.is_file() or digest(file) != facts["files"][name]:
-        raise ValueError(f"{name} is missing or is not what was written")
+        raise ValueError(f"{name} is missing or was changed")
     return read_arrays(file)

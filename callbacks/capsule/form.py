@@ -1,4 +1,4 @@
-"""The form of a batch in JSON, beside the arrays that it consists of."""
+"""Conversion of a batch to a JSON structure and a list of tensors, and back."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -10,25 +10,30 @@ Form: TypeAlias = dict[str, Any]
 
 
 class UnknownFormError(TypeError):
-    """A batch holds something that a capsule cannot."""
+    """Raised if a batch has a part that a capsule cannot store."""
 
 
 def taken_apart(data: Any) -> tuple[Form, list[tf.Tensor]]:
-    """A batch as its form and its tensors.
+    """Flatten a batch to a JSON structure and a list of tensors.
 
     Args:
-        data: tensors (ragged and sparse ones too), numbers, texts and None, in tuples, lists
-            and dicts.
+        data: nested tuples, lists and dicts of tensors (dense, ragged or sparse), numbers,
+            strings and None.
+
+    Returns:
+        The structure, and the tensors in the order in which it refers to them.
 
     Raises:
-        UnknownFormError: on anything else.
+        UnknownFormError: if the batch has a part of another type.
     """
     tensors: list[tf.Tensor] = []
 
     def number(tensor: Any) -> int:
         tensor = tf.convert_to_tensor(tensor)
         if tensor.dtype in (tf.resource, tf.variant):
-            raise UnknownFormError(f"A capsule cannot hold this dtype. Received: {tensor.dtype}")
+            raise UnknownFormError(
+                f"A capsule cannot store this dtype. Received: dtype={tensor.dtype}"
+            )
         tensors.append(tensor)
         return len(tensors) - 1
 
@@ -42,37 +47,37 @@ def taken_apart(data: Any) -> tuple[Form, list[tf.Tensor]]:
             return {"array": number(part)}
         if isinstance(part, Mapping):
             if not all(isinstance(key, str) for key in part):
-                raise UnknownFormError(f"The keys of a dict must be texts. Received: {set(part)}")
+                raise UnknownFormError(f"The keys of a dict must be strings. Received: {set(part)}")
             return {"dict": {key: form(each) for key, each in part.items()}}
         if isinstance(part, (tuple, list)):
             kind = "tuple" if isinstance(part, tuple) else "list"
             return {kind: [form(each) for each in part]}
         if part is None or isinstance(part, (bool, int, float, str)):
             return {"value": part}
-        raise UnknownFormError(f"A capsule cannot hold this part of a batch. Received: {part!r}")
+        raise UnknownFormError(f"A capsule cannot store this part of a batch. Received: {part!r}")
 
     return form(data), tensors
 
 
 def put_together(form: Form, arrays: Sequence[Any]) -> Any:
-    """The batch of this form.
+    """Pack arrays into a batch of the given structure.
 
     Args:
-        form: what `taken_apart` gave.
-        arrays: the tensors' values.
+        form: a structure that `taken_apart` returned.
+        arrays: the values of the tensors.
 
     Raises:
-        ValueError: if that is no form, or there are too few arrays.
+        ValueError: if `form` is not a structure, or there are too few arrays.
     """
     if not isinstance(form, dict) or len(form) != 1:
-        raise ValueError(f"This is not the form of a batch. Received: {form!r}")
+        raise ValueError(f"This is not the structure of a batch. Received: {form!r}")
     ((kind, content),) = form.items()
     if kind not in _KINDS:
-        raise ValueError(f"A form is one of {', '.join(_KINDS)}. Received: {kind!r}")
+        raise ValueError(f"A structure must be one of {', '.join(_KINDS)}. Received: {kind!r}")
     try:
         return _KINDS[kind](content, arrays)
     except (TypeError, IndexError, AttributeError, tf.errors.InvalidArgumentError) as error:
-        raise ValueError(f"This is not the form of a batch. Received: {form!r}") from error
+        raise ValueError(f"This is not the structure of a batch. Received: {form!r}") from error
 
 
 def _all(forms: Sequence[Form], arrays: Sequence[Any]) -> list[Any]:

@@ -1,4 +1,4 @@
-"""The model of a capsule, made anew without running code that lies in it."""
+"""Creation of a capsule's model, without running code from the capsule."""
 
 import copy
 import json
@@ -15,8 +15,8 @@ from gradkeeper.callbacks.capsule.state import restore
 from gradkeeper.callbacks.tap.optimizers import optimizers_of
 
 _GIVE = (
-    "give the compiled model, replay(capsule, model), on the command line --model MODULE:FUNCTION "
-    "or --model FILE.py:FUNCTION"
+    "Pass the compiled model: replay(capsule, model), or on the command line "
+    "--model MODULE:FUNCTION or --model FILE.py:FUNCTION"
 )
 
 # Functions of other Keras modules read and write files, download, or change Keras's settings.
@@ -31,8 +31,9 @@ _MODELLING = (
     "regularizers",
 )
 
-# Earlier versions can be made to load files and run code in safe mode: CVE-2025-8747 and
-# CVE-2025-9906 (until 3.11.0), CVE-2025-12058 (until 3.12.0), CVE-2026-1462 (until 3.13.2).
+# In earlier versions, a configuration can load files and run code despite safe mode:
+# CVE-2025-8747 and CVE-2025-9906 (fixed in 3.11.0), CVE-2025-12058 (fixed in 3.12.0),
+# CVE-2026-1462 (fixed in 3.13.2).
 _SAFE_MODE_HOLDS_SINCE = (3, 13, 2)
 
 
@@ -43,69 +44,71 @@ def model_of(
 
     Args:
         capsule: the capsule.
-        dtype: the dtype of all layers, in place of their own.
-        trust_model: whether to create it with a Keras version whose safe mode can be evaded.
+        dtype: the dtype of all layers; None for the dtypes in the configuration.
+        trust_model: whether to create the model with a Keras version whose safe mode is unsafe.
 
     Raises:
-        CapsuleError: if the model cannot be created from the capsule alone, or must not be.
+        CapsuleError: if the model cannot be created safely from the capsule alone.
     """
     if not trust_model and not safe_mode_holds():
         raise CapsuleError(
-            "In this version of Keras, a model's configuration can load files and run code. Give "
-            "the model, update Keras to 3.13.2 or later, or allow it for a capsule that you "
-            "trust: replay(capsule, trust_model=True), on the command line --trust-model. "
+            "In this version of Keras, a model's configuration can load files and run code. Pass "
+            "the model, update Keras to 3.13.2 or later, or, if you trust the capsule, use "
+            "replay(capsule, trust_model=True), on the command line --trust-model. "
             f"Received: {capsule.path} with keras {keras.__version__}"
         )
     described = capsule.facts["model"]
     config = described.get("config")
     if config is None:
         raise CapsuleError(
-            f"The capsule does not hold the model's configuration: {_GIVE}. "
+            f"The capsule does not contain the model's configuration. {_GIVE}. "
             f"Received: a model of class {described.get('class')}"
         )
     strangers = sorted({name for name, known_as in own_parts(config) if not _is_known(known_as)})
     if strangers:
         raise CapsuleError(
-            f"The model has custom classes or functions, whose code no capsule holds: {_GIVE}. "
+            f"A capsule does not contain the code of custom classes or functions. {_GIVE}. "
             f"Received: {', '.join(strangers)}"
         )
     harmful = sorted(set(_functions_that_build_no_model(config)))
     if harmful:
         raise CapsuleError(
-            "A model's configuration may name only functions that compute. "
+            "A model's configuration may only name Keras functions that compute values. "
             f"Received: {', '.join(harmful)}"
         )
-    # A copy: Keras takes a configuration apart while it reads it.
+    # Keras changes a configuration while it reads it.
     config = copy.deepcopy(config) if dtype is None else _in_dtype(config, dtype)
     try:
         model = keras.saving.deserialize_keras_object(config, safe_mode=True)
-    except Exception as error:  # anything may stand in a hand-edited file
+    except Exception as error:  # a hand-edited file can contain anything
         reason = str(error).partition("config={")[0].strip().partition("\n")[0][:300]
         raise CapsuleError(
-            f"The capsule alone does not make the model: {_GIVE}. "
+            f"The model cannot be created from the capsule. {_GIVE}. "
             f"Received: {type(error).__name__}: {reason}"
         ) from error
     if not isinstance(model, keras.Model):
-        raise CapsuleError(f"The capsule describes no model. Received: {type(model)}")
+        raise CapsuleError(f"The capsule does not describe a Keras model. Received: {type(model)}")
     prepare(model, capsule)
     return model
 
 
 def safe_mode_holds() -> bool:
-    """Return whether no way around safe mode is known in the installed version of Keras."""
+    """Return True if safe mode has no known vulnerability in the installed Keras version."""
     numbers = re.findall(r"\d+", keras.__version__)[:3]
     return tuple(map(int, numbers)) >= _SAFE_MODE_HOLDS_SINCE
 
 
 def prepare(model: keras.Model, capsule: Capsule) -> None:
-    """Gives a compiled model the state before the capsule's step.
+    """Load the state before the capsule's step into a compiled model.
 
     Raises:
-        CapsuleError: if it is another model, or not compiled.
+        CapsuleError: if the model is a different one or is not compiled, or if the capsule
+            contains no weights.
     """
     if not capsule.state:
         raise CapsuleError(
-            f"The capsule holds no weights ({'; '.join(capsule.left_out)}). Received: {capsule.path}"
+            f"The capsule contains no weights ({'; '.join(capsule.left_out)}). "
+            f"Received: {capsule.path}"
         )
     if not model.built:
         first = batch_of(capsule, 0)
@@ -123,14 +126,14 @@ def prepare(model: keras.Model, capsule: Capsule) -> None:
 
 
 def batch_of(capsule: Capsule, replica: int) -> Any:
-    """The batch of a replica.
+    """Return the batch of a replica.
 
     Raises:
-        CapsuleError: if the capsule holds none, or a damaged one.
+        CapsuleError: if the capsule contains no batch, or the batch is damaged.
     """
     if replica >= len(capsule.forms):
         raise CapsuleError(
-            f"The capsule holds no batch ({'; '.join(capsule.left_out)}): give one. "
+            f"The capsule contains no batch ({'; '.join(capsule.left_out)}). Pass a batch. "
             f"Received: {capsule.path}"
         )
     try:

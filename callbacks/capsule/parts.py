@@ -1,4 +1,4 @@
-"""The parts of a model whose code is neither in Keras nor in gradkeeper."""
+"""Custom classes and functions of a model: their code is in neither Keras nor gradkeeper."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,18 +6,18 @@ from typing import Any
 import keras
 
 _KNOWN = ("keras", "gradkeeper")
-# In which Keras looks for a function that a configuration holds by its name alone.
+# Keras searches these modules for a function that a configuration stores by name.
 _FUNCTIONS = ("activations", "constraints", "initializers", "losses", "metrics", "regularizers")
 
 
 def own_parts(config: Any) -> Iterator[tuple[str, str]]:
-    """Yield the classes and functions of a user, which a configuration holds by name only.
+    """Yield the custom classes and functions, which a configuration stores only by name.
 
     Args:
-        config: a configuration that `keras.saving.serialize_keras_object` made.
+        config: a configuration that `keras.saving.serialize_keras_object` returned.
 
     Yields:
-        The name, and the name under which Keras registers it.
+        The name of each, and the name under which Keras registers it.
     """
     if isinstance(config, dict):
         name, registered = config.get("class_name"), config.get("registered_name") or ""
@@ -40,9 +40,9 @@ def _is_of_keras(function: str) -> bool:
 
 
 def own_parts_of(model: keras.Model) -> tuple[str, ...]:
-    """Return the names of a model's own parts; the name of its class if it cannot be serialized."""
+    """Return the names of a model's custom parts, or its class name if it has no configuration."""
     try:
         config = keras.saving.serialize_keras_object(model)
-    except Exception:  # noqa: BLE001 (a user's get_config raises what it likes)
+    except Exception:  # noqa: BLE001 (a user's get_config may raise any exception)
         return (type(model).__name__,)
     return tuple(dict.fromkeys(name for name, _ in own_parts(config)))

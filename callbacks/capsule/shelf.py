@@ -1,4 +1,4 @@
-"""Where a training puts its capsules."""
+"""Directory that receives the capsules of a training run."""
 
 from pathlib import Path
 
@@ -8,20 +8,20 @@ from gradkeeper.callbacks.workers import Worker
 
 
 class Shelf:
-    """A folder for the capsules of a training, of limited room.
+    """Directory for the capsules of a training run, with limits on number and size.
 
-    Writing is no reason to end a training: what could not be written is told, once.
+    A capsule that cannot be written gives a warning and does not end the training.
 
     Args:
-        folder: the folder; it may hold others' capsules.
-        max_capsules: how many are written.
-        max_bytes: how large the arrays of each may be.
+        folder: the directory. It may contain capsules of other runs.
+        max_capsules: the largest number of capsules of this run.
+        max_bytes: the largest size of each capsule's arrays, in bytes.
 
     Attributes:
-        complaints: what is to be told, each once.
+        complaints: queued warnings. Each message is queued only once.
 
     Raises:
-        ValueError: on a limit below 1.
+        ValueError: if a limit is below 1.
     """
 
     def __init__(self, folder: str | Path, *, max_capsules: int, max_bytes: int) -> None:
@@ -34,13 +34,15 @@ class Shelf:
         self.complaints: list[str] = []
 
     def is_of(self, worker: Worker) -> None:
-        """Has the capsules of this worker put where it writes."""
+        """Use the directory of this worker."""
         self._folder = worker.folder_in(self._of_chief)
 
     def put(self, contents: Contents) -> Path | None:
-        """Writes a capsule; None if there is no room for another, or it cannot be written."""
+        """Write a capsule and return its path; None at the limit or if writing fails."""
         if self._written >= self._max_capsules:
-            self.complain(f"No capsule beyond max_capsules={self._max_capsules}.")
+            self.complain(
+                f"No more capsules are written: max_capsules={self._max_capsules} is reached."
+            )
             return None
         try:
             path = write_capsule(self._folder, contents, max_bytes=self._max_bytes)
@@ -51,7 +53,7 @@ class Shelf:
         return path
 
     def complain(self, text: str) -> None:
-        """Has this be told, unless it was before."""
+        """Queue a warning, once per message."""
         if text not in self._told:
             self._told.add(text)
             self.complaints.append(text)

@@ -1,4 +1,4 @@
-"""What a train step changes in a model, by names that another copy of it has as well."""
+"""State of a model as named arrays. A copy of the model has the same names."""
 
 from collections.abc import Mapping
 from typing import Any, TypeAlias
@@ -15,7 +15,8 @@ State: TypeAlias = dict[str, np.ndarray]
 def named_state(model: keras.Model) -> tuple[list[str], list[Any]]:
     """Return the model's weights, moving averages, seeds, layer states and optimizers, with names.
 
-    Names hold a place, such as "trainable 0: dense/kernel", by which a copy finds its own.
+    A name contains the variable's position, such as "trainable 0: dense/kernel". A copy of the
+    model finds its variable by position.
     """
     names: list[str] = []
     variables: list[Any] = []
@@ -34,30 +35,32 @@ def named_state(model: keras.Model) -> tuple[list[str], list[Any]]:
 
 
 def state_of(model: keras.Model) -> State:
-    """The values of all of these."""
+    """Return the values of the variables of `named_state`, by name."""
     names, variables = named_state(model)
     return {n: keras.ops.convert_to_numpy(v) for n, v in zip(names, variables, strict=True)}
 
 
 def restore(model: keras.Model, state: Mapping[str, np.ndarray]) -> list[str]:
-    """Gives a copy of the model the state; its optimizers must be built.
+    """Load the state into a copy of the model. The optimizers must be built.
 
     Returns:
-        What it has and the state lacks, which is left as it is.
+        The positions of the variables that the state does not contain. They are not changed.
 
     Raises:
-        ValueError: if the state holds a weight that the model lacks, or one of another shape.
+        ValueError: if the model lacks a variable of the state, or its shape differs.
     """
     names, variables = named_state(model)
     own = {_place(name): variable for name, variable in zip(names, variables, strict=True)}
     for name, value in state.items():
         variable = own.pop(_place(name), None)
         if variable is None:
-            raise ValueError(f"The model is another one: it has no {name!r}. It has {names}")
+            raise ValueError(
+                f"The model differs from the capsule's: it has no {name!r}. Received: {names}"
+            )
         if tuple(variable.shape) != value.shape:
             raise ValueError(
-                f"The model is another one: {name!r} has the shape {value.shape}. "
-                f"Received: {tuple(variable.shape)}"
+                f"The model differs from the capsule's: {name!r} must have shape {value.shape}. "
+                f"Received: shape={tuple(variable.shape)}"
             )
         variable.assign(value)
     return list(own)

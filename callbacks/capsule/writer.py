@@ -1,4 +1,4 @@
-"""Writing a capsule, whole or not at all."""
+"""Atomic writing of a capsule."""
 
 import json
 import os
@@ -23,13 +23,13 @@ from gradkeeper.callbacks.capsule.state import State
 
 @dataclass(frozen=True)
 class Contents:
-    """What a capsule is to hold.
+    """Contents of a capsule.
 
     Attributes:
-        facts: what is known of the step, in JSON's types.
+        facts: the JSON record of the step.
         model: the model.
-        state: what it was before the step.
-        batches: each replica's batch; a text instead that says why there is none.
+        state: the model's state before the step.
+        batches: the batch of each replica, or the reason why there is none.
     """
 
     facts: Mapping[str, Any]
@@ -39,22 +39,23 @@ class Contents:
 
 
 def write_capsule(folder: Path, contents: Contents, *, max_bytes: int) -> Path:
-    """Writes a capsule beside those that are there.
+    """Write a capsule to a new subdirectory.
 
-    It is written under another name, and gets its own when all of it is on the disk: what is
-    there under a capsule's name is whole.
+    The files are written to a temporary directory, which is renamed once they are complete on
+    disk. A directory with a capsule's name is therefore always complete.
 
     Args:
-        folder: where capsules lie; made if it is missing.
-        contents: what it holds.
-        max_bytes: bytes that its arrays may take. What does not fit is left out, optimizer
-            state first, then the batch, and the capsule says so.
+        folder: directory of the capsules. It is created if missing.
+        contents: the contents.
+        max_bytes: the largest size of the arrays, in bytes. Arrays that do not fit are omitted
+            and listed in the capsule: first the optimizer state, then the batch, then the
+            weights.
 
     Returns:
-        The capsule's own folder.
+        The capsule directory.
 
     Raises:
-        OSError: if it cannot be written; then nothing is left of it.
+        OSError: if the capsule cannot be written. The temporary directory is then removed.
     """
     left_out: list[str] = []
     forms, batches = _batches(contents.batches, left_out)
@@ -111,7 +112,7 @@ def _counts(forms: list[Form], batches: Arrays) -> list[int]:
 def _fitting(
     state: State, batch: Arrays, max_bytes: int, left_out: list[str]
 ) -> tuple[State, Arrays]:
-    """As much of both as fits."""
+    """Return the parts of state and batch that fit in `max_bytes`."""
     weights = {n: v for n, v in state.items() if not n.startswith("optimizer ")}
     choices: list[tuple[State, Arrays, list[str]]] = [
         (state, batch, []),
@@ -129,12 +130,12 @@ def _fitting(
 
 
 def _described(model: keras.Model, left_out: list[str]) -> dict[str, Any]:
-    """The model's configuration, or where it has none, where its class is found."""
+    """Return the model's name, class and configuration (None if it cannot be serialized)."""
     found = {"name": model.name, "class": f"{type(model).__module__}.{type(model).__qualname__}"}
     try:
         config = keras.saving.serialize_keras_object(model)
         json.dumps(config)
-    except Exception as error:  # noqa: BLE001 (a user's get_config raises what it likes)
+    except Exception as error:  # noqa: BLE001 (a user's get_config may raise any exception)
         left_out.append(f"model configuration: {type(error).__name__}: {error}".splitlines()[0])
         return {**found, "config": None}
     return {**found, "config": config}
@@ -147,7 +148,7 @@ def _versions() -> dict[str, str]:
 
 
 def _named(temporary: Path, folder: Path, name: str) -> Path:
-    """Gives the folder its name, or one like it where another process has taken that."""
+    """Rename the directory. If the name exists, append a number."""
     number = 1
     while True:
         path = folder / (name if number == 1 else f"{name}-{number}")
@@ -168,7 +169,7 @@ def _named(temporary: Path, folder: Path, name: str) -> Path:
 
 
 def _sync(path: Path) -> None:
-    """Has what was written reach the disk, where the system can be asked to."""
+    """Flush a file or directory to disk. On Windows, do nothing."""
     if os.name == "nt":
         return
     descriptor = os.open(path, os.O_RDONLY)

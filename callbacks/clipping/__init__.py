@@ -1,4 +1,4 @@
-"""Clipping besides the optimizer's own, and behind the all-reduce."""
+"""Callbacks for adaptive clipping and for clipping after the all-reduce."""
 
 from gradkeeper.callbacks.clipping.adaptive_clipping import AdaptiveClipping
 from gradkeeper.callbacks.clipping.clip_after_reduce import ClipAfterReduce

@@ -1,4 +1,4 @@
-"""The callback that clips by a limit which follows the training."""
+"""Callback that clips gradients by an adaptive limit."""
 
 from typing import Any, Literal
 
@@ -12,35 +12,35 @@ from gradkeeper.callbacks.tap.optimizers import clipping_of, optimizers_of
 
 
 class AdaptiveClipping(StepCallback[ClipStage]):
-    """Clips gradients inside the compiled step, by a limit that follows their own norms.
+    """Callback that clips gradients in the compiled step, by a limit computed from their norms.
 
         model.fit(..., callbacks=[AdaptiveClipping("zclip")])
 
-    Acts where the optimizer's own clipping would, and replaces no optimizer: on gradients that
-    are accumulated and divided by the loss scale, after a `NonFiniteGuard`. Under several
-    replicas the limit is one on the gradient of the global batch. A gradient that is not
-    finite is left as it is. What it has learnt lasts over several fits, and is kept beside the
-    weights where a `keras.callbacks.BackupAndRestore` is attached as well.
+    The callback clips where the optimizer's own clipping would: gradients are accumulated and
+    divided by the loss scale, and a `NonFiniteGuard` has already checked them. The optimizer is
+    not replaced. Under several replicas the limit applies to the gradient of the global batch.
+    Non-finite gradients are not changed. The state of the limit persists across several fits. If
+    a `keras.callbacks.BackupAndRestore` is attached, the state is saved in its directory.
 
     Args:
-        method: how the limit is found.
-            "autoclip": percentile of all norms so far, the step's own among them (Seetharaman et
+        method: the method that computes the limit.
+            "autoclip": a percentile of the last norms, including the current one (Seetharaman et
                 al. 2020, arXiv:2007.14469); `percentile=10`, `window=1000`.
-            "percentile": percentile of the norms before; `percentile=95`, `window=1000`,
-                `warmup=25`.
-            "zclip": norms that stand out by their z-score are brought down (Kumar et al. 2025,
-                arXiv:2504.02507); `z_threshold=2.5`, `alpha=0.97`, `warmup=25`.
-            "agc": each unit's gradient against its own weights (Brock et al. 2021,
-                arXiv:2102.06171); `clipping=0.01`, `eps=1e-3`.
-        beside_own_clipping: whether an optimizer that clips by itself is accepted; its clipping
-            then acts on what this one leaves.
-        **options: of the method, see there.
+            "percentile": a percentile of the last norms, excluding the current one;
+                `percentile=95`, `window=1000`, `warmup=25`.
+            "zclip": reduce norms with a high z-score (Kumar et al. 2025, arXiv:2504.02507);
+                `z_threshold=2.5`, `alpha=0.97`, `warmup=25`.
+            "agc": limit each unit's gradient norm relative to the norm of the unit's weights
+                (Brock et al. 2021, arXiv:2102.06171); `clipping=0.01`, `eps=1e-3`.
+        beside_own_clipping: whether to accept an optimizer with its own clipping. The
+            optimizer's clipping is then applied after this callback's.
+        **options: options of the method, as listed there.
 
     Raises:
-        ValueError: on a bad argument; at the beginning of a training whose optimizer clips by
-            itself, unless `beside_own_clipping`.
-        TypeError: on an option that the method does not have, and if it is attached to something
-            that is no Keras 3 model.
+        ValueError: if an argument is invalid, or when training starts with an optimizer that
+            has its own clipping, unless `beside_own_clipping`.
+        TypeError: if the method does not have an option, or if the callback is attached to an
+            object that is not a Keras 3 model.
     """
 
     def __init__(
@@ -52,7 +52,9 @@ class AdaptiveClipping(StepCallback[ClipStage]):
     ) -> None:
         super().__init__(ClipStage)
         if method not in METHODS:
-            raise ValueError(f"method is one of {', '.join(METHODS)}. Received: method={method!r}")
+            raise ValueError(
+                f"method must be one of {', '.join(METHODS)}. Received: method={method!r}"
+            )
         self._method = METHODS[method](**options)
         self._beside_own_clipping = beside_own_clipping
         self._backups: list[StateBackup] = []
@@ -63,7 +65,7 @@ class AdaptiveClipping(StepCallback[ClipStage]):
             own = clipping_of(optimizer)
             if own is not None and not self._beside_own_clipping:
                 raise ValueError(
-                    "The optimizer clips by itself: take that away, or say "
+                    "The optimizer has its own clipping. Remove it, or pass "
                     f"beside_own_clipping=True. Received: {optimizer.name} with {own}"
                 )
         super().on_train_begin(logs)
@@ -91,7 +93,7 @@ class AdaptiveClipping(StepCallback[ClipStage]):
         self._backups = []
 
     def _restore(self) -> None:
-        """Goes on from what was learnt by the step that BackupAndRestore has gone back to."""
+        """Load the state of the step that BackupAndRestore has restored."""
         self._is_first = False
         step = steps_taken(self.model)
         for backup in self._backups:

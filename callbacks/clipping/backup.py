@@ -1,4 +1,4 @@
-"""What adaptive clipping has learnt, beside the weights that BackupAndRestore keeps."""
+"""Backup of the adaptive clipping state, next to the weights of BackupAndRestore."""
 
 import os
 import zipfile
@@ -14,13 +14,13 @@ State = Mapping[str, np.ndarray]
 
 
 class StateBackup:
-    """The last two states in a backup's folder, by the optimizer's count of steps.
+    """File in a backup directory with the last two states, keyed by the optimizer's step count.
 
-    Two, since weights and state are written one after the other: after a kill between them,
-    that of the weights which are there is there as well.
+    Weights and state are written one after the other. If the process is killed in between, the
+    older of the two states matches the weights.
 
     Args:
-        folder: the `backup_dir`.
+        folder: the `backup_dir` of BackupAndRestore.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -30,16 +30,16 @@ class StateBackup:
         self._seen = self._written_at()
 
     def at(self, step: int) -> State | None:
-        """The state after so many steps; None if there is none."""
+        """Return the state after `step` steps; None if there is none."""
         return self._states.get(step)
 
     @property
     def has_new_weights(self) -> bool:
-        """Whether the backup's weights have been written since the last state was."""
+        """Return True if the weights of the backup are newer than the last state."""
         return self._written_at() != self._seen
 
     def write(self, step: int, state: State) -> None:
-        """Adds a state, whole or not at all; the one before the last is dropped."""
+        """Add a state in an atomic write, and keep only the previous one."""
         self._seen = self._written_at()
         kept = sorted(self._states.items())[-1:]
         self._states = {**dict(kept), step: state}
@@ -65,8 +65,8 @@ class StateBackup:
             return {}
         except (OSError, ValueError, zipfile.BadZipFile) as error:
             raise ValueError(
-                f"What AdaptiveClipping has learnt cannot be read: delete the file, and it "
-                f"begins anew. Received: {self._path}"
+                f"The saved state of AdaptiveClipping cannot be read. Delete the file to start "
+                f"without a saved state. Received: {self._path}"
             ) from error
         return dict(states)
 

@@ -1,4 +1,4 @@
-"""The callback that has several replicas clip as one device does."""
+"""Callback that clips the gradient of the global batch under several replicas."""
 
 from typing import Any
 
@@ -11,19 +11,19 @@ from gradkeeper.callbacks.tap.probe import Application, Gradients, Stage
 
 
 class ClipAfterReduce(StepCallback["_SumStage"]):
-    """Moves the optimizer's own clipping behind the all-reduce while it is attached.
+    """Callback that applies the optimizer's own clipping after the all-reduce.
 
         model.fit(..., callbacks=[ClipAfterReduce()])
 
-    Under a `tf.distribute` strategy Keras clips each replica's gradient, and then adds them up:
-    two replicas with gradients of 10 and -9 and `clipnorm=1` make no step at all, where one device
-    makes one of 1. With this callback, `clipnorm`, `global_clipnorm` and `clipvalue` act on the
-    gradient of the global batch, and N replicas train as one device does, up to rounding. With
-    one replica it does nothing.
+    Under a `tf.distribute` strategy, Keras clips the gradient of each replica and then sums the
+    clipped gradients. Two replicas with gradients 10 and -9 and `clipnorm=1` sum to 0, where one
+    device has the clipped gradient 1. With this callback, `clipnorm`, `global_clipnorm` and
+    `clipvalue` apply to the gradient of the global batch, so N replicas train like one device, up
+    to rounding. With one replica, the callback does nothing.
 
     Raises:
-        ValueError: at the beginning of a training whose optimizers do not clip.
-        TypeError: if it is attached to something that is no Keras 3 model.
+        ValueError: when training starts and no optimizer clips.
+        TypeError: if the callback is attached to an object that is not a Keras 3 model.
     """
 
     def __init__(self) -> None:
@@ -33,27 +33,27 @@ class ClipAfterReduce(StepCallback["_SumStage"]):
         optimizers = optimizers_of(self.model)
         if optimizers and all(clipping_of(each) is None for each in optimizers):
             raise ValueError(
-                "There is no clipping to move: give the optimizer `clipnorm`, `global_clipnorm` "
-                f"or `clipvalue`. Received: optimizer={optimizers[0].name}"
+                "The optimizer has no clipping. Set `clipnorm`, `global_clipnorm` or `clipvalue`. "
+                f"Received: optimizer={optimizers[0].name}"
             )
         super().on_train_begin(logs)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         model = self._awaiting()
         if model is not None and model.distribute_strategy.num_replicas_in_sync > 1:
-            self._complain_if_blind("moves no clipping")
+            self._complain_if_blind("has no effect")
             driver = Driver.calling("on_train_batch_begin", self._attachment.driver)
             self._attachment.arm(lambda _: ClipAfterReduce, driver)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._complain_if_blind("moves no clipping")
+        self._complain_if_blind("has no effect")
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self._attachment.end()
 
 
 class _SumStage(Stage):
-    """The stage of the train step that has the sum of the replicas clipped."""
+    """Gradient transform that makes the optimizer clip the sum over the replicas."""
 
     clips_the_sum = True
 

@@ -1,4 +1,4 @@
-"""The stage of the train step that clips before the optimizer's own clipping."""
+"""Gradient transform that clips before the optimizer's own clipping."""
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,16 +16,16 @@ from gradkeeper.callbacks.tap.values import with_values
 
 
 class ClipStage(Stage):
-    """Clips gradients by a limit that follows their norms.
+    """Gradient transform that clips by a limit computed from gradient norms.
 
-    Under several replicas the norms are those of the gradients added up, so that N replicas
-    are clipped as one device with the global batch is.
+    Under several replicas the norms are those of the summed gradients, so N replicas clip like
+    one device with the global batch.
 
     Args:
-        method: how the limit is found.
+        method: the method that computes the limit.
         model: the model.
-        optimizers: whose gradients are clipped; None for all.
-        compiled: whether XLA compiles the train step as a whole.
+        optimizers: the optimizers whose gradients are clipped; None for all.
+        compiled: whether XLA compiles the whole train step.
     """
 
     clips = True
@@ -46,7 +46,7 @@ class ClipStage(Stage):
 
     @property
     def state(self) -> dict[str, np.ndarray]:
-        """What has been learnt so far; the same on every replica."""
+        """Return the state of all limits, which is the same on every replica."""
         first = [limit for key, limit in self._limits.items() if key[0] == 0]
         return {
             f"{number}/{name}": value
@@ -55,10 +55,10 @@ class ClipStage(Stage):
         }
 
     def load(self, state: Mapping[str, np.ndarray]) -> None:
-        """Goes on from this state; what is made only in the first step, then.
+        """Load the state. Limits that do not exist yet load it when the first step creates them.
 
         Raises:
-            ValueError: if it is that of another method.
+            ValueError: if the state belongs to another method or other options.
         """
         self._awaited = dict(state)
         numbers: dict[int, int] = {}
@@ -67,7 +67,7 @@ class ClipStage(Stage):
             limit.load(_part(state, number))
 
     def begin_anew(self) -> None:
-        """Forgets what has been learnt."""
+        """Reset the state of all limits."""
         self._awaited = {}
         for limit in self._limits.values():
             limit.reset()
@@ -89,7 +89,7 @@ class ClipStage(Stage):
         return [_times(gradient, factor) for gradient in gradients]
 
     def _limit(self, application: Application) -> Limit:
-        """One for each replica, and each clipping in a step."""
+        """Return the limit of this replica and of this clipping call in the step."""
         replica = application.replica
         key = (replica.index, id(application.optimizer), application.clippings)
         if key not in self._limits:
@@ -97,20 +97,20 @@ class ClipStage(Stage):
             limit = self._method.begin(replica.home(compiled=self._compiled))
             number = sum(each[0] == replica.index for each in self._limits)
             if part := _part(self._awaited, number):
-                with ThreadPoolExecutor(1) as thread:  # outside the graph under trace
+                with ThreadPoolExecutor(1) as thread:  # outside the graph that is being traced
                     thread.submit(limit.load, part).result()
             self._limits[key] = limit
         return self._limits[key]
 
 
 def _part(state: Mapping[str, np.ndarray], number: int) -> dict[str, np.ndarray]:
-    """The state of the limit of this number."""
+    """Return the state of the limit with this index."""
     start = f"{number}/"
     return {key.removeprefix(start): v for key, v in state.items() if key.startswith(start)}
 
 
 def _kept_in(limit: Limit, norm: tf.Tensor) -> tf.Tensor:
-    """The factor for a gradient of this norm; 1 where that is not finite, and nothing learnt."""
+    """Return the clipping factor for this norm. A non-finite norm gives 1 and no state update."""
 
     def finite() -> tf.Tensor:
         highest = limit.next(norm)
@@ -120,7 +120,7 @@ def _kept_in(limit: Limit, norm: tf.Tensor) -> tf.Tensor:
 
 
 def _unit_factor(method: AGC, gradient: Any, variable: Any) -> tf.Tensor:
-    """The factor for each unit, in a shape that the gradient can be multiplied with."""
+    """Return the factor of each unit, in a shape that broadcasts to the gradient."""
     gradient = tf.cast(tf.convert_to_tensor(gradient), tf.float32)
     weights = tf.cast(tf.convert_to_tensor(variable), tf.float32)
     most = method.clipping * tf.maximum(_unit_norms(weights), method.eps)
@@ -129,12 +129,12 @@ def _unit_factor(method: AGC, gradient: Any, variable: Any) -> tf.Tensor:
 
 
 def _unit_norms(tensor: tf.Tensor) -> tf.Tensor:
-    """Norms of the units, whose inputs are in all axes but the last; of a vector, its own."""
+    """Return norms over all axes except the last (the units), or the norm of a vector."""
     axes = list(range(max(tensor.shape.rank - 1, 1))) if tensor.shape.rank else None
     return tf.sqrt(tf.reduce_sum(tf.square(tensor), axis=axes, keepdims=True))
 
 
 def _times(gradient: Any, factor: tf.Tensor) -> Any:
     if isinstance(gradient, tf.IndexedSlices) and factor.shape.rank:
-        factor = tf.squeeze(factor, 0)  # one for each column of the rows that are there
+        factor = tf.squeeze(factor, 0)  # IndexedSlices hold only some of the rows
     return with_values(gradient, lambda values: values * tf.cast(factor, values.dtype))

@@ -1,4 +1,4 @@
-"""How a limit follows the norms of the gradients, in the graph."""
+"""Methods that compute a clipping limit from gradient norms, in the graph."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -14,11 +14,11 @@ from gradkeeper.callbacks.tap.ring import make_variable
 
 
 class Limit(ABC):
-    """A limit on one replica. Every replica is shown the same norms, so that all agree.
+    """Limit of one replica. All replicas receive the same norms and compute the same limit.
 
     Args:
-        device: where its variables lie; None for TensorFlow's choice.
-        first: their first values, by name.
+        device: device of the variables; None for TensorFlow's choice.
+        first: initial values of the variables, by name.
     """
 
     def __init__(self, device: str | None, **first: np.ndarray) -> None:
@@ -27,44 +27,44 @@ class Limit(ABC):
 
     @property
     def state(self) -> dict[str, np.ndarray]:
-        """What has been learnt so far."""
+        """Return the values of the variables, by name."""
         return {name: variable.numpy() for name, variable in self._variables.items()}
 
     def load(self, state: Mapping[str, np.ndarray]) -> None:
-        """Goes on from this state; not in the graph.
+        """Load the state. Call it outside of the graph.
 
         Raises:
-            ValueError: if it is that of a limit with other options.
+            ValueError: if the shapes are those of another method or other options.
         """
         shapes = {name: value.shape for name, value in self._first_values.items()}
         given = {name: value.shape for name, value in state.items()}
         if shapes != given:
-            raise ValueError(f"The state must have the shapes {shapes}. Received: {given}")
+            raise ValueError(f"The state must have the shapes {shapes}. Received: shapes={given}")
         for name, value in state.items():
             self._variables[name].assign(value)
 
     def reset(self) -> None:
-        """Forgets what has been learnt."""
+        """Reset the variables to their initial values."""
         self.load(self._first_values)
 
     @abstractmethod
     def next(self, norm: tf.Tensor) -> tf.Tensor:
-        """The limit for a gradient of this global norm, and learns from the norm.
+        """Return the limit for a gradient with this global norm, and update the state.
 
         Args:
-            norm: a finite float32 scalar.
+            norm: the norm, a finite float32 scalar.
         """
 
 
 @dataclass(frozen=True)
 class AutoClip:
-    """A percentile of the norms so far, that of the step among them.
+    """Limit at a percentile of the last norms, including the norm of the current step.
 
-    Seetharaman et al. 2020, arXiv:2007.14469, who keep the norms of all steps.
+    Seetharaman et al. 2020, arXiv:2007.14469. The paper uses the norms of all steps.
 
     Args:
-        percentile: which one, 0 to 100.
-        window: of how many steps, at most.
+        percentile: the percentile, 0 to 100.
+        window: the largest number of steps over which it is computed.
     """
 
     percentile: float = 10.0
@@ -75,18 +75,18 @@ class AutoClip:
         check_least("window", self.window, 1)
 
     def begin(self, device: str | None) -> Limit:
-        """The limit for one replica."""
+        """Return the limit for one replica."""
         return _Percentile(self.percentile, self.window, 0, with_own=True, device=device)
 
 
 @dataclass(frozen=True)
 class Percentile:
-    """A percentile of the norms before the step's: only what is unusual is clipped.
+    """Limit at a percentile of the last norms, excluding the norm of the current step.
 
     Args:
-        percentile: which one, 0 to 100.
-        window: of how many steps, at most.
-        warmup: first steps without a limit.
+        percentile: the percentile, 0 to 100.
+        window: the largest number of steps over which it is computed.
+        warmup: number of first steps without a limit.
     """
 
     percentile: float = 95.0
@@ -99,22 +99,22 @@ class Percentile:
         check_least("window", self.window, self.warmup)
 
     def begin(self, device: str | None) -> Limit:
-        """The limit for one replica."""
+        """Return the limit for one replica."""
         return _Percentile(self.percentile, self.window, self.warmup, with_own=False, device=device)
 
 
 @dataclass(frozen=True)
 class ZClip:
-    """A norm whose z-score is above a threshold is brought down, the further the larger it is.
+    """Limit for norms with a z-score above a threshold. A higher score gives a lower limit.
 
-    With running mean m and deviation s of the norms, a norm of score z > z_threshold gets the
-    limit m + s * z_threshold**2 / z. (Kumar et al. 2025, arXiv:2504.02507, "reciprocal"
-    clipping.)
+    With running mean m and standard deviation s of the norms, a norm with score z > z_threshold
+    has the limit m + s * z_threshold**2 / z ("reciprocal" clipping of Kumar et al. 2025,
+    arXiv:2504.02507).
 
     Args:
-        z_threshold: standard deviations above the mean.
+        z_threshold: the threshold, in standard deviations above the mean.
         alpha: smoothing factor of mean and variance.
-        warmup: first steps, from which mean and variance begin; without a limit.
+        warmup: number of first steps without a limit. They initialise mean and variance.
     """
 
     z_threshold: float = 2.5
@@ -127,24 +127,24 @@ class ZClip:
                 f"z_threshold must be positive. Received: z_threshold={self.z_threshold}"
             )
         if not 0 < self.alpha < 1:
-            raise ValueError(f"alpha lies between 0 and 1. Received: alpha={self.alpha}")
+            raise ValueError(f"alpha must be in (0, 1). Received: alpha={self.alpha}")
         check_least("warmup", self.warmup, 2)
 
     def begin(self, device: str | None) -> Limit:
-        """The limit for one replica."""
+        """Return the limit for one replica."""
         return _Scores(self, device)
 
 
 @dataclass(frozen=True)
 class AGC:
-    """Adaptive gradient clipping: each unit's gradient against the unit's own weights.
+    """Adaptive gradient clipping of each unit, relative to the norm of the unit's weights.
 
-    The gradient of a unit (a column of a kernel, all of a bias) is brought down to `clipping`
-    times the norm of its weights. Brock et al. 2021, arXiv:2102.06171, equation 3.
+    The gradient norm of a unit (a column of a kernel, a whole bias) is limited to `clipping`
+    times the norm of the unit's weights. Brock et al. 2021, arXiv:2102.06171, equation 3.
 
     Args:
-        clipping: the ratio.
-        eps: least norm of a unit's weights, so that those that are zero can leave zero.
+        clipping: the largest ratio of gradient norm to weight norm.
+        eps: lower bound of the weight norm, so that units with zero weights can be trained.
     """
 
     clipping: float = 0.01
@@ -189,7 +189,7 @@ class _Percentile(Limit):
         return tf.where(count < self._warmup, norm, limit)
 
     def _percentile(self, norms: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-        """The percentile of the first `count` of the norms, between neighbours as NumPy's."""
+        """Return the percentile of the first `count` norms, interpolated linearly as in NumPy."""
         known = tf.minimum(count, self._window)
         there = tf.range(self._window, dtype=known.dtype) < known
         ordered = tf.sort(tf.where(there, norms, np.float32(np.inf)))
@@ -244,4 +244,4 @@ class _Scores(Limit):
 
 def _check_percentile(percentile: float) -> None:
     if not 0 <= percentile <= 100:
-        raise ValueError(f"percentile lies in 0 to 100. Received: percentile={percentile}")
+        raise ValueError(f"percentile must be in [0, 100]. Received: percentile={percentile}")

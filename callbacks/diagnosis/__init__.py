@@ -1,4 +1,4 @@
-"""Where a failing train step went wrong."""
+"""Replay of a failed train step and diagnosis of its first non-finite value."""
 
 from gradkeeper.callbacks.diagnosis.picture import plot_verdict
 from gradkeeper.callbacks.diagnosis.replay import replay

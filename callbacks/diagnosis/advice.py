@@ -1,4 +1,4 @@
-"""The remedy for an overflow, by the facts of the step."""
+"""Remedies for an overflow, chosen from the results of the replay."""
 
 import dataclasses
 
@@ -10,33 +10,36 @@ from gradkeeper.callbacks.diagnosis.verdict import Verdict
 from gradkeeper.callbacks.tap.names import layer_paths
 
 _BOUNDED = (
-    "Give the recurrent layer bounded activations, activation='tanh' and, in a gated layer, "
+    "Use bounded activations in the recurrent layer: activation='tanh' and, in a gated layer, "
     "recurrent_activation='sigmoid'."
 )
 _SHRINKING = (
-    "The gradient grows from time step to time step: choose recurrent_initializer='orthogonal', a "
+    "The gradient grows from time step to time step: use recurrent_initializer='orthogonal', a "
     "gated layer (LSTM, GRU), or shorter sequences."
 )
-_SMALLER_INPUTS = "Normalise the inputs: with inputs 1,024 times as small, the step is finite."
-_SMALLER_WEIGHTS = "Choose smaller initial weights, or put a normalisation layer in front."
+_SMALLER_INPUTS = "Normalise the inputs: with inputs divided by 1,024, the step is finite."
+_SMALLER_WEIGHTS = "Use smaller initial weights, or insert a normalisation layer before this layer."
 _SMALLER_LOSS = (
-    "Make the loss smaller: standardise the targets, take a mean in place of a sum, and lower "
+    "Reduce the loss: standardise the targets, replace a sum by a mean, and lower "
     "loss_weights and sample weights."
 )
 _FROM_THE_START = (
-    "If the weights have grown during training, start again with a lower learning rate or with "
-    "clipped gradients (ClipAdvisor recommends a limit); this step itself cannot be mended so."
+    "If the weights grew during training, restart with a lower learning rate or with clipped "
+    "gradients (ClipAdvisor recommends a limit). Neither changes the result of this step."
 )
 
 
 def with_advice(verdict: Verdict, model: keras.Model, *, is_trained: bool) -> Verdict:
-    """Adds the remedy for this overflow to a verdict; leaves any other verdict unchanged.
+    """Replace the remedy of an overflow by advice for this step.
 
     Args:
-        verdict: the verdict.
-        model: the model.
-        is_trained: whether the weights may be others than the initial ones. Where they are the
-            initial ones, neither a lower learning rate nor clipping changes the step.
+        verdict: the result of the replay.
+        model: the replayed model.
+        is_trained: whether the weights may differ from the initial ones. With the initial
+            weights, neither a lower learning rate nor clipping changes the step.
+
+    Returns:
+        The verdict with the remedy. A verdict whose fault is not an overflow is unchanged.
     """
     if verdict.fault is not OVERFLOW:
         return verdict
@@ -63,7 +66,7 @@ def _parts(verdict: Verdict, cell: keras.layers.Layer | None) -> list[str]:
 
 
 def _recurrent_cell(model: keras.Model, layer: str | None) -> keras.layers.Layer | None:
-    """The cell of the recurrent layer that a layer is, or is part of."""
+    """Return the cell of the recurrent layer at the path `layer` or around it; None if none."""
     for path, each in layer_paths(model):
         is_around = layer is not None and f"{layer}/".startswith(f"{path}/")
         if is_around and isinstance(each, keras.layers.RNN):
@@ -72,10 +75,10 @@ def _recurrent_cell(model: keras.Model, layer: str | None) -> keras.layers.Layer
 
 
 def _is_unbounded(cell: keras.layers.Layer) -> bool:
-    """Whether an activation of a cell passes a large number on."""
+    """Return True if an activation of `cell` is unbounded."""
     names = ("activation", "recurrent_activation")
     functions = [each for name in names if (each := getattr(cell, name, None)) is not None]
     large = np.full((1, 1), 1e3, "float32")
     results = [keras.ops.convert_to_numpy(function(large)) for function in functions]
-    # Every bounded activation of Keras gives at most 1 (hard_tanh, sigmoid) or 6 (relu6).
+    # The bounded activations of Keras return at most 1 (hard_tanh, sigmoid) or 6 (relu6).
     return any(bool((each > 10).any()) for each in results)

@@ -1,4 +1,4 @@
-"""The operations that made the inputs of an operation, where these do not tell the cause."""
+"""Search of the operations that produced the inputs of an operation."""
 
 from collections.abc import Iterator
 
@@ -8,33 +8,33 @@ import numpy as np
 from gradkeeper.callbacks.diagnosis.operations import Operation, OperationTrace
 from gradkeeper.callbacks.diagnosis.ranges import range_of
 
-# Change the form of a tensor, and not its numbers.
+# These operations change the shape, dtype or layout of a tensor, but not its values.
 _FORM = frozenset(
     {"Identity", "Reshape", "Squeeze", "ExpandDims", "BroadcastTo", "Cast", "StridedSlice"}
 )
-# From a probability density to the sum of several, weighted and normalised.
+# These operations occur between densities and their weighted, normalised sum.
 _SUMMING = _FORM | {"Sum", "Mean", "Mul", "RealDiv", "AddV2", "Neg", "Max", "Pack", "ConcatV2"}
 _SUMMING |= {"MatMul", "BatchMatMulV2", "Einsum", "GatherV2", "Prod", "Transpose", "Maximum"}
-# Rounding errors of a variance, a squared distance and an eigenvalue, computed over 4 to 1e6
-# numbers in float32, float16 and bfloat16, were up to 7 of these units of the operands.
+# In units of machine epsilon times the largest operand. Rounding errors of a variance, a squared
+# distance and an eigenvalue, over 4 to 1e6 numbers in float32, float16 and bfloat16, reach 7.
 _ROUNDING = 64
 
 
 def divides_by_norm(trace: OperationTrace, division: Operation) -> bool:
-    """Whether the divisor is a root, such as a norm or a standard deviation."""
+    """Return True if the divisor is a root, such as a norm or a standard deviation."""
     before = _behind(trace, division.inputs[1:2], _FORM | {"Maximum", "AddV2"})
     return any(each.kind in ("Sqrt", "EuclideanNorm") for each in before)
 
 
 def exponentials(trace: OperationTrace, logarithm: Operation) -> list[Operation]:
-    """The exponentials whose sum a logarithm was given, and that were 0."""
+    """Return the exponentials that underflowed to 0 and whose sum is the logarithm's input."""
     before = _behind(trace, logarithm.inputs, _SUMMING)
     alike = [each for each in before if each.kind == "Exp" and each.returned is not None]
     return [each for each in alike if each.returned and each.returned.lowest == 0]
 
 
 def has_empty_segment(trace: OperationTrace, operation: Operation) -> bool:
-    """Whether an operation was given the fill value of an empty segment."""
+    """Return True if an input derives from the fill value of an empty segment."""
     for each in _behind(trace, operation.inputs, None):
         if each.kind in ("UnsortedSegmentMax", "UnsortedSegmentMin") and each.returned:
             limits = (abs(each.returned.lowest), abs(each.returned.highest))
@@ -44,7 +44,7 @@ def has_empty_segment(trace: OperationTrace, operation: Operation) -> bool:
 
 
 def is_rounding(trace: OperationTrace, operation: Operation) -> bool:
-    """Whether a negative argument is as small as the rounding error of a difference."""
+    """Return True if a negative argument is within the rounding error of a difference."""
     argument, *_ = operation.tensors
     numbers = range_of([argument])
     assert numbers is not None
@@ -57,7 +57,7 @@ def is_rounding(trace: OperationTrace, operation: Operation) -> bool:
 
 
 def is_masked(trace: OperationTrace, operation: Operation) -> bool:
-    """Whether a where() of the forward pass has left out what is not finite."""
+    """Return True if a where() of the forward pass discards the non-finite outputs."""
     bad = set(operation.outputs)
     for each in trace.operations[operation.number + 1 :]:
         if each.is_backward or not bad.intersection(each.inputs):
@@ -72,12 +72,12 @@ def is_masked(trace: OperationTrace, operation: Operation) -> bool:
 def _behind(
     trace: OperationTrace, keys: list[int | None], through: frozenset[str] | None
 ) -> Iterator[Operation]:
-    """The operations that made these tensors, and behind those of the kinds `through`.
+    """Yield the operations that produced the tensors, breadth first.
 
     Args:
-        trace: the operations.
-        keys: the tensors.
-        through: None for all kinds.
+        trace: the recorded operations.
+        keys: keys of the tensors.
+        through: kinds of operations whose inputs are followed further; None for all kinds.
     """
     waiting, visited = list(keys), set[int]()
     while waiting:

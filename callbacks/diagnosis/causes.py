@@ -1,4 +1,4 @@
-"""What went wrong in an operation, by its kind and the numbers that it was given."""
+"""Mapping from the kind and inputs of an operation to the fault."""
 
 from collections.abc import Callable
 
@@ -55,7 +55,7 @@ from gradkeeper.callbacks.diagnosis.operations import Operation, OperationTrace
 from gradkeeper.callbacks.diagnosis.ranges import numbers_of
 from gradkeeper.callbacks.diagnosis.verdict import Place
 
-# Refused, on a CPU, for a matrix that is singular or not positive definite.
+# On a CPU, these operations reject a matrix that is singular or not positive definite.
 MATRIX_KINDS = frozenset(
     {"Cholesky", "MatrixInverse", "MatrixSolve", "MatrixTriangularSolve", "MatrixSolveLs"}
     | {"LogMatrixDeterminant", "MatrixDeterminant", "MatrixLogarithm", "MatrixSquareRoot"}
@@ -71,14 +71,14 @@ def fault_of(
     wide: bool | None,
     smaller: bool | None,
 ) -> Fault:
-    """The fault of an operation that made a NaN or an infinity of inputs without NaN.
+    """Return the fault of an operation that produced a NaN or infinity from inputs without NaN.
 
     Args:
         operation: the operation.
         trace: the operations of the step.
-        place: the part of the step that it belongs to.
-        wide: whether its result is finite in float64; None if unknown.
-        smaller: whether its result is finite of inputs 1,024 times as small; None if unknown.
+        place: the part of the step that the operation belongs to.
+        wide: whether the operation's result is finite in float64; None if unknown.
+        smaller: whether the result is finite with inputs divided by 1,024; None if unknown.
     """
     if not operation.tensors and operation.inputs:
         return FROM_OUTSIDE
@@ -92,9 +92,9 @@ def fault_of(
 def _known_fault(
     operation: Operation, numbers: list[np.ndarray], wide: bool | None
 ) -> Fault | None:
-    """The fault by the operation's kind."""
+    """Return the fault that belongs to the operation's kind; None if there is none."""
     if operation.gradient_of is not None:
-        # A logarithm in the gradient of another function is none of the user's.
+        # A logarithm inside the gradient of another function is not in the user's code.
         return _gradient_fault(operation.gradient_of, numbers, wide)
     rule = _RULES.get(operation.kind)
     return rule(numbers) if rule is not None and numbers else None
@@ -108,7 +108,7 @@ def _other_fault(
     wide: bool | None,
     smaller: bool | None,
 ) -> Fault:
-    """The fault by what the operation gives in float64, and of smaller inputs."""
+    """Return the fault according to the results in float64 and with smaller inputs."""
     if operation.has_inf and brings_in(operation):
         return MEANT_INFINITY
     if any(bool(np.isinf(each).any()) for each in numbers):
@@ -122,7 +122,7 @@ def _other_fault(
 
 
 def _in_context(fault: Fault, operation: Operation, trace: OperationTrace) -> Fault:
-    """The fault, refined by the operations that made the inputs."""
+    """Refine the fault by the operations that produced the inputs."""
     if fault is LOG_OF_ZERO and (made := exponentials(trace, operation)):
         was_masked = any(each.given is not None and not each.given.is_finite for each in made)
         return ALL_MASKED_SUM if was_masked else UNDERFLOW
@@ -142,8 +142,8 @@ def _gradient_fault(
     if fault is not None:
         return fault
     smallest = _smallest(numbers)
-    # Below the smallest normal number, the reciprocal is infinite in float32 and finite in float64.
-    # At 0 it is infinite in both: a 0 in what is finite in float64 is a harmless one.
+    # The reciprocal of a subnormal number is infinite in float32 and finite in float64. That of 0 is
+    # infinite in both, so if the float64 result is finite, the 0 is not the cause.
     if smallest == 0 and wide:
         smallest = _smallest([each[each != 0] for each in numbers])
     if smallest < np.finfo(np.float32).tiny:
@@ -239,7 +239,7 @@ def _if_empty(fault: Fault) -> Callable[[list[np.ndarray]], Fault | None]:
 
 
 def _is_half(operation: Operation) -> bool:
-    # By number, as attributes come: float16 is 19.
+    # Attributes hold the DataType enum value: float16 is 19.
     return 19 in (operation.attributes.get("DstT"), operation.attributes.get("T"))
 
 

@@ -1,4 +1,4 @@
-"""The faults of the data, of the learning rate and of an optimizer's update."""
+"""Faults of the data, the learning rate and the optimizer update."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -31,12 +31,12 @@ _BY_ZERO = (ZERO_BY_ZERO, DIVISION_BY_ZERO, DIVISION_BY_SMALL, ZERO_NORM, ZERO_V
 
 
 def fault_of_data(part: str, batch: Any, *, masked: bool) -> Fault:
-    """The fault of a part of the batch that is not finite.
+    """Return the fault of a non-finite part of the batch.
 
     Args:
-        part: which part, such as "[1], example 3".
+        part: location of the part, such as "[1], example 3".
         batch: the batch.
-        masked: whether the loss is finite, and a gradient is not.
+        masked: whether the loss is finite and a gradient is not.
     """
     if masked:
         return LATE_WHERE
@@ -54,13 +54,13 @@ def fault_of_rate(rates: Sequence[float]) -> Fault:
     rate = next(iter(bad_rates(rates)), float("nan"))
     return Fault(
         f"the learning rate is {rate:g}",
-        "A schedule or a callback has set it: check what it divides by, and its first and last "
-        "step. Go on with a finite rate, such as optimizer.learning_rate = 1e-3.",
+        "A schedule or a callback set this value: check what it divides by, and its first and "
+        "last step. Continue with a finite rate, such as optimizer.learning_rate = 1e-3.",
     )
 
 
 def fault_of_update(trace: StepTrace, operation: Operation, fault: Fault) -> Fault:
-    """The fault of an operation of an optimizer's update, by the fault of its kind."""
+    """Refine the fault of an operation that belongs to an optimizer update."""
     if not np.isfinite(trace.rates).all():
         return fault_of_rate(trace.rates)
     if operation.part == "constraint":
@@ -70,7 +70,7 @@ def fault_of_update(trace: StepTrace, operation: Operation, fault: Fault) -> Fau
     begun = [each for each in trace.updates if each.begin <= operation.number]
     if fault in _BY_ZERO:
         return _fault_of_epsilon(begun)
-    # What is assigned is finite, and so is what it is added to: their sum has overflowed.
+    # The variable and the assigned change are finite, so their sum overflowed.
     if fault.is_overflow or operation.kind.startswith(("Assign", "Resource")):
         return _fault_of_size(trace, operation, begun)
     return fault
@@ -83,7 +83,7 @@ def _fault_of_epsilon(begun: Sequence[Update]) -> Fault:
 
 
 def _fault_of_size(trace: StepTrace, operation: Operation, begun: Sequence[Update]) -> Fault:
-    """The fault of the larger one of the two factors, learning rate and gradient."""
+    """Return the fault of the larger factor: the learning rate or the gradient."""
     gradients = begun[-1].gradients if begun else None
     if gradients is None:
         return UPDATE_BY_HAND

@@ -1,16 +1,16 @@
-"""The ways in which finite numbers become NaN or infinite, and what to do about each."""
+"""Causes of NaN and infinity, each with its remedy."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A way to lose a finite number.
+    """A cause of NaN or infinity.
 
     Attributes:
-        name: in a few words.
-        remedy: what to do.
-        is_overflow: whether a wider range of numbers would have helped.
+        name: a short description.
+        remedy: advice for the user.
+        is_overflow: whether a dtype with a wider range would have prevented it.
     """
 
     name: str
@@ -20,236 +20,240 @@ class Fault:
 
 BAD_DATA = Fault(
     "the data is not finite",
-    "Clean the data before training: drop or fill what is NaN or infinite, and check what "
-    "divides or takes logarithms in the input pipeline.",
+    "Clean the data before training: drop or fill NaN and infinity. Check divisions and "
+    "logarithms in the input pipeline.",
 )
 BAD_WEIGHT = Fault(
     "a weight is not finite",
-    "It was lost before this step: go back to a checkpoint from before that. A NonFiniteGuard "
-    "that is attached from the first step on names the step that loses a weight.",
+    "The weight was NaN or infinite before this step: restore a checkpoint in which it is finite. "
+    "Attach a NonFiniteGuard from the first step on; it names the step at which a weight becomes "
+    "non-finite.",
 )
 LOG_OF_ZERO = Fault(
     "logarithm of 0",
-    "Keep the argument above 0, log(x + epsilon) or log(maximum(x, epsilon)) with an epsilon of "
-    "1e-6, say; for a probability use a loss with from_logits=True, which never forms it.",
+    "Keep the argument above 0: use log(x + epsilon) or log(maximum(x, epsilon)), for example "
+    "with an epsilon of 1e-6. For a probability, use a loss with from_logits=True, which "
+    "computes the logarithm from the logits.",
 )
 LOG_OF_NEGATIVE = Fault(
     "logarithm of a negative number",
-    "The argument must be positive: make it so by softplus or exp, or check the sign of what "
-    "comes in.",
+    "The argument must be positive: apply softplus or exp to it, or check the sign of the inputs.",
 )
 DIVISION_BY_ZERO = Fault(
     "division by 0",
-    "Divide by maximum(x, epsilon) where x is not negative, by x + epsilon where the sign of "
-    "epsilon is that of x, or use keras.ops.divide_no_nan, which gives 0.",
+    "Divide by maximum(x, epsilon) if x is not negative. If x can be negative, add an epsilon "
+    "with the sign of x. Alternatively, use keras.ops.divide_no_nan, which returns 0.",
 )
 ZERO_BY_ZERO = Fault(
     "0 divided by 0",
-    "What is averaged or normalised is empty or all 0: divide by maximum(count, 1) or "
-    "maximum(total, epsilon), or use keras.ops.divide_no_nan.",
+    "The values that are averaged or normalised are empty or all 0: divide by maximum(count, 1) "
+    "or maximum(total, epsilon), or use keras.ops.divide_no_nan.",
 )
 ZERO_VARIANCE = Fault(
     "division by the root of a variance of 0",
-    "All values that are normalised are equal. Give the normalisation an epsilon above 0 (1e-3 "
-    "as in Keras, larger in float16).",
+    "All values that are normalised are equal. Set the epsilon of the normalisation above 0 "
+    "(Keras uses 1e-3; use a larger one in float16).",
 )
 ROOT_OF_NEGATIVE = Fault(
     "root of a negative number",
-    "The argument is a small difference of larger numbers, such as a variance computed as E[x²] - "
-    "E[x]², and rounding has made it negative: take the root of maximum(x, 0) + epsilon.",
+    "The argument is a small difference of larger numbers, for example a variance computed as "
+    "E[x²] - E[x]², and rounding made it negative: use sqrt(maximum(x, 0) + epsilon).",
 )
 GRADIENT_OF_ROOT = Fault(
     "gradient of a root at 0",
-    "The slope of a root at 0 is infinite, that of a norm undefined: use sqrt(x + epsilon). A "
-    "where() around it does not help, since the branch that is not taken has a gradient too.",
+    "The derivative of a root is infinite at 0, and that of a norm is undefined: use sqrt(x + "
+    "epsilon). A where() around the root does not help, because TensorFlow also differentiates "
+    "the branch that is not taken.",
 )
 GRADIENT_OF_LOG = Fault(
     "gradient of a logarithm at 0",
-    "Keep the argument itself above 0, log(maximum(x, epsilon)). A where() around the logarithm "
-    "does not help: the branch that is not taken has a gradient too, and 0 times infinity is NaN.",
+    "Keep the argument above 0: use log(maximum(x, epsilon)). A where() around the logarithm "
+    "does not help, because TensorFlow also differentiates the branch that is not taken, and 0 "
+    "times infinity is NaN.",
 )
 GRADIENT_OF_POWER = Fault(
     "gradient of a power at 0",
-    "The slope of x**p at 0 is infinite for p below 1: raise x + epsilon to the power.",
+    "The derivative of x**p at 0 is infinite for p < 1: use (x + epsilon)**p.",
 )
 GRADIENT_OF_DIVISION = Fault(
     "gradient of a division by a number too small",
-    "The slope of a/x goes with 1/x²: keep the divisor above an epsilon, as in "
-    "a / maximum(x, epsilon). A where() around the division does not help: the branch that is "
-    "not taken has a gradient too.",
+    "The derivative of a/x is proportional to 1/x²: keep the divisor above an epsilon, as in a / "
+    "maximum(x, epsilon). A where() around the division does not help, because TensorFlow also "
+    "differentiates the branch that is not taken.",
 )
 OUT_OF_DOMAIN = Fault(
     "argument outside the function's domain",
-    "Clip the argument to the domain, for arcsin and arccos to -1 + epsilon .. 1 - epsilon.",
+    "Clip the argument to the domain. For arcsin and arccos, clip it to [-1 + epsilon, 1 - "
+    "epsilon].",
 )
 GRADIENT_AT_BOUND = Fault(
     "gradient at the bound of the function's domain",
-    "The slope is infinite there: clip the argument to -1 + epsilon .. 1 - epsilon with an "
-    "epsilon of 1e-6, say (for acosh, to 1 + epsilon and above).",
+    "The derivative is infinite there: clip the argument to [-1 + epsilon, 1 - epsilon], for "
+    "example with an epsilon of 1e-6. For acosh, keep the argument at 1 + epsilon or above.",
 )
 EXP_OVERFLOW = Fault(
     "overflow of an exponential",
-    "float32 holds exp(x) up to x = 88, float16 up to x = 11: subtract the maximum first "
-    "(softmax, logsumexp), use softplus, or bound x, minimum(x, 20).",
+    "exp(x) overflows in float32 for x above 88 and in float16 for x above 11: subtract the "
+    "maximum first (softmax, logsumexp), use softplus, or bound x with minimum(x, 20).",
     is_overflow=True,
 )
 HALF_OVERFLOW = Fault(
     "overflow of float16",
-    "float16 ends at 65,504. Use mixed_bfloat16, or keep this layer in float32 (dtype='float32').",
+    "The largest float16 number is 65,504. Use mixed_bfloat16, or keep this layer in float32 "
+    "(dtype='float32').",
     is_overflow=True,
 )
 OVERFLOW = Fault(
     "overflow",
-    "The numbers have grown too large for their dtype: lower the learning rate, clip gradients "
-    "(ClipAdvisor recommends a limit), normalise inputs and activations, or choose gated or orthogonal "
-    "recurrent layers.",
+    "The numbers are too large for their dtype: lower the learning rate, clip the gradients "
+    "(ClipAdvisor recommends a limit), normalise inputs and activations, or use gated or "
+    "orthogonal recurrent layers.",
     is_overflow=True,
 )
 ALL_MASKED = Fault(
     "softmax over positions that are all masked",
-    "A row whose every score is -inf has no largest one. Mask with a large finite number (-1e9, "
-    "in float16 -3e4) instead of -inf, or leave out rows without a valid position.",
+    "A row in which every score is -inf has no finite maximum. Mask with a large finite number "
+    "(-1e9, in float16 -3e4) instead of -inf, or drop rows without a valid position.",
 )
 MEANT_INFINITY = Fault(
-    "an infinity brought in on purpose has reached the loss",
-    "A mask of -inf stands where the loss looks, such as at the class that is the right one: "
-    "check the mask, or fill with a large finite number (-1e9, in float16 -3e4).",
+    "an intentional infinity reaches the loss",
+    "A mask of -inf covers a position that the loss reads, for example the correct class: check "
+    "the mask, or fill with a large finite number (-1e9, in float16 -3e4).",
 )
 INDETERMINATE = Fault(
     "infinity minus infinity, or 0 times infinity",
-    "An infinity was brought in on purpose, and then reckoned with: replace it by a large finite "
-    "number.",
+    "An intentional infinity was used in arithmetic: replace it by a large finite number.",
 )
 REFUSED = Fault(
-    "an operation refuses what it is given",
-    "Run one by one on a CPU, operations check what a GPU or XLA takes as it is and answers with "
-    "NaN: look for class numbers or indices outside their range.",
+    "an operation rejects its inputs",
+    "On a CPU, operations check their inputs. On a GPU or under XLA, they return NaN instead. Look "
+    "for class numbers or indices outside their range.",
 )
 UNKNOWN = Fault(
-    "an operation of finite numbers gave one that is not",
-    "Look at the operation's inputs above, and bound them.",
+    "an operation returned a non-finite result for finite inputs",
+    "Check the operation's inputs above, and bound them.",
 )
 LATE_WHERE = Fault(
     "NaN in the data that a where() replaces too late",
-    "The loss is finite, since where() leaves these numbers out; its gradient is not, since 0 "
-    "times NaN is NaN. Replace the NaN before the first arithmetic, with the prediction in a "
-    "target, y = where(isnan(y), prediction, y), and with 0 in an input.",
+    "The loss is finite, because where() discards these values. Its gradient is not, because 0 "
+    "times NaN is NaN. Replace the NaN before the first arithmetic operation: in a target with "
+    "the prediction, y = where(isnan(y), prediction, y), and in an input with 0.",
 )
 BAD_SAMPLE_WEIGHT = Fault(
     "a sample weight is not finite",
-    "Keras multiplies class_weight into the sample weights. Check both for NaN and infinity, such "
-    "as 1 / count of a class that does not occur: use 1 / maximum(count, 1).",
+    "Keras multiplies class_weight into the sample weights. Check both for NaN and infinity, for "
+    "example 1 / count of a class without examples: use 1 / maximum(count, 1).",
 )
 EMPTY_BATCH = Fault(
     "a batch without examples",
-    "The mean over no example is 0/0. A last batch smaller than the number of replicas leaves a "
-    "replica without examples: batch the dataset with drop_remainder=True.",
+    "The mean over 0 examples is 0/0. If the last batch is smaller than the number of replicas, "
+    "a replica has no examples: batch the dataset with drop_remainder=True.",
 )
 UNDERFLOW = Fault(
     "logarithm of an exponential that is 0 by underflow",
-    "In float32 exp(x) is 0 for x below -104, and its logarithm is infinite. Compute with "
-    "logarithms throughout: for a mixture use logsumexp(log_weights + log_densities), with "
-    "log_softmax for the weights. An epsilon inside the logarithm gives a finite loss, and a "
-    "gradient of 0 for such an example.",
+    "In float32, exp(x) is 0 for x below -104, and the logarithm of 0 is infinite. Compute with "
+    "logarithms throughout: for a mixture, use logsumexp(log_weights + log_densities), with "
+    "log_softmax for the weights. An epsilon inside the logarithm makes the loss finite, but the "
+    "gradient of such an example is 0.",
 )
 DIVISION_BY_SMALL = Fault(
     "division by a number too small",
-    "Divide by maximum(x, epsilon), with an epsilon of 1e-6, say, and the sign of x if x can be "
-    "negative.",
+    "Divide by maximum(x, epsilon), for example with an epsilon of 1e-6. If x can be negative, "
+    "bound its magnitude and keep its sign.",
 )
 ZERO_NORM = Fault(
     "0 divided by 0",
     "The divisor is a norm or a standard deviation of 0. Add an epsilon under the root, x / "
-    "sqrt(sum(x²) + epsilon), or use keras.ops.normalize. An epsilon outside the root leaves its "
-    "gradient infinite.",
+    "sqrt(sum(x²) + epsilon), or use keras.ops.normalize. With an epsilon outside the root, the "
+    "gradient of the root remains infinite.",
 )
 POLE = Fault(
     "argument at a pole of the function",
-    "The function is infinite there. Keep the argument above 0, maximum(x, epsilon) or "
+    "The function is infinite there. Keep the argument above 0: use maximum(x, epsilon) or "
     "softplus(x) + epsilon.",
 )
 AT_BOUND = Fault(
     "argument at the bound of the function's domain",
-    "The function is infinite there: clip the argument, for atanh and erfinv to -1 + epsilon .. 1 "
-    "- epsilon with an epsilon of 1e-6, say.",
+    "The function is infinite there: clip the argument. For atanh and erfinv, clip it to [-1 + "
+    "epsilon, 1 - epsilon], for example with an epsilon of 1e-6.",
 )
 MEAN_OF_NOTHING = Fault(
-    "mean of nothing",
-    "The selection that is averaged is empty. Sum it and divide by maximum(count, 1), or skip an "
-    "example without a selected element.",
+    "mean of an empty tensor",
+    "The values that are averaged are an empty selection. Compute their sum and divide by "
+    "maximum(count, 1), or skip examples without a selected element.",
 )
 EXTREME_OF_NOTHING = Fault(
-    "maximum or minimum of nothing",
-    "The selection is empty, and its maximum or minimum infinite. Give an empty selection a "
-    "fixed number, where(count > 0, maximum, 0.0).",
+    "maximum or minimum of an empty tensor",
+    "The maximum or minimum of an empty selection is infinite. Replace it by a constant: "
+    "where(count > 0, maximum, 0.0).",
 )
 EMPTY_SEGMENT = Fault(
     "maximum or minimum of an empty segment",
-    "TensorFlow gives an empty segment the lowest (or highest) number of the dtype. Replace it, "
-    "where(count > 0, result, 0), before computing with it.",
+    "For an empty segment, TensorFlow returns the lowest (or highest) number of the dtype. "
+    "Replace it before further computation: where(count > 0, result, 0).",
 )
 SINGULAR_MATRIX = Fault(
     "singular matrix",
-    "Add a multiple of the identity, matrix + epsilon * eye(n), with an epsilon of 1e-3 of the "
-    "diagonal, say; for a covariance also make sure that there are more examples than features.",
+    "Add a multiple of the identity, matrix + epsilon * eye(n), for example with an epsilon of "
+    "1e-3 times the diagonal. For a covariance, also use more examples than features.",
 )
 NOT_INVERTIBLE = Fault(
     "a matrix that cannot be inverted or decomposed",
-    "Run on a CPU, the operation refuses the matrix; under XLA or on a GPU it gives NaN. Add a "
-    "multiple of the identity, matrix + epsilon * eye(n), with an epsilon of 1e-3 of the "
-    "diagonal, say.",
+    "On a CPU, the operation rejects the matrix; under XLA or on a GPU, it returns NaN. Add a "
+    "multiple of the identity, matrix + epsilon * eye(n), for example with an epsilon of 1e-3 "
+    "times the diagonal.",
 )
 GRADIENT_OF_MATRIX = Fault(
     "gradient of the decomposition of a singular matrix",
-    "The gradient divides by differences of eigenvalues or by a diagonal with a 0. Add a small "
-    "matrix with distinct diagonal elements, such as diag(linspace(1e-3, 2e-3, n)), or stop the "
-    "gradient there.",
+    "The gradient divides by differences of eigenvalues or by a diagonal that contains 0. Add a "
+    "small matrix with distinct diagonal elements, for example diag(linspace(1e-3, 2e-3, n)), or "
+    "apply stop_gradient to the decomposition.",
 )
 ROOT_OF_NEGATIVE_ARGUMENT = Fault(
     "root of a negative number",
     "The argument is too far below 0 for a rounding error. If it is an output of the network, "
-    "make the output positive, with activation='softplus'; otherwise check the sign of what comes "
-    "in.",
+    "make it positive with activation='softplus'. Otherwise, check the sign of the inputs.",
 )
 GRADIENT_OF_ANGLE = Fault(
     "gradient of an angle at the origin",
-    "The angle of a vector of length 0 has no gradient. Keep the vector away from the origin, "
-    "atan2(y, x + epsilon) with an epsilon of 1e-6, say, for x that is not negative, or replace "
-    "it by where() before atan2.",
+    "The angle of a vector of length 0 has no gradient. If x is not negative, use atan2(y, x + "
+    "epsilon), for example with an epsilon of 1e-6. Otherwise, replace the zero vector with "
+    "where() before atan2.",
 )
 GRADIENT_OF_NORM = Fault(
     "gradient of a norm at 0",
-    "The norm has no gradient at 0: use sqrt(sum(x²) + epsilon). A where() around it does not "
-    "help, since the branch that is not taken has a gradient too.",
+    "The norm has no gradient at 0: use sqrt(sum(x²) + epsilon). A where() around the norm does "
+    "not help, because TensorFlow also differentiates the branch that is not taken.",
 )
 HALF_OVERFLOW_BACKWARD = Fault(
     "overflow of float16",
-    "float16 ends at 65,504. Compile with a LossScaleOptimizer, which skips such a step and "
-    "lowers its scale, use mixed_bfloat16, or keep this layer in float32 (dtype='float32').",
+    "The largest float16 number is 65,504. Compile with a LossScaleOptimizer, which skips such a "
+    "step and lowers its scale, use mixed_bfloat16, or keep this layer in float32 "
+    "(dtype='float32').",
     is_overflow=True,
 )
 ALL_MASKED_SUM = Fault(
     "logsumexp over positions that are all masked",
-    "The sum of no exponential is 0, and its logarithm infinite. Mask with a large finite number "
-    "(-1e9, in float16 -3e4) instead of -inf, and replace the result of a row without a valid "
-    "position, where(any(mask, axis), result, 0.0).",
+    "The sum over 0 positions is 0, and its logarithm is infinite. Mask with a large finite "
+    "number (-1e9, in float16 -3e4) instead of -inf. Replace the result of a row without a valid "
+    "position: where(any(mask, axis), result, 0.0).",
 )
 SINGULAR = Fault(
     "singular at these inputs",
-    "The operation has no finite result at these inputs, in float64 either: a wider dtype, a "
-    "lower learning rate and clipping do not help. Keep the inputs away from this point, by an "
-    "epsilon or by a where() before the operation.",
+    "The operation has no finite result at these inputs, not even in float64: a wider dtype, a "
+    "lower learning rate and clipping do not help. Keep the inputs away from this point with an "
+    "epsilon, or with a where() before the operation.",
 )
 SINGULAR_GRADIENT = Fault(
     "gradient that is singular at these inputs",
-    "The operation has no finite gradient at these inputs, in float64 either. Keep the "
-    "operation's inputs away from this point, by an epsilon or by a where() before the operation; "
-    "a where() behind it does not help.",
+    "The operation has no finite gradient at these inputs, not even in float64. Keep the "
+    "operation's inputs away from this point with an epsilon, or with a where() before the "
+    "operation. A where() after the operation does not help.",
 )
 FROM_OUTSIDE = Fault(
-    "a NaN that no operation of the step has made",
-    "It was in a constant, in a NumPy array, or in what Python code returned: check the constants "
-    "in this line.",
+    "a NaN that no operation of the step produced",
+    "The NaN is in a constant, in a NumPy array, or in the return value of Python code: check "
+    "the constants in this line.",
 )
 UPDATE_OF_RATE = Fault(
     "overflow of the optimizer's update",
@@ -258,33 +262,32 @@ UPDATE_OF_RATE = Fault(
 )
 UPDATE_OF_GRADIENT = Fault(
     "overflow of the optimizer's update",
-    "The gradients are finite, and too large for the optimizer's arithmetic (Adam squares them). "
-    "Clip each number, clipvalue=1.0, since a norm would overflow as well, or scale the loss "
+    "The gradients are finite but too large for the optimizer's arithmetic (Adam squares them). "
+    "Clip each element with clipvalue=1.0 (a norm would overflow as well), or scale the loss "
     "down.",
     is_overflow=True,
 )
 EPSILON_ZERO = Fault(
     "the optimizer divides 0 by 0",
-    "The optimizer's epsilon is 0, and a gradient has been 0 in every step so far: set "
-    "epsilon=1e-7.",
+    "The optimizer's epsilon is 0, and a gradient was 0 in every step so far: set epsilon=1e-7.",
 )
 EPSILON_UNDERFLOW = Fault(
     "the optimizer divides 0 by 0",
-    "The optimizer's epsilon is 0 in the variables' dtype: set epsilon=1e-4, or keep the "
-    "variables in float32 (mixed_float16 in place of float16).",
+    "The optimizer's epsilon is 0 in the dtype of the variables: set epsilon=1e-4, or keep the "
+    "variables in float32 (mixed_float16 instead of float16).",
 )
 ZERO_CONSTRAINT = Fault(
     "a constraint divides by a norm of 0",
     "A weight vector is all 0: divide by norm + epsilon, as keras.constraints.UnitNorm does, or "
-    "start from random weights.",
+    "initialize the weights with random numbers.",
 )
 
 
 def not_taken(fault: Fault) -> Fault:
-    """The fault for an operation in the branch of a where() that is not taken."""
+    """Return `fault` for an operation in the branch of a where() that is not taken."""
     return Fault(
         f"{fault.name}, in a branch of where() that is not taken",
-        "The loss is finite, since where() leaves these numbers out; its gradient is not, since "
+        "The loss is finite, because where() discards these values. Its gradient is not, because "
         "0 times infinity is NaN. Replace the argument before the function: "
         "safe = where(condition, x, 0.5), then where(condition, function(safe), other).",
         fault.is_overflow,
@@ -293,7 +296,7 @@ def not_taken(fault: Fault) -> Fault:
 
 UPDATE_BY_HAND = Fault(
     "overflow of the optimizer's update",
-    "The gradients are finite, and the step that they make is not: lower the learning rate, or "
-    "clip the gradients before the update.",
+    "The gradients are finite, but the update computed from them is not: lower the learning "
+    "rate, or clip the gradients before the update.",
     is_overflow=True,
 )

@@ -1,4 +1,4 @@
-"""From what was seen of a step to where it went wrong."""
+"""Diagnosis of a recorded train step."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -38,12 +38,12 @@ from gradkeeper.callbacks.diagnosis.verdict import Place, Verdict
 
 @dataclass(frozen=True)
 class StepVariables:
-    """The variables of a step, by the keys of their handles.
+    """Variables of a step, identified by the keys of their handles.
 
     Attributes:
-        names: their names.
-        bad: those that were not finite before the step.
-        lost: those that were finite before the step and are not after it.
+        names: names by key.
+        bad: keys of the variables that were non-finite before the step.
+        lost: keys of the variables that became non-finite during the step.
     """
 
     names: Mapping[int, str]
@@ -52,13 +52,13 @@ class StepVariables:
 
 
 def judged(trace: StepTrace, batch: Any, variables: StepVariables, replica: int) -> Verdict:
-    """Where the first number arose that is not finite.
+    """Locate the first non-finite value of a step.
 
     Args:
-        trace: what was seen of the step.
-        batch: what it was called with.
-        variables: the model's variables, and those of its optimizers.
-        replica: whose batch it was.
+        trace: the recorded step.
+        batch: the argument of `train_step`.
+        variables: the variables of the model and of its optimizers.
+        replica: the replica that the batch belongs to.
     """
     path = _path(trace)
     known: dict[str, Any] = {"replica": replica, "loss": trace.mean_loss, "path": path}
@@ -90,10 +90,10 @@ def judged(trace: StepTrace, batch: Any, variables: StepVariables, replica: int)
 
 
 def _handle(origin: Origin) -> int | None:
-    """The handle of the variable that was not finite before the step; None without one."""
+    """Return the handle of the variable that was non-finite before the step; None if none."""
     if origin.operation is None:
         return origin.leaf
-    # A variable that is none of the model's, and so no leaf.
+    # A variable outside the model is not among the leaves.
     is_read = origin.operation.kind in ("ReadVariableOp", "ResourceGather", "ResourceGatherNd")
     return origin.operation.inputs[0] if is_read else None
 
@@ -113,7 +113,7 @@ def _by_operation(trace: StepTrace, origin: Origin, batch: Any, known: dict[str,
     layer = forward.layers[-1] if forward is not None and forward.layers else None
     place = _place(trace, operation)
     if place == "loss" and not trace.bad_results:
-        place = "optimizer"  # an update by hand, outside of any optimizer
+        place = "optimizer"  # the train step assigns variables without an optimizer
     of = operation.gradient_of
     if place == "backward":
         known["variable"] = _first_bad_variable(trace, layer)
@@ -138,7 +138,7 @@ def _by_operation(trace: StepTrace, origin: Origin, batch: Any, known: dict[str,
 def _fault_in_step(
     fault: Fault, trace: StepTrace, operation: Operation, place: Place, batch: Any
 ) -> Fault:
-    """Return the fault of an operation, given the step around it."""
+    """Refine the fault of an operation by the step that contains it."""
     if place == "optimizer":
         return fault_of_update(trace, operation, fault)
     if _is_empty(batch):
@@ -164,7 +164,7 @@ def _by_refusal(trace: StepTrace, refusal: tf.errors.OpError, known: dict[str, A
 
 
 def _by_layers(trace: StepTrace, known: dict[str, Any]) -> Verdict:
-    """The verdict where operations could not be followed: by layers and variables alone."""
+    """Return a verdict from layers and variables alone, if the operations lead to no origin."""
     for call in trace.layers.calls:
         if _is_good(call.given) and not _is_good(call.returned):
             return Verdict("forward", layer=call.path, **known)
@@ -186,9 +186,9 @@ def _place(trace: StepTrace, operation: Operation) -> Place:
 
 
 def _forward_of(trace: StepTrace, operation: Operation) -> Operation | None:
-    """The operation of the forward pass that it belongs to.
+    """Return the forward operation that `operation` belongs to.
 
-    Where that is not known, what was differentiated last.
+    If it is unknown, return the forward operation that was differentiated last.
     """
     if not operation.is_backward or operation.forward is not operation:
         return operation.forward
@@ -197,16 +197,16 @@ def _forward_of(trace: StepTrace, operation: Operation) -> Operation | None:
 
 
 def _first_bad_variable(trace: StepTrace, layer: str | None) -> str | None:
-    """The variable (of the layer) whose gradient was the first that is not finite."""
+    """Return the variable (of the layer) whose gradient became non-finite first."""
     bad = {name: bad_among([gradient]) for name, gradient in trace.gradients.items()}
     own = {n: each for n, each in bad.items() if each and (not layer or n.startswith(f"{layer}/"))}
     makers = {name: trace.operations.maker_of(key_of(each[0])) for name, each in own.items()}
-    # Without a maker, it was there before the others.
+    # A gradient that no recorded operation produced precedes all others.
     return min(makers, key=lambda n: m.number if (m := makers[n]) else -1) if makers else None
 
 
 def _path(trace: StepTrace) -> tuple[LayerCall, ...]:
-    """The calls of layers, with the gradients that came to them."""
+    """Return the layer calls with the gradients with respect to their outputs."""
     operations = trace.operations
     for call in trace.layers.calls:
         makers = [maker for key in call.outputs if (maker := operations.maker_of(key))]
@@ -216,7 +216,7 @@ def _path(trace: StepTrace) -> tuple[LayerCall, ...]:
 
 
 def _bad_parts(batch: Any) -> dict[int, str]:
-    """Where in the batch something is not finite, by the tensor's key."""
+    """Return the locations of non-finite values in the batch, by tensor key."""
     found: dict[int, str] = {}
     for path, part in keras.tree.flatten_with_path(batch):
         tensors = tf.nest.flatten(part, expand_composites=True)
@@ -227,7 +227,7 @@ def _bad_parts(batch: Any) -> dict[int, str]:
 
 
 def _rows(tensor: tf.Tensor) -> str:
-    """Which examples are not finite."""
+    """Return the indices of the non-finite examples as text."""
     numbers = numbers_of(tensor)
     if numbers is None or numbers.ndim == 0:
         return ""
@@ -237,7 +237,7 @@ def _rows(tensor: tf.Tensor) -> str:
 
 
 def _is_empty(batch: Any) -> bool:
-    """Whether the batch holds no example."""
+    """Return True if the batch has no examples."""
     parts = [each for each in keras.tree.flatten(batch) if tf.is_tensor(each)]
     return any(each.shape.rank and each.shape[0] == 0 for each in parts)
 

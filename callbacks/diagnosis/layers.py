@@ -1,4 +1,4 @@
-"""Which layers are called in a train step, and with what numbers."""
+"""Recording of layer calls in a train step."""
 
 import inspect
 import sys
@@ -15,7 +15,7 @@ from gradkeeper.callbacks.diagnosis.ranges import Range, range_of
 from gradkeeper.callbacks.diagnosis.tensorflow_private import key_of
 from gradkeeper.callbacks.tap.names import layer_paths
 
-# In its frame on the stack stands the layer.
+# The stack frame of this code holds the layer as `self`.
 _LAYER_CALL = inspect.unwrap(keras.layers.Layer.__call__).__code__
 
 
@@ -24,12 +24,12 @@ class LayerCall:
     """One call of a layer.
 
     Attributes:
-        path: the layers that lead to it, from the model on. An operation in a functional model,
-            such as `keras.ops.log`, is one as well.
-        given: the range of its inputs; None where no input is a floating-point tensor.
-        returned: the range of its outputs.
-        outputs: keys of its outputs.
-        gradient: the range of the gradient that came to its outputs, as far as it was seen.
+        path: path of the layer, from the model on. An operation of a functional model, such as
+            `keras.ops.log`, counts as a layer.
+        given: range of the inputs; None if no input is a floating-point tensor.
+        returned: range of the outputs.
+        outputs: keys of the outputs.
+        gradient: range of the gradient with respect to the outputs; None if not recorded.
     """
 
     path: str
@@ -40,14 +40,14 @@ class LayerCall:
 
 
 class LayerTrace:
-    """The calls of a model's layers that are made inside `watching`, in their order.
+    """Calls of a model's layers made inside `watching`, in order of execution.
 
     Args:
         model: the model.
 
     Attributes:
-        calls: the calls.
-        interrupted: the layer whose call has raised an error, the innermost one.
+        calls: the recorded calls.
+        interrupted: path of the innermost layer whose call raised an error.
     """
 
     def __init__(self, model: keras.Model) -> None:
@@ -59,20 +59,20 @@ class LayerTrace:
         self.interrupted: str | None = None
 
     def current(self) -> tuple[str, ...]:
-        """Paths of the layers that are being called, the outermost first."""
+        """Return the paths of the layers that are running, the outermost first."""
         preparing = self._preparing()
         return tuple(self._stack) if preparing is None else (*self._stack, preparing)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Inside the block, calls are noted."""
+        """Record layer calls inside the block."""
         with ExitStack() as stack:
             for path, layer in self._named:
                 stack.enter_context(_attribute(layer, "call", self._watched(path, layer.call)))
             yield
 
     def _preparing(self) -> str | None:
-        """The layer whose `call` is not running yet, or no more: it casts its inputs, say."""
+        """Return the layer that runs code around its `call`, such as a cast of its inputs."""
         frame: FrameType | None = sys._getframe(2)
         while frame is not None and frame.f_code is not LayerTrace._call.__code__:
             if frame.f_code is _LAYER_CALL:
@@ -106,7 +106,7 @@ class LayerTrace:
 def _bare_operations(
     layers: list[tuple[str, keras.layers.Layer]],
 ) -> Iterator[tuple[str, keras.Operation]]:
-    """The operations of functional models that are no layers, with the path that leads to each."""
+    """Yield the operations of functional models that are not layers, with their paths."""
     seen: set[int] = set()
     for number, (path, layer) in enumerate(layers):
         for each in getattr(layer, "operations", ()):
@@ -121,7 +121,7 @@ def _tensors(structure: Any) -> list[Any]:
 
 @contextmanager
 def _attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Puts an attribute on an object inside the block, past Keras's tracking."""
+    """Set an attribute inside the block, bypassing Keras's attribute tracking."""
     attributes = vars(owner)
     was_there, before = name in attributes, attributes.get(name)
     attributes[name] = value

@@ -1,4 +1,4 @@
-"""Infinities that are meant, as those of a mask are."""
+"""Detection of intentional infinities, such as those of a mask."""
 
 import numpy as np
 
@@ -9,10 +9,11 @@ _FILLING = frozenset({"Fill", "Select", "SelectV2", "BroadcastTo"})
 
 
 def brings_in(operation: Operation) -> bool:
-    """Whether an operation, given no infinity that another one made, has brought one in.
+    """Return True if an operation introduces an intentional infinity.
 
-    A cast to fewer bits does so where it is given a mask: at most two numbers, such as 0 and
-    -1e9. Given others, it overflows.
+    The caller has checked that no earlier operation produced the infinity. A cast to fewer bits
+    introduces one if its input is a mask, with at most two distinct values such as 0 and -1e9.
+    With other inputs, the cast overflows.
     """
     if operation.kind == "Cast":
         return all(np.unique(_numbers(each)).size <= 2 for each in operation.tensors)

@@ -1,4 +1,4 @@
-"""Every operation of a train step that is run eagerly, and where it came from."""
+"""Recording of the operations of an eager train step."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,39 +23,38 @@ from gradkeeper.callbacks.diagnosis.tensorflow_private import (
     operations_watched,
 )
 
-# Operations that change the variables whose handles they are given begin with one of these.
+# Prefixes of the operations that change the variables whose handles are their inputs.
 _CHANGING = (
     *("Assign", "ResourceApply", "ResourceSparseApply", "ResourceScatter"),
     "ResourceStridedSliceAssign",
 )
-# Kinds whose ranges explain why a later operation fails: an underflow of an exponential, the
-# difference of two large numbers, the fill value of an empty segment.
+# The ranges of these kinds explain the fault of a later operation: an exponential that underflows,
+# a difference of two large numbers, the fill value of an empty segment.
 _WITH_RANGES = frozenset({"Exp", "Sub", "UnsortedSegmentMax", "UnsortedSegmentMin"})
 
 
 @dataclass
 class Operation:
-    """An operation that was run.
+    """An executed operation.
 
     Attributes:
-        number: its place among all.
-        kind: TensorFlow's name of it, such as "Log".
-        inputs: keys of its inputs. For a variable that this step has changed, the key of the
-            variable's contents in place of the key of its handle.
-        outputs: keys of its outputs; also of the contents of variables that it has changed.
-        layers: paths of the layers it was run in, the outermost first.
-        source: where it was called.
+        number: index in order of execution.
+        kind: TensorFlow's operation type, such as "Log".
+        inputs: keys of the inputs. A variable that this step has changed is represented by the
+            key of its contents, not by the key of its handle.
+        outputs: keys of the outputs and of the contents of the variables that it changed.
+        layers: paths of the layers that ran it, the outermost first.
+        source: the line of code that called it.
         is_backward: whether it belongs to a backward pass.
-        gradient_of: the operation whose gradient it is part of.
-        own_gradient_of: the operation that made what a gradient function of a user's own, which
-            it is part of, is the gradient of.
-        has_nan: whether an output holds a NaN.
-        has_inf: whether one holds an infinity.
-        tensors: the inputs, where outputs are not finite and no input is NaN.
-        attributes: its attributes, then.
-        part: the part of an optimizer's `apply` that ran it, where outputs are not finite.
-        given: the range of its inputs, for the kinds whose range explains a later fault.
-        returned: the range of its outputs, for the same kinds.
+        gradient_of: the forward operation whose registered gradient it belongs to.
+        own_gradient_of: the forward operation whose custom gradient function it belongs to.
+        has_nan: whether an output contains NaN.
+        has_inf: whether an output contains an infinity.
+        tensors: the inputs, kept if an output is not finite and no input contains NaN.
+        attributes: the operation's attributes, kept in the same case.
+        part: the part of an optimizer's `apply` that ran it, kept in the same case.
+        given: range of the inputs, for the kinds whose range explains a later fault.
+        returned: range of the outputs, for the same kinds.
     """
 
     number: int
@@ -77,24 +76,24 @@ class Operation:
 
     @property
     def is_finite(self) -> bool:
-        """Whether all outputs are."""
+        """Return True if all outputs are finite."""
         return not (self.has_nan or self.has_inf)
 
     @property
     def forward(self) -> "Operation":
-        """The operation of the forward pass that it belongs to; itself in one."""
+        """Return the forward operation that this one belongs to; itself in a forward pass."""
         of = self.gradient_of or self.own_gradient_of
-        return self if of is None else of.forward  # not there yet where it was computed again
+        return self if of is None else of.forward  # `of` may run backward, in recompute_grad
 
 
 class OperationTrace:
-    """The operations that are run inside `watching`, in their order.
+    """Operations executed inside `watching`, in order of execution.
 
     Args:
-        layers: gives the paths of the layers that are being called.
+        layers: returns the paths of the layers that are running.
 
     Attributes:
-        operations: the operations.
+        operations: the recorded operations.
         targets: the tensors that were differentiated.
     """
 
@@ -109,20 +108,20 @@ class OperationTrace:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Inside the block, operations are noted."""
+        """Record operations inside the block."""
         with operations_watched(self._see):
             yield
 
     def maker_of(self, key: int | None) -> Operation | None:
-        """The operation that made the tensor with this key; None if none was seen."""
+        """Return the operation that produced the tensor with this key; None if unknown."""
         return None if key is None else self._makers.get(key)
 
     def contents_of(self, handle: int) -> int:
-        """The key of a variable's contents: its handle's key until the step changes it."""
+        """Return the key of a variable's contents: the handle's key until the step changes it."""
         return self._contents.get(handle, handle)
 
     def gradient_at(self, operation: Operation) -> Range | None:
-        """The gradient that came to the operation's outputs, as far as it was seen."""
+        """Return the range of the gradient with respect to the outputs; None if not recorded."""
         return self._gradients.get(operation.number)
 
     def _see(
@@ -130,7 +129,7 @@ class OperationTrace:
     ) -> None:
         keys = [self._contents.get(key_of(each), key_of(each)) for each in inputs]
         if kind == "AssignVariableOp":
-            keys = keys[1:]  # what the variable held before has no effect
+            keys = keys[1:]  # the previous value of the variable has no effect
         handles = _changed_by(kind, inputs)
         results = [*outputs, *(contents_of_variable(each) for each in handles)]
         numbers = [each for each in map(numbers_of, results) if each is not None]
@@ -159,17 +158,17 @@ class OperationTrace:
         self._makers.update({key: operation for key in operation.outputs if key is not None})
 
     def _new_contents(self, handles: list[Any]) -> list[int]:
-        """A key for the contents of each variable that has been changed."""
+        """Assign a key to the contents of each changed variable."""
         keys = []
         for handle in handles:
             self._changes += 1
-            # Below 0, where no tensor has its key.
+            # Keys of tensors are not negative.
             self._contents[key_of(handle)] = -self._changes
             keys.append(-self._changes)
         return keys
 
     def _forward(self, backward: Differentiated) -> Operation | None:
-        """The operation that is being differentiated."""
+        """Return the forward operation that is being differentiated."""
         known = {key_of(each) for each in self.targets}
         self.targets += [each for each in backward.targets if key_of(each) not in known]
         forward = next((op for key in backward.outputs if (op := self.maker_of(key))), None)
@@ -182,21 +181,22 @@ class OperationTrace:
         return forward
 
     def _next_to_last(self, kind: str) -> Operation | None:
-        """The last operation of this kind that has not been differentiated.
+        """Return the last operation of this kind that has not been differentiated.
 
-        For those whose gradient needs neither inputs nor outputs: they come in reverse order.
+        The gradient of such an operation needs neither inputs nor outputs. A backward pass visits
+        these operations in reverse order.
         """
         alike = (op for op in reversed(self.operations) if op.kind == kind and not op.is_backward)
         return next((op for op in alike if op.number not in self._gradients), None)
 
 
 def _changed_by(kind: str, inputs: Sequence[Any]) -> list[Any]:
-    """The handles of the variables that an operation has changed."""
+    """Return the handles of the variables that an operation changed."""
     return [each for each in inputs if is_handle(each)] if kind.startswith(_CHANGING) else []
 
 
 def _fits(operation: Operation, backward: Differentiated) -> bool:
-    """Whether that is the operation, by its kind and the inputs that are known."""
+    """Return True if the kind and the known inputs of `backward` match the operation."""
     if operation.is_backward or operation.kind != backward.kind:
         return False
     pairs = zip(operation.inputs, backward.inputs, strict=False)

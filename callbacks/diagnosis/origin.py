@@ -1,4 +1,4 @@
-"""Where a number that is not finite came from: back through the operations that made it."""
+"""Search for the operation that produced the first non-finite value."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from gradkeeper.callbacks.diagnosis.operations import Operation, OperationTrace
 
 @dataclass(frozen=True)
 class Origin:
-    """What made the first number that is not finite.
+    """Origin of the first non-finite value.
 
     Attributes:
-        operation: the operation; None where the number was there before the step.
-        leaf: the key of the tensor, or of the variable's handle, that it was in, then.
-        reader: the operation that was given it, then; None where it is a result of the step.
+        operation: the operation that produced it; None if it existed before the step.
+        leaf: key of the tensor or variable handle that held it before the step.
+        reader: the operation that read the leaf; None if the leaf is a result of the step.
     """
 
     operation: Operation | None
@@ -23,21 +23,21 @@ class Origin:
 
 
 def origin_of(trace: OperationTrace, keys: Iterable[int | None], leaves: set[int]) -> Origin | None:
-    """Goes back from tensors that are not finite to the first number that was not.
+    """Follow non-finite tensors back to the operation that produced the first one.
 
-    A NaN is followed to the operation that was given none and made one. Where that was given an
-    infinity, which an operation made of finite numbers, that operation is the origin: what
-    overflowed first. An infinity that was brought in on purpose, such as a mask's, is not.
+    The origin of a NaN is the operation that produced it from inputs without NaN. If an input of
+    that operation is an infinity that an earlier operation computed from finite numbers, the
+    earlier operation is the origin. An intentional infinity, such as that of a mask, is not.
 
     Args:
-        trace: the operations.
-        keys: the tensors, or contents of variables.
-        leaves: the tensors of the data, and the variables, that were not finite before the step.
+        trace: the recorded operations.
+        keys: keys of the tensors, or of contents of variables.
+        leaves: keys of the batch tensors and variables that were non-finite before the step.
 
     Returns:
         The first origin in the order of execution; None if the operations do not lead to one.
     """
-    # Each tensor with the operation that was given it; None for the tensors to begin with.
+    # Each tensor with the operation that reads it; None for the initial tensors.
     waiting: list[tuple[int, Operation | None]] = [(key, None) for key in keys if key is not None]
     visited: set[int] = set()
     found: list[tuple[int, Origin]] = []
@@ -58,7 +58,7 @@ def origin_of(trace: OperationTrace, keys: Iterable[int | None], leaves: set[int
 def _step_back(
     trace: OperationTrace, operation: Operation, leaves: set[int]
 ) -> tuple[list[int], list[tuple[int, Origin]]]:
-    """The tensors to go on from behind an operation, or else the origins that lie there."""
+    """Return the inputs to follow further back, or the origins if there are none."""
     before = _bad_inputs(trace, operation, leaves)
     if not operation.has_nan:
         return before, [] if before else [(operation.number, Origin(operation))]
@@ -89,7 +89,7 @@ def _has_nan(trace: OperationTrace, key: int) -> bool:
 def _infinities(
     trace: OperationTrace, keys: list[int], leaves: set[int]
 ) -> tuple[list[Operation], set[int]]:
-    """The operations that made infinities of finite numbers, back from these; and the leaves."""
+    """Return the preceding operations that made infinities from finite inputs, and the leaves."""
     waiting, visited = list(keys), set[int]()
     found: list[Operation] = []
     while waiting:

@@ -1,4 +1,4 @@
-"""The numbers along a step as a picture."""
+"""Plot of the ranges of values along a replayed step."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -17,10 +17,10 @@ _GOOD, _BAD = "tab:blue", "tab:red"
 
 
 def plot_verdict(verdict: Verdict) -> "Figure":
-    """Draws the largest magnitude of each layer's outputs and of the gradients that come to them.
+    """Plot the largest magnitude of each layer's outputs and of the gradients of the outputs.
 
-    Layers stand in the order of their calls, from top to bottom: forward the eye goes down,
-    backward up. Where numbers are not finite, the mark is red and their share stands beside it.
+    Layers are listed from top to bottom in order of their calls: the forward pass goes down, the
+    backward pass goes up. Red marks non-finite values; a label shows their share in percent.
     """
     from matplotlib.figure import Figure
 
@@ -69,7 +69,7 @@ def _draw(axes: "Axes", title: str, ranges: Sequence[Range | None]) -> None:
 
 
 def _magnitude(numbers: Range) -> float:
-    """At least the smallest normal float32, so that a logarithmic axis can show it."""
+    """Return the largest magnitude, at least the smallest normal float32 (for a log axis)."""
     return max(abs(numbers.lowest), abs(numbers.highest), 1.2e-38)
 
 

@@ -1,7 +1,7 @@
-"""Random numbers as XLA draws them.
+"""Random numbers of a step compiled by XLA, in eager mode.
 
-TensorFlow's stateless random operations give other numbers in a program that XLA compiles. A
-step that was compiled has its own dropout masks only if each draw is compiled as well.
+TensorFlow's stateless random operations return different numbers under XLA. An eager replay
+reproduces the dropout masks of a compiled step only if each random operation is compiled as well.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ _PLACES: list[tuple[Any, str]] = [
 
 @contextmanager
 def drawn_by_xla() -> Iterator[None]:
-    """Inside the block, Keras's random numbers are those of a compiled step."""
+    """Compile each random operation of Keras with XLA inside the block."""
     with ExitStack() as stack:
         for module, name in _PLACES:
             compiled = _compiled(getattr(module, name))
@@ -34,7 +34,7 @@ def drawn_by_xla() -> Iterator[None]:
 
 def _compiled(draw: Callable) -> Callable:
     def compiled(*args: Any, **kwargs: Any) -> Any:
-        # A concrete function: others are run eagerly in a replay.
+        # A replay runs other functions eagerly; a concrete function stays compiled.
         function = tf.function(lambda: draw(*args, **kwargs), jit_compile=True, autograph=False)
         return function.get_concrete_function()()
 

@@ -1,4 +1,4 @@
-"""What numbers a tensor holds."""
+"""Ranges of the values of tensors."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,14 +9,15 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers of one or more tensors.
+    """Range of the values of one or more tensors.
+
+    Real and imaginary parts of complex numbers count as separate values.
 
     Attributes:
-        lowest: the least finite number, of complex ones the least real or imaginary part; NaN
-            where there is none.
-        highest: the largest finite number; NaN where there is none.
-        nonfinite: the share of numbers that are NaN or infinite, 0 to 1.
-        nan: whether one is NaN.
+        lowest: the smallest finite value; NaN if no value is finite.
+        highest: the largest finite value; NaN if no value is finite.
+        nonfinite: fraction of values that are NaN or infinite, 0 to 1.
+        nan: whether any value is NaN.
     """
 
     lowest: float
@@ -26,7 +27,7 @@ class Range:
 
     @property
     def is_finite(self) -> bool:
-        """Whether all numbers are."""
+        """Return True if all values are finite."""
         return self.nonfinite == 0
 
     def __str__(self) -> str:
@@ -37,7 +38,7 @@ class Range:
 
 
 def range_of(tensors: Iterable[Any]) -> Range | None:
-    """The range over all real and complex tensors; None if there is no number."""
+    """Return the range over all real and complex tensors; None if they have no values."""
     arrays = [array for array in map(numbers_of, tensors) if array is not None and array.size]
     parts = [each for array in arrays for each in _real_parts(array)]
     if not parts:
@@ -55,7 +56,7 @@ def range_of(tensors: Iterable[Any]) -> Range | None:
 
 
 def numbers_of(tensor: Any) -> np.ndarray | None:
-    """The numbers of a real or complex tensor, at least float32; None for any other value."""
+    """Return a real or complex tensor as an array, at least float32; None for other objects."""
     dtype = getattr(tensor, "dtype", None)
     if not (getattr(dtype, "is_floating", False) or getattr(dtype, "is_complex", False)):
         return None

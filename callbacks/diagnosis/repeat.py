@@ -1,4 +1,4 @@
-"""An operation once more, with other numbers."""
+"""Rerun of a single operation in float64 or with smaller inputs."""
 
 import inspect
 from collections.abc import Callable
@@ -16,14 +16,14 @@ _TYPES = frozenset({"DstT", "T", "Tcomplex", "Tout", "Treal", "dtype", "out_type
 
 
 def wide_dtype(dtype: tf.DType) -> tf.DType:
-    """The float64 or complex128 for a real or complex dtype; any other dtype unchanged."""
+    """Return float64 for a real dtype and complex128 for a complex one; others unchanged."""
     if dtype.is_complex:
         return tf.complex128
     return tf.float64 if dtype.is_floating else dtype
 
 
 def is_finite_in_float64(operation: Operation) -> bool | None:
-    """Whether the results are finite in float64; None if it cannot be run so."""
+    """Return True if the results are finite in float64; None if it cannot run in float64."""
 
     def widened(tensor: Any) -> tf.Tensor:
         return tf.cast(tensor, wide_dtype(tensor.dtype))
@@ -32,7 +32,7 @@ def is_finite_in_float64(operation: Operation) -> bool | None:
 
 
 def is_finite_if_smaller(operation: Operation) -> bool | None:
-    """Whether the results are finite of inputs 1,024 times as small; None if unknown."""
+    """Return True if the results are finite with inputs divided by 1,024; None if unknown."""
 
     def smaller(tensor: Any) -> tf.Tensor:
         return tensor * tf.cast(_SMALLER, tensor.dtype)
@@ -44,7 +44,7 @@ def _is_finite(
     operation: Operation, change: Callable[[Any], tf.Tensor], *, wide: bool
 ) -> bool | None:
     function = getattr(tf.raw_ops, operation.kind, None)
-    # An operation with a resource would change the model, or depends on what it has changed.
+    # An operation on a resource changes the model, or depends on its changed state.
     has_resource = any(each.dtype == tf.resource for each in operation.tensors)
     if function is None or not operation.tensors or has_resource:
         return None
@@ -52,7 +52,7 @@ def _is_finite(
     try:
         results = function(**_arguments(function, inputs, operation.attributes, wide=wide))
     except (TypeError, ValueError, tf.errors.OpError):
-        return None  # no kernel for float64, or arguments that cannot be told apart
+        return None  # no kernel for float64, or ambiguous arguments
     results = results if isinstance(results, (list, tuple)) else [results]
     numbers = [numbers_of(each) for each in results]
     return all(bool(np.isfinite(each).all()) for each in numbers if each is not None)
@@ -66,7 +66,7 @@ def _arguments(
     if wide:
         given |= {name: wide_dtype(tf.as_dtype(given[name])) for name in _TYPES & given.keys()}
     free = [name for name in names if name not in attributes]
-    if "N" in attributes:  # the first of them is a list
+    if "N" in attributes:  # the first argument is a list of N tensors
         count = len(inputs) - (len(free) - 1)
         inputs = [inputs[:count], *inputs[count:]]
     return {**dict(zip(free, inputs, strict=True)), **given}

@@ -1,4 +1,4 @@
-"""Running the step of a capsule again, to find where it went wrong."""
+"""Replay of the train step of a capsule."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -30,20 +30,23 @@ def replay(
     batch: Any = None,
     trust_model: bool = False,
 ) -> Verdict:
-    """Runs the step of a capsule eagerly, and says where the first bad number appeared.
+    """Run the step of a capsule eagerly and locate its first non-finite value.
 
     Args:
-        capsule: the capsule or its folder.
-        model: the compiled model, where the capsule cannot make it: a subclassed one, or one
-            with layers or losses of your own. Its state is the same afterwards.
-        batch: what the step is called with, where the capsule was to hold no data.
+        capsule: the capsule or its directory.
+        model: the compiled model. Required if the capsule cannot create it: a subclassed model,
+            or one with custom layers or losses. Its state is restored afterwards.
+        batch: the argument of `train_step`. Required if the capsule was written without data.
         trust_model: whether to create the model from the capsule's configuration with Keras 3.13.1
-            or earlier. The configuration can then load files and run code: set it for capsules
-            that you trust. Later versions do not need it.
+            or earlier. The configuration can then load files and run code, so set it only for
+            capsules that you trust. Later versions do not need it.
+
+    Returns:
+        The location, the cause and a remedy.
 
     Raises:
-        CapsuleError: if the capsule is damaged or is not of this model, or holds neither the
-            model nor the batch, and none is given; or if Keras can only create the model in an
+        CapsuleError: if the capsule is damaged or belongs to another model; if the model or the
+            batch is neither in the capsule nor passed; or if the model can only be created in an
             unsafe way.
     """
     if not isinstance(capsule, Capsule):
@@ -69,7 +72,7 @@ def replay(
 
 
 def _is_trained(capsule: Capsule) -> bool:
-    """Whether the weights before the step may be others than the initial ones."""
+    """Return True if the weights before the step may differ from the initial ones."""
     named = {name.rpartition("/")[2]: value for name, value in capsule.state.items()}
     return capsule.step > 0 or int(named.get("iteration", 0)) > 0
 
@@ -79,9 +82,9 @@ def _first(capsule: Capsule) -> int:
 
 
 def _batches(capsule: Capsule) -> dict[int, Any]:
-    """The batches among which the bad one is, by replica.
+    """Return the batches to replay, by replica.
 
-    Where only the loss was bad, the capsule does not tell on which replica.
+    If only the loss was non-finite, the capsule does not record the replica: return all batches.
     """
     some = capsule.replicas[:1] or range(max(len(capsule.forms), 1))
     return {replica: batch_of(capsule, replica) for replica in some}
@@ -90,13 +93,13 @@ def _batches(capsule: Capsule) -> dict[int, Any]:
 def verdict_of_step(
     model: keras.Model, batch: Any, *, compiled: bool = False, replica: int = 0
 ) -> Verdict:
-    """Runs a step of a model, from the state that the model has, and judges it.
+    """Run a step from the model's current state and locate its first non-finite value.
 
     Args:
-        model: the model, compiled and built; the step changes its state.
-        batch: what the step is called with.
-        compiled: whether random numbers are drawn as XLA draws them.
-        replica: whose batch it is.
+        model: the compiled and built model; the step changes its state.
+        batch: the argument of `train_step`.
+        compiled: whether to reproduce the random numbers and gradients of XLA.
+        replica: the replica that the batch belongs to.
     """
     names, variables = named_state(model)
     handles = [_handle(each) for each in variables]
@@ -118,7 +121,7 @@ def _not_finite(variables: list[keras.Variable]) -> list[int]:
 
 
 def _is_finite_if_smaller(capsule: Capsule, model: keras.Model, batch: Any) -> bool:
-    """Whether the step is finite of inputs 1,024 times as small."""
+    """Return True if the step is finite with inputs divided by 1,024."""
     prepare(model, capsule)
     x, *rest = batch if isinstance(batch, tuple) else (batch,)
     x = _with_numbers(x, lambda tensor: tensor * tf.cast(_SMALLER, tensor.dtype))
@@ -127,7 +130,7 @@ def _is_finite_if_smaller(capsule: Capsule, model: keras.Model, batch: Any) -> b
 
 
 def _is_finite_in_float64(capsule: Capsule, batch: Any, *, trust_model: bool) -> bool | None:
-    """Whether the step is finite in float64; None where the model has no such twin."""
+    """Return True if the step is finite in float64; None if it cannot run in float64."""
     before = keras.config.floatx()
     keras.config.set_floatx("float64")
     try:
@@ -135,7 +138,7 @@ def _is_finite_in_float64(capsule: Capsule, batch: Any, *, trust_model: bool) ->
         batch = _with_numbers(batch, lambda tensor: tf.cast(tensor, wide_dtype(tensor.dtype)))
         return _ends_well(run_step(model, batch, compiled=capsule.is_compiled))
     except (CapsuleError, TypeError, ValueError, tf.errors.OpError):
-        return None  # code of the user's own may know no float64
+        return None  # custom code may not support float64
     finally:
         keras.config.set_floatx(before)
 
@@ -163,7 +166,7 @@ def _with_numbers(structure: Any, change: Any) -> Any:
 
 @contextmanager
 def _unchanged(model: keras.Model) -> Iterator[None]:
-    """Gives the model back the state that it came with."""
+    """Restore the model's state after the block."""
     before = state_of(model) if model.built else {}
     try:
         yield

@@ -1,4 +1,4 @@
-"""The line of code that an operation comes from."""
+"""Source lines of operations."""
 
 import linecache
 import sys
@@ -26,7 +26,7 @@ _LIBRARIES = tuple(
 )
 _STEP = str(Path(__file__).parent / "step.py")
 _KERAS = Path(keras.__file__).parent / "src"
-# Of Keras's own lines, those that say what is computed.
+# Of the lines in Keras, only those in these directories show what is computed.
 _TELLING = tuple(
     str(_KERAS / name) for name in ("layers", "losses", "regularizers", "constraints", "optimizers")
 )
@@ -34,7 +34,7 @@ _NOT_TELLING = (
     str(_KERAS / "layers" / "layer.py"),
     str(_KERAS / "optimizers" / "base_optimizer.py"),
 )
-# Whose frame on the stack tells that an optimizer is at work.
+# A stack frame of this code means that an optimizer update is running.
 _APPLY = keras.optimizers.Optimizer.apply.__code__
 _OWN_PARTS = (
     str(_KERAS / "optimizers"),
@@ -49,9 +49,9 @@ class Source:
     """A line of code.
 
     Attributes:
-        path: the file.
-        line: the line's number.
-        is_own: whether it belongs to neither Keras nor TensorFlow.
+        path: path of the file.
+        line: line number.
+        is_own: whether the file belongs to neither Keras nor TensorFlow.
     """
 
     path: str
@@ -65,18 +65,18 @@ class Source:
 
 
 def calling_source() -> Source | None:
-    """The innermost line on the stack that is the user's; of a layer or loss of Keras where none is.
+    """Return the innermost stack line of user code, or else of a Keras layer or loss.
 
-    Looks no further out than to where the step, or a backward pass in it, is run.
+    The search ends at the frame that runs the step or its backward pass.
     """
     stack = walk_stack(sys._getframe(1))
     return _innermost((frame.f_code.co_filename, line) for frame, line in stack)
 
 
 def optimizer_part() -> OptimizerPart | None:
-    """The part of an optimizer's `apply` that the caller runs in; None outside of `apply`.
+    """Return the part of an optimizer's `apply` that is running; None outside of `apply`.
 
-    Keras calls a constraint from `apply` itself, and every other part through its own methods.
+    Keras calls constraints directly from `apply`, and everything else through its own methods.
     """
     inner: str | None = None
     for frame, _ in walk_stack(sys._getframe(1)):
@@ -89,7 +89,7 @@ def optimizer_part() -> OptimizerPart | None:
 
 
 def raising_source(error: Exception) -> Source | None:
-    """The same of the lines that led to an error."""
+    """Return the innermost traceback line of user code, or else of a Keras layer or loss."""
     lines = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
     return _innermost(reversed(lines))
 
@@ -107,6 +107,6 @@ def _innermost(lines: Iterable[tuple[str, int]]) -> Source | None:
 
 
 def _is_foreign(path: str) -> bool:
-    # A line that AutoGraph has written stands for one further out.
+    # AutoGraph generates this line; the frame further out is the user's.
     is_generated = "__autograph_generated_file" in path
     return is_generated or ("site-packages" in path and "gradkeeper/zoo" not in path)

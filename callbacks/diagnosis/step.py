@@ -1,4 +1,4 @@
-"""One train step, run eagerly and watched."""
+"""Eager execution and recording of one train step."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -28,8 +28,8 @@ class Update:
 
     Attributes:
         optimizer: the optimizer.
-        begin: how many operations were run before it.
-        gradients: the range of the gradients that it was given.
+        begin: number of operations executed before the call.
+        gradients: range of the gradients passed to the call.
     """
 
     optimizer: keras.optimizers.Optimizer
@@ -39,17 +39,17 @@ class Update:
 
 @dataclass
 class StepTrace(Probe):
-    """What was seen of a train step.
+    """Record of a train step.
 
     Attributes:
-        operations: the operations.
-        layers: the calls of layers.
-        losses: what `compute_loss` returned.
-        gradients: each variable's gradient, by the variable's name; None where there is none. Of
-            several in one step, the first that is not finite, or else the last.
-        updates: the calls of optimizers.
-        rates: the learning rates before the step, of every optimizer.
-        refusal: the error of an operation that has refused its inputs, and ended the step.
+        operations: the executed operations.
+        layers: the layer calls.
+        losses: the return values of `compute_loss`.
+        gradients: gradients by variable name; None if a variable has none. If a step computes
+            several for a variable, the first non-finite one, or else the last.
+        updates: the optimizer calls.
+        rates: learning rates of all optimizers before the step.
+        refusal: error of the operation that rejected its inputs and ended the step.
     """
 
     model: keras.Model
@@ -75,31 +75,31 @@ class StepTrace(Probe):
 
     @property
     def has_finite_loss(self) -> bool:
-        """Whether every loss is finite."""
-        # A train step of one's own may differentiate what no `compute_loss` has returned.
+        """Return True if every loss is finite."""
+        # A custom train step may differentiate a tensor that `compute_loss` did not return.
         return not bad_among([*self.losses, *self.operations.targets])
 
     @property
     def bad_results(self) -> list[tf.Tensor]:
-        """Losses and gradients that are not finite."""
+        """Return the non-finite losses and gradients."""
         gradients = list(self.gradients.values())
         return bad_among([*self.losses, *self.operations.targets, *gradients])
 
     @property
     def mean_loss(self) -> float | None:
-        """The loss as one number; None if the step has none."""
+        """Return the mean loss; None if the step has none."""
         mean = mean_loss(self.losses or self.operations.targets, tf.float32)
         return None if mean is None else float(mean)
 
 
 def run_step(model: keras.Model, batch: Any, *, compiled: bool = False) -> StepTrace:
-    """Runs the model's `train_step`; its state is changed as by any other step.
+    """Run and record the model's `train_step`, which changes the model's state.
 
     Args:
-        model: the model, compiled and built.
-        batch: what the step is called with.
-        compiled: whether XLA compiled the step: random numbers are drawn, and the gradients of
-            roots computed, as XLA does.
+        model: the compiled and built model.
+        batch: the argument of `train_step`.
+        compiled: whether to reproduce the random numbers and the gradients of roots and
+            reciprocals of a step compiled by XLA.
     """
     layers = LayerTrace(model)
     optimizers = optimizers_of(model)
@@ -117,23 +117,23 @@ def run_step(model: keras.Model, batch: Any, *, compiled: bool = False) -> StepT
         try:
             model.train_step(batch)
         except tf.errors.InvalidArgumentError as error:
-            trace.refusal = error  # compiled by XLA, or on a GPU, the same gives NaN
+            trace.refusal = error  # under XLA or on a GPU, the operation returns NaN instead
     return trace
 
 
 def bad_among(values: Sequence[Any]) -> list[tf.Tensor]:
-    """The tensors among these that are not finite."""
+    """Return the non-finite tensors among `values`."""
     numbers = ((each, range_of([each])) for each in tensors_in(values))
     return [each for each, numbers in numbers if numbers is not None and not numbers.is_finite]
 
 
 def _rates(optimizer: keras.optimizers.Optimizer) -> list[float]:
-    """The learning rates of an optimizer and of those inside it."""
+    """Return the learning rates of an optimizer and of its inner optimizers."""
     rates = [getattr(each, "learning_rate", None) for each in with_nested(optimizer)]
     return [float(keras.ops.convert_to_numpy(each)) for each in rates if each is not None]
 
 
 def tensors_in(values: Sequence[Any]) -> list[tf.Tensor]:
-    """Tensors, and the values of `IndexedSlices`."""
+    """Return the tensors among `values`, with `IndexedSlices` replaced by their values."""
     parts = [each.values if isinstance(each, tf.IndexedSlices) else each for each in values]
     return [each for each in parts if tf.is_tensor(each)]

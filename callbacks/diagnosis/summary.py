@@ -1,4 +1,4 @@
-"""The calls of layers in a step, a line for each layer."""
+"""Per-layer summary of the layer calls of a step."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from gradkeeper.callbacks.diagnosis.ranges import Range
 
 @dataclass(frozen=True)
 class LayerSummary:
-    """All calls of a layer in a step; a recurrent cell has one for each time step.
+    """Summary of all calls of a layer in a step. A recurrent cell has one call per time step.
 
     Attributes:
-        path: the layers that lead to it, from the model on.
-        calls: how many there were.
-        returned: the range of its outputs.
-        gradient: the range of the gradients that came to them, as far as seen.
-        first_bad: the first call whose output is not finite, from 0; None if all are.
+        path: path of the layer, from the model on.
+        calls: number of calls.
+        returned: range of the outputs.
+        gradient: range of the gradients with respect to the outputs; None if not recorded.
+        first_bad: index of the first call with a non-finite output; None if all are finite.
     """
 
     path: str
@@ -27,7 +27,7 @@ class LayerSummary:
 
 
 def summaries(path: Sequence[LayerCall]) -> list[LayerSummary]:
-    """A summary for each layer, by its first call."""
+    """Return one summary per layer, in order of the first calls."""
     by_layer: dict[str, list[LayerCall]] = {}
     for call in path:
         by_layer.setdefault(call.path, []).append(call)
@@ -47,7 +47,7 @@ def _together(ranges: Iterable[Range | None]) -> Range | None:
     known = [each for each in ranges if each is not None]
     if not known:
         return None
-    # NaN stands for no finite number: left out where another call has some.
+    # NaN means that a call has no finite value. Omit it if another call has one.
     lowest = [each.lowest for each in known if each.lowest == each.lowest]
     highest = [each.highest for each in known if each.highest == each.highest]
     return Range(

@@ -1,18 +1,18 @@
-"""The private TensorFlow names that a replay needs, and why each has no public twin.
+"""Private TensorFlow APIs that the replay uses, and why no public API replaces them.
 
-`op_callbacks`: has a function called with inputs and outputs of every operation that is run.
-    The public `tf.debugging.enable_check_numerics` stops at the first number that is not
-    finite, also where one is meant (a mask of -inf), and tells neither the inputs nor which
-    operation's gradient was at work.
-`backprop._gradient_function`: calls the gradient of each operation. In its frame on the stack
-    stand the operation's outputs, by which it is known.
-`custom_gradient`'s `actual_grad_fn`: calls a gradient function of a user's own, with what it is
-    the gradient of beside it.
-`imperative_grad`: a backward pass as a whole; it knows what is differentiated.
-`gen_math_ops`: holds the functions by which the gradients of roots and reciprocals are computed.
-    The gradients registered by name cannot be replaced.
+`op_callbacks`: calls a function with the inputs and outputs of every executed operation. The
+    public `tf.debugging.enable_check_numerics` stops at the first non-finite value, even at an
+    intentional one (a mask of -inf), and reports neither the inputs nor the forward operation
+    that is being differentiated.
+`backprop._gradient_function`: calls the gradient of each operation. Its stack frame holds the
+    outputs of the forward operation, which identify that operation.
+`custom_gradient`'s `actual_grad_fn`: calls a custom gradient function. Its stack frame holds the
+    outputs of the differentiated function.
+`imperative_grad`: runs a whole backward pass. Its stack frame holds the differentiated tensors.
+`gen_math_ops`: contains the functions that compute the gradients of roots and reciprocals.
+    Registered gradients cannot be replaced.
 `handle._handle_data`: the dtype of the variable that a handle belongs to.
-`tensor._id`: tells two tensors apart that are one Python object after the other.
+`tensor._id`: a unique key. Python can reuse the `id` of a deleted tensor.
 """
 
 import re
@@ -30,20 +30,20 @@ from tensorflow.python.framework import op_callbacks
 from tensorflow.python.ops import custom_gradient, gen_math_ops
 from tensorflow.python.util import nest
 
-# Called with type, inputs, attributes and outputs of an operation.
+# The arguments are the type, inputs, attributes and outputs of an operation.
 Watcher: TypeAlias = Callable[[str, Sequence[Any], dict[str, Any], Sequence[Any]], None]
 
 _GRADIENT = backprop._gradient_function.__code__
 _BACKWARD = backprop.imperative_grad.imperative_grad.__code__
 _OWN_GRADIENT = (custom_gradient.__file__, "actual_grad_fn")
 
-# The file that a backward pass runs in.
+# Search of the stack for source lines ends at a backward pass.
 BACKWARD_FILE = _BACKWARD.co_filename
 
 
 @contextmanager
 def operations_watched(watcher: Watcher) -> Iterator[None]:
-    """Inside the block, the watcher sees every operation that is run (not built) here."""
+    """Call `watcher` for every operation executed (not traced) inside the block."""
 
     def see(
         op_type: str | bytes,
@@ -66,23 +66,23 @@ def operations_watched(watcher: Watcher) -> Iterator[None]:
 
 
 def _kind(op_type: str | bytes) -> str:
-    """The operation's type; of a function, its name without what differs from run to run."""
+    """Return the operation type; for a function, its name without the run-specific suffix."""
     kind = op_type.decode() if isinstance(op_type, bytes) else op_type
     function = re.fullmatch(r"__(?:forward|backward|inference)_(.*)_\d+", kind)
     return f"function {function[1]}" if function else kind
 
 
 def key_of(tensor: Any) -> int | None:
-    """By which an eager tensor is known; None for anything else."""
+    """Return the unique key of an eager tensor; None for any other object."""
     return getattr(tensor, "_id", None)
 
 
 @contextmanager
 def slopes_as_in_xla() -> Iterator[None]:
-    """Inside the block, gradients of roots and reciprocals are computed as XLA computes them.
+    """Compute the gradients of roots and reciprocals as XLA does inside the block.
 
-    TensorFlow's own kernels for a CPU give 0 for a gradient of 0 times an infinite slope, XLA gives
-    NaN.
+    For an upstream gradient of 0 times an infinite derivative, TensorFlow's CPU kernels return 0
+    and XLA returns NaN.
     """
     slopes: dict[str, Callable] = {
         "sqrt_grad": lambda y, dy, name=None: 0.5 * dy / y,
@@ -96,27 +96,27 @@ def slopes_as_in_xla() -> Iterator[None]:
 
 
 def is_handle(tensor: Any) -> bool:
-    """Whether a tensor is the handle of a variable."""
+    """Return True if a tensor is the handle of a variable."""
     data = getattr(tensor, "_handle_data", None)
     return data is not None and bool(data.is_set) and len(data.shape_and_type) == 1
 
 
 def contents_of_variable(handle: Any) -> tf.Tensor:
-    """The value that the variable of a handle holds."""
+    """Return the current value of a handle's variable."""
     dtype = tf.as_dtype(handle._handle_data.shape_and_type[0].dtype)
     return tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype)
 
 
 @dataclass(frozen=True)
 class Differentiated:
-    """The operation whose gradient is being computed.
+    """A forward operation whose gradient is being computed.
 
     Attributes:
-        kind: its type; None where a gradient function of a user's own is at work.
-        inputs: keys of its inputs, None for those that its gradient does not need.
-        outputs: the same of its outputs.
-        gradients: the gradients that come to its outputs.
-        targets: what the backward pass differentiates as a whole.
+        kind: the operation's type; None inside a custom gradient function.
+        inputs: keys of the inputs; None for inputs that the gradient does not need.
+        outputs: keys of the outputs; None for outputs that the gradient does not need.
+        gradients: upstream gradients, with respect to the outputs.
+        targets: the tensors that the backward pass differentiates.
     """
 
     kind: str | None
@@ -127,7 +127,7 @@ class Differentiated:
 
 
 def differentiated() -> Differentiated | None:
-    """Whose gradient the caller is part of; None outside a backward pass."""
+    """Return the operation that is being differentiated; None outside a backward pass."""
     found = Differentiated(None)
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:

@@ -1,4 +1,4 @@
-"""What a replay has found."""
+"""Result of a replay."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,28 +24,30 @@ _WHERE: dict[Place, str] = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """Where the first number arose that is not finite.
+    """Location and cause of the first non-finite value of a train step.
 
     Attributes:
-        place: in which part of the step.
-        layer: the layer, by the path that leads to it; None outside of any.
-        variable: the variable concerned: the one that is not finite, or the first one, going
-            backwards, whose gradient is not.
-        data: which part of the batch is not finite, such as "[0], example 3"; None if all is.
-        replica: the replica that was replayed.
-        operation: TensorFlow's name of the operation; None where none made the number.
-        gradient_of: the operation of the forward pass whose gradient it is part of.
-        source: the line of code that called it (or called what it is the gradient of).
-        inputs: what the operation was given.
-        fault: what went wrong, with a remedy.
-        message: what the operation itself said, where it has refused its inputs.
+        place: part of the step in which the value arose; "none" if the replay is finite.
+        replica: the replayed replica.
+        loss: loss of the step; None if it has none.
+        path: the layer calls in order of execution.
+        layer: path of the layer; None outside of a layer.
+        variable: the non-finite variable, or the one whose gradient is the first non-finite one
+            in the backward pass.
+        data: location in the batch, such as "[0], example 3"; None if the batch is finite.
+        operation: TensorFlow's operation type; None if no operation produced the value.
+        gradient_of: the forward operation whose gradient the operation belongs to.
+        source: the line of code that called the operation, or the forward operation.
+        inputs: range of the operation's inputs.
+        fault: cause and remedy.
+        message: error message of an operation that rejected its inputs.
         finite_in_float64: whether the operation's result is finite in float64; None if unknown.
-        finite_if_smaller: whether it is of inputs 1,024 times as small.
-        step_in_float64: whether the whole step is finite in float64; None if it cannot be run so.
-        step_if_smaller: whether the whole step is finite of inputs 1,024 times as small.
-        loss: the step's loss; None if it has none.
-        path: the calls of layers, in their order.
-        capsule: what was replayed.
+        finite_if_smaller: whether the operation's result is finite with inputs divided by 1,024;
+            None if unknown.
+        step_in_float64: whether the whole step is finite in float64; None if unknown.
+        step_if_smaller: whether the whole step is finite with the batch's inputs divided by
+            1,024; None if unknown.
+        capsule: directory of the replayed capsule.
     """
 
     place: Place
@@ -69,7 +71,7 @@ class Verdict:
 
     @property
     def where(self) -> str:
-        """The place in words."""
+        """Return the location as text."""
         parts = [_WHERE[self.place]]
         if self.data:
             parts.append(f"at {self.data}")
@@ -83,7 +85,7 @@ class Verdict:
 
     @property
     def what(self) -> str | None:
-        """The operation in words."""
+        """Return the operation as text; None if no operation produced the value."""
         if self.operation is None:
             return None
         of = f" of the gradient of {self.gradient_of}" if self.gradient_of else ""
@@ -92,7 +94,7 @@ class Verdict:
 
     @property
     def facts(self) -> dict[str, str]:
-        """All that was found, as heading and text."""
+        """Return all results as text by heading."""
         found = {
             "First not finite": self.where,
             "Cause": self.fault.name if self.fault else None,

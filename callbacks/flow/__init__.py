@@ -1,4 +1,4 @@
-"""Gradients through time."""
+"""Analysis of gradients through time."""
 
 from gradkeeper.callbacks.flow.gradient_flow import GradientFlow, gradient_flow
 from gradkeeper.callbacks.flow.spectral_report import SpectralReport, spectral_report

@@ -1,4 +1,4 @@
-"""The gradient of the loss with respect to every state at every time step."""
+"""Gradients of the loss with respect to the states of recurrent layers at every time step."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,19 +23,21 @@ class GradientFlow:
     """Gradients through time of all recurrent layers of a model.
 
     Attributes:
-        states: one for each state of each layer.
-        loss: the loss whose gradients they are.
+        states: one `StateFlow` for each state of each layer.
+        loss: the differentiated loss.
     """
 
     states: tuple[StateFlow, ...]
     loss: float
 
     def __getitem__(self, name: str) -> StateFlow:
-        """The flow of a layer's h, by its path; of another state, by path and state ("lstm c")."""
+        """Return the flow of a layer's h ("lstm"), or of another state ("lstm c")."""
         for each in self.states:
             if name in (each.name, each.layer):
                 return each
-        raise KeyError(f"There are {', '.join(each.name for each in self)}. Received: {name!r}")
+        raise KeyError(
+            f"Unknown state. Known: {', '.join(each.name for each in self)}. Received: name={name!r}"
+        )
 
     def __iter__(self) -> Iterator[StateFlow]:
         return iter(self.states)
@@ -44,7 +46,7 @@ class GradientFlow:
         return len(self.states)
 
     def plot(self) -> "Figure":
-        """Draws the norms over time, the median and the range from 5 to 95 % of the examples."""
+        """Plot the median and the 5th to 95th percentile of the norms over time."""
         from gradkeeper.callbacks.flow.plots import plot_flow
 
         return plot_flow(self)
@@ -61,28 +63,37 @@ def gradient_flow(
     loss: Callable[[Any], Any] | None = None,
     training: bool = False,
 ) -> GradientFlow:
-    """How large the gradient is that reaches each time step of each recurrent layer.
+    """Compute ∂L/∂s_t for every state s of every recurrent layer and every time step t.
 
-    The model is run once, its recurrent loops step by step; weights, kept states, seeds and
-    metrics are the same afterwards. Every `keras.layers.RNN` is seen (with any cell, in
-    `Bidirectional` and in nested models, with masks); time is that of the layer's input, also
-    where it is read backwards.
+    The model runs once, with its recurrent loops unrolled. Weights, states of stateful layers,
+    seeds and metrics are restored afterwards. Every `keras.layers.RNN` is included: any cell, in
+    `Bidirectional` and in nested models, with masks. The time index is that of the layer's
+    input, also with `go_backwards=True`.
 
     Args:
         model: a built model.
         x: a batch of inputs.
-        y: the targets, for the loss that the model was compiled with.
-        loss: makes a scalar of the model's outputs, in place of that loss.
-        training: whether dropout and the like are at work.
+        y: targets for the loss that the model was compiled with.
+        loss: maps the model's outputs to a scalar; replaces the compiled loss.
+        training: whether to run layers such as dropout in training mode.
+
+    Returns:
+        The gradient norms of each state, each of shape [time, batch].
 
     Raises:
-        ValueError: if the model has no recurrent layer, or no loss is known.
+        ValueError: if the model has no recurrent layer, or neither is the model compiled nor
+            `loss` given.
     """
     layers = recurrent_layers(model)
     if not layers:
-        raise ValueError(f"The model has no recurrent layer. Received: model={model.name!r}")
+        raise ValueError(
+            "The model has no recurrent layer. Pass a model with a `keras.layers.RNN`. "
+            f"Received: model={model.name!r}"
+        )
     if loss is None and not model.compiled:
-        raise ValueError(f"Compile the model, or give a loss. Received: model={model.name!r}")
+        raise ValueError(
+            f"Compile the model or pass `loss`. Received: model={model.name!r}, loss=None"
+        )
     x, y = in_tensors(x), in_tensors(y)
     with functions_run_eagerly(), forward_pass_undone(model):
         with tf.GradientTape() as tape, unrolled(layers, tape) as seen:
@@ -101,7 +112,7 @@ def gradient_flow(
 
 
 def _flows(layer: str, steps: Steps, gradients: Iterator[Any]) -> list[StateFlow]:
-    """The flows of a layer's states, whose gradients come in the order of its steps."""
+    """Return the flows of a layer's states; `gradients` are in the order of the steps."""
     rows = {
         time: [_norms(state, next(gradients)) for state in states]
         for time, states in steps.states.items()
@@ -123,7 +134,7 @@ def _masked(norms: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def _norms(state: tf.Tensor, gradient: Any) -> np.ndarray:
-    """The norm for each example, [batch]; 0 where the loss does not depend on the state."""
+    """Return the norm per example, [batch]; 0 if the loss does not depend on the state."""
     if gradient is None:
         return np.zeros(state.shape[0])
     flat = np.asarray(gradient.numpy(), np.float64).reshape(state.shape[0], -1)
@@ -131,7 +142,7 @@ def _norms(state: tf.Tensor, gradient: Any) -> np.ndarray:
 
 
 def in_tensors(structure: Any) -> Any:
-    """A structure of arrays as one of tensors."""
+    """Convert the arrays of a nested structure to tensors."""
     return keras.tree.map_structure(
         lambda each: None if each is None else tf.convert_to_tensor(each), structure
     )

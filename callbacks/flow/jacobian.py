@@ -1,4 +1,4 @@
-"""The one-step Jacobian of a recurrent layer on data, by products."""
+"""One-step Jacobian of a recurrent layer on data, as Jacobian-vector products."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,16 +10,16 @@ import tensorflow as tf
 from gradkeeper.callbacks.flow.spectrum import Spectrum
 from gradkeeper.callbacks.flow.unrolled import Steps, cell_step
 
-# Pairs of example and time step over which a mean is taken.
+# Means are taken over at most this many pairs of example and time step.
 _MOST_ROWS = 4096
 
 
 class StepJacobian:
-    """∂s_{t+1}/∂s_t of a cell, where s holds all its states one after the other.
+    """Jacobian ∂s_{t+1}/∂s_t of a cell, where s is the concatenation of its states.
 
     Args:
         cell: the cell.
-        steps: what it was called with on some data.
+        steps: the recorded inputs and states of the cell on a batch.
     """
 
     def __init__(self, cell: Any, steps: Steps) -> None:
@@ -30,7 +30,7 @@ class StepJacobian:
         self.size = sum(self._sizes)
 
     def mean_spectrum(self) -> Spectrum:
-        """The spectrum of the mean over all examples and time steps that are not masked."""
+        """Return the spectrum of the mean Jacobian over all unmasked examples and steps."""
         inputs, states = self._rows()
 
         def times(vector: np.ndarray) -> np.ndarray:
@@ -47,11 +47,11 @@ class StepJacobian:
         return Spectrum.of_products(self.size, times, transposed_times)
 
     def lyapunov_exponents(self, count: int) -> np.ndarray:
-        """The largest Lyapunov exponents, [count], in units of 1 per step; mean over examples.
+        """Return the largest Lyapunov exponents, [count], per step, averaged over the examples.
 
-        Vectors are carried along each sequence and made orthogonal at every step; the logarithms
-        of their growth add up (QR method, Benettin et al. 1980; for recurrent networks Vogt et
-        al. 2022). A masked step counts as if absent.
+        The QR method propagates vectors along each sequence, orthogonalises them at every step
+        and sums the logarithms of their growth (Benettin et al. 1980; for recurrent networks,
+        Vogt et al. 2022). Masked steps are skipped.
         """
         count = min(count, self.size)
         batch = int(next(iter(self._steps.given.values()))[0].shape[0])
@@ -73,7 +73,7 @@ class StepJacobian:
         return (sums / np.maximum(steps, 1)).mean(axis=0)
 
     def _rows(self) -> tuple[tf.Tensor, tf.Tensor]:
-        """Inputs and states of all steps that are not masked, [rows, ...]; evenly thinned."""
+        """Return the inputs and states of all unmasked steps, [rows, ...], evenly subsampled."""
         given = self._steps.given
         inputs = tf.concat([each for each, _ in given.values()], axis=0)
         states = tf.concat([self._flat(nested) for _, nested in given.values()], axis=0)
@@ -84,12 +84,12 @@ class StepJacobian:
         return tf.gather(inputs, chosen), tf.gather(states, chosen)
 
     def _there(self, time: int, batch: int) -> np.ndarray:
-        """Which examples have this time step, [batch, 1]."""
+        """Return the mask of the examples at this time step, [batch, 1]."""
         mask = self._steps.mask
         return np.ones((batch, 1), bool) if mask is None else mask[:, time : time + 1].numpy()
 
     def _forward(self, inputs: tf.Tensor, states: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
-        """The Jacobian of each row times a vector, [rows, size]."""
+        """Return the Jacobian-vector product of each row, [rows, size]."""
         with tf.autodiff.ForwardAccumulator(states, vectors) as accumulator:
             after = self._after(inputs, states)
         moved = accumulator.jvp(after)
@@ -105,5 +105,5 @@ class StepJacobian:
 
 
 def _like(vector: np.ndarray, states: tf.Tensor) -> tf.Tensor:
-    """The vector for each row."""
+    """Broadcast the vector to all rows."""
     return tf.broadcast_to(tf.cast(vector, states.dtype), states.shape)

@@ -1,4 +1,4 @@
-"""Gradients through time as pictures."""
+"""Plots of gradients through time."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Below the largest norm by more than this, colours and axes tell no more.
+# The colour scale ends at this fraction of the largest norm.
 _SPAN = 1e-12
 
 
 def plot_flow(flow: GradientFlow) -> "Figure":
-    """Draws each state's gradient over time: median and the range from 5 to 95 % of examples."""
+    """Plot the median and the 5th to 95th percentile of each state's gradient norm over time."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 2.6 * len(flow)), layout="constrained")
@@ -29,7 +29,7 @@ def plot_flow(flow: GradientFlow) -> "Figure":
 
 
 def plot_flows(flows: Mapping[int, GradientFlow]) -> "Figure":
-    """Draws a heat map for each state, time over epochs, and the half-life over epochs."""
+    """Plot, for each state, a heat map of time against epochs and the half-life over epochs."""
     from matplotlib.figure import Figure
 
     epochs = sorted(flows)
@@ -59,7 +59,7 @@ def _draw_lines(axes: "Axes", state: StateFlow) -> None:
 
 
 def _mark_zeros(axes: "Axes", state: StateFlow) -> None:
-    """Marks time steps whose median is zero at the lower edge; a logarithmic axis has no zero."""
+    """Mark time steps with a median of zero at the lower edge, since the axis is logarithmic."""
     (zero,) = np.nonzero(state.percentiles((50,))[0] == 0)
     if len(zero):
         axes.plot(
@@ -95,7 +95,7 @@ def _draw_half_lives(axes: "Axes", states: list[StateFlow], epochs: list[int]) -
     lives = np.array([each.half_life for each in states])
     finite = np.isfinite(lives)
     axes.plot(epochs, np.where(finite, lives, np.nan), marker="o", markersize=3)
-    axes.set_title("half-life, steps" if finite.any() else "does not fall", fontsize="medium")
+    axes.set_title("half-life, steps" if finite.any() else "does not decrease", fontsize="medium")
     axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
@@ -106,5 +106,5 @@ def _draw_half_lives(axes: "Axes", states: list[StateFlow], epochs: list[int]) -
 
 
 def _positive(norms: np.ndarray) -> np.ndarray:
-    """For a logarithmic scale: what is 0, or not finite, is left out."""
+    """Replace zero and non-finite norms by NaN, for a logarithmic scale."""
     return np.where(np.isfinite(norms) & (norms > 0), norms, np.nan)

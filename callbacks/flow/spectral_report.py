@@ -1,4 +1,4 @@
-"""What the recurrent kernels of a model say about its gradients through time."""
+"""Spectra of recurrent kernels and one-step Jacobians."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,15 +16,16 @@ from gradkeeper.callbacks.flow.unrolled import recurrent_layers, unrolled
 
 @dataclass(frozen=True)
 class LayerSpectrum:
-    """A recurrent layer.
+    """Spectra of a recurrent layer.
 
     Attributes:
-        layer: its path.
-        kernels: the spectrum of each square block of its recurrent kernels, by name; gated cells
-            have a block for each gate.
-        jacobian: that of the mean one-step Jacobian ∂s_{t+1}/∂s_t on the data; None without data.
-        lyapunov: the largest Lyapunov exponents on the data, in units of 1 per step, the largest
-            first; empty without data. Above 0, the gradient grows along the trajectory.
+        layer: path of the layer.
+        kernels: spectrum of each square block of the recurrent kernels, by name. Gated cells
+            have one block per gate.
+        jacobian: spectrum of the mean one-step Jacobian ∂s_{t+1}/∂s_t on the data; None without
+            data.
+        lyapunov: the largest Lyapunov exponents on the data, per step, in descending order; empty
+            without data. An exponent above 0 means that gradients grow along the trajectory.
     """
 
     layer: str
@@ -34,14 +35,14 @@ class LayerSpectrum:
 
     def __str__(self) -> str:
         lines = [
-            f"{name}: ρ {each.radius:.4g}, σ₁ {each.norm:.4g}: a gradient {each.prediction}"
+            f"{name}: ρ {each.radius:.4g}, σ₁ {each.norm:.4g}: the gradient {each.prediction}"
             for name, each in self.kernels.items()
         ]
         if self.jacobian is not None:
             mean = self.jacobian
             lines.append(
                 f"{self.layer}, mean Jacobian: ρ {mean.radius:.4g}, σ₁ {mean.norm:.4g}: "
-                f"a gradient {mean.prediction}"
+                f"the gradient {mean.prediction}"
             )
         if len(self.lyapunov):
             values = ", ".join(f"{each:.4g}" for each in self.lyapunov)
@@ -51,10 +52,10 @@ class LayerSpectrum:
 
 @dataclass(frozen=True)
 class SpectralReport:
-    """All recurrent layers of a model.
+    """Spectra of all recurrent layers of a model.
 
     Attributes:
-        layers: by path.
+        layers: the layers' spectra by path.
     """
 
     layers: dict[str, LayerSpectrum]
@@ -67,22 +68,29 @@ class SpectralReport:
 
 
 def spectral_report(model: keras.Model, x: Any = None, *, exponents: int = 4) -> SpectralReport:
-    """Spectral radius ρ and largest singular value σ₁ of what carries the gradient back in time.
+    """Compute the spectral radius ρ and largest singular value σ₁ that govern gradients in time.
 
-    Of a simple network that is its recurrent kernel (times the slope of the activation); of a
-    gated one, the Jacobian of a step, which depends on the data.
+    In a simple network, gradients are multiplied by the recurrent kernel (times the derivative of
+    the activation) at each step. In a gated one, they are multiplied by the one-step Jacobian,
+    which depends on the data.
 
     Args:
         model: a built model.
-        x: a batch of inputs, for Jacobians and Lyapunov exponents; the weights alone without.
-        exponents: how many Lyapunov exponents.
+        x: a batch of inputs for Jacobians and Lyapunov exponents; None analyses the kernels only.
+        exponents: number of Lyapunov exponents.
+
+    Returns:
+        The spectra of each recurrent layer.
 
     Raises:
         ValueError: if the model has no recurrent layer, or a kernel is not finite.
     """
     layers = recurrent_layers(model)
     if not layers:
-        raise ValueError(f"The model has no recurrent layer. Received: model={model.name!r}")
+        raise ValueError(
+            "The model has no recurrent layer. Pass a model with a `keras.layers.RNN`. "
+            f"Received: model={model.name!r}"
+        )
     kernels = {path: _kernels(path, layer.cell) for path, layer in layers.items()}
     if x is None:
         return SpectralReport({path: LayerSpectrum(path, kernels[path]) for path in layers})
@@ -105,7 +113,7 @@ def spectral_report(model: keras.Model, x: Any = None, *, exponents: int = 4) ->
 
 
 def _kernels(path: str, cell: Any) -> dict[str, Spectrum]:
-    """Each square block of the cell's (or its inner cells') recurrent kernels."""
+    """Return the spectrum of each square block of the recurrent kernels, inner cells included."""
     found: dict[str, Spectrum] = {}
     for name, inner in _cells(path, cell):
         for weight in inner.weights:

@@ -1,4 +1,4 @@
-"""Largest eigenvalue and largest singular value of a matrix that need not be there."""
+"""Spectral radius and largest singular value of a matrix or linear operator."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 
 Product: TypeAlias = Callable[[np.ndarray], np.ndarray]
 
-# Up to this size, a matrix is built from its products with unit vectors.
+# Up to this size, the matrix is built from its products with unit vectors.
 _SMALL = 64
 _KRYLOV = 60
 _POWER_STEPS = 200
@@ -17,12 +17,12 @@ _TOLERANCE = 1e-7
 
 @dataclass(frozen=True)
 class Spectrum:
-    """What a matrix does to a vector that it is applied to again and again, and once.
+    """Spectral radius and largest singular value of a matrix.
 
     Attributes:
-        radius: spectral radius ρ, the largest magnitude of an eigenvalue: the growth per step
-            in the long run.
-        norm: largest singular value σ₁: the most by which one step can stretch a vector.
+        radius: spectral radius ρ, the largest magnitude of an eigenvalue. It is the growth
+            factor per step over many steps.
+        norm: largest singular value σ₁. It is the largest growth factor of one step.
     """
 
     radius: float
@@ -30,39 +30,40 @@ class Spectrum:
 
     @property
     def prediction(self) -> str:
-        """What it says of a gradient that is sent back through it at every step.
+        """Return the predicted behaviour of a gradient that the matrix multiplies at every step.
 
-        σ₁ < 1 suffices for vanishing; σ₁ > 1 is only necessary for exploding (Pascanu, Mikolov,
-        Bengio 2013, arXiv:1211.5063, section 2.1). ρ is the growth per step.
+        σ₁ < 1 is sufficient for vanishing gradients; σ₁ > 1 is necessary, but not sufficient, for
+        exploding gradients (Pascanu, Mikolov, Bengio 2013, arXiv:1211.5063, section 2.1). ρ is the
+        growth factor per step.
         """
         growth = f"times {self.radius:.3g} per step in the long run"
         if self.norm < 1:
             return f"vanishes, {growth}"
-        return (
-            f"{'grows' if self.radius > 1 else 'fades'}, {growth}, at most {self.norm:.3g} at once"
-        )
+        return f"{'grows' if self.radius > 1 else 'fades'}, {growth}, at most {self.norm:.3g} in one step"
 
     @classmethod
     def of_matrix(cls, matrix: np.ndarray) -> "Spectrum":
-        """The spectrum of a square matrix.
+        """Compute the spectrum of a square matrix.
 
         Raises:
-            ValueError: if it holds a number that is not finite.
+            ValueError: if the matrix contains NaN or infinity.
         """
         if not np.isfinite(matrix).all():
-            raise ValueError("A matrix with numbers that are not finite has no spectrum.")
+            raise ValueError(
+                "The matrix is not finite. Restore finite weights. Received: matrix with NaN or infinity"
+            )
         matrix = np.asarray(matrix, np.float64)
         radius = np.abs(np.linalg.eigvals(matrix)).max()
         return cls(float(radius), float(np.linalg.norm(matrix, 2)))
 
     @classmethod
     def of_products(cls, size: int, times: Product, transposed_times: Product) -> "Spectrum":
-        """The spectrum of a matrix that is known by its products only.
+        """Compute the spectrum of a linear operator from its products with vectors.
 
         Args:
-            size: rows and columns.
-            times: the matrix times a vector.
-            transposed_times: its transpose times a vector.
+            size: number of rows and of columns.
+            times: returns the matrix times a vector, [size].
+            transposed_times: returns the transposed matrix times a vector, [size].
         """
         if size <= _SMALL:
             return cls.of_matrix(np.stack([times(row) for row in np.eye(size)], axis=1))
@@ -70,14 +71,14 @@ class Spectrum:
 
 
 def _radius(size: int, times: Product) -> float:
-    """By Arnoldi's method: the eigenvalues of the matrix in a Krylov subspace."""
+    """Compute the spectral radius from a Krylov subspace (Arnoldi's method)."""
     count = min(_KRYLOV, size)
     basis = np.zeros((count + 1, size))
     small = np.zeros((count + 1, count))
     basis[0] = _start(size)
     for step in range(count):
         vector = times(basis[step])
-        for _ in range(2):  # the second time for what rounding has left
+        for _ in range(2):  # the second pass removes the rounding error of the first
             parts = basis[: step + 1] @ vector
             vector = vector - parts @ basis[: step + 1]
             small[: step + 1, step] += parts
@@ -91,7 +92,7 @@ def _radius(size: int, times: Product) -> float:
 
 
 def _norm(size: int, times: Product, transposed_times: Product) -> float:
-    """By the power method on the matrix times its transpose."""
+    """Compute the largest singular value (power method on the transpose times the matrix)."""
     vector, before = _start(size), 0.0
     for _ in range(_POWER_STEPS):
         vector = transposed_times(times(vector))

@@ -1,4 +1,4 @@
-"""How far back in time a gradient reaches in one layer."""
+"""Gradient norms of one recurrent state over time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,23 +9,23 @@ import numpy as np
 
 Reach = Literal["vanishing", "stable", "exploding"]
 
-# Over the whole sequence, the gradient may change by this factor and be called stable.
+# A stable gradient changes by at most this factor over the whole sequence.
 _STABLE_WITHIN = 100.0
 
 
 @dataclass(frozen=True, eq=False)
 class StateFlow:
-    """The gradient of the loss with respect to a state after each time step.
+    """Gradient of the loss with respect to a state after each time step.
 
-    It is the total derivative: through all later steps and all layers. The first state, h, is
-    what the layer returns; where there is a cell state c, the gradient of h holds c fixed, and
-    that of c counts its way through h as well.
+    The gradient is the total derivative, through all later steps and all layers. The first state,
+    h, is the output of the layer. If the layer has a cell state c, the gradient of h holds the c
+    of the same step fixed, and the gradient of c includes its path through h.
 
     Attributes:
         layer: path of the layer.
         state: "h", "c", or "state 2" and so on.
-        norms: L2 norm over the state's units, [time, batch]; NaN where the step is masked.
-        backwards: whether the layer reads the sequence from its end.
+        norms: L2 norm over the state's units, [time, batch]; NaN at masked steps.
+        backwards: whether the layer processes the sequence from its end.
     """
 
     layer: str
@@ -35,18 +35,18 @@ class StateFlow:
 
     @property
     def name(self) -> str:
-        """Layer and state, such as "lstm h"."""
+        """Return layer and state, such as "lstm h"."""
         return f"{self.layer} {self.state}"
 
     @cached_property
     def norm(self) -> np.ndarray:
-        """L2 norm over all examples, [time]; NaN where every one is masked."""
+        """Return the L2 norm over all examples, [time]; NaN if all are masked."""
         there = ~np.isnan(self.norms)
         squares = np.where(there, np.square(self.norms, dtype=np.float64), 0.0).sum(axis=1)
         return np.where(there.any(axis=1), np.sqrt(squares), np.nan)
 
     def percentiles(self, q: Sequence[float] = (5, 50, 95)) -> np.ndarray:
-        """Percentiles of the norm over the examples, [len(q), time]; NaN where all are masked."""
+        """Return percentiles of the norm over the examples, [len(q), time]; NaN if all masked."""
         result = np.full((len(q), len(self.norms)), np.nan)
         there = ~np.isnan(self.norms).all(axis=1)
         result[:, there] = np.nanpercentile(self.norms[there], q, axis=1)
@@ -54,9 +54,9 @@ class StateFlow:
 
     @cached_property
     def norm_back(self) -> np.ndarray:
-        """Root mean square over the examples, by steps back from each one's last step, [steps].
+        """Return the root mean square of the norms over the examples, [steps].
 
-        The last step is the one that the layer reads last, and that is not masked.
+        Index 0 is the last unmasked step that the layer processes, separately for each example.
         """
         steps = self.norms if self.backwards else self.norms[::-1]
         back = np.full(steps.shape, np.nan)
@@ -71,10 +71,11 @@ class StateFlow:
 
     @cached_property
     def slope(self) -> float:
-        """Change of the logarithm of the norm for each step back in time; 0 for one step.
+        """Return the change of the logarithm of the norm per step back in time.
 
-        By least squares over the steps with a norm above 0 in `norm_back`. Where the norm falls
-        to 0 exactly it is minus infinity, where no norm is finite NaN.
+        The slope is a least squares fit over the positive norms in `norm_back`. It is 0 for a
+        single step or if all norms are 0, -inf if only one norm is positive and the others are
+        0, and NaN if no norm is finite.
         """
         norm = self.norm_back
         time = np.arange(len(norm))
@@ -88,14 +89,14 @@ class StateFlow:
 
     @property
     def growth(self) -> float:
-        """The factor by which the norm changes for each step back in time."""
+        """Return the factor by which the norm changes per step back in time."""
         return float(np.exp(self.slope))
 
     @property
     def half_life(self) -> float:
-        """Steps back in time in which the norm halves; infinite where it does not fall.
+        """Return the number of steps back in time in which the norm halves.
 
-        NaN where no norm is finite.
+        The half-life is infinite if the norm does not decrease, and NaN if no norm is finite.
         """
         if np.isnan(self.slope):
             return np.nan
@@ -103,9 +104,10 @@ class StateFlow:
 
     @property
     def reach(self) -> Reach:
-        """Whether the gradient vanishes or explodes on its way to the sequence's beginning.
+        """Classify the gradient as vanishing, stable or exploding.
 
-        Stable where, at this growth, it changes by less than a factor of 100 over the sequence.
+        The gradient is stable if, at its `growth`, the norm changes by at most a factor of 100
+        over the sequence. A gradient that is not finite is exploding.
         """
         norm = self.norm_back
         if not norm.size or not np.isfinite(norm).all():

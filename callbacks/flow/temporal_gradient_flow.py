@@ -1,4 +1,4 @@
-"""The callback that records gradients through time while a model is trained."""
+"""Callback that records gradients through time during training."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -13,31 +13,31 @@ if TYPE_CHECKING:
 
 
 class TemporalGradientFlow(keras.callbacks.Callback):
-    """Records how far back in time the gradient reaches, before training and after epochs.
+    """Record gradients through time before training and after epochs.
 
         flow = TemporalGradientFlow(x_batch, y_batch)
         model.fit(x, y, callbacks=[flow])
         flow.plot("flow.png")
 
-    The batch is run apart from the training, which it does not change; a pass takes about as
-    long as an eager train step with its loops in Python.
+    The gradients of a fixed batch are computed separately and do not change the training. Each
+    record takes about as long as an eager train step with its loops in Python.
 
-    Epoch logs, for every callback that stands behind it in the list (and History), for each
-    recurrent layer in an epoch that is recorded:
+    Epoch logs, for each recurrent layer in a recorded epoch:
         flow_half_life/<layer>: steps back in time in which the gradient of h halves.
+    History and the callbacks after this one in the list receive these logs.
 
     Args:
-        x: a batch of inputs, such as 32 examples.
-        y: their targets, for the loss that the model was compiled with.
-        every_epochs: epochs between two records.
-        loss: makes a scalar of the model's outputs, in place of that loss.
-        epoch_logs: whether the keys above are added to the epoch's logs.
+        x: a batch of inputs, for example 32 examples.
+        y: targets for the loss that the model was compiled with.
+        every_epochs: number of epochs between two records.
+        loss: maps the model's outputs to a scalar; replaces the compiled loss.
+        epoch_logs: whether to add the keys above to the epoch logs.
 
     Attributes:
-        flows: what was recorded, by the number of epochs trained before it.
+        flows: the recorded flows by the number of epochs trained.
 
     Raises:
-        ValueError: if `every_epochs` is below 1; at the beginning of training, if the model has
+        ValueError: if `every_epochs` is below 1, or, at the start of training, if the model has
             no recurrent layer.
     """
 
@@ -57,7 +57,7 @@ class TemporalGradientFlow(keras.callbacks.Callback):
         self.flows: dict[int, GradientFlow] = {}
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        # Here and not before training: a model may be built, or restored, by then only.
+        # In `on_train_begin`, the model may not be built or restored yet.
         if not self.flows and self.model.built:
             self._record(epoch)
 
@@ -70,7 +70,10 @@ class TemporalGradientFlow(keras.callbacks.Callback):
             logs.update({f"flow_half_life/{each.layer}": each.half_life for each in first})
 
     def plot(self, path: Any = None) -> "Figure":
-        """Draws a heat map for each state, time over epochs; saved as well if a path is given.
+        """Plot a heat map of time against epochs for each state.
+
+        Args:
+            path: file to save the figure to; None does not save it.
 
         Raises:
             ValueError: if nothing has been recorded.
@@ -78,7 +81,9 @@ class TemporalGradientFlow(keras.callbacks.Callback):
         from gradkeeper.callbacks.flow.plots import plot_flows
 
         if not self.flows:
-            raise ValueError("Nothing has been recorded: train with the callback first.")
+            raise ValueError(
+                "Nothing has been recorded. Train with this callback first. Received: flows={}"
+            )
         figure = plot_flows(self.flows)
         if path is not None:
             figure.savefig(path)

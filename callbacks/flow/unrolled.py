@@ -1,4 +1,4 @@
-"""Recurrent layers whose loop is run step by step, so that each state can be seen."""
+"""Unrolling of recurrent layers, with access to each state."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,13 +14,14 @@ from gradkeeper.callbacks.tap.names import layer_paths
 
 @dataclass
 class Steps:
-    """The states of a recurrent layer after each time step.
+    """Inputs and states of one call of a recurrent layer.
+
+    Both dictionaries are keyed by the time index of the input and filled in order of processing.
 
     Attributes:
-        states: by time step, in the sequence's own order, the cell's states one after the other.
-        given: what the cell was called with at each time step, in the order in which they were
-            read: its inputs, and the states before, nested as the cell has them.
-        mask: which steps belong to each sequence, [batch, time]; None for all.
+        states: flat list of the cell's states after each time step.
+        given: the cell's inputs and its nested states before each time step.
+        mask: True at the steps that belong to the sequence, [batch, time]; None if unmasked.
     """
 
     states: dict[int, list[tf.Tensor]] = field(default_factory=dict)
@@ -29,7 +30,7 @@ class Steps:
 
 
 def recurrent_layers(model: keras.Model) -> dict[str, keras.layers.RNN]:
-    """The recurrent layers in a model, by the path of layers that leads to each."""
+    """Return the recurrent layers of a model by path."""
     return {
         path: layer for path, layer in layer_paths(model) if isinstance(layer, keras.layers.RNN)
     }
@@ -39,22 +40,22 @@ def recurrent_layers(model: keras.Model) -> dict[str, keras.layers.RNN]:
 def unrolled(
     layers: dict[str, keras.layers.RNN], tape: tf.GradientTape
 ) -> Iterator[dict[str, list[Steps]]]:
-    """Inside the block, the layers' loops run in Python, seen by the tape.
+    """Unroll the layers' loops in Python inside the block, recorded by the tape.
 
-    Gives:
-        For each layer the steps of each of its calls, filled while they are made.
+    Yields:
+        For each layer, one `Steps` per call, filled while the layer runs.
     """
     seen: dict[str, list[Steps]] = {path: [] for path in layers}
     with ExitStack() as stack:
         for path, layer in layers.items():
             loop = _loop(layer, tape, seen[path])
-            # Past Keras's tracking of attributes.
+            # Assignment through `vars` bypasses Keras's attribute tracking.
             stack.enter_context(mock.patch.dict(vars(layer), inner_loop=loop))
         yield seen
 
 
 def _loop(layer: keras.layers.RNN, tape: tf.GradientTape, calls: list[Steps]) -> Callable:
-    """What `keras.layers.RNN.inner_loop` does, step by step."""
+    """Return an unrolled replacement of `keras.layers.RNN.inner_loop`."""
 
     def inner_loop(
         sequences: Any, initial_state: Any, mask: Any, training: bool = False
@@ -84,14 +85,14 @@ def _loop(layer: keras.layers.RNN, tape: tf.GradientTape, calls: list[Steps]) ->
 def cell_step(
     cell: Any, inputs: Any, states: Any, *, training: bool = False
 ) -> tuple[Any, list[Any]]:
-    """One step of a cell: its output, and the states after it, nested as the states before."""
+    """Run one step of a cell; return its output and next states, nested like `states`."""
     takes_training = getattr(cell, "_call_has_training_arg", False)
     output, after = cell(inputs, states, **({"training": training} if takes_training else {}))
     return output, list(after) if isinstance(after, (list, tuple)) else [after]
 
 
 def _output(layer: keras.layers.RNN, there: Any, output: Any, previous: Any) -> Any:
-    """The output of a step; of a masked one the one before, or zeros."""
+    """Return the output of a step; at a masked step, the previous output or zeros."""
     if there is None:
         return output
     missing = previous is None or layer.zero_output_for_mask
@@ -99,7 +100,7 @@ def _output(layer: keras.layers.RNN, there: Any, output: Any, previous: Any) -> 
 
 
 def _where(there: tf.Tensor | None, one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
-    """`one` where the step belongs to the sequence."""
+    """Select `one` where `there` is True, else `other`."""
     if there is None:
         return one
     return tf.where(tf.reshape(there, [-1] + [1] * (one.shape.rank - 1)), one, other)

@@ -1,4 +1,4 @@
-"""What keeps a bad step from being taken."""
+"""Callback that skips train steps with NaN or Inf, and its events."""
 
 from gradkeeper.callbacks.guard.error import NonFiniteGradientError
 from gradkeeper.callbacks.guard.event import GuardEvent

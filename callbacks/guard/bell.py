@@ -1,12 +1,13 @@
-"""What a step tells the host as soon as there is something to read."""
+"""Signal from a train step to the host."""
 
 import tensorflow as tf
 
 
 class Bell:
-    """Rung from inside a train step, so that the host need not look after every one.
+    """Signal that a train step sends to the host when it records a bad step.
 
-    A look, the reading of one small variable, takes some 50 to 100 microseconds between two steps.
+    Without the signal, the host reads a small variable after every step, which takes about 50 to
+    100 microseconds.
     """
 
     def __init__(self) -> None:
@@ -14,19 +15,19 @@ class Bell:
 
     @property
     def may_have_rung(self) -> bool:
-        """Whether it was rung since `be_still`; always, if some step cannot ring it."""
+        """Return True if a step signalled since `be_still`, or if some step cannot signal."""
         return self._has_rung or not self._can_ring
 
     def cannot_ring(self) -> None:
-        """There is a step that cannot: one that XLA compiles, or that runs in another process."""
+        """Record that some step cannot signal: XLA compiles it, or another process runs it."""
         self._can_ring = False
 
     def be_still(self) -> None:
-        """What has happened so far is about to be read."""
+        """Clear the signal."""
         self._has_rung = False
 
     def ring(self) -> None:
-        """There is something to read; in the graph, where this comes to be run."""
+        """Send the signal when the graph runs this operation."""
         if self._can_ring:
             with tf.device("CPU:0"):
                 tf.numpy_function(self._ring, [], [])

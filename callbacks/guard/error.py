@@ -1,16 +1,16 @@
-"""The error of a training that a guard has ended."""
+"""Error that a guard raises to end a training run."""
 
 from gradkeeper.callbacks.guard.event import GuardEvent
 
 
 class NonFiniteGradientError(RuntimeError):
-    """A train step was refused, and the guard's policy is to raise.
+    """Raised after a skipped train step if the guard's policy says so.
 
     Attributes:
-        event: what was seen.
+        event: the event of the step.
         step: the train step, counted from the run's first.
-        layers: the layers whose gradients were not finite.
-        capsule: the folder from which the step can be replayed; None if there is none.
+        layers: the layers with non-finite gradients.
+        capsule: the capsule directory of the step; None if there is none.
     """
 
     def __init__(self, event: GuardEvent) -> None:

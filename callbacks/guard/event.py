@@ -1,4 +1,4 @@
-"""What a guard has seen in one train step."""
+"""Event of a train step that triggered a guard."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,21 +19,22 @@ class GuardEvent:
 
     Attributes:
         step: the train step, counted from the run's first.
-        cause: the first of these that was not finite: "gradient", "loss", "learning_rate", or
+        cause: the first of these that was non-finite: "gradient", "loss", "learning_rate", or
             "state" (a moving average or another value that a layer assigns in the forward
-            pass). "update" if a variable is not finite after a finite step. "norm" if the
-            gradient is finite and too large.
-        loss: the step's loss on the first replica; NaN if it is not known.
-        norm: the global norm of the gradient that was to be applied.
+            pass). "update" if the update made a variable non-finite. "norm" if the gradient
+            is finite but too large.
+        loss: the step's loss on the first replica; NaN if unknown.
+        norm: the global norm of the gradient passed to the optimizer.
         variables: paths of the trained variables. For "state" and "update", paths of the
             variables that were checked.
-        norms: norm of each variable's gradient, or of its value, [replicas, variables].
-        nonfinite: number of its elements that are not finite, [replicas, variables].
+        norms: norm of each variable's gradient (of its value for "state" and "update"),
+            [replicas, variables].
+        nonfinite: number of non-finite elements in each of these, [replicas, variables].
         rows: the replica of each row. Rows of other workers are not included.
-        losses: the loss on each of these replicas; NaN where it is not known.
-        learning_rate: the learning rate; NaN if it is not known.
-        capsule: the folder from which the step can be replayed; None if there is none.
-        own_parts: names of the model's classes and functions that a replay must be given.
+        losses: the loss on each of these replicas; NaN where unknown.
+        learning_rate: the learning rate; NaN if unknown.
+        capsule: the capsule directory of the step; None if there is none.
+        own_parts: names of the model's custom classes and functions, which a replay needs.
     """
 
     step: int
@@ -51,12 +52,12 @@ class GuardEvent:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """The layers of the variables with elements that are not finite, in the model's order."""
+        """Return the layers of the variables with non-finite elements, in the model's order."""
         return tuple(dict.fromkeys(map(layer_of, self._bad_variables)))
 
     @property
     def replicas(self) -> tuple[int, ...]:
-        """The replicas with an element, or for the cause "loss" a loss, that is not finite."""
+        """Return the replicas with non-finite elements, or with a non-finite loss for "loss"."""
         bad = self.nonfinite.sum(axis=1) > 0
         if self.cause == "loss" and self.losses:
             bad |= ~np.isfinite(self.losses)
@@ -64,7 +65,7 @@ class GuardEvent:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The event in JSON's types."""
+        """Return the event as values that JSON can store."""
         return {
             "step": self.step,
             "cause": self.cause,
@@ -81,7 +82,7 @@ class GuardEvent:
 
     @property
     def how_to_replay(self) -> str:
-        """A sentence with the command that replays the step; "" if there is no capsule."""
+        """Return the command that replays the step, as a sentence; "" without a capsule."""
         if self.capsule is None:
             return ""
         command = f"Replay it: gradkeeper replay {self.capsule}"
@@ -117,18 +118,18 @@ class GuardEvent:
             return f"the loss is {[*losses, self.loss][0]:g}{where}; every gradient is finite."
         if self.cause == "update":
             names = listed(self._bad_variables)
-            return f"the update makes {names} not finite; every gradient is finite."
+            return f"the update makes {names} non-finite; every gradient is finite."
         if self.cause == "state":
             names = listed(self._bad_variables)
-            return f"the forward pass makes {names} not finite; every gradient is finite."
+            return f"the forward pass makes {names} non-finite; every gradient is finite."
         if not self.layers:
             on = " on another worker" if _has_several_workers() else ""
-            return f"gradients that are not finite{on}{self._loss}."
+            return f"non-finite gradients{on}{self._loss}."
         names = listed(self.layers)
-        return f"gradients that are not finite in {names}{where}{self._loss}."
+        return f"non-finite gradients in {names}{where}{self._loss}."
 
 
 def _has_several_workers() -> bool:
-    """Return whether several processes train together; each sees the devices of all of them."""
+    """Return True if several processes train together. Each lists the devices of all."""
     names = [device.name for device in tf.config.list_logical_devices()]
     return len({name.partition("/device:")[0] for name in names}) > 1

@@ -1,4 +1,4 @@
-"""The stage of the train step that refuses bad steps and records their statistics."""
+"""Gradient transform that skips bad train steps and records their statistics."""
 
 import weakref
 from collections.abc import Sequence
@@ -25,12 +25,12 @@ from gradkeeper.callbacks.tap.values import mean_loss, with_values
 
 @dataclass(frozen=True)
 class Glance:
-    """How things stand between two steps.
+    """Status of a gate between two train steps.
 
     Attributes:
-        steps: train steps seen so far.
-        has_noted: whether a bad one was noted since the last `drain`.
-        has_halted: whether every step is refused by now.
+        steps: number of train steps so far.
+        has_noted: True if a bad step was recorded since the last `drain`.
+        has_halted: True if the gate skips every step until `resume`.
     """
 
     steps: int
@@ -39,20 +39,19 @@ class Glance:
 
 
 class Gate(Stage):
-    """Refuses a train step with a value that is not finite, on any replica.
+    """Gradient transform that skips a train step with a non-finite value on any replica.
 
     Gradients, loss, learning rate, moving averages and layer states are checked before the
-    update, and where the update itself may fail, variables and optimizer after it.
+    update. Variables and optimizer are checked after an update that may be non-finite.
 
-    Where a `LossScaleOptimizer` scales the loss, gradients overflow now and then. The optimizer
-    skips such a step, and the gate leaves that to it, unless the loss is not finite either or
-    the scale has fallen below 1.
+    With a `LossScaleOptimizer`, gradients overflow occasionally, and the optimizer skips these
+    steps. The gate checks them only if the loss is non-finite as well or the scale is below 1.
 
     Args:
-        options: what is refused.
+        options: the conditions under which a step is skipped.
         model: the model.
-        optimizers: whose calls are looked at; None for all that are seen.
-        compiled: whether XLA compiles the train step as a whole.
+        optimizers: the optimizers whose calls are checked; None for all.
+        compiled: whether XLA compiles the whole train step.
     """
 
     def __init__(
@@ -87,11 +86,11 @@ class Gate(Stage):
 
     @property
     def may_have_noted(self) -> bool:
-        """Whether a look is worth its time: a bad step was noted, or it cannot be told."""
+        """Return True if a skipped step may be pending."""
         return self._bell.may_have_rung
 
     def glance(self) -> Glance:
-        """How things stand; waits for the steps under way."""
+        """Return the status. Blocks until the running steps have finished."""
         self._bell.be_still()
         counts = [side.tally.on_host() for side in self._sides.values()]
         noted = min((each.noted for each in counts), default=0)
@@ -102,26 +101,26 @@ class Gate(Stage):
         )
 
     def begin_anew(self) -> None:
-        """Forgets what was noted, and refuses bad steps only."""
+        """Discard the recorded steps, and stop skipping every step."""
         self.drain()
         self.resume()
 
     def resume(self) -> None:
-        """Takes steps again after a halt."""
+        """Stop skipping every step."""
         for side in self._sides.values():
             side.tally.resume()
 
     def let_go(self, glance: Glance) -> None:
-        """Holds no batches any more of steps that were good."""
+        """Release the batches of good steps."""
         if self._on_host is not None:
             self._on_host.let_go(glance.steps)
 
     def drain(self) -> tuple[list[GuardEvent], int, Kept | None]:
-        """What was noted since the last call, steps counted from the gate's first.
+        """Return the steps recorded since the last call, and clear the log.
 
         Returns:
-            The events that are known in full, how many there were in all, and what was kept of
-            one of them.
+            The events that the log still holds (steps counted from the gate's first step), the
+            number of all recorded steps, and the captured data of one of them.
         """
         events, count = self._notebook.drain()
         self._drained += count
@@ -138,7 +137,7 @@ class Gate(Stage):
         assert keeper is not None
         assert model is not None
         if self.options.outruns_host and keeper.holds_any and keeper.state is None:
-            # A step that was refused has left no trace: the state is still that from before it.
+            # A skipped step changes no variable, so this is the state from before the step.
             keeper.state = state_of(model) if self._notebook.has_unread else None
         keeper.hold(batch)
 
@@ -169,7 +168,7 @@ class Gate(Stage):
             return None
         self.has_seen_gradients = True
         replica = application.replica
-        # In a function that the step calls, the step's batch is not known: see `step_end`.
+        # A function that the step calls cannot read the step's batch: see `step_end`.
         note = self._note(replica, keeps=not self._has_functions)
         return self._sides[replica.index].allows(application, pairs, note)
 
@@ -183,7 +182,7 @@ class Gate(Stage):
         if not is_scaled or application.replica.count == 1 or finite is None:
             return gradients
 
-        # Keras asks the first replica alone whether its gradients are finite.
+        # Keras checks only the first replica's gradients.
         def or_nan(values: tf.Tensor) -> tf.Tensor:
             nan = values.dtype.as_numpy_dtype("nan")
             return values * tf.where(finite, tf.ones([], values.dtype), nan)
@@ -200,11 +199,11 @@ class Gate(Stage):
 
     @property
     def _is_plain_call(self) -> bool:
-        """Whether nothing but Python and TensorFlow's executor runs the step: no XLA anywhere."""
+        """Return True if Python or TensorFlow's executor runs the whole step, without XLA."""
         return self.is_called_by_keras and not self._compiled and not self._has_functions
 
     def _note(self, replica: Replica, *, keeps: bool) -> Note:
-        """Return a function that notes a bad step of the replica, in the graph."""
+        """Return a function that records a bad step of the replica, in the graph."""
 
         def note(variables: list[Any], measured: tf.Tensor | None, facts: Facts) -> None:
             self._notebook.write(replica, variables, measured, facts)

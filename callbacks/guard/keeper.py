@@ -1,4 +1,4 @@
-"""What is kept of a bad step: its batch, and the state of the model before it."""
+"""Capture of the batch and the model state of a bad step."""
 
 import json
 from collections.abc import Callable
@@ -16,8 +16,8 @@ from gradkeeper.callbacks.tap.gating import local_part
 from gradkeeper.callbacks.tap.replica import Replica
 from gradkeeper.callbacks.tap.ring import make_variable
 
-NOT_WISHED = "training data is not to be written (capsule_data=False)"
-NOT_SEEN = "the train function took the batch where it cannot be seen"
+NOT_WISHED = "writing training data is disabled (capsule_data=False)"
+NOT_SEEN = "the train function read the batch where the guard cannot capture it"
 
 _HOST = "CPU:0"
 _NONE = -1
@@ -25,12 +25,12 @@ _NONE = -1
 
 @dataclass(frozen=True)
 class Kept:
-    """What is left of a bad step.
+    """Captured data of a bad step.
 
     Attributes:
-        step: the train step, counted from the first.
-        batches: the batch of each replica; a text instead that says why there is none.
-        state: the model before the step; None where it is still so.
+        step: the train step, counted from the gate's first.
+        batches: the batch of each replica, or the reason why there is none.
+        state: the model's state before the step; None if the model still has it.
     """
 
     step: int
@@ -39,14 +39,14 @@ class Kept:
 
 
 class GraphKeeper:
-    """Copies batch and state into host memory, in the step that is bad and in no other.
+    """Capture of a bad step in the graph, which copies batch and state to host memory.
 
-    Used while the step is traced. The variables have no fixed shape, and are empty until then.
+    The copies are variables without a fixed shape. They are empty until a bad step fills them.
 
     Args:
-        keeps_batch: whether the batch is kept.
-        keeps_state: whether the state is, which the step itself or a later one will change
-            before the host can look.
+        keeps_batch: whether to capture the batch.
+        keeps_state: whether to capture the state. Needed where the step or a later one changes
+            the state before the host reads it.
     """
 
     def __init__(self, *, keeps_batch: bool, keeps_state: bool) -> None:
@@ -55,7 +55,7 @@ class GraphKeeper:
         self._now: dict[int, tuple[_Slot, list[tf.Tensor]]] = {}
 
     def step_begin(self, replica: Replica, data: Any, model: keras.Model | None) -> None:
-        """Called in the graph before the step changes anything."""
+        """Read the batch and the state, in the graph, before the step changes a variable."""
         form: Form = {"value": None}
         tensors: list[tf.Tensor] = []
         why_not = None if self._keeps_batch else NOT_WISHED
@@ -76,12 +76,12 @@ class GraphKeeper:
         self._now[replica.index] = self._slots[key], every
 
     def keep(self, replica: Replica, step: tf.Tensor) -> None:
-        """Keeps this step, if the host has taken what was kept before; in the graph."""
+        """Capture this step, in the graph, unless an earlier capture is still unread."""
         slot, tensors = self._now[replica.index]
         when(tf.equal(slot.step, _NONE), lambda: slot.fill(tensors, step))
 
     def take(self) -> Kept | None:
-        """What was kept since the last call; of several steps, the first."""
+        """Return the first step captured since the last call, and clear the captures."""
         steps = {key: int(slot.step.numpy()) for key, slot in self._slots.items()}
         filled = [step for step in steps.values() if step != _NONE]
         if not filled:
@@ -97,7 +97,7 @@ class GraphKeeper:
 
 
 class _Slot:
-    """Room for what is kept of a step on one replica."""
+    """Variables that hold the captured step of one replica."""
 
     def __init__(
         self, form: Form, names: list[str], why_not: str | None, dtypes: list[tf.DType]
@@ -109,35 +109,37 @@ class _Slot:
         self._held = [make_variable(_nothing(dtype), _HOST, anything) for dtype in dtypes]
 
     def fill(self, tensors: list[tf.Tensor], step: tf.Tensor) -> None:
-        """Keeps the values of the tensors; in the graph."""
+        """Store the values of the tensors, in the graph."""
         for variable, tensor in zip(self._held, tensors, strict=True):
             variable.assign(tensor)
         self.step.assign(tf.cast(step, self.step.dtype))
 
     def batch(self) -> Any:
-        """The batch that is held."""
+        """Return the captured batch."""
         return put_together(self._form, [each.read_value() for each in self._held])
 
     def state(self) -> State | None:
-        """The state that is held; None if none is kept."""
+        """Return the captured state; None if the state is not captured."""
         values = self._held[len(self._held) - len(self._names) :]
         return {n: v.numpy() for n, v in zip(self._names, values, strict=True)} or None
 
     def clear(self) -> None:
-        """Has room for another step."""
+        """Clear the capture."""
         for variable in self._held:
             variable.assign(_nothing(variable.dtype)())
         self.step.assign(_NONE)
 
 
 class HostKeeper:
-    """Holds the batches of an execution by reference: XLA cannot keep one of any shape.
+    """Capture of a bad step on the host, which holds references to the batches.
+
+    Used under XLA, which has no variables without a fixed shape.
 
     Args:
-        keeps_batch: whether the batch is kept.
+        keeps_batch: whether to capture the batch.
 
     Attributes:
-        state: the model before a bad step, where it has been asked for in time.
+        state: the model's state before a bad step; None if it was not read in time.
     """
 
     def __init__(self, *, keeps_batch: bool) -> None:
@@ -148,20 +150,20 @@ class HostKeeper:
 
     @property
     def holds_any(self) -> bool:
-        """Whether a step has begun since the host's last look."""
+        """Return True if a step has begun since the last `let_go`."""
         return bool(self._batches)
 
     def hold(self, batch: Any) -> None:
-        """Called with the batch of each step before the step begins."""
+        """Hold the batch of a step that is about to begin."""
         self._batches.append(batch if self._keeps_batch else None)
 
     def let_go(self, steps: int) -> None:
-        """Drops what is held; `steps` have been taken so far."""
+        """Release all batches. The next one belongs to step number `steps`."""
         self._first, self.state = steps, None
         self._batches.clear()
 
     def take(self, step: int) -> Kept:
-        """What is left of this step."""
+        """Return the captured data of a step."""
         place = step - self._first
         if not self._keeps_batch:
             return Kept(step, NOT_WISHED, self.state)
@@ -171,7 +173,7 @@ class HostKeeper:
 
 
 def _by_replica(batch: Any) -> list[Any]:
-    """A batch of a distributed dataset as the batches of its replicas; any other as one."""
+    """Split a batch of a distributed dataset by replica; return any other batch in a list."""
     leaves = tf.nest.flatten(batch)
     parts = [x.values if _is_distributed(x) else (x,) for x in leaves]
     count = max((len(part) for part in parts), default=1)

@@ -1,4 +1,4 @@
-"""Custom training loops under a guard."""
+"""Steps of custom training loops under a guard."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,13 +11,13 @@ from gradkeeper.callbacks.tap.probe import Stage
 
 
 class StepModel(keras.Model):
-    """A function of a custom loop as the train step of a model, to guard and to replay it.
+    """Model whose train step is a function of a custom loop, for guard and replay.
 
     Args:
-        step: the function that computes gradients and calls the optimizers; None if each call
-            of an optimizer is a step.
-        optimizers: the optimizers that it calls.
-        variables: the variables that it trains; those of the optimizers by default.
+        step: the function that computes gradients and calls the optimizers; None if each
+            optimizer call is a step.
+        optimizers: the optimizers that the function calls.
+        variables: the variables that the function trains; those of the optimizers by default.
     """
 
     def __init__(
@@ -30,33 +30,33 @@ class StepModel(keras.Model):
         self.optimizers = list(optimizers)
         if variables is None:
             variables = [each for one in optimizers for each in variables_of(one, None)]
-        # In functions, since Keras would take tracked variables for weights of this model.
+        # Wrapped in functions: Keras would track the variables as weights of this model.
         trained = list({id(each): each for each in variables}.values())
         self._step, self._trained = (lambda: step), (lambda: trained)
         self.built = True
 
     @property
     def trainable_variables(self) -> list[Any]:
-        """The variables that the step trains."""
+        """Return the variables that the step trains."""
         return self._trained()
 
     def train_step(self, data: tuple[Any, ...]) -> Any:
-        """Call the step with the arguments in `data`."""
+        """Call the step with the arguments in `data`, and return its result."""
         step = self._step()
         assert step is not None
         return step(*data)
 
 
 class GuardedStep:
-    """A step of a custom loop under a guard; called with the arguments of the step.
+    """Step of a custom loop under a guard. Call it with the arguments of the step.
 
     Args:
         model: the step as a model.
         stage: the guard's checks.
-        look: called after each step; reads what was refused.
+        look: called after each step to read the skipped steps.
 
     Attributes:
-        model: the step as a model, which `replay` takes.
+        model: the step as a model. Pass it to `replay`.
     """
 
     def __init__(self, model: StepModel, stage: Stage, look: Callable[[], None]) -> None:
@@ -68,7 +68,7 @@ class GuardedStep:
         """Run the step.
 
         Raises:
-            NonFiniteGradientError: if the step was refused and the policy ends the training.
+            NonFiniteGradientError: if the step was skipped and the policy ends the training.
         """
         with self._hooks.in_place():
             result = self.model.train_step(args)

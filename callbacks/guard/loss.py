@@ -1,4 +1,4 @@
-"""The loss of a step on one replica, on its way from `compute_loss` to the optimizer."""
+"""Loss of a train step, passed from `compute_loss` to the check before the update."""
 
 from typing import Protocol
 
@@ -9,29 +9,29 @@ from gradkeeper.callbacks.tap.ring import make_variable
 
 
 class StepLoss(Protocol):
-    """The loss of the step under way. Used while it is traced or run."""
+    """Loss of the running step on one replica. Used while the step is traced or run."""
 
     def begin_step(self) -> None:
-        """A step begins; its loss is not known."""
+        """Mark the loss as unknown at the beginning of a step."""
 
     def hold(self, loss: tf.Tensor | None) -> None:
-        """Called with the loss, a scalar; None if there is no mean of it."""
+        """Store the loss, a scalar; None if the loss has no mean."""
 
     @property
     def is_known(self) -> bool:
-        """Whether `hold` was called with a loss in this trace of the step."""
+        """Return True if `hold` was called with a loss in this trace of the step."""
 
     @property
     def value(self) -> tf.Tensor:
-        """The loss, NaN where it is not known."""
+        """Return the loss; NaN if unknown."""
 
     @property
     def is_sound(self) -> tf.Tensor:
-        """Whether the loss is finite or not known."""
+        """Return True if the loss is finite or unknown."""
 
 
 class PassedLoss:
-    """Passed on as a tensor, where one graph holds the whole step."""
+    """Loss held as a tensor, for a step that is a single graph."""
 
     def __init__(self) -> None:
         self._loss: tf.Tensor | None = None
@@ -56,14 +56,14 @@ class PassedLoss:
 
 
 class HeldLoss:
-    """Held in a variable, where the step may have functions of its own.
+    """Loss held in a variable, for a step that may call `tf.function`s.
 
     Args:
-        device: where the variable lies; None for TensorFlow's choice.
+        device: device of the variable; None for TensorFlow's choice.
     """
 
     def __init__(self, device: str | None) -> None:
-        # The loss, and 1 if it is known.
+        # [loss, 1 if the loss is known].
         self._loss = make_variable(_UNKNOWN, device)
         self._is_known = False
 

@@ -1,4 +1,4 @@
-"""The callback that keeps NaN and Inf out of the weights."""
+"""Callback that keeps NaN and Inf out of the weights."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
@@ -33,74 +33,74 @@ Policy: TypeAlias = Literal["stop", "skip", "rollback", "raise", "warn"]
 
 
 class NonFiniteGuard(StepCallback[Gate]):
-    """Refuse train steps with a value that is not finite: a refused step leaves no trace.
+    """Callback that skips train steps with NaN or Inf values.
 
         model.fit(..., callbacks=[NonFiniteGuard()])
 
-    The checks are part of the compiled train step. Checked before the update: every gradient,
-    the loss, the learning rate, and what the forward pass assigns to moving averages and other
-    variables of layers. Checked after the update, where finite gradients can give a non-finite
-    one (see `check_updates`): every trained variable and the optimizer's variables.
+    The checks are part of the compiled train step. Before the update, the guard checks every
+    gradient, the loss, the learning rate, and the values that the forward pass assigns to moving
+    averages and other variables of layers. Where finite gradients can give a non-finite update
+    (see `check_updates`), it checks trained variables and optimizer variables after the update.
 
-    A refused step changes nothing: neither weights, optimizer and its count of steps, nor
-    moving averages, states of layers (`LSTM(stateful=True)`), metrics and random seeds;
-    training goes on as if the batch had not come. Under a `tf.distribute` strategy, one bad
-    replica is enough, and all replicas agree. As long as nothing is refused, training is
-    bit-identical to training without the guard.
+    A skipped step leaves weights, optimizer variables, the optimizer's step count, moving
+    averages, layer states (`LSTM(stateful=True)`), metrics and random seeds unchanged. Training
+    continues as if the dataset did not contain the batch. Under a `tf.distribute` strategy, all
+    replicas skip a step that is bad on one of them. A run without skipped steps is bit-identical
+    to a run without the guard.
 
-    A `LossScaleOptimizer`'s gradients overflow now and then, and it skips such steps. The guard
-    leaves that to it, unless the loss is not finite either or the scale has fallen below 1.
+    With a `LossScaleOptimizer`, gradients overflow occasionally, and the optimizer skips these
+    steps. The guard skips them only if the loss is non-finite as well or the scale is below 1.
 
-    What is left of a bad step is a capsule, a folder with its batch, the model's state before
-    it and what was measured: `gradkeeper replay FOLDER` runs the step again, and says where the
-    first number arose that is not finite. Of the steps between two looks of the guard (an
-    execution) the first is kept. Under XLA, where a step that is taken overwrites what was
-    before, "warn" leaves none.
+    The guard writes a capsule of a bad step: a directory with the batch, the model's state
+    before the step and the recorded statistics. `gradkeeper replay DIRECTORY` runs the step again
+    and names the operation that produced the first NaN or Inf. Of several bad steps in one
+    execution (`steps_per_execution`), only the first has a capsule. Under XLA, "warn" writes no
+    capsule, because an applied step overwrites the state.
 
-    Epoch logs, for every callback that stands behind the guard in the list (and History):
-        skipped_steps: the epoch's refused steps. The loss and the metrics are means over the
-            steps that were taken; NaN if all were refused.
+    Epoch logs, for History and every callback that follows the guard in the list:
+        skipped_steps: number of steps skipped in the epoch. Loss and metrics are means over the
+            applied steps; NaN if every step was skipped.
 
     Args:
-        policy: what follows on a refused step.
-            "stop": training stops; weights and backups of BackupAndRestore are kept.
-            "skip": training goes on, and stops after `max_consecutive` refused in a row.
-            "rollback": weights and optimizer go back to the last snapshot, the learning rate is
-                multiplied by `lr_factor`, and training goes on behind the batch that was
-                refused; it stops after `max_rollbacks`.
-            "raise": `NonFiniteGradientError`.
-            "warn": nothing; the step is taken, and told.
-        trigger: refuses steps with a finite but too large gradient as well: `NormAbove(bound)`,
-            a number as short for that, or `Unusual(z, window)`.
-        check_loss: whether a loss that is not finite is refused even if all gradients are
-            finite. The loss is the return value of `compute_loss`, or else the loss in the logs
-            that a custom `train_step` returns ("loss" or "*_loss").
-        check_updates: whether variables and optimizer are checked after each update. None to
-            check where finite gradients can give a non-finite update: float16 variables, an
-            optimizer whose epsilon is 0 or underflows, `RMSprop(centered=True)`, optimizers and
-            constraints that are not Keras's own.
+        policy: the action after a bad step.
+            "stop": stop training. Weights and backups of BackupAndRestore are kept.
+            "skip": continue; stop after `max_consecutive` skipped steps in a row.
+            "rollback": restore weights and optimizer from the last snapshot, multiply the
+                learning rate by `lr_factor`, and continue with the next batch; stop after
+                `max_rollbacks` rollbacks.
+            "raise": raise `NonFiniteGradientError`.
+            "warn": apply the step, and print a message.
+        trigger: condition that also skips steps with a finite but too large gradient:
+            `NormAbove(bound)`, a number as short form of it, or `Unusual(z, window)`.
+        check_loss: whether to skip a step with a non-finite loss whose gradients are finite. The
+            loss is the return value of `compute_loss`, or else the loss in the logs that a custom
+            `train_step` returns ("loss" or "*_loss").
+        check_updates: whether to check variables and optimizer after each update. None to check
+            where finite gradients can give a non-finite update: float16 variables, an optimizer
+            whose epsilon is 0 or underflows, `RMSprop(centered=True)`, optimizers and
+            constraints that are not part of Keras.
         max_consecutive: see "skip".
         snapshot_every: train steps between two snapshots in memory, see "rollback".
         lr_factor: see "rollback".
         max_rollbacks: see "rollback".
-        capsule_dir: folder for the capsules; None to write none. With several workers, those
-            beside the chief write theirs, with their own part of the batch, to folders of
-            their own in it, `worker-1` and so on.
-        capsule_data: whether they hold the batch. Without it, a step cannot be replayed unless
-            the batch is given.
-        max_capsules: how many are written in all.
-        max_bytes: bytes that the arrays of one may take; what does not fit is left out, and
-            the capsule says so.
-        verbose: 1 to print what was refused, 0 to keep quiet.
+        capsule_dir: directory for the capsules; None to write none. With several workers, each
+            worker except the chief writes capsules with its own part of the batch to a
+            subdirectory (`worker-1`, ...).
+        capsule_data: whether capsules contain the batch. To replay a capsule without a batch,
+            pass the batch to `replay`.
+        max_capsules: the largest number of capsules in total.
+        max_bytes: the largest size of a capsule's arrays, in bytes. Arrays that do not fit are
+            omitted and listed in the capsule.
+        verbose: 1 to print a message for each bad step, 0 to print nothing.
 
     Attributes:
-        events: what was refused, a `GuardEvent` each.
-        skipped: how many steps were.
-        rollbacks: how often training went back to a snapshot.
+        events: a `GuardEvent` for each bad step.
+        skipped: number of skipped steps.
+        rollbacks: number of rollbacks to a snapshot.
 
     Raises:
-        ValueError: on a bad argument.
-        TypeError: if it is attached to something that is no Keras 3 model.
+        ValueError: if an argument is invalid.
+        TypeError: if the callback is attached to an object that is not a Keras 3 model.
     """
 
     def __init__(
@@ -123,12 +123,12 @@ class NonFiniteGuard(StepCallback[Gate]):
         super().__init__(Gate)
         if policy not in get_args(Policy):
             known = ", ".join(get_args(Policy))
-            raise ValueError(f"policy is one of {known}. Received: policy={policy!r}")
+            raise ValueError(f"policy must be one of {known}. Received: policy={policy!r}")
         check_least("max_consecutive", max_consecutive, 1)
         check_least("snapshot_every", snapshot_every, 1)
         check_least("max_rollbacks", max_rollbacks, 1)
         if not 0 < lr_factor <= 1:
-            raise ValueError(f"lr_factor lies in (0, 1]. Received: lr_factor={lr_factor}")
+            raise ValueError(f"lr_factor must be in (0, 1]. Received: lr_factor={lr_factor}")
         self.events: list[GuardEvent] = []
         self.skipped = self.rollbacks = 0
         self._policy = policy
@@ -161,9 +161,9 @@ class NonFiniteGuard(StepCallback[Gate]):
             rate = getattr(self.model.optimizer, "learning_rate", None)
             if not isinstance(rate, keras.Variable):
                 raise ValueError(
-                    "policy='rollback' lowers the learning rate, which a LearningRateSchedule "
-                    "(or the want of one optimizer of the model's) does not allow: set "
-                    f"lr_factor=1. Received: learning_rate={rate}, lr_factor={self._lr_factor}"
+                    "policy='rollback' cannot lower the learning rate of a LearningRateSchedule, "
+                    "or of a model without `model.optimizer`. Set lr_factor=1. "
+                    f"Received: learning_rate={rate}, lr_factor={self._lr_factor}"
                 )
         super().on_train_begin(logs)
         if self._shelf is not None:
@@ -180,26 +180,26 @@ class NonFiniteGuard(StepCallback[Gate]):
             return
         if self._must_look():
             self._look()
-        self._complain_if_blind("refuses nothing")
+        self._complain_if_blind("skips no steps")
         if self._policy == "rollback":
             self._keep_snapshot(model)
         driver = Driver.calling("on_train_batch_begin", self._attachment.driver)
         if self._attachment.arm(self._options_for, driver):
             probe = self._attachment.probe
-            probe.resume()  # after a training that was stopped
+            probe.resume()  # the previous run may have ended while every step was skipped
             if self._next_step is None:
                 self._next_step = steps_taken(model)
             self._offset = self._next_step - probe.glance().steps
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._look()
-        self._complain_if_blind("refuses nothing")
+        self._complain_if_blind("skips no steps")
         if logs is None:
             return
         skipped = logs["skipped_steps"] = self.skipped - self._skipped_before
         has_optimizer = getattr(self.model, "optimizer", None) is not None
         if skipped and has_optimizer and steps_taken(self.model) == self._taken_before:
-            # Keras's mean over no step is 0.
+            # Keras returns 0 for the mean over no steps.
             means = self.model.get_metrics_result()
             logs.update(dict.fromkeys(set(means) & set(logs), float("nan")))
 
@@ -226,28 +226,32 @@ class NonFiniteGuard(StepCallback[Gate]):
                     guarded(x, y)
 
         `train_step` is eager code or a `tf.function` that is first called inside the block. A
-        refused step leaves `variables` and optimizers as they were, and a capsule holds its
-        arguments: `replay(capsule, guarded.model)`. With the policies "stop" and "raise" a
-        refused step raises `NonFiniteGradientError`, with "skip" the last of `max_consecutive`
-        in a row does.
+        skipped step leaves `variables` and optimizers unchanged. Its capsule contains the
+        arguments of the step: `replay(capsule, guarded.model)`. A skipped step raises
+        `NonFiniteGradientError` with the policies "stop" and "raise"; with "skip", the last of
+        `max_consecutive` skipped steps in a row does.
 
-        Without `step`, each call of `optimizer.apply` is a step: gradients and learning rate
-        are checked before the update, no capsule is written, and events are read at the end of
-        the block and by `flush`.
+        Without `step`, each call of `optimizer.apply` is a step. Gradients and learning rate are
+        checked before the update, no capsule is written, and events are read at the end of the
+        block and by `flush`.
 
         Args:
             optimizer: a Keras optimizer, or a list of optimizers.
-            variables: the variables that are trained; those of the optimizers by default.
+            variables: the variables to train; those of the optimizers by default.
             step: the function that computes gradients and calls the optimizers.
 
+        Yields:
+            The guarded step; None without `step`.
+
         Raises:
-            RuntimeError: if the guard is attached to a fit, or guards a loop, that is running.
+            RuntimeError: if the guard is attached to a running fit or guards a running loop.
             ValueError: if the policy is "rollback", which needs a model.
         """
         self._refuse_if_running(None, "watch()")
         if self._policy == "rollback":
             raise ValueError(
-                "policy='rollback' needs a model that is trained by fit. Received: watch()"
+                "policy='rollback' needs model.fit. Use another policy in a custom loop. "
+                "Received: watch()"
             )
         optimizers = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
         model = StepModel(step, optimizers, variables)
@@ -264,7 +268,7 @@ class NonFiniteGuard(StepCallback[Gate]):
                     yield None
                 self._look()
             if not gate.has_seen_gradients:
-                print_msg(why_nothing_was_seen("NonFiniteGuard", "refuses nothing", optimizers, ""))
+                print_msg(why_nothing_was_seen("NonFiniteGuard", "skips no steps", optimizers, ""))
         finally:
             self._loop = None
 
@@ -278,7 +282,7 @@ class NonFiniteGuard(StepCallback[Gate]):
 
     @property
     def _gate(self) -> Gate | None:
-        """The gate whose events this guard reads."""
+        """Return the gate whose events this guard reads, or None."""
         if self._loop is not None:
             return self._loop[0]
         is_mine = self._attachment.is_armed and self._attachment.probe.is_read_by(self)
@@ -286,11 +290,11 @@ class NonFiniteGuard(StepCallback[Gate]):
 
     @property
     def _guarded_model(self) -> keras.Model | None:
-        """The model that is trained, or the step of a custom loop as a model."""
+        """Return the trained model, or the step of a custom loop as a model."""
         return self._attachment.model if self._loop is None else self._loop[1]
 
     def flush(self) -> None:
-        """Read what was refused since the last look."""
+        """Read the bad steps since the last call into `events`, and write their capsules."""
         gate = self._gate
         if gate is None:
             return
@@ -312,19 +316,19 @@ class NonFiniteGuard(StepCallback[Gate]):
             kept = None if mine is not None else kept
 
     def _must_look(self) -> bool:
-        """Whether there may be something to do before the next step."""
+        """Return True if the guard may have to act before the next step."""
         attachment = self._attachment
         if self._pending or self._has_halted or self._policy == "rollback":
             return True
         return not attachment.is_armed or attachment.probe.may_have_noted
 
     def _options_for(self, model: keras.Model) -> GateOptions:
-        self.flush()  # the last time that this gate is asked, if another takes over
+        self.flush()  # last chance to read this gate if the next step uses another one
         outruns = self._policy == "skip" and model.steps_per_execution > 1
         return dataclasses.replace(self._options, outruns_host=outruns)
 
     def _look(self) -> None:
-        """Reads what was refused since the last look, and does what follows on it."""
+        """Read the bad steps since the last call, and act as the policy says."""
         self.flush()
         events, self._pending = self._pending, []
         halted, self._has_halted = self._has_halted, False
@@ -348,9 +352,10 @@ class NonFiniteGuard(StepCallback[Gate]):
         self._keep_backups()
 
     def _end_halt(self) -> None:
-        """Leaves no halt behind: a function that an eager train step calls outlives the training.
+        """Stop skipping every step, so that a later run is not affected.
 
-        TensorFlow runs it again as it was traced, with the gate in it, in trainings without one.
+        A `tf.function` that an eager train step calls keeps the gate in its trace, and runs it in
+        later training runs without a guard.
         """
         if self._gate is not None:
             self._gate.resume()
@@ -364,15 +369,15 @@ class NonFiniteGuard(StepCallback[Gate]):
         complaints.clear()
 
     def _put_away(self, event: GuardEvent, kept: Kept | None) -> Path | None:
-        """Writes the capsule of an event; None if there is none."""
+        """Write the capsule of an event and return its path; None if none was written."""
         shelf, model = self._shelf, self._guarded_model
         if shelf is None or model is None or self._gate is None or not self._gate.options.keeps:
             return None
         if kept is None:
             shelf.complain(
-                'Under XLA, policy="warn" leaves no capsule.'
+                'Under XLA, policy="warn" writes no capsule. Use policy="skip" to get one.'
                 if self._policy == "warn"
-                else "Of several bad steps between two looks, the first one has the capsule."
+                else "Only the first of several bad steps in one execution has a capsule."
             )
             return None
         state = state_of(model) if kept.state is None else kept.state
@@ -386,15 +391,15 @@ class NonFiniteGuard(StepCallback[Gate]):
             self._snapshot = Snapshot(model, step)
 
     def _keep_backups(self) -> None:
-        """Has BackupAndRestore keep what it would delete at the end of the training."""
+        """Make BackupAndRestore keep its backup at the end of the training."""
         for backup in self._backups:
             backup.delete_checkpoint = False
 
 
 _WHAT_FOLLOWS: dict[str, str] = {
-    "stop": "The step was not taken.",
-    "skip": "The step was not taken.",
-    "rollback": "The step was not taken, and training goes back to the last snapshot.",
-    "raise": "The step was not taken.",
-    "warn": "The step was taken all the same.",
+    "stop": "The step was skipped.",
+    "skip": "The step was skipped.",
+    "rollback": "The step was skipped. Weights and optimizer return to the last snapshot.",
+    "raise": "The step was skipped.",
+    "warn": "The step was applied anyway.",
 }

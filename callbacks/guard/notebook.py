@@ -1,4 +1,4 @@
-"""What is noted of bad steps in the graph, until the host reads it."""
+"""Log of bad steps, written in the graph and read by the host."""
 
 import weakref
 from typing import Any, NamedTuple, TypeAlias, get_args
@@ -15,19 +15,19 @@ from gradkeeper.callbacks.tap.ring import MISSING, Ring, make_variable
 CAUSES: tuple[Cause, ...] = get_args(Cause)
 _CAPACITY = 64
 
-# The square of a larger gradient overflows in float32.
+# float32 overflows when a larger gradient is squared.
 _LARGEST_SQUARED = 1.8e19
 
 
 class Facts(NamedTuple):
-    """Numbers of a bad step; scalar tensors in the graph.
+    """Scalars of a bad step: tensors in the graph, numbers on the host.
 
     Attributes:
         step: the step, counted from the gate's first.
-        cause: the place of the cause in `CAUSES`.
-        loss: the replica's loss; NaN if it is not known.
-        norm: the global gradient norm; NaN if it is not known.
-        learning_rate: the learning rate; NaN if it is not known.
+        cause: the index of the cause in `CAUSES`.
+        loss: the replica's loss; NaN if unknown.
+        norm: the global gradient norm; NaN if unknown.
+        learning_rate: the learning rate; NaN if unknown.
     """
 
     step: tf.Tensor
@@ -37,15 +37,15 @@ class Facts(NamedTuple):
     learning_rate: tf.Tensor
 
 
-# `id` of each variable of a call.
+# The `id` of each variable of an optimizer call.
 _Call: TypeAlias = tuple[int, ...]
 
 
 class Notebook:
-    """Facts and gradient statistics of bad steps, a page for each replica.
+    """Log of bad steps with their gradient statistics, in ring buffers for each replica.
 
     Args:
-        model: gives the variables their names.
+        model: the model, from which the names of the variables are taken.
     """
 
     def __init__(self, model: keras.Model) -> None:
@@ -55,25 +55,26 @@ class Notebook:
         self._read = 0
 
     def open(self, replica: Replica, device: str | None) -> None:
-        """Makes the replica's page; not in the graph.
+        """Create the replica's ring buffers. Call it outside of the graph.
 
         Args:
             replica: the replica.
-            device: where it lies; None for TensorFlow's choice.
+            device: device of the ring buffers; None for TensorFlow's choice.
         """
         self._pages[replica.index] = _Page(device)
 
     def write(
         self, replica: Replica, variables: list[Any], measured: tf.Tensor | None, facts: Facts
     ) -> None:
-        """Note a step, in the graph.
+        """Record a step, in the graph.
 
         Args:
             replica: the replica.
-            variables: the variables of the optimizer's call, or those that are not finite.
-            measured: `statistics` of their gradients, or of their values, [3, variables]; None
-                without variables.
-            facts: numbers of the step.
+            variables: the variables of the optimizer call, or for the causes "state" and
+                "update" the checked variables.
+            measured: `statistics` of their gradients or values, [3, variables]; None without
+                variables.
+            facts: scalars of the step.
         """
         call = tuple(map(id, variables))
         if call not in self._names:
@@ -82,19 +83,20 @@ class Notebook:
 
     @property
     def count(self) -> int:
-        """Steps noted by every replica so far; waits for those under way."""
+        """Return the number of steps recorded so far. Blocks until running steps have finished."""
         return min((int(page.count.numpy()) for page in self._pages.values()), default=0)
 
     @property
     def has_unread(self) -> bool:
-        """Whether a step was noted since the last `drain`; waits for those under way."""
+        """Return True if `drain` has bad steps to return. Blocks until running steps have finished."""
         return self.count > self._read
 
     def drain(self) -> tuple[list[GuardEvent], int]:
-        """What was noted since the last call, steps counted from the first.
+        """Return the steps recorded since the last call, and clear the log.
 
         Returns:
-            The events that are known in full, and how many there were in all.
+            The events that the ring buffers still hold (steps counted from the gate's first
+            step), and the number of all recorded steps.
         """
         end = self.count
         count, self._read, begin = end - self._read, end, self._read
@@ -104,7 +106,7 @@ class Notebook:
         pages = [self._pages[index] for index in sorted(self._pages)]
         slots = kept % _CAPACITY
         facts = np.stack([page.facts.read(slots) for page in pages], axis=1)
-        # Of a call's gradients, [pages][events, 3, variables].
+        # For each optimizer call: [pages][events, 3, variables].
         rows = {
             call: [page.gradients[call].read(slots).reshape(len(slots), 3, -1) for page in pages]
             for call in pages[0].gradients
@@ -122,11 +124,11 @@ class Notebook:
         """Return the event of a step.
 
         Args:
-            facts: the facts of each page, [pages, facts].
-            rows: of each call, the statistics of each page, [3, variables].
+            facts: the scalars of each replica, [replicas, scalars].
+            rows: for each optimizer call, the statistics of each replica, [3, variables].
         """
         first = Facts(*facts[0])
-        # Of several calls in a step, the first one that was bad has written its row.
+        # Only the first bad optimizer call of a step has written its row.
         known = (call for call, pages in rows.items() if not (pages[0] == MISSING).any())
         call = next(known, ())
         pages = np.stack(rows[call]) if call else np.zeros((len(facts), 3, 0))
@@ -153,12 +155,12 @@ class Notebook:
     def _of_model(
         self, variables: tuple[str, ...], call: _Call, pages: np.ndarray
     ) -> tuple[tuple[str, ...], np.ndarray]:
-        """Leave out the optimizer's variables if one of the model's is not finite.
+        """Drop the optimizer's variables if a variable of the model is non-finite.
 
         Args:
             variables: names of the variables.
             call: `id` of each variable.
-            pages: statistics, [pages, 3, variables].
+            pages: statistics, [replicas, 3, variables].
         """
         model = self._model()
         own = {id(each) for each in model.variables} if model is not None else set()
@@ -169,7 +171,7 @@ class Notebook:
 
 
 class _Page:
-    """One replica's notes. Each sees the same flags, so that all note the same steps."""
+    """Log of one replica. All replicas see the same flags and record the same steps."""
 
     def __init__(self, device: str | None) -> None:
         self._device = device

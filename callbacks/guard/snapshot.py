@@ -1,4 +1,4 @@
-"""Weights and optimizer of a model, in memory."""
+"""Copy of a model's weights and optimizer, in memory."""
 
 import keras
 
@@ -6,11 +6,11 @@ from gradkeeper.callbacks.tap.names import unlisted_variables
 
 
 class Snapshot:
-    """A copy of weights, layer states and optimizer.
+    """Copy of weights, layer states and optimizer variables.
 
     Args:
         model: the model.
-        step: the train step before which it is made.
+        step: the train step that follows the copy.
     """
 
     def __init__(self, model: keras.Model, step: int) -> None:
@@ -24,7 +24,7 @@ class Snapshot:
         self._values = [keras.ops.convert_to_numpy(variable) for variable in self._variables]
 
     def restore(self, lr_factor: float) -> None:
-        """Puts everything back, but the learning rate is what it is now times a factor."""
+        """Restore all variables; unless `lr_factor` is 1, scale the current learning rate by it."""
         rate = float(keras.ops.convert_to_numpy(self._optimizer.learning_rate))
         for variable, value in zip(self._variables, self._values, strict=True):
             variable.assign(value)

@@ -1,4 +1,4 @@
-"""What a gradient's norm must be like for a guard to refuse the step."""
+"""Triggers that skip a step because of its gradient norm."""
 
 import math
 from dataclasses import dataclass
@@ -11,24 +11,24 @@ from gradkeeper.callbacks.tap.ring import make_variable
 
 
 class Judgement(Protocol):
-    """A trigger at work on one replica, in the graph."""
+    """State of a trigger on one replica, in the graph."""
 
     def refuses(self, norm: tf.Tensor) -> tf.Tensor:
-        """Whether a step with this global norm, a finite scalar, is refused."""
+        """Return True if a step with this global norm, a finite scalar, must be skipped."""
 
     def learn(self, norm: tf.Tensor) -> None:
-        """Called with the norm of a step that is taken."""
+        """Update the state with the norm of an applied step."""
 
 
 @dataclass(frozen=True)
 class NormAbove:
-    """Refuses a step whose global gradient norm is above a bound.
+    """Trigger that skips a step whose global gradient norm is above a bound.
 
     Args:
-        bound: the bound, before the optimizer's own clipping.
+        bound: the largest allowed norm, before the optimizer's own clipping.
 
     Raises:
-        ValueError: if it is not positive.
+        ValueError: if `bound` is not positive.
     """
 
     bound: float
@@ -38,25 +38,25 @@ class NormAbove:
             raise ValueError(f"bound must be positive. Received: bound={self.bound}")
 
     def begin(self, device: str | None) -> Judgement:
-        """The trigger for one replica."""
+        """Return the state of the trigger for one replica."""
         return _Bound(self.bound)
 
 
 @dataclass(frozen=True)
 class Unusual:
-    """Refuses a step whose global gradient norm is far above those of the steps before.
+    """Trigger that skips a step whose global gradient norm is far above the previous norms.
 
-    The logarithm of the norm is compared with the mean and the standard deviation of those of
-    the last steps that were taken. (OLMo's skip-step optimizer does so with norm and loss;
-    ZClip, Kumar et al. 2025, arXiv:2504.02507, clips where the norm's z-score is high.)
+    The z-score of the norm's logarithm is computed over the last applied steps. OLMo's skip-step
+    optimizer compares norm and loss in this way. ZClip (Kumar et al. 2025, arXiv:2504.02507)
+    clips gradients with a high z-score instead.
 
     Args:
-        z: standard deviations above the mean.
-        window: how many steps are remembered.
-        after: steps after which the first one can be refused.
+        z: the largest allowed z-score, in standard deviations above the mean.
+        window: number of applied steps over which mean and standard deviation are computed.
+        after: number of applied steps before the first step can be skipped.
 
     Raises:
-        ValueError: on a value that is not allowed.
+        ValueError: if `z` is not positive, or unless 2 <= `after` <= `window`.
     """
 
     z: float = 6.0
@@ -68,12 +68,12 @@ class Unusual:
             raise ValueError(f"z must be positive. Received: z={self.z}")
         if not 2 <= self.after <= self.window:
             raise ValueError(
-                "after is at least 2 and at most window. "
+                "after must be at least 2 and at most window. "
                 f"Received: after={self.after}, window={self.window}"
             )
 
     def begin(self, device: str | None) -> Judgement:
-        """The trigger for one replica."""
+        """Return the state of the trigger for one replica."""
         return _Scores(self, device)
 
 
@@ -92,7 +92,7 @@ class _Bound:
 
 
 class _Scores:
-    # Steps of one and the same norm have no deviation; a norm a fifth larger is usual still.
+    # Equal norms have a deviation of 0. At the default z, this allows a norm 20 percent larger.
     _LEAST_DEVIATION = math.log(1.2) / 6
 
     def __init__(self, trigger: Unusual, device: str | None) -> None:

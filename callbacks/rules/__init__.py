@@ -1,4 +1,4 @@
-"""Rules that read recorded gradient norms and say what is wrong."""
+"""Rules that detect training problems in recorded gradient statistics."""
 
 from gradkeeper.callbacks.rules.clip_always import ClipAlways
 from gradkeeper.callbacks.rules.clip_never import ClipNever

@@ -1,4 +1,4 @@
-"""What clipping did to each update."""
+"""Effect of clipping on each update."""
 
 from dataclasses import dataclass
 
@@ -9,15 +9,16 @@ from gradkeeper.callbacks.window import Window
 
 @dataclass(frozen=True)
 class Updates:
-    """The steps of a window that applied a finite gradient.
+    """Steps of a window that applied a finite gradient.
 
     Attributes:
         steps: train steps, [updates].
-        clipped: whether clipping changed a gradient, bool [updates].
-        entered: global norm that entered the clipping, [updates].
-        shrunk: norm that entered over norm applied, [updates]; 1 where clipping did nothing.
-        limit: configured limit of the clipping, [updates]; NaN where none is.
-        learning_rate: the optimizer's learning rate, [updates]; NaN where unknown.
+        clipped: True where clipping changed a gradient, bool [updates].
+        entered: global norm before clipping, [updates].
+        shrunk: norm before clipping divided by norm after clipping, [updates]; 1 where clipping
+            changed nothing.
+        limit: configured clipping limit, [updates]; NaN where no limit is configured.
+        learning_rate: learning rate of the optimizer, [updates]; NaN where unknown.
     """
 
     steps: np.ndarray
@@ -29,7 +30,7 @@ class Updates:
 
     @classmethod
     def of(cls, window: Window) -> "Updates":
-        """The updates of this window."""
+        """Return the updates of the window."""
         gathered = window.scalar("unclipped_norm")
         entered = np.where(np.isnan(gathered), window.global_norm, gathered)
         rows = np.flatnonzero(window.updated.any(axis=1) & np.isfinite(entered))

@@ -1,4 +1,4 @@
-"""Steps at which the global norm is far above the usual norm of the run."""
+"""Detection of steps whose global norm is far above the usual norm of the run."""
 
 from typing import NamedTuple
 
@@ -8,14 +8,14 @@ from gradkeeper.callbacks.rules._usual import FirstLevel, UsualNorm
 
 
 class Judged(NamedTuple):
-    """The judgement of some steps.
+    """Explosion decisions for the steps that have a finite norm.
 
     Attributes:
-        rows: the rows with a finite norm, [finite].
-        sudden: whether the norm jumped above the running median, bool [finite].
-        grown: whether it has grown above the run's first norms, bool [finite].
-        usual: the norm that it was compared with: the running median before it, or in the warm-up
-            the median of the norms so far; NaN for the first one, [finite].
+        rows: indices of the rows with a finite norm, [finite].
+        sudden: True where the norm jumped above the running median, bool [finite].
+        grown: True where the norm has grown above the first norms of the run, bool [finite].
+        usual: reference norm, [finite]: the running median of the preceding norms where `sudden`
+            is True, otherwise the median of the run's first norms. NaN for the first norm.
     """
 
     rows: np.ndarray
@@ -25,12 +25,12 @@ class Judged(NamedTuple):
 
     @property
     def explodes(self) -> np.ndarray:
-        """Whether it is an explosion, bool [finite]."""
+        """True where the step is an explosion, bool [finite]."""
         return self.sudden | self.grown
 
 
 class Explosions:
-    """Follows the global norm of a run across windows; arguments as for `ExplodingGradient`."""
+    """Explosion detector for consecutive windows; arguments as for `ExplodingGradient`."""
 
     def __init__(
         self,
@@ -54,17 +54,17 @@ class Explosions:
         self._first_norms, self._first_losses = FirstLevel(warmup), FirstLevel(warmup)
 
     def reset(self) -> None:
-        """Forget the run."""
+        """Reset the state for another run."""
         self._usual.reset()
         self._first_norms.reset()
         self._first_losses.reset()
 
     def judge(self, norms: np.ndarray, losses: np.ndarray) -> Judged:
-        """Judge further steps.
+        """Classify the next steps of the run.
 
         Args:
-            norms: the global norms, [steps].
-            losses: the losses of the same steps, [steps]; NaN if unknown.
+            norms: global norms, [steps].
+            losses: losses of the same steps, [steps]; NaN where unknown.
         """
         rows = np.flatnonzero(np.isfinite(norms))
         finite, losses = norms[rows], losses[rows]

@@ -1,27 +1,27 @@
-"""The size of inputs, targets and activations, estimated from the first step of a run."""
+"""Scale of inputs, targets and activations, estimated from the first step of a run."""
 
 import numpy as np
 
 from gradkeeper.callbacks.window import Window, layer_of
 
-# Far above what standardized inputs, and a loss of standardized targets, give.
+# Far above the values of standardized inputs and of the loss of standardized targets.
 _LARGE_INPUT = 10.0
 _LARGE_LOSS = 1e3
 
 
 class FirstStep:
-    """Keeps the numbers of the first step with a finite gradient, across windows.
+    """Statistics of the first step with a finite gradient.
 
-    The gradient of a layer's kernel is a sum over examples of the layer's inputs times the
-    gradient of its bias. So the ratio of their norms, over the root of the number of inputs,
-    estimates the root mean square of the inputs.
+    The gradient of a kernel is the sum, over examples, of the layer's inputs times the gradient
+    of the bias. The norm of the kernel's gradient divided by the norm of the bias's gradient and
+    by the square root of the number of inputs estimates the root mean square of the inputs.
 
     Attributes:
-        step: the train step; None until one was seen.
-        loss: its loss; NaN where unknown.
-        norm: its global gradient norm before clipping.
+        step: train step; None before a step with a finite gradient was read.
+        loss: loss of the step; NaN where unknown.
+        norm: global gradient norm of the step before clipping.
         sizes: estimated root mean square of the inputs of each layer that has a kernel and a
-            bias, by path, in the model's order.
+            bias, by layer path, in the order of the model.
     """
 
     def __init__(self) -> None:
@@ -30,10 +30,10 @@ class FirstStep:
         self.sizes: dict[str, float] = {}
 
     def follow(self, window: Window) -> int | None:
-        """Reads the window's first step with a finite gradient, if none was seen before.
+        """Read the first step with a finite gradient, unless an earlier window contained it.
 
         Returns:
-            The row of that step; None if it is not in this window.
+            Row of the step; None if the step is not in this window.
         """
         rows = np.flatnonzero(np.isfinite(window.global_norm))
         if self.step is not None or not len(rows):
@@ -47,36 +47,36 @@ class FirstStep:
 
     @property
     def growth(self) -> float:
-        """The largest of `sizes` over the first of them; NaN if there is none."""
+        """Largest of `sizes` divided by the first one; NaN if `sizes` is empty."""
         sizes = list(self.sizes.values())
         return max(sizes) / sizes[0] if sizes and sizes[0] > 0 else np.nan
 
     def input_advice(self) -> str:
-        """Return how to scale the inputs, with the number that shows it; "" if it shows nothing."""
+        """Return advice to standardize the inputs; "" if the inputs are not large."""
         layer, size = next(iter(self.sizes.items()), ("", np.nan))
         if not size >= _LARGE_INPUT:
             return ""
         return (
-            f"In step {self.step} the gradients of {layer} show inputs of a size of about "
-            f"{size:.2g}: standardize the inputs (subtract the mean, divide by the standard "
-            "deviation)."
+            f"In step {self.step} the gradients of {layer} indicate inputs with a root mean square "
+            f"of about {size:.2g}: standardize the inputs (subtract the mean, divide by the "
+            "standard deviation)."
         )
 
     def advice(self) -> str:
-        """Return how to scale the data, with the numbers that show it; "" if they show nothing."""
+        """Return advice to standardize inputs and targets; "" if neither is large."""
         inputs = self.input_advice()
         if not self.loss >= _LARGE_LOSS:
             return inputs
         if inputs:
             return (
-                f"{inputs} The loss of that step is {self.loss:.3g}: standardize the targets as "
-                "well, if they are as large."
+                f"{inputs} The loss in that step is {self.loss:.3g}: if the targets are large as "
+                "well, standardize them in the same way."
             )
         return (
             f"In step {self.step} the loss is {self.loss:.3g} and the gradient norm "
             f"{self.norm:.3g}: the targets are large. Standardize the targets (subtract the "
-            "mean, divide by the standard deviation); if the loss is a sum over examples, use "
-            "their mean."
+            "mean, divide by the standard deviation). If the loss is a sum over examples, use "
+            "the mean."
         )
 
 

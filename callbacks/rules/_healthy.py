@@ -1,4 +1,4 @@
-"""The healthy steps of a run, and the clipping limit that they suggest."""
+"""Gradient norms of the healthy steps of a run, and the clipping limit derived from them."""
 
 from typing import NamedTuple
 
@@ -7,19 +7,19 @@ import numpy as np
 from gradkeeper.callbacks.rules._explosions import Explosions, Judged
 from gradkeeper.callbacks.window import Window
 
-# Of normally distributed logarithms: the 95th percentile in standard deviations, and a standard
-# deviation in median absolute deviations.
+# For a normal distribution: the 95th percentile in standard deviations, and the ratio of the
+# standard deviation to the median absolute deviation.
 _P95 = 1.645
 _MAD = 1.4826
 _MOST = 10_000
-LEAST = 10  # healthy steps that a limit needs
+LEAST = 10  # minimum number of healthy steps for a limit
 
 
 def robust_limit(norms: np.ndarray) -> float:
-    """Return the limit below which about 95 % of these norms lie, not moved by outliers.
+    """Return an outlier-resistant estimate of the 95th percentile of the norms.
 
-    The median of the log norms plus 1.645 of their standard deviations, which are estimated by
-    1.4826 median absolute deviations. Norms that grow in the last steps hardly move it.
+    The logarithm of the estimate is the median of the log norms plus 1.645 times 1.4826 times
+    their median absolute deviation. Norms that grow in the last steps hardly change it.
 
     Args:
         norms: positive global norms, [steps].
@@ -30,11 +30,11 @@ def robust_limit(norms: np.ndarray) -> float:
 
 
 class Limit(NamedTuple):
-    """A recommended limit of the global norm.
+    """Recommended limit for the global norm.
 
     Attributes:
-        value: the limit.
-        share: share of the healthy steps whose norm lies below it, 0 to 1.
+        value: limit on the global norm.
+        share: fraction of the healthy steps whose norm is at most `value`, 0 to 1.
     """
 
     value: float
@@ -48,16 +48,16 @@ class Limit(NamedTuple):
 
 
 class HealthyNorms:
-    """Follows the global norms that enter the clipping, up to the first explosion of a run.
+    """Global norms before clipping of the healthy steps of a run.
 
-    The first step whose gradient is not finite ends them as well, unless it was skipped. Of a
-    long run the first 10,000 are kept.
+    The healthy steps end at the first explosion, or at the first step that has a non-finite
+    gradient and was not skipped. The first 10,000 norms are kept.
 
     Args:
-        explosions: what counts as an explosion; the defaults of `ExplodingGradient` if None.
+        explosions: explosion detector; None for one with the defaults of `ExplodingGradient`.
 
     Attributes:
-        end: the train step that ended them; None while all steps are healthy.
+        end: train step at which the healthy steps ended; None while all steps are healthy.
     """
 
     def __init__(self, explosions: Explosions | None = None) -> None:
@@ -65,14 +65,14 @@ class HealthyNorms:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the run."""
+        """Reset the state for another run."""
         self._explosions.reset()
         self.end: int | None = None
         self._steps = np.zeros(0, np.int64)
         self._norms = np.zeros(0)
 
     def follow(self, window: Window) -> Judged:
-        """Go on with these steps, and return what was judged of them."""
+        """Read the next window and return its explosion decisions."""
         judged = self._explosions.judge(window.global_norm, window.scalar("loss"))
         if self.end is None:
             self._add(window, judged)
@@ -80,14 +80,14 @@ class HealthyNorms:
 
     @property
     def norms(self) -> np.ndarray:
-        """The positive norms of the healthy steps, [steps]."""
+        """Positive norms of the healthy steps, [steps]."""
         return self._norms
 
     def limit(self, until: int | None = None) -> Limit | None:
-        """Return the recommended limit; None if fewer than 10 steps were healthy.
+        """Return the recommended limit; None with fewer than 10 healthy steps.
 
         Args:
-            until: the last train step to count; all by default.
+            until: last train step to include; None for all steps.
         """
         norms = self._norms if until is None else self._norms[self._steps <= until]
         if len(norms) < LEAST:

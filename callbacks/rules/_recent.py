@@ -1,23 +1,23 @@
-"""The last values of a series, across windows."""
+"""Last values of a series, across windows."""
 
 import numpy as np
 
 
 class Recent:
-    """Keeps the last values of a series and shows, for each new one, those before it."""
+    """Buffer of the last values of a series that returns the history of each added value."""
 
     def __init__(self, memory: int) -> None:
         self._memory = memory
         self._values = np.zeros(0)
 
     def clear(self) -> None:
-        """Forgets all values."""
+        """Remove all values."""
         self._values = np.zeros(0)
 
     def before(self, values: np.ndarray) -> np.ndarray:
-        """The values before each of these, float [values, memory], NaN where there is none.
+        """Add values and return the preceding values of each, float [values, memory].
 
-        Columns are in order, the value just before in the last.
+        Columns are in chronological order. Missing values are NaN.
         """
         series = np.concatenate([self._values, values])
         padded = np.concatenate([np.full(self._memory, np.nan), series])
@@ -26,14 +26,14 @@ class Recent:
         return every[len(series) - len(values) : len(series)]
 
     def through(self, values: np.ndarray) -> np.ndarray:
-        """As `before`, but with the value itself in the last column."""
+        """Return the same as `before`, with the added value itself in the last column."""
         if not len(values):
             return np.zeros((0, self._memory))
         return np.concatenate([self.before(values)[:, 1:], values[:, None]], axis=1)
 
 
 def row_quantiles(rows: np.ndarray, share: float) -> np.ndarray:
-    """The quantile of each row's values that are not NaN, [rows]; NaN where there is none."""
+    """Return a quantile of each row without its NaNs, [rows]; NaN for a row of NaNs."""
     ordered = np.sort(rows, axis=1)
     last = (~np.isnan(rows)).sum(axis=1) - 1
     place = share * np.maximum(last, 0)

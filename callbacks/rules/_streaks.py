@@ -1,4 +1,4 @@
-"""How long something has held, for many names at once and across windows."""
+"""Lengths of consecutive rows in which a condition holds, by name and across windows."""
 
 from collections.abc import Sequence
 
@@ -6,14 +6,14 @@ import numpy as np
 
 
 class Streaks:
-    """Counts, per name, the rows for which a condition has held without a break."""
+    """Counter, for each name, of the consecutive rows in which a condition holds."""
 
     def __init__(self) -> None:
         self._lengths: dict[str, int] = {}
         self._starts: dict[str, int] = {}
 
     def clear(self) -> None:
-        """Forgets all streaks."""
+        """Remove all streaks."""
         self._lengths.clear()
         self._starts.clear()
 
@@ -24,18 +24,18 @@ class Streaks:
         holds: np.ndarray,
         counted: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Goes on from the last call's rows.
+        """Continue the streaks with the next rows.
 
         Args:
-            names: one for each column.
+            names: name of each column.
             steps: train step of each row, [rows].
-            holds: whether the condition holds, bool [rows, names].
-            counted: where False, the row neither lengthens nor breaks a streak, bool
-                [rows, names]; all rows count by default.
+            holds: True where the condition holds, bool [rows, names].
+            counted: False where the row neither extends nor ends a streak, bool
+                [rows, names]; None to count all rows.
 
         Returns:
-            Length of the streak at each row, int [rows, names], and the train step at which it
-            began, int [rows, names]; where the length is 0 the step means nothing.
+            Length of the streak at each row, int [rows, names], and the train step at which the
+            streak began, int [rows, names]. The step is undefined where the length is 0.
         """
         if not len(steps):
             return np.zeros((0, len(names)), np.int64), np.zeros((0, len(names)), np.int64)

@@ -1,4 +1,4 @@
-"""The usual global norm of a run."""
+"""Usual global norm of a run."""
 
 from dataclasses import dataclass
 
@@ -12,12 +12,12 @@ _SHORT_SEEN = 5
 
 @dataclass(frozen=True)
 class Usual:
-    """For each step, from the steps before it; NaN where too few were seen.
+    """Levels of the norm before each step; NaN where too few steps precede it.
 
     Attributes:
         median: running median of the norm, [steps].
-        peak: largest that a median over a few steps has been in the whole run, [steps]. A run
-            that has converged comes back to it now and then.
+        peak: largest median over ten consecutive steps in the run so far, [steps]. A converged
+            run returns to this level from time to time.
     """
 
     median: np.ndarray
@@ -25,10 +25,10 @@ class Usual:
 
 
 class FirstLevel:
-    """Follows the median of a run's first values across windows.
+    """Median of the first values of a run.
 
     Args:
-        least: values whose median is the level; before so many were seen, those seen.
+        least: number of values in the median. While fewer were read, the median is over those.
     """
 
     def __init__(self, least: int) -> None:
@@ -36,11 +36,11 @@ class FirstLevel:
         self._values: list[float] = []
 
     def reset(self) -> None:
-        """Forgets the run."""
+        """Reset the state for another run."""
         self._values = []
 
     def follow(self, values: np.ndarray) -> np.ndarray:
-        """The level before each of these values, [values]; NaN where none was seen."""
+        """Return the median before each of the values, [values]; NaN before the first value."""
         levels = np.empty(len(values))
         for row, value in enumerate(values.tolist()):
             if len(self._values) == self._least:
@@ -53,11 +53,11 @@ class FirstLevel:
 
 
 class UsualNorm:
-    """Follows the global norm of a run across windows.
+    """Running levels of the global norm of a run.
 
     Args:
-        memory: steps that the running median looks back on.
-        warmup: steps that must have been seen.
+        memory: number of steps in the running median.
+        warmup: number of steps before the levels are known.
     """
 
     def __init__(self, *, memory: int, warmup: int) -> None:
@@ -68,13 +68,13 @@ class UsualNorm:
         self._seen = 0
 
     def reset(self) -> None:
-        """Forgets the run."""
+        """Reset the state for another run."""
         self._long.clear()
         self._short.clear()
         self._peak, self._seen = 0.0, 0
 
     def follow(self, norms: np.ndarray) -> Usual:
-        """What was usual before each of these finite norms, [steps]."""
+        """Return the levels before each of these finite norms, [steps]."""
         seen = self._seen + np.arange(len(norms))
         short = row_quantiles(self._short.before(norms), 0.5)
         peak = np.maximum.accumulate(np.where(seen >= _SHORT_SEEN, short, 0.0))

@@ -1,4 +1,4 @@
-"""Clipping that acts on every step."""
+"""Rule for clipping that changes nearly every update."""
 
 from collections.abc import Iterator
 
@@ -16,16 +16,16 @@ from gradkeeper.callbacks.window import Window
 
 
 class ClipAlways(Rule):
-    """Nearly all updates are changed by clipping.
+    """Clipping that changes nearly every update.
 
-    With plain gradient descent every step then has the same length: this is the normalized
-    gradient method, with learning rate times limit as its step. With an adaptive optimizer (Adam,
-    RMSprop, Lion), whose step length does not scale with the gradient, it changes little.
+    With SGD without momentum, every step then has the same length, learning rate times limit:
+    training becomes normalized gradient descent. With an adaptive optimizer (Adam, RMSprop,
+    Lion), the step length does not scale with the gradient, and clipping changes little.
 
     Args:
-        share: share of the updates that clipping changed, at least, 0 to 1.
-        memory: updates that the share is taken over.
-        least: updates that must have been seen.
+        share: fraction of the updates changed by clipping from which the rule reports, 0 to 1.
+        memory: number of last updates over which the fraction is taken.
+        least: minimum number of updates before a report.
     """
 
     name = "clip_always"
@@ -84,7 +84,7 @@ class ClipAlways(Rule):
 
     def _finding(self, first: int, evidence: dict[str, float | int | None], advice: str) -> Finding:
         limit = evidence["limit"]
-        of = "" if limit is None else f" of {limit:g}"
+        of = "" if limit is None else f" at {limit:g}"
         return Finding(
             step=first,
             layer="",
@@ -92,7 +92,7 @@ class ClipAlways(Rule):
             severity="warning",
             message=(
                 f"Clipping{of} changed {evidence['share']:.0%} of the last {evidence['updates']} "
-                f"updates; the norm that entered it has median {evidence['percentile_50']:.3g} "
+                f"updates. The norm before clipping has median {evidence['percentile_50']:.3g} "
                 f"and 90th percentile {evidence['percentile_90']:.3g}."
             ),
             advice=advice,
@@ -102,20 +102,20 @@ class ClipAlways(Rule):
 
 def _advice(evidence: dict[str, float | int | None], limit: Limit | None, facts: RunFacts) -> str:
     if limit is None:
-        return "Remove the limit, to see the norms of a run without it."
+        return "Remove the limit and repeat the run to record its norms without clipping."
     rate = evidence["learning_rate"]
     keep = f"To clip only the largest gradients, set {limit}, and keep the learning rate."
     if facts.is_adaptive:
         return (
             f"The step length of {listed(facts.optimizers)} does not scale with the gradient, so "
-            f"that this limit changes little. {keep}"
+            f"this limit changes little. {keep}"
         )
     factor = limit.value / evidence["limit"] if evidence["limit"] else evidence["factor"]
     assert factor is not None
     lowered = f" to {rate / factor:.2g}" if rate is not None else ""
     lower = (
-        "Every step has the same length, learning rate times limit. To have it follow the "
-        f"gradient, set {limit}, and lower the learning rate {factor:.2g}-fold{lowered}."
+        "Every step has the same length, learning rate times limit. To make the length follow "
+        f"the gradient, set {limit}, and lower the learning rate {factor:.2g}-fold{lowered}."
     )
     if facts.is_adaptive is False:
         return lower

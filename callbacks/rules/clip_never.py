@@ -1,4 +1,4 @@
-"""Clipping that never acts."""
+"""Rule for clipping that changes no update."""
 
 from collections.abc import Iterator
 
@@ -12,12 +12,13 @@ from gradkeeper.callbacks.window import Window
 
 
 class ClipNever(Rule):
-    """Clipping is configured and has changed no update so far.
+    """Configured clipping that has changed no update.
 
-    Silent where the configured limit was not recorded (`window.scalars["clip_limit"]`).
+    Requires the configured limit (`window.scalars["clip_limit"]`); without it the rule reports
+    nothing.
 
     Args:
-        least: updates under a configured limit that must have been seen.
+        least: number of updates under a configured limit before a report.
     """
 
     name = "clip_never"
@@ -63,12 +64,12 @@ class ClipNever(Rule):
             severity="info",
             message=(
                 f"Clipping at {limit:g} has changed none of {len(self._entered)} updates; the "
-                f"largest norm that entered it is {largest:.3g}."
+                f"largest norm before clipping is {largest:.3g}."
             ),
             advice=(
-                f"Set {useful}, to hold the large steps; or leave the limit as a safeguard."
+                f"Set {useful}, to clip the large steps, or keep the limit as a safeguard."
                 if useful
-                else "Leave the limit as a safeguard."
+                else "Keep the limit as a safeguard."
             ),
             evidence={
                 "limit": limit,

@@ -1,4 +1,4 @@
-"""Gradients that the train step has clipped before the optimizer gets them."""
+"""Rule for gradients that the train step clips before it calls the optimizer."""
 
 from collections.abc import Iterator
 
@@ -9,24 +9,24 @@ from gradkeeper.callbacks.rules._text import listed, span
 from gradkeeper.callbacks.rules.rule import Rule
 from gradkeeper.callbacks.window import Window, layer_of
 
-# Of a norm computed in float32 that a clipping has set.
+# Relative rounding error of a clipped norm in float32.
 _SAME = 1e-5
-# Norms or magnitudes that differ by less may belong to a gradient that is constant itself.
+# Smaller relative differences can also occur in a gradient that is constant without clipping.
 _VARIES = 1e-3
 
 
 class ClippedByHand(Rule):
-    """Gradients whose norm is one number in many steps, because the train step clips them.
+    """Gradients that the train step clips before it calls the optimizer.
 
-    Clipping by norm gives the smaller of the norm and the limit. So the largest norm is the
-    limit, and a large share of the steps has it, to rounding. The global norm is judged (of each
-    replica, under a strategy), then the norm of each variable. A gradient that is constant itself
-    is not a finding: while the global norm is constant, the norm of some variable must change;
-    while a variable's norm is, its largest magnitude.
+    Clipping by norm returns the smaller of the norm and the limit. The largest norm is then the
+    limit, and many steps have this norm within rounding. The rule checks the global norm (of
+    each replica under a strategy), then the norm of each variable. A constant gradient is not a
+    finding: while the global norm is constant, the norm of a variable must vary, and while the
+    norm of a variable is constant, its largest magnitude must vary.
 
     Args:
-        share: share of `least` measured steps with the largest norm among them, 0 to 1.
-        least: measured steps that are judged together.
+        share: smallest fraction of the steps of a block that have its largest norm, 0 to 1.
+        least: number of measured steps in a block.
     """
 
     name = "clipped_by_hand"
@@ -81,7 +81,7 @@ class ClippedByHand(Rule):
         return self._finding(block, held, float(block.norms[held, number].max()), names)
 
     def _held(self, norms: np.ndarray) -> np.ndarray:
-        """The rows that have the largest norm, bool [rows]; none if there are too few of them."""
+        """Return the rows that have the largest norm, bool [rows]; all False if too few have it."""
         if not np.isfinite(norms).all() or not norms.max() > 0:
             return np.zeros(len(norms), bool)
         held = norms >= norms.max() * (1 - _SAME)
@@ -98,13 +98,13 @@ class ClippedByHand(Rule):
             severity="info",
             message=(
                 f"In {len(steps)} of {len(block)} measured steps "
-                f"({span(int(block.steps[0]), int(block.steps[-1]))}) the {what} is {limit:.4g}, to "
-                "rounding: the train step clips the gradients before it calls the optimizer, and "
-                "the recorded norms are those after this clipping."
+                f"({span(int(block.steps[0]), int(block.steps[-1]))}) the {what} is {limit:.4g} "
+                "within rounding: the train step clips the gradients before it calls the "
+                "optimizer. The recorded norms are the norms after this clipping."
             ),
             advice=(
                 f"To record the norms before clipping, remove the clipping from the train step and "
-                f"give the limit to the optimizer ({argument}={limit:.4g}), which clips in the same "
+                f"set the limit on the optimizer ({argument}={limit:.4g}), which clips in the same "
                 "way."
             ),
             evidence={
@@ -117,7 +117,7 @@ class ClippedByHand(Rule):
 
 
 def _vary(values: np.ndarray) -> np.ndarray:
-    """Whether each column's finite values differ by more than rounding, bool [columns]."""
+    """Return the columns whose finite values vary by more than rounding, bool [columns]."""
     known = np.isfinite(values)
     largest = np.max(values, axis=0, initial=0.0, where=known)
     least = np.min(values, axis=0, initial=np.inf, where=known)

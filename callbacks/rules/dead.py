@@ -1,4 +1,4 @@
-"""Gradients that are exactly zero."""
+"""Rule for gradients that are exactly zero."""
 
 from collections.abc import Iterator
 
@@ -14,14 +14,14 @@ from gradkeeper.callbacks.window import Window, layer_of
 
 
 class DeadGradient(Rule):
-    """Variables whose gradient is exactly zero while others train.
+    """Variables whose gradient is exactly zero while other variables train.
 
-    Layers that fall silent at the same step are one finding, and so are all that do so after an
-    explosion. Steps in which the variable has no gradient, or in which the whole gradient is zero
-    or not finite, neither count nor break the row of zeros.
+    Layers whose zero gradients begin at the same step are reported in one finding, and so are
+    all layers whose zero gradients begin after an explosion. Steps are ignored if the variable
+    has no gradient, or if the gradient of the whole model is zero or not finite.
 
     Args:
-        patience: measured steps in a row with a gradient of exactly zero.
+        patience: consecutive measured steps with a gradient of exactly zero.
     """
 
     name = "dead"
@@ -80,7 +80,7 @@ class DeadGradient(Rule):
             message=(
                 f"For {self._patience} measured steps ({span(first, last)}) the gradient of "
                 f"{listed(names)} has been exactly zero ({len(names)} of {len(of_layers)} "
-                f"variables of {listed(layers)}), while the whole model's norm is {norm:.3g}."
+                f"variables of {listed(layers)}), while the global norm is {norm:.3g}."
             ),
             advice=self._advice(explosion),
             evidence={
@@ -95,12 +95,12 @@ class DeadGradient(Rule):
     def _advice(self, explosion: int | None) -> str:
         if explosion is not None:
             return (
-                f"The gradient of step {explosion} exploded or was not finite, and this layer got "
-                "no gradient afterwards: follow the advice on that step first."
+                f"The gradient of step {explosion} exploded or was not finite, and the gradient of "
+                "this layer has been zero since then: follow the advice on that step first."
             )
         look = (
-            "Look for ReLU units that are never active (lower the learning rate, use LeakyReLU or "
-            "GELU), gates or sigmoids that large inputs saturate, inputs or a mask that are zero "
-            "throughout, a branch multiplied by zero, or an output that is detached from the loss."
+            "Check for ReLU units that are never active (lower the learning rate, or use LeakyReLU "
+            "or GELU), gates or sigmoids saturated by large inputs, inputs or a mask with only "
+            "zeros, a branch multiplied by zero, or an output detached from the loss."
         )
         return " ".join(filter(None, [self._first.advice(), look]))

@@ -1,4 +1,4 @@
-"""Gradients that grow out of proportion."""
+"""Rule for exploding gradients."""
 
 from collections.abc import Iterator
 
@@ -13,29 +13,33 @@ from gradkeeper.callbacks.rules._text import times
 from gradkeeper.callbacks.rules.rule import Rule
 from gradkeeper.callbacks.window import Window
 
-# Between the inputs of the first layer and those of a later one, in an untrained network.
+# Smallest growth from the inputs of the first layer to those of a later layer that is a fault in
+# an untrained network.
 _GROWS_FORWARD = 1e4
 
 
 class ExplodingGradient(Rule):
-    """A global norm far above the run's usual norm, or a network that explodes at its start.
+    """A global norm far above its usual value, or large growth in the first step.
 
     A large norm alone is not an explosion: summed losses and unscaled data have norms of 1e4 to
-    1e12 in healthy runs. Besides `ratio` and `beyond`, a norm above `absolute` is a finding where
-    it is `ratio` times the median of the run's first `warmup` norms and the loss has risen to
-    `beyond` times its median over the same steps. Where the loss is not known, the norm must grow
-    that far within the first `warmup` steps. In the first step a norm above `absolute` is a finding
-    where the values inside the network grow 10,000-fold between two layers, as the norms of the
-    layers' kernels and biases show.
+    1e12 in healthy runs. A step explodes in one of three cases:
+
+    - The norm exceeds `ratio` times its running median and `beyond` times its highest level.
+    - The norm exceeds `absolute` and `ratio` times the median of the first `warmup` norms, and the
+      loss has risen to `beyond` times its median over the same steps. Where the loss is unknown,
+      the norm must grow that far within the first `warmup` steps.
+    - In the first step, the norm exceeds `absolute`, and the inputs of a layer are 10,000 times as
+      large as those of the first layer, estimated from the gradients of kernels and biases.
 
     Args:
-        ratio: how many times the running median of the global norm is an explosion. Does not
-            depend on the scale of the model or its loss.
-        beyond: how many times the run's highest level (largest median over ten steps) the norm
-            must be as well: a run that has converged comes back to old norms, which is none.
-        absolute: a global norm that is large, so that it is compared with the run's first norms.
-        memory: steps that the running median looks back on.
-        warmup: steps that must have been seen before the running median is asked.
+        ratio: ratio of the global norm to its running median or to the median of the first norms.
+            Independent of the scale of the model and its loss.
+        beyond: ratio of the global norm to its highest level, the largest median over ten steps,
+            and of the loss to its first level. Norms that a converged run reached before are not
+            explosions.
+        absolute: global norm above which the norm is compared with the first norms of the run.
+        memory: number of steps in the running median.
+        warmup: number of steps before the running median is used.
     """
 
     name = "exploding"
@@ -56,7 +60,7 @@ class ExplodingGradient(Rule):
 
     @property
     def explosions(self) -> Explosions:
-        """The thresholds of an explosion."""
+        """Explosion detector with the thresholds of the rule."""
         return self._explosions
 
     def reset(self) -> None:
@@ -85,7 +89,9 @@ class ExplodingGradient(Rule):
         largest = int(np.argmax(share))
         layer = window.layers[largest]
         compared = (
-            f", {times(norm / usual)} the usual {usual:.3g}" if usual else f" {self._forward()}"
+            f", {times(norm / usual)} the usual norm of {usual:.3g}"
+            if usual
+            else f" {self._forward()}"
         )
         return Finding(
             step=int(window.steps[row]),
@@ -93,8 +99,8 @@ class ExplodingGradient(Rule):
             rule=self.name,
             severity="warning",
             message=(
-                f"The gradient norm is {norm:.3g}{compared}; most of it is in {layer} "
-                f"({share[largest]:.3g})."
+                f"The gradient norm is {norm:.3g}{compared}; the largest layer norm is that of "
+                f"{layer} ({share[largest]:.3g})."
             ),
             advice=self._advice(window, row, layer, usual, is_sudden=is_sudden),
             evidence={
@@ -106,11 +112,11 @@ class ExplodingGradient(Rule):
         )
 
     def _forward(self) -> str:
-        """How the values inside the network grow in the first step."""
+        """Return the growth of the layer inputs in the first step as text."""
         sizes = self._first.sizes
         begin, end = next(iter(sizes)), max(sizes, key=lambda layer: sizes[layer])
         return (
-            f"in the first step, where the inputs of {begin} have a size of about "
+            f"in the first step, where the inputs of {begin} have a root mean square of about "
             f"{sizes[begin]:.2g} and those of {end} of about {sizes[end]:.2g}"
         )
 
@@ -119,7 +125,7 @@ class ExplodingGradient(Rule):
     ) -> str:
         facts = window.facts
         held = (
-            f"Clipping held what was applied to {window.applied_global_norm[row]:.3g}. "
+            f"Clipping reduced the applied norm to {window.applied_global_norm[row]:.3g}. "
             if window.clipped[row]
             else ""
         )
@@ -129,14 +135,14 @@ class ExplodingGradient(Rule):
         if usual is None:
             return (
                 f"{held}Use smaller initial weights (he_normal, glorot_uniform) or a normalization "
-                f"between the layers. {recurrent_matrix(facts, layer)}"
+                f"layer between the layers. {recurrent_matrix(facts, layer)}"
             ).rstrip()
         limit = self._healthy.limit()
         if is_sudden:
             clip = held or (f"Clip ({limit}). " if limit else "")
             remedy = (
-                f"{clip}Look at this step's batch for values out of scale. If it happens often, "
-                "lower the learning rate."
+                f"{clip}Check this step's batch for values out of scale. If such steps are "
+                "frequent, lower the learning rate."
             )
         else:
             remedy = held + (self._first.advice() or slower(facts, limit))

@@ -1,4 +1,4 @@
-"""A loss scale that divides the gradients of a loss that was not multiplied by it."""
+"""Rule for a custom train step that does not scale the loss under mixed precision."""
 
 from collections.abc import Iterator
 
@@ -12,9 +12,10 @@ from gradkeeper.callbacks.window import Window
 class LossNotScaled(Rule):
     """A custom train step that does not call `scale_loss` of its `LossScaleOptimizer`.
 
-    With the dtype policy `mixed_float16`, `compile()` puts the optimizer into a
-    `LossScaleOptimizer`, which divides every gradient by the loss scale, 32,768 at first. The
-    default `train_step` multiplies the loss by the same scale; a custom one must do so itself.
+    With the dtype policy `mixed_float16`, `compile()` wraps the optimizer in a
+    `LossScaleOptimizer`, which divides every gradient by the loss scale, initially 32,768. The
+    default `train_step` multiplies the loss by the same scale. A custom `train_step` must call
+    `scale_loss`.
     """
 
     name = "loss_not_scaled"
@@ -42,12 +43,12 @@ class LossNotScaled(Rule):
             message=(
                 f"The LossScaleOptimizer divides every gradient by {scale:,.0f}, but the train "
                 "step does not multiply the loss by this scale: it never calls scale_loss(). The "
-                f"gradients that are applied are {scale:,.0f} times too small."
+                f"applied gradients are {scale:,.0f} times too small."
             ),
             advice=(
                 "Add this line inside the GradientTape, after the loss is computed: "
-                "`loss = self.optimizer.scale_loss(loss)`. Take the gradients of the result; log "
-                "the loss from before."
+                "`loss = self.optimizer.scale_loss(loss)`. Compute the gradients of the scaled "
+                "loss, and log the unscaled loss."
             ),
             evidence={"loss_scale": scale},
         )

@@ -1,4 +1,4 @@
-"""Loss scaling that skips step after step."""
+"""Rule for dynamic loss scaling that skips too many steps."""
 
 from collections.abc import Iterator
 
@@ -14,16 +14,16 @@ _LOWEST = 1.0
 
 
 class LossScaleStuck(Rule):
-    """Dynamic loss scaling skips so many steps that the model hardly trains.
+    """Dynamic loss scaling that skips so many steps that the model hardly trains.
 
-    A few skipped steps are its ordinary business. They are trouble as `patience` in a row, as
-    more than `share` of the last `memory`, or at a scale of 1 or less: no overflow of float16
-    is left there that a smaller scale could cure.
+    Dynamic loss scaling skips a few steps in a healthy run. The rule reports `patience` skipped
+    steps in a row, more than `share` of the last `memory` steps, and a skipped step at a scale
+    of 1 or less, where a smaller scale cannot prevent an overflow of float16.
 
     Args:
-        patience: consecutive measured steps that are skipped.
-        share: share of the last `memory` measured steps that are skipped, 0 to 1.
-        memory: measured steps that the share is taken over.
+        patience: number of consecutive measured steps that are skipped.
+        share: fraction of the last `memory` measured steps that are skipped, 0 to 1.
+        memory: number of measured steps over which the fraction is taken.
     """
 
     name = "loss_scale_stuck"
@@ -52,7 +52,7 @@ class LossScaleStuck(Rule):
         skipped, steps = window.skipped[rows], window.steps[rows]
         scale = window.scalar("loss_scale")[rows]
         lengths, began = self._streak.follow([""], steps, skipped[:, None])
-        # NaN, and so a sum that is below any share, until `memory` steps were seen.
+        # The share is NaN, and exceeds no threshold, until `memory` steps were read.
         share = self._skipped.through(skipped.astype(float)).sum(axis=1) / self._memory
         for row in range(len(rows)):
             in_a_row, at_bottom = int(lengths[row, 0]), scale[row] <= _LOWEST and skipped[row]
@@ -76,14 +76,13 @@ class LossScaleStuck(Rule):
             rule=self.name,
             severity="error",
             message=(
-                f"Loss scaling has skipped {how} up to step {last}; the scale has come down to "
-                f"{scale:g}."
+                f"Loss scaling has skipped {how} up to step {last}; the loss scale is {scale:g}."
             ),
             advice=(
-                "A gradient that is NaN at any scale causes this: train some steps in float32 to "
-                "see whether it is, and look for NaN in the data and the weights, log(0) or a "
-                "division by zero. If float32 is clean, keep the layer that overflows in float32, "
-                "use bfloat16, or lower the learning rate."
+                "The gradient may be NaN at any scale: train a few steps in float32. If the "
+                "gradient is NaN there too, check for NaN in the data and the weights, log(0) or a "
+                "division by zero. If not, keep the layer that overflows in float32, use bfloat16, "
+                "or lower the learning rate."
             ),
             evidence={
                 "skipped_in_a_row": in_a_row,

@@ -1,4 +1,4 @@
-"""Variables that no gradient reaches."""
+"""Rule for variables whose gradient is None."""
 
 from collections.abc import Iterator
 
@@ -12,14 +12,14 @@ from gradkeeper.callbacks.window import Window, layer_of
 
 
 class MissingGradient(Rule):
-    """A trainable variable whose gradient is None from the start; told once per layer.
+    """Trainable variables whose gradient is None from the first step, once per layer.
 
-    A variable that had a gradient once is not missing: it may be frozen later, or be trained
-    in turn with others.
+    A variable that had a gradient in an earlier step is not reported: it may be frozen later, or
+    alternate with other variables.
 
     Args:
-        patience: first measured steps, with a gradient of some other variable, in each of which
-            it must be missing.
+        patience: number of measured steps at the start of a run, each with a gradient of another
+            variable, in which the gradient must be None.
     """
 
     name = "missing"
@@ -59,14 +59,14 @@ class MissingGradient(Rule):
             rule=self.name,
             severity="warning",
             message=(
-                f"No gradient has reached {listed(names)} in the first {self._patience} measured "
-                f"steps from step {first}: it is None, and the optimizer leaves "
-                f"{'it' if len(names) == 1 else 'them'} as initialized."
+                f"The gradient of {listed(names)} is None in the first {self._patience} measured "
+                f"steps, from step {first} on: the optimizer does not update "
+                f"{'this variable' if len(names) == 1 else 'these variables'}."
             ),
             advice=(
-                "Look for a layer whose output the loss does not use, stop_gradient, a detour "
-                "through NumPy, or an operation without a gradient (argmax, round, a cast to "
-                "integer); set trainable=False if the layer is meant to stay as it is."
+                "Check for a layer whose output the loss does not use, stop_gradient, a conversion "
+                "to NumPy, or an operation without a gradient (argmax, round, a cast to integer). "
+                "Set trainable=False if the layer is meant to stay unchanged."
             ),
             evidence={"variables": names, "steps": self._patience},
         )

@@ -1,4 +1,4 @@
-"""Gradients and losses that are NaN or infinite."""
+"""Rule for gradients and losses that are NaN or infinite."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,16 +14,16 @@ from gradkeeper.callbacks.rules.rule import Rule
 from gradkeeper.callbacks.run_facts import RunFacts
 from gradkeeper.callbacks.window import Window, layer_of
 
-# Below it, gradients of no number of replicas add up to Inf in float32.
+# Norms below this value do not sum to Inf in float32, for any number of replicas.
 _FAR_FROM_INF = 1e30
-# The norms grew if the last is so many times the median of those before it.
+# Ratio of the last norm to the median of the preceding norms above which the norms grew.
 _GREW = 10.0
 _NORMS_KEPT = 20
 
 
 @dataclass
 class _Past:
-    """What the rule knows of the steps before a row."""
+    """State of the rule from the steps before the current row."""
 
     measured: int | None = None
     finite_step: int | None = None
@@ -33,28 +33,28 @@ class _Past:
     had_bad_loss: bool = False
 
     def add(self, step: int, norm: float) -> None:
-        """A step with a finite gradient."""
+        """Record a step with a finite gradient."""
         self.finite_step, self.is_bad = step, False
         self.norms = [*self.norms, norm][-_NORMS_KEPT:]
 
     @property
     def grew(self) -> bool:
-        """Whether the last finite norm stands far above those before it."""
+        """True if the last finite norm is far above the preceding norms."""
         before = self.norms[:-1]
         return bool(before) and self.norms[-1] > _GREW * float(np.median(before))
 
 
 class NonFiniteGradient(Rule):
-    """The first step at which a gradient or the loss is NaN or infinite, and where.
+    """The first step at which a gradient or the loss is NaN or infinite.
 
-    Gradients are read before clipping: with `global_clipnorm`, one NaN makes every clipped
-    gradient NaN. If a train step calls several optimizers, the first call with a non-finite
-    gradient counts. Within a call, gradients are computed from the loss towards the input, so
-    that of the variables hit the one nearest the output is named as the layer where it began.
+    Gradients are read before clipping, because one NaN makes every gradient NaN that
+    `global_clipnorm` clips. If a train step calls several optimizers, the rule reports the first
+    call with a non-finite gradient. Backpropagation computes gradients from the loss towards the
+    input, so the finding names the layer of the affected variable nearest the output.
 
-    A loss that is not finite while every gradient is finite is a separate finding without a
-    layer. A step that loss scaling skipped for overflow, or that a guard refused, changed no
-    weight and is not a finding.
+    A non-finite loss with finite gradients is a separate finding without a layer. A step that
+    loss scaling skipped for overflow, or that a guard skipped, changed no weight and is not a
+    finding.
     """
 
     name = "nonfinite"
@@ -118,7 +118,7 @@ class NonFiniteGradient(Rule):
             severity="error",
             message=(
                 f"The gradient is {kind} in {len(names)} of {len(window.variables)} variables "
-                f"({listed(names)}), {_elements(count)}; the one nearest the output "
+                f"({listed(names)}), {_elements(count)}; the variable nearest the output "
                 f"is {names[-1]}.{_which_call(window, call)}{_between(after, step)}"
                 f"{_where(call, row, replicas)}{self._before()}"
             ),
@@ -153,7 +153,7 @@ class NonFiniteGradient(Rule):
     def _before(self) -> str:
         past = self._past
         if past.finite_step is None:
-            return " No step before it had a finite gradient."
+            return " No earlier step had a finite gradient."
         norm = past.norms[-1]
         return f" The last finite gradient, at step {past.finite_step}, had norm {norm:.3g}."
 
@@ -161,31 +161,31 @@ class NonFiniteGradient(Rule):
         bounded = bounded_activations(facts)
         if not self._past.has_updated:
             return (
-                f"{bounded} " * bool(bounded) + "The monitor saw no update before this step: in "
-                "a training that begins here, neither a lower learning rate nor clipping can help. "
-                "Look for NaN or Inf in the inputs, "
-                "the targets and the initial weights, and for log(0) or a division by zero in the "
-                "model and the loss. Attach a NonFiniteGuard: its replay names the operation."
+                f"{bounded} " * bool(bounded) + "The monitor recorded no update before this step: "
+                "if training begins here, neither a lower learning rate nor clipping can help. "
+                "Check for NaN or Inf in the inputs, the targets and the initial weights, and for "
+                "log(0) or a division by zero in the model and the loss. Attach a NonFiniteGuard: "
+                "the replay of its capsule names the operation."
             )
         lost = "The weights after this step are not usable: restore a checkpoint."
         if self._past.grew:
             return f"{self._against_growth(facts, layer)} {lost}"
         if len(self._past.norms) > 1:
             return (
-                "The norms did not grow before this step: look for NaN or Inf in its batch, and "
-                f"for log(0), a root of 0 or a division by zero in the model and the loss. {lost}"
+                "The norms did not grow before this step: check for NaN or Inf in its batch, and "
+                f"for log(0), sqrt(0) or a division by zero in the model and the loss. {lost}"
             )
         scaling = self._first.input_advice() if bounded else self._first.advice()
         first = (
-            "If the first update was too large, lower the learning rate; otherwise look for NaN "
-            "or Inf in this step's batch, log(0) or a division by zero."
+            "If the first update was too large, lower the learning rate. Otherwise check for NaN "
+            "or Inf in this step's batch, and for log(0) or a division by zero."
         )
         return " ".join(filter(None, [scaling or first, bounded, lost]))
 
     def _against_growth(self, facts: RunFacts, layer: str) -> str:
         grew = (
             f"The norm grew to {self._past.norms[-1]:.3g} from a median of "
-            f"{np.median(self._past.norms[:-1]):.3g} in the steps before."
+            f"{np.median(self._past.norms[:-1]):.3g} in the preceding steps."
         )
         bounded = bounded_activations(facts)
         scaling = self._first.input_advice() if bounded else self._first.advice()
@@ -201,25 +201,25 @@ class NonFiniteGradient(Rule):
                 + (self._against_growth(facts, "") if self._past.grew else self._first.advice())
             ).rstrip()
         empty = (
-            "A replica whose share of the batch is empty divides 0 by 0: use "
+            "If the replica's part of the batch is empty, its mean is 0/0: use "
             "batch(..., drop_remainder=True). "
             if replicas
             else ""
         )
         return (
-            f"{empty}A mean over an empty selection (a mask without an entry, a batch without an "
-            "example) is 0/0: divide the sum by max(count, 1). Otherwise look for NaN in the "
-            "targets, the sample weights and the metrics that the loss reads."
+            f"{empty}A mean over an empty selection (a mask of zeros, a batch without examples) is "
+            "0/0: divide the sum by max(count, 1). Otherwise check for NaN in the targets, the "
+            "sample weights and the metrics that the loss reads."
         )
 
 
 def _nonfinite(window: Window) -> np.ndarray:
-    """Whether the gradient of a variable is not finite, bool [steps, variables]."""
+    """Return the non-finite gradients, bool [steps, variables]."""
     return window.present & ((window.nonfinite > 0) | ~np.isfinite(window.norms))
 
 
 def _bad_losses(window: Window) -> np.ndarray:
-    """Whether the step's loss is not finite, bool [steps]; a NaN counts where a loss is known."""
+    """Return the non-finite losses, bool [steps]; NaN counts only if the run records a loss."""
     loss = window.scalar("loss")
     return np.isinf(loss) | (np.isnan(loss) & window.facts.has_loss)
 
@@ -227,32 +227,32 @@ def _bad_losses(window: Window) -> np.ndarray:
 def _elements(count: int) -> str:
     if not count:
         return "whose elements are finite while the norm overflows"
-    return f"{count:,} element{'s' if count > 1 else ''} in all"
+    return f"{count:,} element{'s' if count > 1 else ''} in total"
 
 
 def _which_call(window: Window, call: Window) -> str:
-    """The number of the optimizer call, if the step has several."""
+    """Return the number of the optimizer call as text; "" if the step has one call."""
     if not window.calls:
         return ""
     number = next(i for i, each in enumerate(window.calls) if each is call) + 1
-    return f" It arose in optimizer call {number} of the {len(window.calls)} in this step."
+    return f" The first affected call is optimizer call {number} of {len(window.calls)}."
 
 
 def _between(after: int | None, step: int) -> str:
-    """The measured steps before and after, if steps between them were not measured."""
+    """Return the range of steps as text; "" if every step in it was measured."""
     thinned = after is not None and after < step - 1
-    return f" It arose between step {after} and step {step}." if thinned else ""
+    return f" The fault occurred between step {after} and step {step}." if thinned else ""
 
 
 def _where(window: Window, row: int, replicas: list[int]) -> str:
-    """The replicas with a gradient that is not finite."""
+    """Return the replicas with a non-finite gradient as text; "" on a single device."""
     norms = window.replica_global_norms[row]
     if len(norms) and bool(np.all(norms < _FAR_FROM_INF)):
-        return " It came from a replica of another worker."
-    return f" It came from replica {', '.join(map(str, replicas))}." if replicas else ""
+        return " The source is a replica of another worker."
+    return f" The source is replica {', '.join(map(str, replicas))}." if replicas else ""
 
 
 def _nonfinite_replicas(window: Window, row: int) -> list[int]:
-    """The replicas whose own gradient is not finite; none on a single device."""
+    """Return the replicas with a non-finite gradient; none on a single device."""
     norms = window.replica_global_norms[row]
     return (window.first_replica + np.flatnonzero(~np.isfinite(norms))).tolist()

@@ -1,4 +1,4 @@
-"""The rules by name."""
+"""Registry of the rules by name."""
 
 from collections.abc import Sequence
 
@@ -37,20 +37,21 @@ RULES: dict[str, type[Rule]] = {
 
 
 def default_rules() -> list[Rule]:
-    """The rules that a `GradientMonitor` follows unless told otherwise: all, by their defaults."""
+    """Return every rule with its default thresholds, the default of `GradientMonitor`."""
     return [rule() for rule in RULES.values()]
 
 
 def rules_from(specification: Sequence[Rule | str]) -> list[Rule]:
-    """The rules of a list of rules and names of rules; a name stands for the rule's defaults.
+    """Return the rules of a list; a name stands for the rule with its default thresholds.
 
     Raises:
-        TypeError: if it is no list, or something in it is neither a rule nor a string.
-        ValueError: on a name that is not in `RULES`.
+        TypeError: if `specification` is a single rule or name, or if an item is neither a rule
+            nor a string.
+        ValueError: if a name is not in `RULES`.
     """
     if isinstance(specification, (str, Rule)):
         raise TypeError(
-            f"rules must be a list of rules, {_either()}. Received: rules={specification!r}"
+            f"rules must be a list of rules: {_either()}. Received: rules={specification!r}"
         )
     return [_rule_from(each) for each in specification]
 
@@ -59,9 +60,9 @@ def _rule_from(each: Rule | str) -> Rule:
     if isinstance(each, Rule):
         return each
     if not isinstance(each, str):
-        raise TypeError(f"rules must be {_either()}. Received: {each!r}")
+        raise TypeError(f"rules must contain {_either()}. Received: {each!r}")
     if each not in RULES:
-        raise ValueError(f"Unknown rule; rules must be {_either()}. Received: {each!r}")
+        raise ValueError(f"Unknown rule: rules must contain {_either()}. Received: {each!r}")
     return RULES[each]()
 
 

@@ -1,4 +1,4 @@
-"""Replicas whose gradients do not look alike."""
+"""Rule for a replica whose gradient differs from those of the other replicas."""
 
 from collections.abc import Iterator
 
@@ -14,16 +14,17 @@ from gradkeeper.callbacks.window import Window
 
 
 class ReplicaDisagreement(Rule):
-    """A replica whose own gradient is not finite, or of another size than the other replicas'.
+    """A replica whose gradient is not finite, or much larger or smaller than the others.
 
-    Read from each replica's gradient before the sum over replicas. Steps that loss scaling
-    skipped are not judged. Where the gradient explodes (by the defaults of
-    `ExplodingGradient`) for one replica alone, that is told at once: few runs last longer.
+    The rule reads the gradient of each replica before the sum over replicas. Steps that loss
+    scaling skipped are ignored. If the gradient explodes (by the defaults of
+    `ExplodingGradient`) because of one replica, the rule reports it without waiting for
+    `patience` steps, because the run may end earlier.
 
     Args:
-        ratio: a replica's global norm over the median of the other replicas' above which, or
-            below whose inverse, it disagrees. It explodes alone above the square of this.
-        patience: consecutive measured steps for which that must hold.
+        ratio: largest ratio, or inverse of the smallest ratio, of a replica's global norm to the
+            median of the other replicas' norms. A replica explodes alone above `ratio` squared.
+        patience: consecutive measured steps in which the ratio is outside these bounds.
     """
 
     name = "replica_disagreement"
@@ -38,7 +39,7 @@ class ReplicaDisagreement(Rule):
         self._ratio = ratio
         self._patience = patience
         self._explosions = Explosions()
-        self._first = 0  # the index of the first replica of this process among all
+        self._first = 0  # index of this process's first replica among those of all workers
         self._large = Streaks()
         self._small = Streaks()
         self._nonfinite = Streaks()
@@ -78,7 +79,7 @@ class ReplicaDisagreement(Rule):
     def _explodes_alone(
         self, window: Window, norms: np.ndarray, others: np.ndarray, rows: np.ndarray
     ) -> np.ndarray:
-        """Whether the replica alone makes the gradient explode, bool [steps, replicas]."""
+        """Return the replicas that explode alone, bool [steps, replicas]."""
         judged = self._explosions.judge(window.global_norm, window.scalar("loss"))
         exploding = np.isin(rows, judged.rows[judged.explodes])
         return exploding[:, None] & (norms > self._ratio**2 * others)
@@ -96,8 +97,8 @@ class ReplicaDisagreement(Rule):
                 f"{np.median(finite):.3g})."
             ),
             advice=(
-                "Look at that replica's share of this step's batch (an empty or all-masked one "
-                "divides by zero), then at its device: memory errors, driver, temperature."
+                "Check that replica's part of this step's batch (a mean over an empty or fully "
+                "masked part is 0/0), then its device: memory errors, driver, temperature."
             ),
             evidence={"replicas": self._indices(replicas), "norms": _jsonable(norms)},
         )
@@ -120,7 +121,7 @@ class ReplicaDisagreement(Rule):
                 f"than the median of the others ({times})."
             ),
             advice=(
-                "Look for values out of scale in that replica's data. Check that the data is "
+                "Check for values out of scale in that replica's data. Check that the data is "
                 "shuffled before it is sharded, that each replica's loss is divided by the global "
                 "batch size, and that the replicas' weights are equal."
             ),
@@ -140,7 +141,7 @@ class ReplicaDisagreement(Rule):
 
 
 def _median_of_others(norms: np.ndarray) -> np.ndarray:
-    """For each replica the median of the other replicas' finite norms, [steps, replicas]."""
+    """Return, for each replica, the median of the others' finite norms, [steps, replicas]."""
     finite = np.where(np.isfinite(norms), norms, np.nan)
     replicas = range(norms.shape[1])
     others = [row_quantiles(np.delete(finite, replica, axis=1), 0.5) for replica in replicas]

@@ -1,4 +1,4 @@
-"""What every rule is."""
+"""Base class of the rules."""
 
 from collections.abc import Iterator
 
@@ -7,14 +7,14 @@ from gradkeeper.callbacks.window import Window
 
 
 class Rule:
-    """Reads a run window by window, in order, and yields a finding where one begins.
+    """Base class of rules, which read a run in consecutive windows and yield findings.
 
-    A rule may yield the same trouble again: the monitor keeps the first finding of each
-    rule and layer. State from one window to the next lives on the rule; `reset` clears it.
-    What a rule finds must not depend on how the run is cut into windows. A rule that raises is
-    told once, with its exception, and left out from then on; training and other rules go on.
+    A rule may yield the same finding repeatedly: the monitor keeps the first finding of each
+    rule and layer. A rule keeps its state between windows in attributes, and `reset` clears
+    them. Findings must not depend on how the run is divided into windows. If a rule raises, the
+    monitor prints the exception once and disables the rule; training and other rules continue.
 
-    A rule of one's own:
+    Example of a custom rule:
 
         class LargeStep(Rule):
             name = "large_step"
@@ -28,16 +28,16 @@ class Rule:
                     )
 
     Attributes:
-        name: the rule's name in findings, and in a list of rules.
-        judges_warmup: whether what the rule says of the monitor's first `warmup` steps counts.
+        name: name of the rule in findings and in a list of rules.
+        judges_warmup: True if findings in the monitor's first `warmup` steps are kept.
     """
 
     name = "rule"
     judges_warmup = False
 
     def check(self, window: Window) -> Iterator[Finding]:
-        """Yields what is wrong in these steps, which follow on the last window's."""
+        """Yield the findings in the next window, which continues the previous one."""
         raise NotImplementedError(f"{type(self).__name__} must define check(window).")
 
     def reset(self) -> None:
-        """Forgets the run."""
+        """Reset the state for another run."""

@@ -1,4 +1,4 @@
-"""Single gradients far above their neighbours."""
+"""Rule for single steps with a large gradient."""
 
 from collections.abc import Iterator
 
@@ -11,37 +11,36 @@ from gradkeeper.callbacks.rules._remedies import has_sequences
 from gradkeeper.callbacks.rules.rule import Rule
 from gradkeeper.callbacks.window import Window
 
-_LEVEL = 20  # steps whose median is the level that a norm is compared with
+_LEVEL = 20  # number of preceding steps whose median is the level
 _LEVEL_SEEN = 10
-_PEAKS = 50  # steps whose largest norm a spike must stand above
+_PEAKS = 50  # number of preceding steps whose largest norm a spike exceeds
 _LEAST_SPREAD = 0.05  # decades
-_BEYOND_DOUBT = 8.0  # robust deviations, or times the largest of the steps before
-_MEDIAN_ERROR = 1.17  # of the deviation read from n distances' median: this over root n
+_BEYOND_DOUBT = 8.0  # robust deviations, or ratio to the largest preceding norm
+_MEDIAN_ERROR = 1.17  # over sqrt(n): relative standard error of a deviation from n distances
 
 
 class GradientSpike(Rule):
-    """A step whose global norm stands far above the steps before it, short of an explosion.
+    """A step whose global norm is far above the preceding norms, but no explosion.
 
-    The log10 of each norm is compared with the median of the 20 before it. How far it usually
-    lies off, in robust standard deviations (the larger of 1.4826 median and quantile 0.9 over
-    1.645 of the last distances, so that heavy tails widen it; and wider by its own standard
-    error, which is large where few were seen), makes it a z-score. A spike is
-    `ratio` times that median, `z` deviations off, and either `above` times the largest norm of
-    the last 50 steps or 8 deviations off. At 8 times the largest of the last 50 steps it is one
-    however many deviations off: norms that are now and then near zero widen those, and are no
-    excuse for a large one.
+    The distance of a norm is its log10 minus the median log10 of the 20 preceding norms. The
+    z-score of a step is its distance divided by a robust standard deviation of the preceding
+    distances: the larger of 1.4826 times their median and their 0.9 quantile over 1.645, so that
+    heavy tails increase it, plus its standard error, which is large after few steps. A spike
+    exceeds `ratio` and `z`, and either `above` or a z-score of 8. A norm above 8 times the
+    largest of the 50 preceding norms needs no z-score, because occasional norms near zero
+    increase the standard deviation.
 
-    A spike is told `settle` measured steps later, and only if there is neither an explosion (by
-    the defaults of `ExplodingGradient`) nor a non-finite gradient that near to it: those tell
-    more.
+    A spike is reported `settle` measured steps later, and only if no step within `settle` steps
+    explodes (by the defaults of `ExplodingGradient`) or has a non-finite gradient.
 
     Args:
-        ratio: norm over the median of the 20 before it, at least.
-        z: robust deviations off the median, at least.
-        above: norm over the largest of the 50 before it.
-        memory: steps from which the usual distance is read.
-        warmup: steps that must have been seen.
-        settle: measured steps around a spike in which nothing worse may happen.
+        ratio: smallest ratio of the norm to the median of the 20 preceding norms.
+        z: smallest distance in robust standard deviations.
+        above: smallest ratio of the norm to the largest of the 50 preceding norms.
+        memory: number of steps in the standard deviation.
+        warmup: number of steps before the first spike.
+        settle: number of measured steps around a spike without an explosion or a non-finite
+            gradient.
     """
 
     name = "spike"
@@ -99,7 +98,7 @@ class GradientSpike(Rule):
         yield from self._settled()
 
     def _settled(self) -> list[Finding]:
-        """Takes the spikes that enough steps have passed since, and drops those near worse."""
+        """Return the spikes older than `settle` steps, and drop those near a worse step."""
         told, waiting = [], []
         for at, finding in self._pending:
             if np.any(np.abs(self._worse - at) <= self._settle):
@@ -113,7 +112,7 @@ class GradientSpike(Rule):
         return told
 
     def _spikes(self, window: Window, rows: np.ndarray) -> Iterator[tuple[int, Finding]]:
-        """The rows, of those with a finite norm, that stand out."""
+        """Yield the row and the finding of each spike among the rows with a finite norm."""
         positive = window.global_norm[rows] > 0
         rows = rows[positive]
         logs = np.log10(window.global_norm[rows])
@@ -138,9 +137,9 @@ class GradientSpike(Rule):
         layer = window.layers[int(np.argmax(layers))]
         padding = "an all-padding sequence, " if has_sequences(window.facts) else ""
         limit = self._healthy.limit(int(window.steps[row]))
-        held = f"Clip: {limit}." if limit else ""
+        held = f"Set {limit}." if limit else ""
         if window.clipped[row]:
-            held = f"Clipping held what was applied to {window.applied_global_norm[row]:.3g}."
+            held = f"Clipping reduced the applied norm to {window.applied_global_norm[row]:.3g}."
         return Finding(
             step=int(window.steps[row]),
             layer=layer,
@@ -148,12 +147,12 @@ class GradientSpike(Rule):
             severity="warning",
             message=(
                 f"The gradient norm jumps to {norm:.3g}, {norm / usual:.3g} times the median of "
-                f"the steps before ({usual:.3g}), {z:.1f} robust deviations off; most of it is in "
-                f"{layer} ({layers.max():.3g})."
+                f"the preceding steps ({usual:.3g}; z-score {z:.1f}). The largest layer norm is "
+                f"that of {layer} ({layers.max():.3g})."
             ),
             advice=(
-                f"Look at this step's batch: outliers, wrong labels, {padding}a loss divided by a "
-                f"small number. {held}"
+                f"Check this step's batch for outliers, wrong labels, {padding}or a loss divided "
+                f"by a small number. {held}"
             ),
             evidence={
                 "norm": norm,
@@ -167,7 +166,7 @@ class GradientSpike(Rule):
 
 
 def _spread(distances: np.ndarray) -> np.ndarray:
-    """Robust standard deviation of each row's distances in decades, [rows]."""
+    """Return the robust standard deviation of each row of distances, in decades, [rows]."""
     by_median = 1.4826 * row_quantiles(distances, 0.5)
     by_tail = row_quantiles(distances, 0.9) / 1.645
     seen = np.maximum((~np.isnan(distances)).sum(axis=1), 1)

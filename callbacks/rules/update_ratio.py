@@ -1,4 +1,4 @@
-"""Updates too large or too small for the weights."""
+"""Rule for updates that are too large or too small for the weights."""
 
 from collections.abc import Iterator
 
@@ -15,24 +15,28 @@ _CONVERGED = 1e-4
 
 
 class UpdateRatio(Rule):
-    """A layer whose updates are out of proportion to its weights, in most of the last steps.
+    """Layers whose updates are too large or too small for their weights.
 
-    And the whole model, where a single update is longer than all its weights: what they were is
-    lost, and beside what they are from then on the next updates look modest.
+    The ratio is the norm of the update divided by the norm of the weights, over all variables of
+    a layer; about 1e-3 is usual. The rule reports a layer if the median ratio of the last
+    updates and the last ratio are outside the bounds. It reports the whole model after a single
+    update whose norm exceeds the norm of all weights: such an update replaces the weights, and
+    the ratios of later updates look normal.
 
-    The ratio is norm of the update over norm of the weights, each over all variables of the
-    layer; about 1e-3 is usual. Silent where update norms are not watched. Layers whose weights
-    or gradient are zero are not judged, nor is a layer that has come back into the bounds. A
-    layer that hardly moves for want of gradient, below 1e-3 of the largest layer's, is left to
-    `VanishingGradient`; where the whole gradient is below 1e-4 of the run's highest level, the
-    model has converged, and may stand still. A model that starts with all weights at zero may
-    be overwritten.
+    The rule requires update norms and weight norms (`watch`). It ignores:
+
+    - layers whose weights or gradient are zero;
+    - small updates of a layer whose gradient is below 1e-3 of the largest layer's, which
+      `VanishingGradient` covers;
+    - small updates while the gradient of the model is below 1e-4 of its highest level, because
+      the model has converged;
+    - large updates of a model whose weights are all zero at the start.
 
     Args:
-        low: ratio below which a layer hardly moves.
+        low: ratio below which a layer hardly changes.
         high: ratio above which a layer is overwritten.
-        patience: measured updates over which the median ratio must lie outside.
-        overwritten: ratio of the whole model above which a single update is too large.
+        patience: number of measured updates in the median ratio.
+        overwritten: ratio for the whole model above which a single update is too large.
     """
 
     name = "update_ratio"
@@ -99,13 +103,13 @@ class UpdateRatio(Rule):
         self._was_outside = outside[-1]
 
     def _converged(self, norms: np.ndarray) -> np.ndarray:
-        """Whether the whole gradient has all but gone, bool [steps]."""
+        """Return the steps in which the model has converged, bool [steps]."""
         converged, rows = np.zeros(len(norms), bool), np.flatnonzero(np.isfinite(norms))
         converged[rows] = norms[rows] < _CONVERGED * self._usual.follow(norms[rows]).peak
         return converged
 
     def _overwrites(self, window: Window, rows: np.ndarray) -> np.ndarray:
-        """The whole model's update over weights where it is too large, [rows]; else NaN."""
+        """Return the update ratio of the model where it is too large, [rows]; else NaN."""
         update, weight = window.value("update_norm")[rows], window.value("weight_norm")[rows]
         there = window.updated[rows]
         moved, before = total_norm(update, there), total_norm(weight, there)
@@ -117,7 +121,7 @@ class UpdateRatio(Rule):
         return np.divide(moved, before, out=np.full(len(rows), np.nan), where=too_large)
 
     def _layer_ratios(self, window: Window, converged: np.ndarray) -> np.ndarray:
-        """Update over weights per layer, [steps, layers]; NaN where the layer is not judged."""
+        """Return the update ratio of each layer, [steps, layers]; NaN where it is ignored."""
         update, weight = window.value("update_norm"), window.value("weight_norm")
         there = window.updated & np.isfinite(update) & np.isfinite(weight)
         updates, weights = window.by_layer(update, there), window.by_layer(weight, there)
@@ -130,9 +134,9 @@ class UpdateRatio(Rule):
         return np.where(is_idle & (ratios < self._low), np.nan, ratios)
 
     def _outside(self, ratios: np.ndarray) -> np.ndarray:
-        """Whether most ratios of the last steps, and the last one, lie outside, [steps, layers].
+        """Return where the median and the last ratio are outside the bounds, [steps, layers].
 
-        The median lies above a bound where more than half of the values do.
+        The median exceeds a bound where more than half of the values exceed it.
         """
         judged = self._over_last(np.isfinite(ratios))
         outside = np.zeros(ratios.shape, bool)
@@ -143,13 +147,13 @@ class UpdateRatio(Rule):
         return outside
 
     def _over_last(self, flags: np.ndarray) -> np.ndarray:
-        """How many of the last `patience` rows have the flag, int [steps, layers]."""
+        """Return the number of flags in the last `patience` rows, int [steps, layers]."""
         total = np.cumsum(flags, axis=0)
         total[self._patience :] -= total[: -self._patience].copy()
         return total
 
     def _take_over(self, layers: list[str]) -> None:
-        """Brings what is remembered into the columns of these layers."""
+        """Rearrange the stored state into the columns of these layers."""
         if layers == self._layers:
             return
         ratios = np.full((len(self._steps), len(layers)), np.nan)
@@ -177,14 +181,14 @@ class UpdateRatio(Rule):
             rule=self.name,
             severity="warning",
             message=(
-                f"The updates of {layer} are {median:.2g} of its weights (median from step "
+                f"The ratio of update to weights of {layer} is {median:.2g} (median from step "
                 f"{steps[0]} to {steps[-1]}), {bound}; about 1e-3 is usual."
             ),
             advice=(
                 _too_high(facts)
                 if is_high
-                else "Raise the learning rate, or look why the layer's gradient is so small; "
-                "float32 weights do not change by less than 6e-8 of their size."
+                else "Raise the learning rate, or find out why the layer's gradient is so small: "
+                "updates below 6e-8 of a float32 weight do not change it."
             ),
             evidence={
                 "median": median,
@@ -202,8 +206,8 @@ class UpdateRatio(Rule):
             rule=self.name,
             severity="warning",
             message=(
-                f"The update of step {step} is {ratio:.2g} times as long as all the weights "
-                "that it changes: they are overwritten."
+                f"The update of step {step} has {ratio:.2g} times the norm of all the weights "
+                "that it changes: the update replaces the weights."
             ),
             advice=_too_high(facts),
             evidence={"ratio": ratio, "bound": self._overwritten, "last_step": step},
@@ -211,7 +215,7 @@ class UpdateRatio(Rule):
 
 
 def _too_high(facts: RunFacts) -> str:
-    """Clipping shortens no step whose length does not scale with the gradient."""
+    """Return advice on large updates; clipping does not shorten steps of adaptive optimizers."""
     if facts.is_adaptive:
-        return "Lower the learning rate, or warm it up."
-    return "Lower the learning rate, warm it up, or clip."
+        return "Lower the learning rate, or use a warm-up."
+    return "Lower the learning rate, use a warm-up, or clip the gradient."

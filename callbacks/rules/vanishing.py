@@ -1,4 +1,4 @@
-"""Layers that the gradient does not reach."""
+"""Rule for layers with a negligible gradient."""
 
 from collections.abc import Iterator
 
@@ -13,13 +13,13 @@ from gradkeeper.callbacks.window import Window
 
 
 class VanishingGradient(Rule):
-    """A layer whose gradient stays negligible beside the largest layer's.
+    """Layers whose gradient norm is negligible compared with the largest layer norm.
 
-    A layer whose gradient is exactly zero all that time is left to `DeadGradient`.
+    `DeadGradient` covers layers whose gradient is exactly zero in all of these steps.
 
     Args:
-        ratio: norm of the layer over norm of the largest layer, below which it is negligible.
-        patience: consecutive measured steps for which that must hold.
+        ratio: ratio of a layer norm to the largest layer norm below which it is negligible.
+        patience: number of consecutive measured steps with a negligible norm.
     """
 
     name = "vanishing"
@@ -70,7 +70,7 @@ class VanishingGradient(Rule):
                 f"has been below {self._ratio:g} of the largest layer's ({norm:.3g} against "
                 f"{largest:.3g})."
             ),
-            advice=f"{_remedy(facts)}; check that the layer's output reaches the loss at all.",
+            advice=f"{_remedy(facts)}. Check that the loss depends on the layer's output.",
             evidence={
                 "norm": norm,
                 "largest": largest,
@@ -84,12 +84,12 @@ def _remedy(facts: RunFacts) -> str:
     if facts.layer_types and not facts.recurrent:
         return (
             "Use ReLU or GELU with he_normal initialization in place of sigmoid or tanh, residual "
-            "connections, or a normalization between the layers"
+            "connections, or normalization layers"
         )
     if facts.recurrent and all(each.is_gated for each in facts.recurrent):
         return (
             "Use a shorter sequence, attention over the time steps, or residual connections and "
-            "LayerNormalization between the layers; mask the padding (mask_zero=True)"
+            "LayerNormalization between the layers. Also mask the padding (mask_zero=True)"
         )
     return (
         "Use gated cells, residual connections or LayerNormalization, an activation that does not "

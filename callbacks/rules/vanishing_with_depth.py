@@ -1,4 +1,4 @@
-"""Gradients that shrink from layer to layer on their way to the input."""
+"""Rule for gradients that shrink from layer to layer towards the input."""
 
 from collections.abc import Iterator
 
@@ -17,15 +17,16 @@ _MATRIX_WORDS = ("kernel", "weight")
 class VanishingWithDepth(Rule):
     """Gradient norms that fall steadily from the last layers to the first.
 
-    Read from the layers that own a matrix, in the model's order: of each step, the first
-    quarter's geometric mean norm over the last quarter's, and how closely the log norms follow
-    a straight line over depth. Embeddings, normalizations and lone biases do not count.
+    The rule reads the layers that have a weight matrix, in the order of the model. In each step
+    it computes the ratio of the geometric mean norm of the first quarter of these layers to that
+    of the last quarter, and the correlation of the log norms with depth. Embeddings,
+    normalization layers and layers with only a bias are ignored.
 
     Args:
-        ratio: first layers' norm over last layers' below which the gradient has vanished.
-        correlation: how closely the log norms must follow the line, 0 to 1 (Pearson).
-        layers: fewest layers with a finite gradient above zero that tell of a trend.
-        patience: consecutive measured steps for which all that must hold.
+        ratio: ratio of the first to the last quarter below which the gradient has vanished.
+        correlation: smallest Pearson correlation of the log norms with depth, 0 to 1.
+        layers: smallest number of layers with a finite gradient above zero.
+        patience: number of consecutive measured steps in which all these conditions are met.
     """
 
     name = "vanishing_with_depth"
@@ -107,15 +108,15 @@ class VanishingWithDepth(Rule):
 
 def _advice(layers: list[str], facts: RunFacts) -> str:
     is_recurrent = any(facts.recurrent_layer(layer) for layer in layers)
-    activation = "ReLU or GELU in place of sigmoid or tanh with he_normal initialization, "
+    activation = "ReLU or GELU with he_normal initialization in place of sigmoid or tanh, "
     return (
-        f"Use {'' if is_recurrent else activation}residual connections, or BatchNormalization or "
-        "LayerNormalization between the layers; or fewer layers."
+        f"Use {'' if is_recurrent else activation}residual connections, BatchNormalization or "
+        "LayerNormalization between the layers, or fewer layers."
     )
 
 
 def _layers_with_matrices(window: Window) -> np.ndarray:
-    """Numbers of the layers that own a matrix, in the model's order."""
+    """Return the indices of the layers that have a weight matrix, in the order of the model."""
     owners = {
         layer_of(variable)
         for variable in window.variables
@@ -125,9 +126,9 @@ def _layers_with_matrices(window: Window) -> np.ndarray:
 
 
 def _trend(norms: np.ndarray, there: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """First quarter over last, slope per layer and correlation of log10 norms, [steps] each.
+    """Return log10 of the quarters' ratio, slope per layer and correlation, [steps] each.
 
-    Only entries that are there count, at their place among those.
+    Depth is the index of a layer among the layers where `there` is True.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.where(there, np.log10(norms), 0.0)

@@ -1,4 +1,4 @@
-"""Where recorded gradient norms go besides memory."""
+"""Sinks that write recorded gradient statistics to files."""
 
 from gradkeeper.callbacks.sinks._workers import read_all_workers
 from gradkeeper.callbacks.sinks.parquet import ParquetSink, read_parts

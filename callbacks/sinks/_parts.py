@@ -1,10 +1,10 @@
-"""One Parquet part: a window as a file.
+"""Parquet parts: one window per file.
 
-A row per train step with the columns `step` (int64), `present` and `updated` (lists of bool,
-an item per variable), each statistic per variable by its name (`norm`, `applied_norm`, ...;
-lists of float), each statistic per step by its name (`loss`, ...; float64), and on several
-replicas `replica_norms` (lists of replicas x variables floats). The variables' paths, and which
-replica is the first, are in the schema's metadata; pandas reads the paths as `attrs["variables"]`.
+A part has one row per train step. Its columns are `step` (int64), `present` and `updated` (lists
+of bool, one item per variable), the statistics per variable (`norm`, `applied_norm`, ...; lists of
+float), the statistics per step (`loss`, ...; float64), and with several replicas `replica_norms`
+(lists of replicas x variables floats). The schema's metadata contains the variable paths and the
+index of the first replica; pandas reads the paths as `attrs["variables"]`.
 """
 
 import json
@@ -19,19 +19,19 @@ from gradkeeper.callbacks.window import Window
 
 _VARIABLES = b"gradkeeper.variables"
 _FIRST_REPLICA = b"gradkeeper.first_replica"
-# What pandas makes the `attrs` of a data frame.
+# Metadata key that pandas reads as the `attrs` of a data frame.
 _PANDAS = b"PANDAS_ATTRS"
 _OWN = ("step", "present", "updated", "replica_norms")
-# A Parquet file's last bytes, written when all else is.
+# Last bytes of a Parquet file; the writer adds them after all other data.
 _END = b"PAR1"
 
 
 def write_part(path: Path, window: Window) -> None:
-    """Writes the window; the file appears whole or not at all."""
+    """Write the window to a part; the file appears only when it is complete."""
     lists = {"present": window.present, "updated": window.updated, **window.values}
     lists["replica_norms"] = window.replica_norms
     columns = {"step": pa.array(window.steps)}
-    # Arrow has no lists of no item.
+    # Arrow does not support fixed-size lists of length 0.
     columns |= {name: _lists(value) for name, value in lists.items() if value.size}
     columns |= {name: pa.array(value) for name, value in window.scalars.items()}
     metadata = {
@@ -42,7 +42,7 @@ def write_part(path: Path, window: Window) -> None:
     table = pa.table(columns).replace_schema_metadata(metadata)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        # A dictionary of norms, which hardly ever repeat, costs thrice the time and no less room.
+        # Norms rarely repeat: a dictionary takes three times as long and saves no space.
         pq.write_table(table, temporary, compression="zstd", use_dictionary=False)
         os.replace(temporary, path)
     finally:
@@ -50,7 +50,7 @@ def write_part(path: Path, window: Window) -> None:
 
 
 def read_part(path: Path) -> Window:
-    """Reads a part, also one of the first format, which had norms and flags only."""
+    """Read a part. The first format, with norms and flags only, is supported."""
     with pq.ParquetFile(path) as file:
         table = file.read()
     variables = tuple(json.loads(table.schema.metadata[_VARIABLES]))
@@ -70,7 +70,7 @@ def read_part(path: Path) -> Window:
     )
     values = {name: value[:, 0] for name, value in matrices.items() if name not in _OWN}
     if "nonfinite" not in values and "norm" in values:
-        # The first format did not count elements: one at least.
+        # The first format has no element counts; a non-finite norm has at least one element.
         values["nonfinite"] = (present & ~np.isfinite(values["norm"])).astype(np.float32)
     replicas = matrices.get("replica_norms", np.zeros((0, 0, 0), np.float32))
     steps = scalars.pop("step")
@@ -78,22 +78,22 @@ def read_part(path: Path) -> Window:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether the part has its end: a machine that loses power may leave one without."""
+    """Return True if the part is complete; a power failure may truncate a part."""
     try:
         with path.open("rb") as file:
             file.seek(-min(len(_END), file.seek(0, os.SEEK_END)), os.SEEK_END)
             return file.read() == _END
-    except FileNotFoundError:  # merged by a run that goes on
+    except FileNotFoundError:  # merged by a run in progress
         return False
 
 
 def steps_of(path: Path) -> np.ndarray:
-    """The train steps of a part, int64 [steps]."""
+    """Return the train steps of a part, int64 [steps]."""
     with pq.ParquetFile(path) as file:
         return file.read(["step"])["step"].to_numpy()
 
 
 def _lists(values: np.ndarray) -> pa.FixedSizeListArray:
-    """A list per step of [steps, ...]."""
+    """Convert an array [steps, ...] to one list per step."""
     flat = pa.array(np.ascontiguousarray(values).reshape(-1))
     return pa.FixedSizeListArray.from_arrays(flat, int(np.prod(values.shape[1:])))

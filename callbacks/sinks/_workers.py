@@ -1,4 +1,4 @@
-"""The parts of several workers, put together."""
+"""Merging of the Parquet parts of several workers."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -12,10 +12,10 @@ from gradkeeper.callbacks.workers import folders_of_others
 
 
 def read_all_workers(log_dir: str | Path) -> Iterator[Window]:
-    """The chief's windows, with the norms of all workers' replicas where all have recorded them.
+    """Yield the chief's windows with the replica norms of all workers.
 
-    What all replicas have alike is the chief's. A step that a worker lacks, as the last ones
-    after a kill may be, has the chief's replicas only.
+    Values that are equal on all replicas are the chief's. A step that another worker has not
+    recorded, such as the last steps of a killed run, has the norms of the chief's replicas only.
     """
     others = [_Worker(read_parts(folder)) for folder in folders_of_others(log_dir).values()]
     for window in read_parts(log_dir):
@@ -32,16 +32,16 @@ def read_all_workers(log_dir: str | Path) -> Iterator[Window]:
 
 
 class _Worker:
-    """What a worker other than the chief has recorded, read as far as it is asked for."""
+    """Lazy reader of the parts of a worker other than the chief."""
 
     def __init__(self, parts: Iterator[Window]) -> None:
         self._parts = parts
         self._read = Window.concatenate([])
 
     def up_to(self, window: Window) -> Window:
-        """What it has recorded from the window's first step on to its last, or beyond.
+        """Return the recorded steps from the first step of `window` to at least its last step.
 
-        Windows are asked for in their order.
+        Call with windows in chronological order.
         """
         while not len(self._read) or self._read.steps[-1] < window.steps[-1]:
             part = next(self._parts, None)
@@ -53,7 +53,7 @@ class _Worker:
 
 
 def _norms_at(window: Window, worker: Window) -> np.ndarray:
-    """The norms of a worker's replicas at the window's steps, [steps, replicas, variables]."""
+    """Return a worker's replica norms at the window's steps, [steps, replicas, variables]."""
     columns = tuple(dict.fromkeys([*window.variables, *worker.variables]))
     rows = np.searchsorted(worker.steps, window.steps)
     return worker.with_variables(columns)[rows].replica_norms[:, :, : len(window.variables)]

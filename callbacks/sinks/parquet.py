@@ -1,4 +1,4 @@
-"""Gradient statistics as a folder of Parquet parts, readable at any moment."""
+"""Gradient statistics in a directory of Parquet parts, readable during training."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -12,22 +12,21 @@ from gradkeeper.callbacks.sinks.sink import Sink
 from gradkeeper.callbacks.window import Window
 
 _PART = re.compile(r"gradients-(\d{6,})\.parquet")
-# So many small parts are merged into one: a reader opens a thousand files in seconds.
+# Number of small parts that are merged into one, so that a reader opens few files.
 _MANY = 20
 
 
 class ParquetSink(Sink):
-    """Writes windows to `log_dir` as `gradients-000000.parquet`, `gradients-000001.parquet`, ...
+    """Sink that writes `gradients-000000.parquet`, `gradients-000001.parquet`, ... to `log_dir`.
 
-    Every window becomes a part at once, so that a killed process loses no window that was
-    written; small parts are merged from time to time. A part is written under a temporary
-    name and renamed: what a reader finds is whole. A kill while parts are merged leaves
-    steps twice, which `read_parts` passes over, as it does a part that lost its end with the
-    machine's power.
+    Each window becomes a part immediately, so a killed process loses no written window. Small
+    parts are merged from time to time. A part is written under a temporary name and renamed, so a
+    reader finds complete parts only. A process killed during a merge leaves duplicate steps, and
+    a power failure may leave a truncated part; `read_parts` skips both.
 
     Args:
-        log_dir: the folder; made if it is not there.
-        rows_per_part: parts of fewer train steps are merged when many lie there.
+        log_dir: directory; created if it does not exist.
+        rows_per_part: number of train steps below which a part is small.
     """
 
     def __init__(self, log_dir: str | Path, *, rows_per_part: int = 1000) -> None:
@@ -38,11 +37,11 @@ class ParquetSink(Sink):
         self._folder.mkdir(parents=True, exist_ok=True)
 
     def write(self, window: Window) -> None:
-        """Writes the window as a part of its own; on return it is in the folder."""
+        """Write the window as one part; the part is in the directory on return."""
         if not len(window):
             return
         number = self._look() if self._next is None else self._next
-        self._next = None  # a write that fails leaves the folder to be looked at again
+        self._next = None  # after a failed write the next call lists the directory again
         path = self._folder / f"gradients-{number:06d}.parquet"
         write_part(path, window)
         self._small = [*self._small, path] if len(window) < self._rows_per_part else []
@@ -51,14 +50,14 @@ class ParquetSink(Sink):
         self._next = number + 1
 
     def close(self) -> None:
-        """Another may write to the folder before this sink does again."""
+        """Release the directory: another sink may write to it before the next `write`."""
         self._next = None
 
     def keep_before(self, step: int) -> Iterable[Window]:
-        """Drops what the folder holds from `step` on, as a resumed run records it again.
+        """Remove the rows from `step` on, because a resumed run records them again.
 
         Returns:
-            The windows that stay, each read when it is asked for.
+            The remaining windows, read lazily.
         """
         for unfinished in self._folder.glob(".gradients-*.parquet.tmp"):
             unfinished.unlink()
@@ -74,7 +73,7 @@ class ParquetSink(Sink):
         return map(read_part, _parts(self._folder))
 
     def _look(self) -> int:
-        """Finds the small parts at the end of the folder; returns the next part's number."""
+        """Find the small parts at the end of the directory and return the next part number."""
         self._small, number = [], 0
         for path in _parts(self._folder):
             small = pq.read_metadata(path).num_rows < self._rows_per_part
@@ -83,7 +82,7 @@ class ParquetSink(Sink):
         return number
 
     def _merge(self) -> None:
-        """Puts the small parts at the end into the first of them."""
+        """Merge the small parts at the end into the first of them."""
         first, *others = self._small
         merged = Window.concatenate([read_part(path) for path in self._small])
         _, once = np.unique(merged.steps, return_index=True)
@@ -94,13 +93,13 @@ class ParquetSink(Sink):
 
 
 def read_parts(log_dir: str | Path) -> Iterator[Window]:
-    """The windows in the folder, oldest first; a step that occurs again is left out."""
+    """Yield the windows in the directory, oldest first, without duplicate steps."""
     seen, paths = _Seen(), _parts(Path(log_dir))
     while paths:
         try:
             window = read_part(paths.pop(0))
         except FileNotFoundError:
-            # A run that goes on has merged it; what was read before is seen, not read twice.
+            # A run in progress has merged the part. `seen` skips the steps that were read.
             paths = _parts(Path(log_dir))
             continue
         fresh = seen.fresh(window.steps)
@@ -109,14 +108,14 @@ def read_parts(log_dir: str | Path) -> Iterator[Window]:
 
 
 class _Seen:
-    """The train steps that were read."""
+    """Set of the train steps that were read."""
 
     def __init__(self) -> None:
         self._steps: list[np.ndarray] = []
         self._last = -1
 
     def fresh(self, steps: np.ndarray) -> np.ndarray:
-        """Which of the steps were not there before, bool [steps]; they are from now on."""
+        """Add steps and return which of them were not in the set, bool [steps]."""
         again = steps <= self._last
         if again.any():
             again = np.isin(steps, np.concatenate(self._steps))
@@ -126,7 +125,7 @@ class _Seen:
 
 
 def _parts(folder: Path) -> list[Path]:
-    """The whole parts in the folder, by number."""
+    """Return the complete parts in the directory, by number."""
     return list(filter(is_whole, _named(folder)))
 
 

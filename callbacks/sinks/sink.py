@@ -1,4 +1,4 @@
-"""What every sink can be asked to do."""
+"""Base class of the sinks."""
 
 from collections.abc import Iterable, Mapping
 
@@ -8,36 +8,38 @@ from gradkeeper.callbacks.window import Window
 
 
 class Sink:
-    """Takes recorded train steps, window by window; a subclass needs `write` only.
+    """Base class of sinks, which receive recorded train steps; a subclass must define `write`.
 
-    What a sink raises is printed, and training goes on. Steps whose `write` raised are handed
-    to it again later, in one window with those that came since.
+    If a sink raises, the monitor prints the exception and training continues. If `write` raises,
+    the next call receives the same steps and the steps recorded since in one window.
     """
 
     def write(self, window: Window) -> None:
-        """Takes the window, whose steps follow those of the window before."""
-        raise NotImplementedError(f"A sink needs write(window). Received: {type(self).__name__}")
+        """Write the window, whose steps follow those of the previous window."""
+        raise NotImplementedError(
+            f"A sink must define write(window). Received: {type(self).__name__}"
+        )
 
     def write_histograms(
         self, step: int, histograms: Mapping[str, tuple[np.ndarray, np.ndarray]]
     ) -> None:
-        """Takes histograms of the step's gradient, by variable: edges and counts.
+        """Write histograms of the step's gradient, by variable, as edges and counts.
 
-        Edges are log10 of an element's magnitude, float [bins + 1], ascending; counts are
-        numbers of elements, [bins]. A sink that has no place for them leaves them.
+        Edges are log10 of the magnitudes, float [bins + 1], ascending. Counts are numbers of
+        elements, [bins]. The base class ignores histograms.
         """
 
     def keep_before(self, step: int) -> Iterable[Window]:
-        """Drops what was written from `step` on, as a resumed run records it again.
+        """Remove the rows from `step` on, because a resumed run records them again.
 
         Returns:
-            The windows that stay, oldest first; none from a sink that cannot be read back.
+            The remaining windows, oldest first; none if the sink cannot be read.
         """
         return []
 
     def flush(self) -> None:
-        """Hands on whatever still waits; what was written is then safe from a kill."""
+        """Flush buffered data, so that it survives if the process is killed."""
 
     def close(self) -> None:
-        """Flushes and lets go of files. A sink that is written to later opens them again."""
+        """Flush and close the files. A later `write` opens them again."""
         self.flush()

@@ -15,39 +15,39 @@ from gradkeeper.callbacks.window import Window
 
 
 class TensorBoardSink(Sink):
-    """Writes every recorded train step to a TensorBoard event file in `log_dir`.
+    """Sink that writes every recorded train step to a TensorBoard event file in `log_dir`.
 
-    Events are written as such, because `tf.summary.scalar` needs the tensorboard package,
-    which TensorFlow does not install.
+    The sink writes event records directly, because `tf.summary.scalar` requires the tensorboard
+    package, which TensorFlow does not install.
 
     Scalars, with the train step as their step:
         gradients/global_norm: L2 norm over all variables before clipping.
-        gradients/applied_global_norm: L2 norm after clipping; steps with an update only.
-        gradients/clip_coefficient: norm applied over norm that entered the clipping; 1 where
-            it did nothing.
+        gradients/applied_global_norm: L2 norm after clipping; only in steps with an update.
+        gradients/clip_coefficient: norm after clipping divided by norm before clipping; 1 where
+            clipping changed nothing.
         gradients/nonfinite: number of gradient elements that are NaN or infinite.
         gradients/layers/<layer>: L2 norm before clipping over all variables of the layer.
-        train/loss: the train step's loss, in the loss's unit.
-        train/learning_rate: the optimizer's learning rate.
+        train/loss: loss of the train step, in the unit of the loss.
+        train/learning_rate: learning rate of the optimizer.
         train/loss_scale: factor of dynamic loss scaling.
 
     Histograms:
         gradients/histograms/<variable>: number of elements by log10 of their magnitude.
 
     Args:
-        log_dir: the folder; made if it is not there.
-        layers: whether to write the layers' norms.
+        log_dir: directory; created if it does not exist.
+        layers: True to write the norm of each layer.
     """
 
     def __init__(self, log_dir: str | Path, *, layers: bool = True) -> None:
         self._folder = Path(log_dir)
         self._layers = layers
-        # None while it is being used, too: one that failed is let go of.
+        # Also None during a write, so that a writer that raises is dropped.
         self._writer: Any = None
         self._file: Path | None = None
 
     def write(self, window: Window) -> None:
-        """Writes the window; on return it is in the file."""
+        """Write the window; its steps are in the file on return."""
         scalars = _scalars(window)
         if self._layers:
             scalars |= _layer_scalars(window)
@@ -59,10 +59,11 @@ class TensorBoardSink(Sink):
     def write_histograms(
         self, step: int, histograms: Mapping[str, tuple[np.ndarray, np.ndarray]]
     ) -> None:
-        """Writes histograms of the step's gradient, by variable: edges and counts.
+        """Write histograms of the step's gradient, by variable, as edges and counts.
 
         Raises:
-            ValueError: if there is not one edge more than counts, or an edge is not finite.
+            ValueError: if the number of edges is not the number of counts plus one, or if an edge
+                is not finite.
         """
         values = [
             {"tag": f"gradients/histograms/{variable}", "histo": _histogram(variable, *each)}
@@ -72,7 +73,7 @@ class TensorBoardSink(Sink):
         self.flush()
 
     def keep_before(self, step: int) -> Iterable[Window]:
-        """Tells TensorBoard to leave out what the folder's event files hold from `step` on."""
+        """Write an event that makes TensorBoard discard the earlier events from `step` on."""
         import tensorflow as tf
 
         start = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
@@ -80,12 +81,12 @@ class TensorBoardSink(Sink):
         return []
 
     def flush(self) -> None:
-        """Hands all events to the system.
+        """Flush all events to the operating system.
 
         Raises:
-            OSError: if the file is gone, which the writer itself would not notice.
-            tf.errors.OpError: if it cannot be written. What is written later goes to
-                a further file, for TensorBoard reads none beyond a torn event.
+            OSError: if the file was deleted, which the writer does not detect.
+            tf.errors.OpError: if the file cannot be written. Later events go to another file,
+                because TensorBoard reads no event after a truncated one.
         """
         if self._writer is None:
             return
@@ -116,12 +117,12 @@ class TensorBoardSink(Sink):
         self._writer = writer
 
     def _opened(self) -> Any:
-        """A writer to a further file."""
+        """Open an additional event file and return its writer."""
         import tensorflow as tf
 
-        if self._file is None:  # a folder that is removed in the middle is not made again
+        if self._file is None:  # a directory deleted during the run is not created again
             self._folder.mkdir(parents=True, exist_ok=True)
-        # TensorBoard reads a folder's files in the order of their names.
+        # TensorBoard reads the files of a directory in the order of their names.
         name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
         self._file = self._folder / f"{name}.gradkeeper"
         writer = tf.io.TFRecordWriter(str(self._file))
@@ -131,7 +132,7 @@ class TensorBoardSink(Sink):
 
 
 def _scalars(window: Window) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Values by tag, [steps], and the steps that have one, bool [steps]."""
+    """Return, by tag, the values, [steps], and the steps with a value, bool [steps]."""
     there, coefficient = window.present.any(axis=1), window.clip_coefficient
     tags = {
         "gradients/global_norm": (window.global_norm, there),
@@ -155,12 +156,12 @@ def _layer_scalars(window: Window) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def _histogram(variable: str, edges: np.ndarray, counts: np.ndarray) -> Any:
-    """The histogram as TensorBoard's message."""
+    """Convert the histogram to a TensorBoard protocol buffer."""
     import tensorflow as tf
 
     if len(edges) != len(counts) + 1 or not np.isfinite(edges).all():
         raise ValueError(
-            "A histogram needs finite edges, one more than counts. Received: "
+            "A histogram must have finite edges, one more than counts. Received: "
             f"{len(edges)} edges {edges} and {len(counts)} counts of {variable}"
         )
     middles = (np.asarray(edges[1:]) + np.asarray(edges[:-1])) / 2

@@ -1,4 +1,4 @@
-"""The part inside the train step: hooks, the instrumented train function, what it writes."""
+"""Instrumentation of the compiled train step: patches, observers and the recorder."""
 
 from gradkeeper.callbacks.tap.options import Options
 from gradkeeper.callbacks.tap.probe import Owner

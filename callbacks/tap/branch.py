@@ -1,4 +1,4 @@
-"""Branches in the graph."""
+"""Conditionals in the graph."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,17 +11,18 @@ def branch(
     otherwise: Callable[..., tf.Tensor],
     inputs: Sequence[tf.Tensor],
 ) -> tf.Tensor:
-    """`tf.cond` whose branches are functions of `inputs` alone.
+    """Return `then(*inputs)` if `condition` is true, else `otherwise(*inputs)`.
 
-    `tf.cond` spreads both branches out in the graph around it, and TensorFlow visits every
-    operation in them, taken or not: in a step of a millisecond that is to be seen. Here each
-    is called as one function.
+    `tf.cond` inlines both branches into the surrounding graph, and TensorFlow visits every
+    operation in them, taken or not. The cost is measurable in a step of one millisecond. Here, each
+    branch is one function call.
 
     Args:
         condition: a boolean scalar.
-        then: gives a tensor; run where the condition is true.
-        otherwise: gives a tensor of the same shape and dtype; run where it is false.
-        inputs: what both are called with.
+        then: returns a tensor; uses no tensors besides its arguments.
+        otherwise: returns a tensor of the same shape and dtype; uses no tensors besides its
+            arguments.
+        inputs: arguments of both functions.
     """
     if tf.executing_eagerly():
         return then(*inputs) if condition else otherwise(*inputs)
@@ -44,10 +45,10 @@ def branch(
 
 
 def when(condition: tf.Tensor, do: Callable[[], object]) -> tf.Tensor:
-    """Has `do` run where the condition is true.
+    """Call `do` if the condition is true.
 
     Returns:
-        A tensor that is there once the tensors are that `do` returns, if it is run.
+        A tensor that depends on the tensor that `do` returns, if `do` is called and returns one.
     """
 
     def taken() -> tf.Tensor:

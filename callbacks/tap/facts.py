@@ -1,4 +1,4 @@
-"""Reads off a model and its optimizers what `RunFacts` holds."""
+"""Facts about a run, collected from its model and optimizers."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from gradkeeper.callbacks.tap.lane import Table
 from gradkeeper.callbacks.tap.names import layer_paths
 from gradkeeper.callbacks.tap.optimizers import nested_optimizers, with_nested
 
-# By name: some are not in every supported version of Keras.
+# Looked up by name, because some supported versions of Keras lack some of them.
 _ADAPTIVE = tuple(
     getattr(keras.optimizers, name)
     for name in (
@@ -24,11 +24,11 @@ _ADAPTIVE = tuple(
 def facts_of(
     model: keras.Model | None, tables: Sequence[Table], *, has_loss: bool = False
 ) -> RunFacts:
-    """The facts about a run.
+    """Return the facts about a run.
 
     Args:
         model: the model; None if there is none.
-        tables: a table for each call of an optimizer, in the order of the first calls.
+        tables: the log of each optimizer call, in the order of the first calls.
         has_loss: whether the loss of every step is recorded.
     """
     optimizers = [each for table in tables for each in _innermost(table.optimizer)]
@@ -77,7 +77,7 @@ def _recurrent(path: str, layer: keras.layers.RNN) -> RecurrentLayer:
 
 
 def _gate_widths(cell: Any) -> Iterator[bool]:
-    """Whether a recurrent matrix has more columns than the state has units, for each."""
+    """Yield, for each recurrent matrix, True if it has more columns than the state has units."""
     for variable in getattr(cell, "weights", ()):
         if "recurrent" in variable.name and len(variable.shape) > 1:
             yield variable.shape[-1] > variable.shape[-2]

@@ -1,4 +1,4 @@
-"""Whether gradients are finite, and what they are like where they are not."""
+"""Checks whether gradients and variables are finite."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -14,7 +14,8 @@ from gradkeeper.callbacks.tap.shadow import shadow
 def all_finite(gradients: Gradients, *, squares: bool = False) -> tf.Tensor:
     """Return whether every element is finite.
 
-    The sum of squares of a gradient may overflow although every element is finite.
+    The sum of squares of a gradient may overflow although every element is finite. If a sum is not
+    finite, every element is checked.
 
     Args:
         gradients: dense or `IndexedSlices` gradients.
@@ -30,13 +31,13 @@ def all_finite(gradients: Gradients, *, squares: bool = False) -> tf.Tensor:
 
 
 def remain_finite(after: list[tf.Tensor], before: list[tf.Tensor]) -> tf.Tensor:
-    """Return whether every element that was finite is finite still.
+    """Return whether every element that was finite before is finite after.
 
-    Some variables hold infinities on purpose: a mask, or a running minimum.
+    Some variables hold infinities on purpose, such as a mask or a running minimum.
 
     Args:
-        after: values, floating or complex.
-        before: former values, in the same order.
+        after: the current values, floating-point or complex.
+        before: the earlier values, in the same order.
     """
 
     def one_by_one(*tensors: tf.Tensor) -> tf.Tensor:
@@ -49,12 +50,13 @@ def remain_finite(after: list[tf.Tensor], before: list[tf.Tensor]) -> tf.Tensor:
 
 
 def statistics_if(condition: tf.Tensor, gradients: Gradients, scale: Any) -> tf.Tensor:
-    """`statistics` of the gradients over `scale`, where the condition is true, [3, gradients].
+    """Return `statistics` of the unscaled gradients if the condition is true, [3, gradients].
 
     Args:
-        condition: a boolean scalar; where it is false, all are 0.
+        condition: a boolean scalar; if it is false, all statistics are 0.
         gradients: the gradients.
-        scale: what they were multiplied with; None for 1.
+        scale: the factor that the gradients were multiplied by; None for 1. Norms and largest
+            magnitudes are divided by it.
     """
     one = tf.constant(1.0)
     divisor = one if scale is None else tf.cast(tf.convert_to_tensor(scale), tf.float32)

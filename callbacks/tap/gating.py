@@ -1,4 +1,4 @@
-"""Steps that leave no trace: nothing is applied, and what was changed is put back."""
+"""Skipped steps: conditional updates, and the rollback of variables."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -15,10 +15,11 @@ Role: TypeAlias = Literal["state", "metric", "weight"]
 
 
 def everywhere(flag: tf.Tensor, replica: Replica) -> tf.Tensor:
-    """Whether the flag is set on every replica, the same answer on each.
+    """Return whether the flag is set on every replica, with the same result on each.
 
-    Taken across replicas and not by an all-reduce inside them, which fails for a flag on
-    replicas that share a CPU; across the processes of several workers there is no other way.
+    The flags are combined in the cross-replica context. An all-reduce in the replica context fails
+    for a flag on replicas that share a CPU. The flags of other workers can only be read through
+    `strategy.reduce`.
     """
     if replica.count == 1:
         return flag
@@ -39,20 +40,20 @@ def apply_if(
     gradients: list[Any],
     replica: Replica,
 ) -> None:
-    """Applies the gradients where they are allowed to be.
+    """Apply the gradients if `allowed` is true.
 
     Args:
-        allowed: the same on every replica.
-        apply: what to do with the gradients; called on each replica.
-        gradients: this replica's.
-        replica: the replica.
+        allowed: a boolean scalar, the same on every replica.
+        apply: function that applies the gradients; called on each replica.
+        gradients: the gradients of this replica.
+        replica: this replica.
     """
     if replica.count == 1:
         when(allowed, lambda: apply(gradients))
         return
 
-    # An update merges the replicas, which TensorFlow forbids in a branch of one of them: so
-    # the branch stands across the replicas, and they are called in it.
+    # An update merges the replicas, which TensorFlow forbids in a conditional of a single replica.
+    # The conditional is therefore built in the cross-replica context and calls the replicas.
     def merged(strategy: tf.distribute.Strategy, allowed: Any, gradients: list[Any]) -> None:
         def applied() -> None:
             strategy.extended.call_for_each_replica(apply, args=(gradients,))
@@ -63,12 +64,12 @@ def apply_if(
 
 
 class Held(NamedTuple):
-    """The value that a variable had before the train step changed it.
+    """Value of a variable before the train step changed it.
 
     Attributes:
         variable: the variable.
-        part: the replica's own part of it.
-        before: its value.
+        part: the replica's local component of the variable.
+        before: the value of `part` before the step.
         role: "state" for moving averages, codebooks, seeds and states of layers, "metric", or
             "weight" for trained variables and those of optimizers.
     """
@@ -80,12 +81,12 @@ class Held(NamedTuple):
 
 
 class Undoing:
-    """Restores variables, in the graph, to the values that they had when they were added.
+    """Rollback of variables, in the graph, to the values that they had when they were added.
 
     Args:
-        replica: the replica whose parts of the variables are restored.
-        refused: a boolean variable that carries the refusal out of functions that the step
-            calls; None if the step itself calls everything.
+        replica: the replica whose components of the variables are restored.
+        refused: boolean variable that marks the step as skipped from within functions that the step
+            calls; None if the step itself makes every call.
     """
 
     def __init__(self, replica: Replica, refused: tf.Variable | None = None) -> None:
@@ -100,19 +101,20 @@ class Undoing:
 
     @property
     def is_here(self) -> bool:
-        """Whether the caller runs in the graph of the step itself, where values are known."""
+        """Return True if the caller runs in the step's own graph, which can read stored values."""
         return Site.here() == self._site
 
     def add(self, variables: Iterable[Any], role: Role, *, spare: bool = False) -> None:
-        """Hold the values of further variables, which the step has not changed so far.
+        """Store the values of more variables, which the step must not have changed yet.
 
-        In a function that the step calls, nothing is held: the step cannot read values there.
+        Inside a function that the step calls, no values are stored: the step cannot read values
+        from there.
 
         Args:
             variables: the variables.
-            role: their role.
-            spare: whether they are restored only if `hold_spare` is called. A graph does not
-                read values that are never used.
+            role: the role of the variables.
+            spare: whether the variables are restored only if `hold_spare` is called. A graph does
+                not read values that are never used.
         """
         if not self.is_here:
             return
@@ -125,12 +127,12 @@ class Undoing:
                 (self._spare if spare else self.held).append(new)
 
     def hold_spare(self) -> None:
-        """Restore the spare variables too."""
+        """Restore the spare variables as well."""
         self.held += self._spare
         self._spare = []
 
     def floating(self, *roles: Role) -> list[Held]:
-        """Return what is held of floating-point and complex variables in these roles."""
+        """Return the stored floating-point and complex variables with one of these roles."""
         some = [each for each in self.held if each.role in roles]
         return [each for each in some if each.part.dtype.is_floating or each.part.dtype.is_complex]
 
@@ -142,10 +144,10 @@ class Undoing:
             self._refused.assign(self._refused | ~allowed)
 
     def end_step(self, model: keras.Model, result: Any) -> Any:
-        """Restore the variables if the step was refused, and return the step's logs.
+        """Restore the variables if the step was skipped, and return the step's logs.
 
-        Logs that show metrics are those from before a refused step. Other logs are the step's
-        own.
+        After a skipped step, logs that show metrics have their values from before the step. Other
+        logs are returned unchanged.
         """
         if self._refused is None and not self._allowed:
             return result
@@ -172,7 +174,7 @@ class Undoing:
 
 
 def _shows_metrics(model: keras.Model) -> bool:
-    """Return whether the logs of a step are known to be the results of the model's metrics."""
+    """Return True if the logs of a step are known to be the results of the model's metrics."""
     own, base = type(model), keras.Model
     names = ("compute_metrics", "get_metrics_result")
     is_plain = all(getattr(own, name) is getattr(base, name) for name in names)
@@ -180,7 +182,7 @@ def _shows_metrics(model: keras.Model) -> bool:
 
 
 def _metrics_in(model: keras.Model, logs: Any) -> dict[str, tf.Tensor]:
-    """Return the results of the metrics that logs have a scalar for, by name."""
+    """Return the results of the metrics for which `logs` has a floating-point value, by name."""
     if not isinstance(logs, dict):
         return {}
     results = model.get_metrics_result()
@@ -194,20 +196,20 @@ def _metrics_in(model: keras.Model, logs: Any) -> dict[str, tf.Tensor]:
 def _shown_or(
     value: tf.Tensor, shown: tf.Tensor, restored: tf.Tensor, refused: tf.Tensor
 ) -> tf.Tensor:
-    """Return the log `value`; if a refused step shows a metric by it, the `restored` result.
+    """Return `restored` if the step was skipped and `value` shows the metric, else `value`.
 
     Args:
-        value: what the step returned.
+        value: the log that the step returned.
         shown: the metric's result at the end of the step.
-        restored: the metric's result once the variables are restored.
-        refused: whether the step was refused.
+        restored: the metric's result after the variables are restored.
+        refused: whether the step was skipped.
     """
     is_metric = tf.equal(value, shown) | (tf.math.is_nan(value) & tf.math.is_nan(shown))
     return tf.where(refused & is_metric, restored, value)
 
 
 def local_part(variable: Any, replica: Replica) -> tf.Variable:
-    """Return the replica's own part of a Keras or TensorFlow variable."""
+    """Return the replica's local component of a Keras or TensorFlow variable."""
     value = variable.value if isinstance(variable, keras.Variable) else variable
     if replica.count == 1:
         return value

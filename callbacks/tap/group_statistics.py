@@ -1,4 +1,4 @@
-"""Statistics of gradients that are measured together: quick, and careful where they must be."""
+"""Statistics of groups of gradients, recomputed with scaling where float32 is inexact."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,20 +9,20 @@ from gradkeeper.callbacks.tap.branch import branch
 from gradkeeper.callbacks.tap.groups import Group
 from gradkeeper.callbacks.tap.reductions import all_sums, axes, careful, of_each
 
-# Below this sum of squares, elements that matter may have been lost to underflow (float32
-# squares vanish under 1e-38; 1e-30 leaves eight decimal digits).
+# A smaller sum of squares may have lost significant elements to underflow: float32 squares below
+# 1e-38 vanish. 1e-30 leaves eight decimal digits.
 _TRUSTED_SUM = 1e-30
 
 
 class Review(NamedTuple):
-    """When gradients are looked at a second time.
+    """Schedule of additional measurements of the gradients.
 
     Attributes:
-        now: whether they are in this step, a boolean scalar.
-        number: the step's, a scalar.
-        largest_every: in one of how many steps the largest magnitudes are found, which takes
-            longer than the norms, and in no other; 0 if they are found in every step.
-        compares: whether they are looked at in further steps, where all is computed again.
+        now: whether this step has an additional measurement, a boolean scalar.
+        number: the number of the step, a scalar.
+        largest_every: the largest magnitudes, which take longer than the norms, are computed only
+            in one of this many steps; 0 if they are computed in every step.
+        compares: whether more steps are scheduled, in which all statistics are computed twice.
     """
 
     now: tf.Tensor
@@ -34,13 +34,13 @@ class Review(NamedTuple):
 class GroupStatistics:
     """Norms, largest magnitudes and non-finite counts of a group, from plain sums of squares.
 
-    What can be done within a branch is: an operation of the graph around it may have to wait
-    for a thread, which takes longer than most that are here.
+    As many operations as possible are inside a branch. An operation in the surrounding graph may
+    have to wait for a thread, which takes longer than most operations of this class.
 
     Args:
-        group: the tensors, with their sums.
-        dtype: of the result.
-        review: when they are looked at again; None for never.
+        group: the tensors and their sums of squares.
+        dtype: dtype of the result.
+        review: schedule of additional measurements; None for none.
     """
 
     def __init__(self, group: Group, dtype: tf.DType, review: Review | None) -> None:
@@ -49,12 +49,13 @@ class GroupStatistics:
         self._compares = review is not None and review.compares
 
     def measured(self) -> tf.Tensor:
-        """The statistics, [3, columns], by column."""
+        """Return the statistics, [3, columns], in the order of the columns."""
         sums, highest = self._group.sums, None
         now, number = tf.constant(False), tf.zeros([], tf.int64)
         if self._review is not None:
             now, number = self._review.now, self._review.number
-            # Then no sum is exact enough. Known before the sums are, which others wait for.
+            # If `now` is true, no sum passes this limit, and the thorough branch runs. The limit
+            # does not depend on the sums, so that no operation waits for it.
             highest = tf.where(now, tf.cast(_TRUSTED_SUM, sums.dtype), sums.dtype.max)
         inputs = [sums, now, number, *self._group.tensors]
         return branch(_are_exact(sums, highest), self._quick, self._thorough, inputs)
@@ -69,7 +70,7 @@ class GroupStatistics:
         number: tf.Tensor,
         *tensors: tf.Tensor,
     ) -> tf.Tensor:
-        if self._review is None:  # then exact sums have been enough
+        if self._review is None:  # exact sums take the quick branch
             return self._doubted(sums, now, tensors)
         return tf.cond(
             _are_exact(sums),
@@ -80,7 +81,7 @@ class GroupStatistics:
     def _reviewed(
         self, sums: tf.Tensor, number: tf.Tensor, tensors: Sequence[tf.Tensor]
     ) -> tf.Tensor:
-        """Sums that are exact: their largest magnitudes, if due, or all once more."""
+        """Add the largest magnitudes to exact sums if these are due; else compute all again."""
 
         def completed() -> tf.Tensor:
             return self._in_rows(sums, self._largest(tensors))
@@ -95,10 +96,10 @@ class GroupStatistics:
         return tf.cond(tf.equal(number % self._largest_every, 0), completed, once_more)
 
     def _doubted(self, sums: tf.Tensor, now: tf.Tensor, tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-        """Sums that may not be exact: they are if those of zero are sums of zeros alone.
+        """Compute the statistics if a sum may be inexact.
 
-        On a CPU, XLA's maximum ignores NaN: the largest magnitude of NaN and zeros is 0 there,
-        and only the sum is NaN.
+        A sum of zero is exact if all elements are zero. On a CPU, XLA's maximum ignores NaN: the
+        largest magnitude of NaN and zeros is 0, and only the sum is NaN.
         """
         largest = self._largest(tensors)
 
@@ -118,7 +119,7 @@ class GroupStatistics:
         return tf.cond(tf.reduce_all(_is_exact(sums) | is_zero), exact, with_care)
 
     def _usual(self, sums: tf.Tensor, tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-        """What is found in every step."""
+        """Return the statistics that are computed in every step."""
         if not self._largest_every:
             return self._in_rows(sums, self._largest(tensors))
         unknown = tf.cast(float("nan"), self._dtype)
@@ -132,8 +133,9 @@ class GroupStatistics:
         return all_sums(tensors, self._dtype, self._group.wholes)
 
     def _largest(self, tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-        # Two reductions read less memory than an array of magnitudes and one. Without rows the
-        # reductions are infinite. NaN is not reported: XLA's reductions ignore it on a CPU.
+        # Two reductions read less memory than one reduction of an array of magnitudes. The
+        # reductions of an empty tensor are infinite, and the outer maximum replaces them with 0.
+        # NaN is not reported: XLA's reductions ignore it on a CPU.
         pairs = list(zip(tensors, axes(tensors, self._group.wholes), strict=True))
         highest = of_each([tf.reduce_max(tensor, axis) for tensor, axis in pairs], self._dtype)
         lowest = of_each([tf.reduce_min(tensor, axis) for tensor, axis in pairs], self._dtype)
@@ -141,7 +143,7 @@ class GroupStatistics:
 
 
 def group_norms(group: Group, dtype: tf.DType) -> tf.Tensor:
-    """L2 norms of a group, [columns], by column."""
+    """Return the L2 norms of a group, [columns], in the order of the columns."""
 
     def quick(sums: tf.Tensor, *_: tf.Tensor) -> tf.Tensor:
         return group.by_column(tf.sqrt(sums))
@@ -153,14 +155,14 @@ def group_norms(group: Group, dtype: tf.DType) -> tf.Tensor:
 
 
 def _are_exact(sums: tf.Tensor, highest: tf.Tensor | None = None) -> tf.Tensor:
-    """Whether no sum of squares has over- or underflowed; of zero that is not known."""
+    """Return whether all sums of squares are exact; a sum of zero counts as inexact."""
     return tf.reduce_all(_is_exact(sums, highest))
 
 
 def _is_exact(sums: tf.Tensor, highest: tf.Tensor | None = None) -> tf.Tensor:
-    """Which sums of squares are neither too small to be trusted nor larger than the highest."""
+    """Return, for each sum of squares, whether it is large enough and at most `highest`."""
     lowest = tf.cast(_TRUSTED_SUM, sums.dtype)
     highest = sums.dtype.max if highest is None else highest
-    # As one operation; tf.clip_by_value takes two.
+    # One operation; `tf.clip_by_value` takes two.
     trusted = tf.raw_ops.ClipByValue(t=sums, clip_value_min=lowest, clip_value_max=highest)
     return tf.equal(sums, trusted)

@@ -1,4 +1,4 @@
-"""Gradients that are measured together."""
+"""Groups of gradients that are measured together."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -8,26 +8,27 @@ import tensorflow as tf
 
 from gradkeeper.callbacks.tap.reductions import LARGE, all_sums
 
-# Elements of large tensors that are held together until their branch is known.
+# Number of elements above which a group is split: it stays in memory until its branch is chosen.
 _HELD = 1_000_000
 
-# From so many on, small tensors of one shape are read sooner as one matrix than one by one.
+# From this number on, small tensors of one shape are read faster as one matrix than one by one.
 _ALIKE = 4
 
 
 class Group(NamedTuple):
     """Tensors that are measured together, in one branch.
 
-    A branch holds what it may need until its condition is known. Large tensors, which would
-    fall out of the processor's cache meanwhile, are held a few at a time. Small ones of one
-    shape, where there are some, are the rows of a matrix: an operation for each of them would
-    take longer to begin than to run, and with a thousand of them much longer still.
+    A branch keeps its possible inputs in memory until its condition is known. Large tensors would
+    leave the processor's cache in the meantime, so that a group has only a few of them. Small
+    tensors of one shape are stacked as the rows of a matrix: an operation for each of them would
+    take longer to start than to run, and much longer with a thousand of them.
 
     Attributes:
-        tensors: those that are reduced as wholes, then matrices.
-        wholes: how many are reduced as wholes: large ones, and small ones of a rare shape.
-        sums: sums of squares of all of them, [columns].
-        columns: their places among all tensors, or those of the rows.
+        tensors: tensors that are reduced as a whole, followed by matrices.
+        wholes: number of tensors that are reduced as a whole: large ones, and small ones with a
+            rare shape.
+        sums: sums of squares of all tensors and rows, [columns].
+        columns: positions of the whole tensors and of the rows among all tensors.
     """
 
     tensors: list[tf.Tensor]
@@ -36,23 +37,23 @@ class Group(NamedTuple):
     columns: list[int]
 
     def by_column(self, measured: tf.Tensor) -> tf.Tensor:
-        """What was measured of the group, [..., columns], in the order of all tensors."""
+        """Sort the group's statistics, [..., columns], into the order of all tensors."""
         return _in_order(measured, self.columns)
 
 
 def groups_of(
     tensors: list[tf.Tensor], dtype: tf.DType, sums: Sequence[tf.Tensor] | None = None
 ) -> list[Group]:
-    """The groups in which tensors are measured.
+    """Return the groups in which the tensors are measured.
 
     Args:
-        tensors: as they are to be reduced.
-        dtype: of the sums.
-        sums: the sum of squares of each tensor, if it is there already.
+        tensors: the tensors to reduce.
+        dtype: dtype of the sums.
+        sums: the sum of squares of each tensor, if already computed.
     """
     sizes = [tensor.shape.num_elements() or _HELD for tensor in tensors]
     small = [column for column, size in enumerate(sizes) if size <= LARGE]
-    # Small ones are held with the first large ones, whose gradients come last.
+    # Small tensors join the group of the first large ones, whose gradients are computed last.
     held = sum(sizes[column] for column in small)
     parts: list[list[int]] = [[]]
     for column, size in enumerate(sizes):
@@ -81,7 +82,7 @@ def groups_of(
 
 
 def _by_shape(tensors: list[tf.Tensor], chosen: list[int]) -> tuple[list[int], list[list[int]]]:
-    """Those of the chosen tensors whose shape few others have; and the others, by shape."""
+    """Split the tensors into those with a rare shape, and batches of equal shape."""
     shapes: dict[tuple[Any, ...], list[int]] = {}
     for column in chosen:
         shapes.setdefault((tensors[column].dtype, *tensors[column].shape), []).append(column)
@@ -94,7 +95,7 @@ def _matrix(alike: list[tf.Tensor]) -> tf.Tensor:
 
 
 def joined(groups: list[Group], measured: list[tf.Tensor]) -> tf.Tensor:
-    """What was measured of each group, [..., columns] by column, for all tensors in their order."""
+    """Concatenate the statistics of the groups, [..., columns], in the order of all tensors."""
     if len(groups) == 1:
         return measured[0]
     columns = [column for group in groups for column in sorted(group.columns)]
@@ -102,7 +103,7 @@ def joined(groups: list[Group], measured: list[tf.Tensor]) -> tf.Tensor:
 
 
 def _in_order(measured: tf.Tensor, columns: list[int]) -> tf.Tensor:
-    """Sorted by column, without an operation where it is already."""
+    """Sort by column, without an operation if the columns are already sorted."""
     order = np.argsort(columns)
     if np.array_equal(order, np.arange(len(order))):
         return measured

@@ -1,4 +1,4 @@
-"""Batches that are shown to stages before their steps begin."""
+"""Iterator that passes each batch to the gradient transforms before the step begins."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -7,10 +7,11 @@ from gradkeeper.callbacks.tap.probe import Stage
 
 
 class HeldBatches:
-    """The batches of one execution, taken by Keras's train function one after the other.
+    """Batches of one execution of Keras's train function, each passed to the transforms first.
 
     Raises:
-        StopIteration: if there is none; the train function itself would not say so.
+        StopIteration: if the iterator has no more batches. The train function itself would not
+            raise this error.
     """
 
     def __init__(self, iterator: Any, stages: Sequence[Stage]) -> None:

@@ -1,4 +1,4 @@
-"""Histograms of the magnitudes of gradients, in the graph."""
+"""Histograms of gradient magnitudes, in the graph."""
 
 from collections.abc import Sequence
 
@@ -7,21 +7,21 @@ import tensorflow as tf
 
 from gradkeeper.callbacks.tap.measure import Gradient, measurable
 
-# Bins of half a decade; the first also takes all that is smaller, zeros too, the last all that
-# is larger. NaN and Inf are not counted.
+# Bins of half a decade. The first bin includes zeros and all smaller magnitudes, the last bin all
+# larger ones. NaN and Inf are not counted.
 EDGES = np.arange(-12.0, 4.5, 0.5)
 BINS = len(EDGES) - 1
 
 
 def histograms(gradients: Sequence[Gradient], dtype: tf.DType) -> tf.Tensor:
-    """Number of elements by log10 of their magnitude, between `EDGES`.
+    """Return the number of elements by log10 of their magnitude, in the bins of `EDGES`.
 
     Args:
         gradients: dense or `IndexedSlices` gradients, of any shapes.
         dtype: dtype of the result.
 
     Returns:
-        [gradients, BINS].
+        The counts, [gradients, BINS].
     """
     return tf.stack([_histogram(gradient, dtype) for gradient in gradients])
 

@@ -1,4 +1,4 @@
-"""What lets probes see the calls of a train step: wrappers on instances, for one call."""
+"""Patches that report the calls of a train step to observers."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -34,12 +34,12 @@ _unconverted = tf.autograph.experimental.do_not_convert
 
 
 class Hooks:
-    """Lets probes see the train steps of a model, or the calls of some optimizers.
+    """Temporary patches that report a model's train steps, or optimizer calls, to observers.
 
     Args:
-        probes: who wants to see.
-        optimizers: the optimizers to look at, with all that they have inside.
-        model: whose `train_step` makes a step; None where each `apply` is a step.
+        probes: the observers.
+        optimizers: the optimizers to patch, including the optimizers nested in them.
+        model: the model whose `train_step` is one step; None if each `apply` is one step.
     """
 
     def __init__(
@@ -62,17 +62,17 @@ class Hooks:
         self._scaled_losses = ScaledLosses()
         self.look_at(optimizers)
         self._steps_inside, self._lock = 0, threading.Lock()
-        # The optimizers' own clipping, by `id`.
+        # Clipping methods of the optimizers, by `id`.
         self._clippings: dict[int, Callable] = {}
         self._stands: dict[int, Stand] = {}
-        # By replica, where a train step may have functions of its own.
+        # By replica; used if the train step may call a `tf.function`.
         self._refused: dict[int, tf.Variable] = {}
         self._computes_loss = False
-        # Whether a function that the train step calls has called an optimizer.
+        # True once a function that the train step calls has called an optimizer.
         self._applies_inside = False
 
     def look_at(self, optimizers: Sequence[keras.optimizers.Optimizer]) -> None:
-        """Looks at these optimizers as well, if it does not yet; not between put and taken back."""
+        """Add optimizers to patch. Do not call this between `put` and `take_back`."""
         for outer in optimizers:
             if not any(outer is each for each in self._optimizers):
                 self._optimizers.append(outer)
@@ -89,7 +89,7 @@ class Hooks:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Inside the block, the probes see; afterwards nothing is left."""
+        """Apply the patches inside the block, and revert them afterwards."""
         try:
             self.put()
             yield
@@ -97,18 +97,19 @@ class Hooks:
             self.take_back()
 
     def look_inside(self) -> None:
-        """All that is to be seen is called by the model's `train_step` from now on.
+        """Limit the inner patches to the time in which the model's `train_step` runs.
 
-        It need be looked at only while that runs: of a compiled step, while it is traced.
+        Call this once `train_step` is known to make every call that is observed. A compiled
+        `train_step` runs only while it is traced.
         """
         self._looks_inside = True
 
     def are_held_by(self, function: Callable) -> bool:
-        """Whether the function calls the `train_step` that was put, wherever it is by then."""
+        """Return True if `function` closes over the patched `train_step`."""
         return all(point.is_held_by(function) for point in self._step)
 
     def put(self) -> None:
-        """Has the probes see, until `take_back`."""
+        """Apply the patches until `take_back` is called."""
         for point in self._step:
             point.put()
         if not self._looks_inside:
@@ -116,7 +117,7 @@ class Hooks:
                 point.put()
 
     def take_back(self) -> None:
-        """Leaves every attribute as `put` found it."""
+        """Restore every attribute to its value before `put`."""
         if not self._looks_inside:
             for point in reversed(self._within):
                 point.take_back()
@@ -125,11 +126,11 @@ class Hooks:
 
     @contextmanager
     def _all_seen(self) -> Iterator[None]:
-        """Inside the block, which a train step is, the probes see what it calls."""
+        """Apply the inner patches inside the block, in which a train step runs."""
         if not self._looks_inside:
             yield
             return
-        # Replicas run their steps in threads of their own, one of them at a time.
+        # Each replica runs its step in a separate thread, one replica at a time.
         with self._lock:
             self._steps_inside += 1
             if self._steps_inside == 1:
@@ -190,12 +191,13 @@ class Hooks:
     def _apply(self, optimizer: keras.optimizers.Optimizer) -> Callable:
         original = optimizer.apply
 
-        # Autograph, where a custom loop uses it, converts this function and so the original.
+        # If a custom loop uses Autograph, Autograph converts this function and with it the
+        # original.
         def apply(grads: Any, trainable_variables: Any = None, **kwargs: Any) -> Any:
             grads, variables = list(grads), variables_of(optimizer, trainable_variables)
             application = self._enter(optimizer, grads, variables)
             try:
-                # None stays none; an iterator was read once.
+                # None stays None. `variables` replaces an iterator, which can be read only once.
                 given = None if trainable_variables is None else variables
                 with tf.control_dependencies(_read_before_sum(application)):
                     if application is None or not self._stages:
@@ -213,7 +215,7 @@ class Hooks:
     def _enter(
         self, optimizer: keras.optimizers.Optimizer, grads: Gradients, variables: Variables
     ) -> Application | None:
-        """Notes for whom `apply` is called; the outermost call is the application."""
+        """Record a call of `apply`, and return the optimizer call if this is the outermost one."""
         replica = Replica.current()
         stand = self._stand(replica)
         outermost = stand.application is None
@@ -255,7 +257,7 @@ class Hooks:
         given: Variables | None,
         kwargs: dict[str, Any],
     ) -> Any:
-        """Applies what the stages leave of the gradients, where they allow it."""
+        """Transform the gradients and apply them if every gradient transform allows it."""
 
         def apply(grads: Gradients) -> Any:
             for stage in self._stages:
@@ -286,14 +288,14 @@ class Hooks:
         return None
 
     def _must_hold_weights(self, application: Application, undoing: Undoing) -> bool:
-        """Return whether an update may have to be undone after an optimizer has applied it."""
+        """Return True if an update may have to be rolled back after an optimizer has applied it."""
         self._applies_inside |= not undoing.is_here
         asked = [stage.may_undo_update(application) for stage in self._stages]
         is_one_of_several = len(self._optimizers) > 1 or application.turn > 0
         return any(asked) or is_one_of_several or self._applies_inside
 
     def _undoing(self, model: keras.Model, replica: Replica, has_functions: bool) -> Undoing:
-        """Hold the values that must be restored after a step that is refused."""
+        """Store the values that must be restored after a skipped step."""
         refused = self._refused.get(replica.index)
         if has_functions and refused is None:
             compiled = bool(model.jit_compile) and not model.run_eagerly
@@ -310,7 +312,7 @@ class Hooks:
 
     @_unconverted
     def _ask_at_end(self, replica: Replica, undoing: Undoing | None, result: Any) -> None:
-        """Ask the stages, at the end of a step, whether its results may stay."""
+        """Roll back the step at its end if a gradient transform rejects its results."""
         if undoing is None:
             return
         with tf.control_dependencies(tensors_in(result)):
@@ -356,7 +358,7 @@ class Hooks:
         return clip_gradients
 
     def _clips_the_sum(self, application: Application) -> bool:
-        """Whether the optimizer's own clipping comes after the replicas are added up."""
+        """Return True if the optimizer's own clipping acts on the sum over replicas."""
         return application.replica.count > 1 and any(
             stage.clips_the_sum and stage.asks_about(application.optimizer)
             for stage in self._stages
@@ -390,11 +392,11 @@ class Hooks:
 
 
 def _read_before_sum(application: Application | None) -> list[tf.Tensor]:
-    """What must have been read before the gradients of the replicas are added up.
+    """Return the tensors to read before the gradients of the replicas are summed.
 
-    TensorFlow adds up several tensors beginning with the first one whose memory nobody else
-    holds, to add the others onto it: a late reader would change the order of the sum. Of two
-    tensors, either order gives the same.
+    TensorFlow sums tensors in place. It starts with the first tensor whose memory has no other
+    reader, and adds the others to it. A late reader would change the order of summation. The sum of
+    two tensors is the same in both orders.
     """
     if application is None or application.replica.count < 3:
         return []
@@ -402,5 +404,5 @@ def _read_before_sum(application: Application | None) -> list[tf.Tensor]:
 
 
 def _is_clipped(gradient: Any, variable: Any) -> bool:
-    """Whether the pair reaches Keras's clipping: float8 scales are overwritten before."""
+    """Return True if the pair reaches Keras's clipping. Float8 scales are overwritten earlier."""
     return gradient is not None and not getattr(variable, "overwrite_with_gradient", False)

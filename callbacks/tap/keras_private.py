@@ -1,15 +1,15 @@
-"""The private Keras names that the callbacks need, and why each has no public twin.
+"""Private Keras names that the callbacks need, and why no public name replaces them.
 
-`_clip_gradients`: the only place where a gradient can be seen after Keras has clipped it
-    and before it is applied; `apply` does both in one call.
-`_all_reduce_sum_gradients`: the only place where the gradients of all replicas can be seen
-    added up; it stands between clipping and update.
-`_trainable_variables`: the variables that `optimizer.apply(gradients)` means when it is
-    called without variables.
-`_flatten_layers`: a layer's direct sublayers, also those kept in attributes and lists;
-    `model.layers` exists on models only, and leaves out an RNN's cell.
-`_keras_mask`: the mask that travels with a tensor from layer to layer.
-`keras.src.utils.io_utils.print_msg`: the channel of Keras's own messages, which honours
+`_clip_gradients`: the only place to read a gradient after Keras has clipped it and before Keras
+    applies it; `apply` does both in one call.
+`_all_reduce_sum_gradients`: the only place to read the sum of the gradients of all replicas; Keras
+    calls it between clipping and update.
+`_trainable_variables`: the variables that `optimizer.apply(gradients)` updates if it is called
+    without variables.
+`_flatten_layers`: the direct sublayers of a layer, including those in attributes and lists;
+    `model.layers` exists on models only, and omits the cell of an RNN.
+`_keras_mask`: the mask that a tensor carries from layer to layer.
+`keras.src.utils.io_utils.print_msg`: the output function of Keras's own messages, which respects
     `keras.config.disable_interactive_logging()`.
 """
 
@@ -26,9 +26,10 @@ ALL_REDUCE = "_all_reduce_sum_gradients"
 def variables_of(
     optimizer: keras.optimizers.Optimizer, variables: Iterable[Any] | None
 ) -> list[Any]:
-    """The variables that a call `optimizer.apply(gradients, variables)` is about.
+    """Return the variables that `optimizer.apply(gradients, variables)` updates.
 
-    Empty for an optimizer that is not built and is told none: Keras itself refuses that call.
+    The list is empty for an unbuilt optimizer without `variables`. Keras raises an error for that
+    call.
     """
     if variables is None:
         variables = getattr(optimizer, "_trainable_variables", [])
@@ -36,14 +37,14 @@ def variables_of(
 
 
 def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
-    """The layers directly inside a layer or model; none in what is neither."""
+    """Return the direct sublayers of a layer or model; an empty list for any other object."""
     if not isinstance(layer, keras.layers.Layer):
         return []
     return layer._flatten_layers(include_self=False, recursive=False)
 
 
 def mask_of(tensors: Any) -> Any:
-    """The mask of each tensor of a nested structure; None for one without."""
+    """Return the mask of each tensor of a nested structure; None for a tensor without a mask."""
     return keras.tree.map_structure(lambda each: getattr(each, "_keras_mask", None), tensors)
 
 

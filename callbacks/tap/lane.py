@@ -1,4 +1,4 @@
-"""What one replica writes while it trains: which steps, and a table for each optimizer."""
+"""Log of the train steps of one replica, with ring buffers for each optimizer call."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,29 +17,29 @@ from gradkeeper.callbacks.tap.ring import MISSING, Ring, make_variable
 from gradkeeper.callbacks.tap.row import empty_row
 from gradkeeper.callbacks.tap.site import Site
 
-# The name of a table's ring for what every measured step tells.
+# Name of the ring buffer for the statistics of every measured step.
 MEASURED_ROW = "measured"
 
-# A mask of more bits than the number of a train step has.
+# A mask with more bits than the number of any train step.
 _NEVER = 2**62 - 1
 
 
 @dataclass
 class Table:
-    """Where the statistics of some variables are written, a row per train step.
+    """Ring buffers for the statistics of an optimizer call, one row per train step.
 
     Attributes:
-        optimizer: the optimizer that was called for the variables.
-        turn: how many calls in the same train step came before for some of them.
-        names: the recorded variables' names, one per column.
+        optimizer: the optimizer that was called.
+        turn: number of earlier calls in the same train step for some of the variables.
+        names: the names of the recorded variables, one per column.
         variables: the recorded variables.
         keys: `id` of each variable of the call, recorded or not.
-        clip_limit: the limit of the optimizer's own clipping; None without.
-        misses_scale: whether the optimizer divides by a loss scale that the loss was not
-            multiplied by.
-        applies_all: whether all that comes before the clipping is applied as it is.
-        rings: rings by statistic.
-        histograms: a ring of one row, the latest histograms; None if none are taken.
+        clip_limit: the limit of the optimizer's own clipping; None without clipping.
+        misses_scale: whether the optimizer divides by a loss scale that the loss was not multiplied
+            by.
+        applies_all: whether the gradients before clipping are applied unchanged.
+        rings: ring buffers by statistic.
+        histograms: ring buffer with one row for the latest histograms; None without histograms.
     """
 
     optimizer: keras.optimizers.Optimizer
@@ -55,21 +55,24 @@ class Table:
 
     @cached_property
     def columns(self) -> dict[int, int]:
-        """The column of each recorded variable, by `id`."""
+        """Return the column of each recorded variable, by `id`."""
         return {id(variable): column for column, variable in enumerate(self.variables)}
 
     @cached_property
     def dtype(self) -> tf.DType:
-        """float64 if a variable is, so that no norm overflows; float32 otherwise."""
+        """Return float64 if a variable is wider than 32 bits, so that no norm overflows.
+
+        Return float32 otherwise.
+        """
         wide = any(tf.as_dtype(v.dtype).size > 4 for v in self.variables)
         return tf.float64 if wide else tf.float32
 
 
 class Lane:
-    """The counters and tables of one replica.
+    """Step counters and optimizer logs of one replica.
 
     Args:
-        options: what is recorded.
+        options: the recording options.
         device: the replica's device; None for TensorFlow's choice.
         counters: the device of the counters.
     """
@@ -84,52 +87,53 @@ class Lane:
             self._stamps = Ring(options.capacity, 1, tf.int64, empty=MISSING, device=counters)
         self._period = make_variable(np.array(options.every), counters)
         self._largest_every = 0 if options.largest or is_branchless() else LARGEST_EVERY
-        # Steps are looked at again whose number has none of these bits. A remainder by a
-        # variable would tell the same, and made a GRU's step of 15 ms 0.1 to 0.3 ms longer.
+        # A step is reviewed if its number has none of these bits. A remainder by a variable is
+        # equivalent, but makes the 15 ms step of a GRU 0.1 to 0.3 ms longer.
         self._review_mask = make_variable(np.array(self._usual_mask), counters)
         self.tables: list[Table] = []
         self.slot: tf.Tensor  # [1]
         self._measuring: tf.Tensor
-        # Where this code runs by now, and where the step began.
+        # The trace scope of the current code, and the one in which the step began.
         self._site: Site | None = None
         self._begun: Site | None = None
         self._noted_loss: tf.Tensor | None = None
         self._has_noted = False
         self._always_notes = True
-        self.loss: Ring | None = None  # of steps that wrote it by itself
+        self.loss: Ring | None = None  # for steps without a row for the loss
         self.review: Review | None = None
         self._read = 0
 
     def measured(self, table: Table) -> Ring:
-        """The table's ring for what every measured step tells; see `row_of`."""
+        """Return the table's ring buffer for the rows of measured steps; see `row_of`."""
         if MEASURED_ROW not in table.rings:
             empty = empty_row(len(table.names))
             table.rings[MEASURED_ROW] = self._ring(len(empty), table.dtype, empty)
         return table.rings[MEASURED_ROW]
 
     def per_variable(self, table: Table, name: str) -> Ring:
-        """The table's ring for a statistic of each variable."""
+        """Return the table's ring buffer for a statistic of each variable."""
         if name not in table.rings:
             table.rings[name] = self._ring(len(table.names), table.dtype, MISSING)
         return table.rings[name]
 
     def per_step(self, table: Table, name: str) -> Ring:
-        """The table's ring for a statistic of the step."""
+        """Return the table's ring buffer for a statistic of the step."""
         if name not in table.rings:
             table.rings[name] = self._ring(1, tf.float64, np.nan)
         return table.rings[name]
 
     def histograms(self, table: Table, bins: int) -> Ring:
-        """The table's ring for histograms: the step that they are of, then the counts."""
+        """Return the table's ring buffer for histograms: first the step number, then the counts."""
         if table.histograms is None:
             width = 1 + bins * len(table.names)
             table.histograms = Ring(1, width, tf.float64, empty=MISSING, device=self._device)
         return table.histograms
 
     def note_loss(self, value: tf.Tensor) -> None:
-        """Has the loss written with what is measured of the step, or else at its end.
+        """Record the loss with the step's row, or at the end of the step.
 
-        In a function of the train step's own it is written at once: nobody outside could.
+        Inside a nested `tf.function`, write the loss immediately, because outer graphs cannot read
+        it.
         """
         self._has_noted = True
         if self._begun == Site.here():
@@ -139,9 +143,10 @@ class Lane:
             self._write_loss(value)
 
     def noted_loss(self, dtype: tf.DType) -> tf.Tensor | None:
-        """The loss that is still to be written, to be written by the caller.
+        """Return the pending loss, which the caller must then record.
 
-        None if there is none that is known here and can be held in this dtype.
+        Return None if no loss is pending, if this graph cannot read the loss, or if `dtype` is too
+        narrow for it.
         """
         loss = self._noted_loss
         if loss is None or self._begun != Site.here() or loss.dtype.size > dtype.size:
@@ -151,7 +156,7 @@ class Lane:
 
     @property
     def has_loss(self) -> bool:
-        """Whether every step that was traced or run so far had a loss."""
+        """Return True if every step that was traced or run so far had a loss."""
         return self._has_noted and self._always_notes
 
     def _write_loss(self, value: tf.Tensor) -> None:
@@ -160,22 +165,22 @@ class Lane:
         self.loss.write(self.slot, value)
 
     def table(self, optimizer: Any, turn: int, variables: Sequence[Any]) -> Table | None:
-        """The table for such a call; None if there was none before."""
+        """Return the table of this optimizer call; None if there is none yet."""
         keys = set(map(id, variables))
         alike = (t for t in self.tables if t.optimizer is optimizer and t.turn == turn)
         return next((each for each in alike if keys <= set(each.keys)), None)
 
     def begin_step(self) -> None:
-        """A train step begins, in the graph."""
+        """Begin a train step, in the graph."""
         self._site, self._begun, self._noted_loss = None, Site.here(), None
         self._has_noted = False
         self.come_here()
 
     def come_here(self) -> None:
-        """Has the row that this step writes, and how it is measured, at hand in this graph.
+        """Read the row index and the sampling flags into the current FuncGraph.
 
-        A train step may have functions of its own. What they would take from the graph around
-        them is that of the step in which they were traced.
+        A train step may call a `tf.function`. Tensors that the function captures from the outer
+        graph have the values of the step in which the function was traced.
         """
         site = Site.here()
         if self._site == site:
@@ -193,21 +198,22 @@ class Lane:
             self.review = Review(now, number, self._largest_every, compares)
 
     def when_measuring(self, write: Callable[[], tf.Tensor | None]) -> tf.Tensor | None:
-        """Has `write` run in the train steps that are measured, in the graph.
+        """Call `write` in the measured train steps, in the graph.
 
         Returns:
-            What is there once it has; None if it returns none, and always runs.
+            A tensor that depends on the result of `write`; None if `write` returns None and every
+            step is measured.
         """
         return when(self._measuring, write) if self._options.switchable else write()
 
     def when_histograms(self, write: Callable[[tf.Tensor], None]) -> None:
-        """Has `write` run with the train step's number where histograms are due, in the graph."""
+        """Call `write` with the number of the train step if histograms are due, in the graph."""
 
         due = tf.equal(self._seen % self._options.histograms, 0)
         when(due, lambda: write(self._seen.read_value()))
 
     def end_step(self) -> None:
-        """Counts the step, and stamps its row where not every step has one, in the graph."""
+        """Count the step, and store its number if not every step has a row, in the graph."""
         self._always_notes &= self._has_noted
         if self._noted_loss is not None:
             self._write_loss(self._noted_loss)
@@ -223,11 +229,11 @@ class Lane:
         self._seen.assign_add(1)
 
     def measure_every(self, period: int) -> None:
-        """Measures one of so many steps from now on."""
+        """Measure one of every `period` steps."""
         self._period.assign(period)
 
     def measure_twice(self, twice: bool) -> None:
-        """Whether steps are measured a second time from now on."""
+        """Set whether steps are measured a second time."""
         self._review_mask.assign(0 if twice else self._usual_mask)
 
     @property
@@ -235,15 +241,15 @@ class Lane:
         return self._largest_every - 1 if self._largest_every else _NEVER
 
     def wait(self) -> int:
-        """Train steps that have begun and ended; waits for those under way."""
+        """Wait for running train steps, and return the number of completed steps."""
         return int(self._seen.numpy())
 
     def rows(self) -> tuple[np.ndarray, np.ndarray, int]:
-        """What was written since the last call.
+        """Return the rows written since the last call.
 
         Returns:
-            Slots and train steps (counted from this lane's first) of the rows, oldest first,
-            and how many rows were lost because the ring had gone round.
+            Row indices and step numbers (counted from the first step of this log), oldest first,
+            and the number of rows that were overwritten before they were read.
         """
         end = int(self._written.numpy())
         begin = max(self._read, end - self._options.capacity)
@@ -253,7 +259,7 @@ class Lane:
         return slots, rows if self._stamps is None else self._stamps.read(slots)[:, 0], lost
 
     def clear(self) -> None:
-        """Forgets the rows that were read."""
+        """Clear all ring buffers."""
         for table in self.tables:
             for ring in table.rings.values():
                 ring.clear()

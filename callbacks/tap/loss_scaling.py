@@ -1,4 +1,4 @@
-"""Whether a train step multiplies its loss by the loss scale of its optimizer."""
+"""Detection of train steps that do not multiply the loss by the optimizer's loss scale."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,18 +8,18 @@ import tensorflow as tf
 
 from gradkeeper.callbacks.tap.values import tensors_in
 
-# The operations that call a `tf.function`.
+# Operations that call a `tf.function`.
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 
 
 class ScaledLosses:
-    """Notes the calls of `scale_loss`, and finds the calls of `apply` that have none before them."""
+    """Record of `scale_loss` calls, which finds calls of `apply` without a `scale_loss` before."""
 
     def __init__(self) -> None:
         self._scaled: set[int] = set()
 
     def wrapper(self, optimizer: keras.optimizers.Optimizer) -> Callable:
-        """Return a `scale_loss` for the optimizer that notes its calls."""
+        """Return a `scale_loss` for the optimizer that records its calls."""
         original, scaled, key = optimizer.scale_loss, self._scaled, id(optimizer)
 
         def scale_loss(loss: Any) -> Any:
@@ -31,16 +31,16 @@ class ScaledLosses:
     def are_missed_by(
         self, optimizer: keras.optimizers.Optimizer, gradients: Sequence[Any], *, in_step: bool
     ) -> bool:
-        """Return whether the optimizer divides by a scale that the loss was not multiplied by.
+        """Return True if the optimizer divides by a scale that the loss was not multiplied by.
 
-        Without a call, a graph is searched for a product with the scale that the gradients
-        depend on. A `tf.function` that was traced earlier calls `scale_loss` unseen: gradients
-        that depend on such a function are not judged. Eager code has no graph: there, the
-        `train_step` of a model is judged, and a loop of the user's own is not.
+        If `scale_loss` was not called, the graph is searched for a product with the scale that the
+        gradients depend on. A call of `scale_loss` inside a `tf.function` that was traced earlier
+        is not recorded: return False for gradients that depend on such a function. Eager code has
+        no graph: return True in the `train_step` of a model, and False in a custom loop.
 
         Args:
             optimizer: the optimizer whose `apply` is called; already built.
-            gradients: the gradients that it is called with.
+            gradients: the gradients that `apply` is called with.
             in_step: whether the `train_step` of a model makes the call.
         """
         if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
@@ -51,12 +51,12 @@ class ScaledLosses:
             return in_step
         tensors = tensors_in(list(gradients))
         if not tensors or all(_is_argument(each) for each in tensors):
-            return False  # made by another function
+            return False  # computed by another function
         return not _may_depend_on(tensors, optimizer.dynamic_scale.value)
 
 
 def _may_depend_on(tensors: Sequence[tf.Tensor], variable: tf.Variable) -> bool:
-    """Return whether symbolic tensors are computed from the variable or by a `tf.function`."""
+    """Return True if symbolic tensors depend on the variable or on the call of a `tf.function`."""
     copies = tf.distribute.get_strategy().experimental_local_results(variable)
     handles = {id(each.handle) for each in copies}
     waiting, seen = list(tensors), set()
@@ -73,7 +73,7 @@ def _may_depend_on(tensors: Sequence[tf.Tensor], variable: tf.Variable) -> bool:
 
 
 def _sources(tensor: tf.Tensor) -> list[tf.Tensor]:
-    """Return the tensors from which a tensor is made, also outside the function it is in."""
+    """Return the tensors that a tensor is computed from, including captures from outer graphs."""
     captures = tensor.graph.captures if tensor.op.type == "Placeholder" else ()
     return [*tensor.op.inputs, *(outer for outer, inner in captures if inner is tensor)]
 

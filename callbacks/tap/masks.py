@@ -1,4 +1,4 @@
-"""Layers that use the mask of their input and do not pass it on.
+"""Detection of layers that use the mask of their input and do not pass the mask on.
 
 As of Keras 3.16, `RNN`, `Bidirectional` and `TimeDistributed` set `supports_masking = False`.
 """
@@ -19,11 +19,11 @@ _SEQUENCE_LAYERS = (
 
 
 def mask_points(model: keras.Model, tell: Callable[[keras.layers.Layer], None]) -> list[Point]:
-    """Return a wrapper of `call` for each layer of the model that does not pass masks on.
+    """Return a patch of `call` for each layer of the model that does not pass masks on.
 
     Args:
         model: the model.
-        tell: called with the layer whenever it is called with a mask.
+        tell: function that is called with the layer each time the layer is called with a mask.
     """
 
     def noting(layer: keras.layers.Layer) -> Callable:

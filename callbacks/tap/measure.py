@@ -1,4 +1,4 @@
-"""Statistics of gradients, in the graph, right where float32 squares over- or underflow."""
+"""Statistics of gradients, in the graph, exact even if float32 squares over- or underflow."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
@@ -19,15 +19,15 @@ from gradkeeper.callbacks.tap.shadow import shadow, unscaled
 
 Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices
 
-# Elements of an embedding that are read in little time, however few were looked up.
+# Number of elements up to which reading a whole embedding is fast, even with few look-ups.
 _SMALL = 2**19
 
 
 class Measurable(NamedTuple):
-    """A real tensor in float32 or float64 and a scalar whose product has a gradient's values.
+    """Real float32 or float64 tensor and scalar whose product has the values of a gradient.
 
     Attributes:
-        tensor: what is reduced.
+        tensor: the tensor to reduce.
         factor: the scalar; None for 1.
     """
 
@@ -36,9 +36,9 @@ class Measurable(NamedTuple):
 
 
 def measurable(gradient: Gradient) -> Measurable:
-    """The gradient as it can be measured without being seen by the graph optimizer.
+    """Return a form of the gradient whose measurement does not affect the graph optimizer.
 
-    Rows of an `IndexedSlices` with the same index are added up.
+    Rows of an `IndexedSlices` with the same index are summed.
     """
     if isinstance(gradient, tf.IndexedSlices):
         values, factor = unscaled(gradient.values)
@@ -60,21 +60,21 @@ def statistics(
     sums: Sequence[tf.Tensor] | None = None,
     review: Review | None = None,
 ) -> tf.Tensor:
-    """L2 norm, largest magnitude and number of non-finite elements of each gradient.
+    """Return L2 norm, largest magnitude and number of non-finite elements of each gradient.
 
-    On a CPU the plain sums are used where they can be trusted, and what cannot is computed
-    again with care. On an accelerator, where a branch would make the host wait for the device,
-    sums are taken in float64, which needs no care.
+    On a CPU, plain sums of squares are used where they are exact, and the others are computed again
+    with scaling. On an accelerator, a branch would make the host wait for the device. Sums are
+    taken in float64 there, which holds the square of every float32.
 
     Args:
         gradients: dense or `IndexedSlices` gradients, of any shapes.
         dtype: dtype of the result.
-        sums: what `sums_of_squares` gives, if it is there already.
-        review: when they are looked at again; None for never.
+        sums: the result of `sums_of_squares`, if already computed.
+        review: schedule of additional measurements; None for none.
 
     Returns:
-        [3, gradients]. Norm and magnitude are NaN where an element is NaN, otherwise Inf where
-        one is Inf. The magnitude is NaN where it was not to be found and the norm was.
+        The statistics, [3, gradients]. Norm and magnitude are NaN if an element is NaN, else Inf if
+        an element is Inf. The magnitude is NaN with a finite norm if it was not computed.
     """
     if not gradients:
         return tf.zeros([3, 0], dtype)
@@ -94,7 +94,7 @@ def statistics(
 
 
 def is_branchless() -> bool:
-    """Whether all is measured in every step, in one way."""
+    """Return True if every step computes all statistics in one way, as on a GPU."""
     return bool(tf.config.list_physical_devices("GPU"))
 
 
@@ -105,14 +105,14 @@ def sums_of_squares(
     *,
     compiled: bool = False,
 ) -> list[tf.Tensor]:
-    """Plain sum of squares of each gradient's `measurable` tensor.
+    """Return the plain sum of squares of each gradient's `measurable` tensor.
 
     Args:
         gradients: the gradients.
         dtype: dtype of the result.
-        clipping: the optimizer's own clipping of these gradients, which takes such sums too:
-            TensorFlow merges what is written alike.
-        compiled: whether XLA compiles them.
+        clipping: the optimizer's own clipping of these gradients, which computes such sums too.
+            TensorFlow merges equal expressions.
+        compiled: whether XLA compiles the sums.
     """
     tensors = [measurable(gradient).tensor for gradient in gradients]
     if compiled and clipping is None:
@@ -121,7 +121,7 @@ def sums_of_squares(
 
 
 def l2_norms(gradients: Sequence[Gradient], dtype: tf.DType) -> tf.Tensor:
-    """L2 norm of each gradient, [gradients]; see `statistics`."""
+    """Return the L2 norm of each gradient, [gradients]; see `statistics`."""
     if not gradients:
         return tf.zeros([0], dtype)
     parts = [measurable(gradient) for gradient in gradients]
@@ -144,7 +144,7 @@ def _branchless(tensors: list[tf.Tensor], dtype: tf.DType) -> tf.Tensor:
 
 
 def _scaled(measured: tf.Tensor, parts: list[Measurable], dtype: tf.DType) -> tf.Tensor:
-    """The statistics of the products, from those of the tensors."""
+    """Convert the statistics of the tensors to those of the products with their factors."""
     if all(part.factor is None for part in parts):
         return measured
     factors = _factors(parts, dtype)
@@ -160,17 +160,17 @@ def _factors(parts: list[Measurable], dtype: tf.DType) -> tf.Tensor:
 
 
 def _summed(values: tf.Tensor, indices: tf.Tensor, shape: tf.Tensor | None) -> tf.Tensor:
-    """The rows with those of one index added up, and rows of zeros.
+    """Sum the rows with the same index, and fill the remaining rows with zeros.
 
-    An embedding's gradient has one row per look-up. Rows of the same index add up to one row
-    of the true gradient; the norm of the rows as they come would be another number. They are
-    added up in an array of the embedding's own shape if that is small, and else in one of the
-    look-ups, which takes sorting. Every shape stays static, which XLA needs.
+    An embedding's gradient has one row per look-up. Rows with the same index sum to one row of the
+    true gradient, and the norm of the separate rows would differ from the true norm. For a small
+    embedding, the result has the embedding's shape. Otherwise, the result has one row per look-up,
+    and the look-ups are sorted. All shapes stay static, as XLA requires.
 
     Args:
-        values: a row per look-up.
-        indices: whose rows they are.
-        shape: the embedding's; None if that is not known.
+        values: one row per look-up.
+        indices: the index of each row in the embedding.
+        shape: the shape of the embedding; None if unknown.
     """
     known = None if shape is None else tf.get_static_value(shape)
     if known is not None and _is_small(known, values.shape[0]):
@@ -184,5 +184,5 @@ def _summed(values: tf.Tensor, indices: tf.Tensor, shape: tf.Tensor | None) -> t
 
 
 def _is_small(shape: np.ndarray, lookups: int | None) -> bool:
-    """Whether an embedding of this shape is read sooner than its look-ups are sorted."""
+    """Return True if reading an embedding of this shape is faster than sorting its look-ups."""
     return bool(np.prod(shape) <= _SMALL if lookups is None else shape[0] <= 2 * lookups)

@@ -1,4 +1,4 @@
-"""Names by which a person recognises a model's variables."""
+"""Readable names for the variables of a model."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,15 +10,15 @@ from gradkeeper.callbacks.tap.keras_private import sublayers
 
 
 def variable_names(model: keras.Model | None, variables: Sequence[Any]) -> tuple[str, ...]:
-    """Unique names: the path of layers that leads from the model to each variable.
+    """Return a unique name for each variable: the path of layers from the model to it.
 
-    Such as `encoder/bidirectional/forward_lstm/lstm_cell/recurrent_kernel`. (Keras's own
-    `variable.path` leaves out the models that a layer is nested in.) A shared layer has the
-    path by which it is reached first; a variable outside the model has the path it gives
-    itself. Where names are equal all the same, `_1`, `_2`, ... follow.
+    Example: `encoder/bidirectional/forward_lstm/lstm_cell/recurrent_kernel`. (Keras's own
+    `variable.path` omits the models that a layer is nested in.) A shared layer has the first path
+    that is found. A variable outside the model has its own path. Equal names get a suffix `_1`,
+    `_2`, ...
 
     Args:
-        model: the model, or None where there is none.
+        model: the model; None if there is none.
         variables: Keras or TensorFlow variables.
     """
     paths: dict[int, str] = {}
@@ -29,10 +29,10 @@ def variable_names(model: keras.Model | None, variables: Sequence[Any]) -> tuple
 
 
 def unlisted_variables(model: keras.Model) -> list[Any]:
-    """Return the variables that layers keep in attributes and Keras lists nowhere.
+    """Return the variables in attributes of layers that Keras does not list.
 
-    The states of `LSTM(stateful=True)` are such variables, and every `tf.Variable` of a layer.
-    Attributes may hold them in lists, tuples and dicts.
+    Examples are the states of `LSTM(stateful=True)` and every `tf.Variable` of a layer. The
+    attributes may also be lists, tuples and dicts of variables.
     """
     layers = [layer for _, layer in layer_paths(model)]
     found = [variable for layer in layers for _, variable in _unlisted(layer)]
@@ -40,10 +40,10 @@ def unlisted_variables(model: keras.Model) -> list[Any]:
 
 
 def layer_paths(model: keras.Model) -> list[tuple[str, keras.layers.Layer]]:
-    """All layers inside a model, with the path of layers that leads to each.
+    """Return all layers inside a model, each with the path of layers from the model to it.
 
-    Such as `encoder/bidirectional/forward_lstm/lstm_cell`; the model itself is the first, by its
-    own name. A shared layer has the path by which it is reached first.
+    Example: `encoder/bidirectional/forward_lstm/lstm_cell`. The first entry is the model with its
+    own name. A shared layer has the first path that is found.
     """
     found: list[tuple[str, keras.layers.Layer]] = [(model.name, model)]
     visited = {id(model)}
@@ -59,7 +59,7 @@ def layer_paths(model: keras.Model) -> list[tuple[str, keras.layers.Layer]]:
 
 
 def unique_names(names: Sequence[str]) -> tuple[str, ...]:
-    """The names, with `_1`, `_2`, ... behind those that occurred before."""
+    """Return the names, with a suffix `_1`, `_2`, ... for names that occurred before."""
     taken = set(names)
     seen: set[str] = set()
     unique = []
@@ -91,11 +91,11 @@ def _walk(
 
 
 def _unlisted(layer: keras.layers.Layer) -> Iterator[tuple[str, Any]]:
-    """Yield the variables of `unlisted_variables` in one layer, with the attribute's name."""
+    """Yield each variable of one layer that Keras does not list, with the attribute's name."""
     listed = [*layer.variables, *layer.metrics_variables]
     known = {id(each) for variable in listed for each in (variable, variable.value)}
     for name, value in vars(layer).items():
-        if name.startswith("_self_"):  # TensorFlow's own lists of an object's attributes
+        if name.startswith("_self_"):  # TensorFlow's lists of the attributes
             continue
         for variable in _variables_in(value):
             if id(variable) not in known:

@@ -1,4 +1,4 @@
-"""The optimizers of a model, and what is inside one."""
+"""Optimizer discovery and inspection."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, TypeAlias, get_args
@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from gradkeeper.callbacks.tap.keras_private import CLIP_GRADIENTS, sublayers
 
-# The arguments by which a Keras optimizer clips.
+# Clipping arguments of Keras optimizers.
 Clipping: TypeAlias = Literal["clipnorm", "global_clipnorm", "clipvalue"]
 
 # The square of a larger learning rate overflows in float32.
@@ -22,9 +22,9 @@ _CLIPPINGS: tuple[Clipping, ...] = get_args(Clipping)
 
 
 def optimizers_of(model: keras.Model) -> list[keras.optimizers.Optimizer]:
-    """The compiled optimizer and those in attributes of the model and of models inside it.
+    """Return the compiled optimizer and those in attributes of the model and its layers.
 
-    Looked for in lists, tuples and dicts as well; one that is inside another is not listed.
+    Lists, tuples and dicts are searched as well. An optimizer inside another one is not listed.
     """
     owners: dict[int, keras.layers.Layer] = {id(model): model}
     waiting = [model]
@@ -41,7 +41,7 @@ def optimizers_of(model: keras.Model) -> list[keras.optimizers.Optimizer]:
 
 
 def attribute_name(owner: Any, optimizer: keras.optimizers.Optimizer) -> str | None:
-    """The attribute in which the model keeps the optimizer; None if it is in none."""
+    """Return the name of the owner's attribute that holds the optimizer; None if there is none."""
     attributes = {} if owner is None else {"optimizer": owner.optimizer, **vars(owner)}
     names = (name for name, value in attributes.items() if value is optimizer)
     return next(names, None)
@@ -50,7 +50,7 @@ def attribute_name(owner: Any, optimizer: keras.optimizers.Optimizer) -> str | N
 def nested_optimizers(
     optimizer: keras.optimizers.Optimizer,
 ) -> list[keras.optimizers.Optimizer]:
-    """The optimizers that an optimizer has in its attributes, and those inside them."""
+    """Return the optimizers in the attributes of an optimizer, recursively."""
     found: dict[int, keras.optimizers.Optimizer] = {}
     waiting = [optimizer]
     while waiting:
@@ -62,28 +62,28 @@ def nested_optimizers(
 
 
 def with_nested(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optimizer]:
-    """The optimizer, and those inside it."""
+    """Return the optimizer and the optimizers nested in it."""
     return [optimizer, *nested_optimizers(optimizer)]
 
 
 def clipping_of(optimizer: keras.optimizers.Optimizer) -> Clipping | None:
-    """The argument by which the optimizer, or the first one inside that does, clips."""
+    """Return the clipping argument of the optimizer, or of the first nested one that clips."""
     return next((name for name, _ in _clip_limits(optimizer)), None)
 
 
 def clip_limit_of(optimizer: keras.optimizers.Optimizer) -> float | None:
-    """The limit of that clipping."""
+    """Return the limit of the clipping that `clipping_of` names; None without clipping."""
     return next((limit for _, limit in _clip_limits(optimizer)), None)
 
 
 def accumulates(optimizer: keras.optimizers.Optimizer) -> bool:
-    """Whether the optimizer, or one inside it, gathers gradients over several steps."""
+    """Return True if the optimizer, or a nested one, accumulates gradients over several steps."""
     every = with_nested(optimizer)
     return any(getattr(each, "gradient_accumulation_steps", None) for each in every)
 
 
 def is_plain(optimizer: keras.optimizers.Optimizer) -> bool:
-    """Whether the optimizer applies, in every step, just the gradients that it is given."""
+    """Return True if the optimizer applies the given gradients unchanged in every step."""
     own, base = type(optimizer), keras.optimizers.Optimizer
     return (
         own.apply is base.apply
@@ -95,20 +95,20 @@ def is_plain(optimizer: keras.optimizers.Optimizer) -> bool:
 
 
 def bypasses_apply(optimizer: keras.optimizers.Optimizer) -> bool:
-    """Whether the class has an `apply_gradients` of its own, which need not call `apply`."""
+    """Return True if the class overrides `apply_gradients`, which then need not call `apply`."""
     own = type(optimizer).apply_gradients
     return own is not keras.optimizers.Optimizer.apply_gradients
 
 
 def learning_rates_of(optimizer: keras.optimizers.Optimizer) -> list[Any]:
-    """Return the learning rates that a call of the optimizer uses, of schedules the current ones."""
+    """Return the learning rates that an optimizer call uses; for a schedule, the current one."""
     leaves = [each for each in with_nested(optimizer) if not nested_optimizers(each)]
     rates = [getattr(each, "learning_rate", None) for each in leaves]
     return [rate for rate in rates if rate is not None]
 
 
 def squares_gradients(optimizer: keras.optimizers.Optimizer) -> bool:
-    """Return whether one of Keras's optimizers stores squares of gradients that nothing clips."""
+    """Return True if a Keras optimizer stores squares of gradients that are not clipped."""
     if clipping_of(optimizer) or isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         return False
     own = with_nested(optimizer)
@@ -120,12 +120,12 @@ def squares_gradients(optimizer: keras.optimizers.Optimizer) -> bool:
 def update_may_not_be_finite(
     optimizer: keras.optimizers.Optimizer, variables: Sequence[Any]
 ) -> bool:
-    """Return whether finite gradients and a finite learning rate can give a non-finite update.
+    """Return True if finite gradients and a finite learning rate can give a non-finite update.
 
-    Keras's optimizers divide by a root plus epsilon. The quotient is not finite where epsilon
-    is 0 or underflows in the variable's dtype, or where the root is of a difference that
-    rounding makes negative (`RMSprop(centered=True)`). float16 overflows at 65,504. Of
-    optimizers and constraints that are not Keras's own, nothing is known.
+    Keras's optimizers divide by a root plus epsilon. The quotient is not finite if epsilon is 0 or
+    underflows in the variable's dtype, or if the root is of a difference that rounding makes
+    negative (`RMSprop(centered=True)`). float16 overflows at 65,504. Custom optimizers and custom
+    constraints are unknown and return True.
     """
     own = with_nested(optimizer)
     constraints = [type(each) for v in variables if (each := getattr(v, "constraint", None))]
@@ -143,17 +143,16 @@ def update_may_not_be_finite(
 
 
 def loss_scale(optimizer: keras.optimizers.Optimizer, variables: Sequence[Any]) -> Any:
-    """What the optimizer has multiplied the loss with."""
+    """Return the factor by which the optimizer multiplied the loss; None for 1."""
     if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         return optimizer.loss_scale_factor
-    build_like_apply(
-        optimizer, variables
-    )  # the scale read must be the variable, not its first value
+    # Before the build, `dynamic_scale` is the initial value and not the variable.
+    build_like_apply(optimizer, variables)
     return optimizer.dynamic_scale
 
 
 def build_like_apply(optimizer: keras.optimizers.Optimizer, variables: Sequence[Any]) -> None:
-    """What `apply` does first."""
+    """Build the optimizer if it is not built, as `apply` does first."""
     if not optimizer.built:
         with keras.name_scope(optimizer.name):
             optimizer.build(variables)

@@ -1,28 +1,28 @@
-"""What a recorder records."""
+"""Recording options."""
 
 from dataclasses import dataclass
 
 from gradkeeper.callbacks.matching import matches
 
-# Of how many measured train steps one finds the gradients' largest magnitudes: a power of two.
+# The largest magnitudes are computed in one of this many measured steps. A power of two.
 LARGEST_EVERY = 8
 
 
 @dataclass(frozen=True)
 class Options:
-    """Recorders with equal options can stand in for one another.
+    """Recording options. Recorders with equal options are interchangeable.
 
     Attributes:
-        capacity: train steps that can be held between two reads.
-        every: of how many train steps one is measured.
-        updates: whether norms of updates are measured.
-        weights: whether norms of weights are measured.
-        largest: whether the largest magnitudes are found in every step that is measured; otherwise
-            in one of `LARGEST_EVERY`, and where a norm is not to be had without them.
-        histograms: of how many train steps a histogram of magnitudes is taken of one; 0 for none.
+        capacity: number of train steps that fit in the ring buffers between two reads.
+        every: measure one of this many train steps.
+        updates: whether the norms of updates are measured.
+        weights: whether the norms of weights are measured.
+        largest: whether the largest magnitudes are computed in every measured step; otherwise, in
+            one of `LARGEST_EVERY` steps and where a norm requires them.
+        histograms: record a histogram of magnitudes in one of this many train steps; 0 for none.
         layers: patterns for layers or variables, of which one must match; empty for all.
-        switchable: whether measuring can be thinned from outside.
-        comparable: whether steps can be measured twice, to learn what measuring costs.
+        switchable: whether the sampling period can be changed during training.
+        comparable: whether steps can be measured twice, to determine the cost of measuring.
     """
 
     capacity: int
@@ -36,5 +36,5 @@ class Options:
     comparable: bool = False
 
     def selects(self, name: str) -> bool:
-        """Whether the variable with this path is to be measured."""
+        """Return True if the variable with this path is recorded."""
         return not self.layers or any(matches(name, pattern) for pattern in self.layers)

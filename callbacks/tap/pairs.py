@@ -1,4 +1,4 @@
-"""Gradients with their variables, and their place in a table's columns."""
+"""Pairs of gradients and variables, and their columns in an optimizer log."""
 
 from typing import Any, TypeAlias
 
@@ -12,7 +12,7 @@ Pair: TypeAlias = tuple[Any, Any]
 
 
 def pairs_of(gradients: Gradients, variables: Variables) -> list[Pair]:
-    """The gradients that can be measured, with their variables."""
+    """Return the gradients that can be measured, each with its variable."""
     return [
         (gradient, variable)
         for gradient, variable in zip(gradients, variables, strict=False)
@@ -21,12 +21,12 @@ def pairs_of(gradients: Gradients, variables: Variables) -> list[Pair]:
 
 
 def selected(pairs: list[Pair], table: Table) -> list[Any]:
-    """The gradients of the variables that have a column."""
+    """Return the gradients of the variables that have a column."""
     return [gradient for gradient, variable in pairs if id(variable) in table.columns]
 
 
 def in_columns(measured: tf.Tensor, pairs: list[Pair], table: Table) -> tf.Tensor:
-    """Statistics of the selected gradients, [statistics, gradients], in the table's columns."""
+    """Scatter statistics of the selected gradients, [statistics, gradients], to the columns."""
     found = [table.columns[id(v)] for _, v in pairs if id(v) in table.columns]
     if found == list(range(len(table.names))):
         return measured
@@ -36,6 +36,6 @@ def in_columns(measured: tf.Tensor, pairs: list[Pair], table: Table) -> tf.Tenso
 
 
 def summed_over_replicas(gradients: Gradients) -> Gradients:
-    """The gradients of all replicas added up, on each of them."""
+    """Return the gradients summed over all replicas, on each replica."""
     context = tf.distribute.get_replica_context()
     return context.all_reduce(tf.distribute.ReduceOp.SUM, gradients) if gradients else []

@@ -1,4 +1,4 @@
-"""An instance's attribute put in place for the length of one call, and taken back."""
+"""Temporary patch of an instance's attribute."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,12 +9,12 @@ _NOTHING = object()
 
 
 class Point:
-    """An attribute of an instance with a wrapper of ours in its place, for a while.
+    """Temporary patch that replaces an attribute of an instance with a wrapper.
 
     Args:
         owner: the instance.
-        name: the attribute's.
-        make: makes the wrapper, for the owner as it is at that time.
+        name: the name of the attribute.
+        make: returns the wrapper of the owner's current attribute; called with the owner.
     """
 
     def __init__(self, owner: Any, name: str, make: Callable[[Any], Callable]) -> None:
@@ -25,8 +25,8 @@ class Point:
         self._is_put = False
 
     def put(self) -> None:
-        """Puts the wrapper there; the one of the last time if what it wraps is the same."""
-        # Straight into the instance's dict: Keras's __setattr__ would track the value.
+        """Apply the patch; reuse the last wrapper if the wrapped attribute is the same."""
+        # Write to the instance's dict, because Keras's `__setattr__` would track the value.
         attributes, owner, name = vars(self._owner), self._owner, self._name
         before, inherited = attributes.get(name, _NOTHING), getattr(type(owner), name, None)
         if self._wrapper is None or self._before is not before or self._inherited is not inherited:
@@ -36,11 +36,11 @@ class Point:
         self._is_put = True
 
     def is_held_by(self, function: Callable) -> bool:
-        """Whether the function has the wrapper in a closure, its own or one of those in it."""
+        """Return True if the function, or a function in its closure, closes over the wrapper."""
         return self._wrapper is not None and holds(function, self._wrapper)
 
     def take_back(self) -> None:
-        """Leaves the attribute as `put` found it, if that was called."""
+        """Revert the patch if it is applied."""
         if not self._is_put:
             return
         self._is_put = False

@@ -1,4 +1,4 @@
-"""What can be seen of a train step from inside, and who wants to see it."""
+"""Interfaces of step observers and gradient transforms."""
 
 import weakref
 from collections.abc import Sequence
@@ -18,27 +18,26 @@ Variables: TypeAlias = list[Any]
 
 @dataclass
 class Application:
-    """One outermost call of an optimizer's `apply`, while it is traced or run.
+    """One outermost call of an optimizer's `apply`, while the call is traced or run.
 
     Attributes:
         optimizer: the optimizer that the train step called.
-        variables: what it was called for, one to one with the gradients.
-        replica: the replica that called it.
-        turn: how many calls in this train step had some of these variables before.
-        scale: what the loss, and so each gradient, was multiplied with; None for 1.
-        clipping: the optimizer's own clipping, by the name of its argument; None without.
-        is_plain: whether what is handed to it is applied as it is, in every step.
-        accumulates: whether it gathers gradients over several steps.
+        variables: the variables of the call, one per gradient.
+        replica: the replica that made the call.
+        turn: number of earlier calls in this train step for some of these variables.
+        scale: the factor of the loss, and so of each gradient; None for 1.
+        clipping: the name of the optimizer's own clipping argument; None without clipping.
+        is_plain: whether the given gradients are applied unchanged in every step.
+        accumulates: whether the optimizer accumulates gradients over several steps.
         misses_scale: whether the optimizer divides by a `scale` that the loss was not multiplied
             by.
-        clippings: how many calls of a Keras optimizer's clipping it has led to so far; those
-            of optimizers inside it are for a part of the variables each.
-        weights: what the variables were before, if a probe asked.
-        allowed: whether the gradients are applied, a boolean scalar; None where no stage has
-            a say in that.
-        measured: what has been read from the gradients of this replica.
-        undoing: holds the values of variables from before the step; None outside of a model's
-            train step.
+        clippings: number of clipping calls of Keras optimizers in this call so far. Each nested
+            optimizer clips a part of the variables.
+        weights: the values of the variables before the call, if an observer requested them.
+        allowed: whether the gradients are applied, a boolean scalar; None if no gradient transform
+            decides.
+        measured: tensors that observers have computed from the gradients of this replica.
+        undoing: rollback to the values before the step; None outside of a model's train step.
     """
 
     optimizer: keras.optimizers.Optimizer
@@ -58,10 +57,11 @@ class Application:
 
 
 class Probe:
-    """What wants to see a train step from inside. Every method runs while the step is traced.
+    """Base class of step observers.
 
-    Gradients and their variables come one to one; a gradient is None where the loss does not
-    depend on the variable, and as it was handed over: not divided by `scale`.
+    Every method is called while the step is traced or run eagerly. Each gradient belongs to the
+    variable at the same position. A gradient is None if the loss does not depend on the variable.
+    Gradients have the values that the optimizer receives: they are not divided by `scale`.
     """
 
     def step_begin(self, replica: Replica, data: Any) -> None:
@@ -69,24 +69,24 @@ class Probe:
 
         Args:
             replica: the replica whose step begins.
-            data: what `train_step` is called with; None outside of one.
+            data: the argument of `train_step`; None outside of one.
         """
 
     def loss(self, replica: Replica, value: Any) -> None:
         """Called with the loss of the train step.
 
         Args:
-            replica: the replica whose loss it is.
-            value: the return value of the model's `compute_loss`, in the middle of the step.
-                If the step does not call `compute_loss`, the losses among the logs that the
-                step returns, at the end of the step; None if there are none.
+            replica: the replica that computed the loss.
+            value: the return value of the model's `compute_loss`, during the step. If the step does
+                not call `compute_loss`, the losses in the logs that the step returns, at the end of
+                the step; None if the logs have no loss.
         """
 
     def mask_ends(self, layer: keras.layers.Layer) -> None:
-        """Called with a layer that uses the mask of its input and does not pass it on."""
+        """Called with a layer that uses the mask of its input and does not pass the mask on."""
 
     def before(self, application: Application, gradients: Gradients) -> None:
-        """Called with the gradients that the train step hands to the optimizer."""
+        """Called with the gradients that the train step passes to the optimizer."""
 
     def clipped(
         self, application: Application, entered: Gradients, left: Gradients, variables: Variables
@@ -94,56 +94,57 @@ class Probe:
         """Called with the gradients before and after the optimizer's clipping."""
 
     def reduced(self, application: Application, gradients: Gradients, variables: Variables) -> None:
-        """Called with the gradients that are applied; of all replicas, added up."""
+        """Called with the gradients that are applied, summed over all replicas."""
 
     def refused(self, application: Application, gradients: Gradients) -> None:
-        """Called under several replicas, with this one's gradients, where they are not applied.
+        """Called on each of several replicas with its gradients if they are not applied.
 
-        The adding up of all replicas' gradients, which is part of applying them, is left out then.
+        In this case, the gradients are not summed over replicas, because the sum is a part of
+        `apply`.
         """
 
     def after(self, application: Application) -> None:
-        """Called when `apply` has returned."""
+        """Called after `apply` has returned."""
 
     def step_end(self, replica: Replica, done: Sequence[tf.Tensor]) -> None:
         """Called after the model's `train_step`; outside of one, after each `apply`.
 
         Args:
             replica: the replica whose step ends.
-            done: tensors that are there only if the step came to its end, and not if its
-                batch was none: TensorFlow runs what does not need them all the same.
+            done: tensors that are computed only if the step has a batch and completes. TensorFlow
+                also runs operations that do not depend on them if the batch is missing.
         """
 
 
 class Owner(Protocol):
-    """Who reads what a probe has written."""
+    """Reader of an observer's records."""
 
     def flush(self) -> None:
-        """Reads what is there."""
+        """Read the pending records."""
 
 
 class Stopwatch(Protocol):
-    """Who wants to know how long the calls of the train function take."""
+    """Timer of the calls of the train function."""
 
     def call_begins(self, probe: Any) -> None:
-        """Called before the train function is."""
+        """Called before each call of the train function."""
 
     def call_ends(self, probe: Any) -> None:
-        """Called when it has returned."""
+        """Called after the train function has returned."""
 
 
 class Shared(Probe):
-    """A probe that callbacks with the same wishes use one after the other.
+    """Observer that callbacks with equal options reuse, one after the other.
 
-    So a fresh callback traces nothing anew. What was written belongs to who claimed the probe.
+    A later callback therefore does not trace the step again. The records belong to the current
+    owner; see `claim`.
 
     Attributes:
-        has_seen_gradients: whether an optimizer was called in a train step that was traced or
-            run.
-        optimizers: whose calls are of interest; None for all that are seen.
-        stopwatch: who wants to know how long the calls of the train function take.
-        is_called_by_keras: whether the train function that Keras makes calls the train step, and
-            no function of the user's stands around it.
+        has_seen_gradients: whether an optimizer was called in a train step that was traced or run.
+        optimizers: the optimizers whose calls are observed; None for all.
+        stopwatch: timer of the calls of the train function; None without one.
+        is_called_by_keras: whether Keras's own train function calls the train step, and no user
+            function wraps that train function.
     """
 
     def __init__(self, optimizers: tuple[keras.optimizers.Optimizer, ...] | None = None) -> None:
@@ -154,10 +155,10 @@ class Shared(Probe):
         self._owner: weakref.ref[Owner] | None = None
 
     def claim(self, owner: Owner) -> bool:
-        """Makes `owner` the reader of what is to come; a former one gets what is there first.
+        """Transfer ownership to `owner`, after flushing pending records to the previous owner.
 
         Returns:
-            Whether there has been another reader, or none.
+            True if the owner has changed.
         """
         before = self._owner() if self._owner else None
         if before is owner:
@@ -170,26 +171,26 @@ class Shared(Probe):
         return True
 
     def asks_about(self, optimizer: keras.optimizers.Optimizer) -> bool:
-        """Whether the optimizer's calls are of interest."""
+        """Return True if calls of the optimizer are observed."""
         return self.optimizers is None or any(optimizer is each for each in self.optimizers)
 
     def is_read_by(self, owner: Owner | None) -> bool:
-        """Whether `owner` has claimed the probe."""
+        """Return True if `owner` is the current owner."""
         return self._owner is not None and self._owner() is owner
 
     def begin_anew(self) -> None:
-        """Forgets what was written."""
+        """Discard the records."""
 
 
 class Stage(Shared):
-    """A probe that also has a say in what is applied.
+    """Observer that can change or reject gradients.
 
     Attributes:
-        clips: whether it changes gradients by `clipped_first`.
-        clips_the_sum: whether the optimizer's own clipping is to act on the gradients of all
-            replicas added up, in place of each replica's.
-        holds_batches: whether `hold` is to be called, for which each step of an execution is
-            begun from Python.
+        clips: whether `clipped_first` changes gradients.
+        clips_the_sum: whether the optimizer's own clipping acts on the sum of the gradients over
+            all replicas, instead of each replica's gradients.
+        holds_batches: whether `hold` is called. Python then starts each step of an execution
+            separately.
     """
 
     clips = False
@@ -197,39 +198,42 @@ class Stage(Shared):
     holds_batches = False
 
     def hold(self, batch: Any) -> None:
-        """Called with each batch before its step begins; not in the graph."""
+        """Called with each batch before the batch's step begins; not in the graph."""
 
     def allows(self, application: Application, gradients: Gradients) -> tf.Tensor | None:
-        """Whether the gradients may be applied, the same on every replica; None for yes.
+        """Return whether to apply the gradients, the same on every replica; None to apply them.
 
-        What is not applied leaves no trace: neither in the weights and the optimizer, nor in
-        moving averages, metrics and random seeds.
+        A step with rejected gradients changes no weights, optimizer variables, moving averages,
+        metrics or random seeds.
         """
 
     def may_undo_update(self, application: Application) -> bool:
-        """Return whether `accepts` may refuse the step after this call's update is applied.
+        """Return True if `accepts` may reject the step after this call's update is applied.
 
-        The values of variables and optimizer are then held from before the update.
+        The values of variables and optimizer from before the update are then stored.
         """
         return False
 
     def accepts(self, replica: Replica, undoing: Undoing) -> tf.Tensor | None:
-        """Return whether the results of the finished step may stay, the same on every replica.
+        """Return whether to keep the results of the finished step; None to keep them.
 
-        Called before `step_end`. None stands for yes. If False, all that `undoing` holds is
-        restored.
+        The answer is the same on every replica. The method is called before `step_end`. If the
+        answer is False, all variables that `undoing` holds are restored.
         """
 
     def handed_on(self, application: Application, gradients: Gradients) -> Gradients:
-        """What the optimizer gets in place of this replica's gradients; called where it does."""
+        """Return the gradients to apply instead of this replica's.
+
+        Called only if the gradients are applied.
+        """
         return gradients
 
     def clipped_first(
         self, application: Application, gradients: Gradients, variables: Variables
     ) -> Gradients:
-        """What the optimizer's own clipping gets in place of this replica's gradients.
+        """Return the gradients to pass to the optimizer's own clipping instead of this replica's.
 
-        These are the ones to be applied: accumulated, divided by the loss scale, and of a step
-        that is not skipped.
+        The given gradients are those of an update: accumulated, divided by the loss scale, and of a
+        step that is not skipped.
         """
         return gradients

@@ -1,4 +1,4 @@
-"""From the rings of all replicas to windows of train steps."""
+"""Conversion of the ring buffers of all replicas to windows of train steps."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from gradkeeper.callbacks.window import Window
 
 _WEIGHTS = ("update_norm", "weight_norm")
 
-# An optimizer, and how many calls in the same train step came before for the same variables.
+# An optimizer, and the number of earlier calls in the same train step for the same variables.
 Track: TypeAlias = tuple[keras.optimizers.Optimizer, int]
 
 # Edges, [bins + 1], and counts between them, [bins].
@@ -26,13 +26,13 @@ Histogram: TypeAlias = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Readout:
-    """What was read at once.
+    """Records of one read.
 
     Attributes:
-        window: all variables; steps are counted from the recorder's first.
-        tracks: the same by optimizer and turn; of one call, only its own variables.
-        lost: rows that were overwritten before they could be read.
-        histograms: by train step and variable, edges (log10 of the magnitude) and counts.
+        window: the window of all variables; steps are counted from the recorder's first step.
+        tracks: one window per optimizer and turn, with the variables of these calls only.
+        lost: number of rows that were overwritten before they were read.
+        histograms: edges (log10 of the magnitude) and counts, by train step and variable.
     """
 
     window: Window
@@ -47,28 +47,28 @@ def read(
     replicas_in_sync: int = 1,
     facts: RunFacts | None = None,
 ) -> Readout | None:
-    """Reads and clears the lanes, by replica; None if there is no new row.
+    """Read and clear the logs of all replicas; return None if there is no new row.
 
     Args:
-        lanes: the lane of each replica of this process; the first one's steps count.
-        order: names of the model's variables, the first columns of the whole window.
-        replicas_in_sync: replicas of all processes.
-        facts: what else is known about the run.
+        lanes: the log of each replica of this process; the first log numbers the steps.
+        order: names of the model's variables, which become the first columns of the window.
+        replicas_in_sync: number of replicas in all processes.
+        facts: facts about the run.
     """
     replicas = sorted(lanes)
     written = {replica: lanes[replica].rows() for replica in replicas}
     steps = written[replicas[0]][1]
-    for replica in replicas[1:]:  # after an exception one may be a step ahead
+    for replica in replicas[1:]:  # after an exception, one may be a step ahead
         steps = np.intersect1d(steps, written[replica][1])
     if not len(steps):
         return None
     slots = {replica: slots[np.isin(at, steps)] for replica, (slots, at, _) in written.items()}
-    # Each replica's loss is its share of the global batch's mean; those of other processes are
-    # not known here.
+    # Each replica's loss is its share of the mean over the global batch. The losses of other
+    # processes are unknown here; their mean is assumed to be the same.
     measured = {r: [_measured(table, slots[r]) for table in lanes[r].tables] for r in replicas}
     losses = [_loss(lanes[r], slots[r], measured[r]) for r in replicas]
     loss = np.sum(losses, axis=0) * (replicas_in_sync / len(replicas))
-    # Every replica makes its tables in the same order.
+    # Every replica creates its tables in the same order.
     groups = zip(*(lanes[replica].tables for replica in replicas), strict=False)
     calls: list[Window] = []
     for group, rows in zip(groups, measured[replicas[0]], strict=False):
@@ -92,7 +92,7 @@ def read(
 
 
 def _tracks(tables: Sequence[Table], calls: Sequence[Window]) -> dict[Track, Window]:
-    """The calls by optimizer and turn, one for each of the tables."""
+    """Return one window per optimizer and turn, from the window of each table's calls."""
     parts: dict[Track, list[Window]] = {}
     for table, call in zip(tables, calls, strict=False):
         parts.setdefault((table.optimizer, table.turn), []).append(call)
@@ -100,9 +100,9 @@ def _tracks(tables: Sequence[Table], calls: Sequence[Window]) -> dict[Track, Win
 
 
 def _without_undone(calls: Sequence[Window]) -> list[Window]:
-    """The calls, none of which is applied in a step that a guard refused.
+    """Return the calls, with no gradients applied in steps that a guard skipped.
 
-    If the guard refuses one call of a step, it undoes the others as well.
+    If the guard skips one call of a step, the other calls are rolled back as well.
     """
     refused = np.any([call.scalar("allowed") == 0 for call in calls], axis=0)
     if len(calls) < 2 or not refused.any():
@@ -122,11 +122,13 @@ def _without_undone(calls: Sequence[Window]) -> list[Window]:
 
 
 def _loss(lane: Lane, slots: np.ndarray, measured: Sequence[np.ndarray]) -> np.ndarray:
-    """The loss of steps, [steps], wherever each has written it; the last one of a step.
+    """Return the loss of each step, [steps], from the log's own ring buffer or from the rows.
+
+    The last loss of a step counts.
 
     Args:
-        lane: the lane.
-        slots: where the steps' rows are.
+        lane: the log of the replica.
+        slots: the row indices of the steps.
         measured: the rows by table.
     """
     loss = _cells(lane.loss, slots, 1)[:, 0]
@@ -136,7 +138,7 @@ def _loss(lane: Lane, slots: np.ndarray, measured: Sequence[np.ndarray]) -> np.n
 
 
 def _measured(table: Table, slots: np.ndarray) -> np.ndarray:
-    """The rows of measured steps, see `row_of`; empty ones where there are none."""
+    """Return the rows of measured steps, or empty rows if there are none; see `row_of`."""
     ring = table.rings.get(MEASURED_ROW)
     if ring is None:
         return np.tile(empty_row(len(table.names)), (len(slots), 1))
@@ -144,7 +146,7 @@ def _measured(table: Table, slots: np.ndarray) -> np.ndarray:
 
 
 def _histograms(tables: Sequence[Table]) -> dict[int, dict[str, Histogram]]:
-    """The latest histograms of each table, if they have not been read before."""
+    """Return the latest histograms of each table that have not been read before."""
     found: dict[int, dict[str, Histogram]] = {}
     for table in tables:
         row = None if table.histograms is None else table.histograms.read(np.zeros(1, int))[0]
@@ -159,7 +161,7 @@ def _histograms(tables: Sequence[Table]) -> dict[int, dict[str, Histogram]]:
 def _window(
     table: Table, slots: np.ndarray, rows: np.ndarray, steps: np.ndarray, loss: np.ndarray
 ) -> Window:
-    """What was written in the first replica's table, and in its rows of measured steps."""
+    """Return the window of the first replica's table and its rows of measured steps."""
     width = len(table.names)
 
     def column(name: str) -> np.ndarray:
@@ -195,7 +197,7 @@ def _window(
 def _replica_norms(
     tables: Sequence[Table], slots: Sequence[np.ndarray], present: np.ndarray
 ) -> np.ndarray:
-    """The norms of each replica's own gradient, [steps, replicas, variables]."""
+    """Return the norms of each replica's own gradient, [steps, replicas, variables]."""
     width = len(tables[0].names)
     norms = [
         np.where(present, _cells(each.rings.get("replica_norm"), at, width), np.nan)
@@ -205,7 +207,7 @@ def _replica_norms(
 
 
 def _applied(table: Table, slots: np.ndarray, width: int) -> np.ndarray:
-    """The norms applied, each variable's from the clipping that it went through."""
+    """Return the applied norms, [steps, variables], each from the clipping call of its variable."""
     applied = np.full((len(slots), width), MISSING)
     for name, ring in table.rings.items():
         if name.startswith("applied_norm"):
@@ -215,7 +217,7 @@ def _applied(table: Table, slots: np.ndarray, width: int) -> np.ndarray:
 
 
 def _unclipped(table: Table, slots: np.ndarray) -> np.ndarray:
-    """The norm over all that entered a clipping, where that was written."""
+    """Return the norm over all gradients before clipping, [steps]; NaN if not recorded."""
     parts = [
         ring.read(slots)[:, 0]
         for name, ring in table.rings.items()
@@ -228,16 +230,16 @@ def _unclipped(table: Table, slots: np.ndarray) -> np.ndarray:
 
 
 def _cells(ring: Ring | None, slots: np.ndarray, width: int) -> np.ndarray:
-    """The rows at these slots, [slots, width]; NaN or `MISSING` where nothing was written."""
+    """Return the rows at these indices, [slots, width]; NaN or `MISSING` without a ring buffer."""
     if ring is None:
         return np.full((len(slots), width), MISSING if width > 1 else np.nan)
     return ring.read(slots)
 
 
 def merged(windows: Sequence[Window], order: Sequence[str] = ()) -> Window:
-    """One window of the same steps with the columns of all, beginning with those in `order`.
+    """Merge windows of the same steps; the first columns are those in `order`.
 
-    Where a variable's gradient was applied several times in a step, the largest counts.
+    If a variable's gradient is applied several times in a step, the largest statistic counts.
     """
     names = tuple(dict.fromkeys([*order, *(name for each in windows for name in each.variables)]))
     merged, *others = (window.with_variables(names) for window in windows)
@@ -277,6 +279,6 @@ def _owners(name: str, one: Window, other: Window) -> tuple[np.ndarray, np.ndarr
 def _larger(
     one: np.ndarray, other: np.ndarray, one_there: np.ndarray, other_there: np.ndarray
 ) -> np.ndarray:
-    """The larger of two where both are there, NaN counting as the largest."""
+    """Return the larger value if both exist, with NaN as the largest; else the one that exists."""
     both = np.where(one_there & other_there, np.maximum(one, other), other)
     return np.where(one_there & ~other_there, one, both)

@@ -1,4 +1,4 @@
-"""The probe that writes the statistics of every train step into rings, in the graph."""
+"""Observer that records the statistics of every train step in ring buffers, in the graph."""
 
 import weakref
 from collections.abc import Sequence
@@ -31,17 +31,19 @@ from gradkeeper.callbacks.tap.values import mean_loss, with_values
 
 
 class Recorder(Shared):
-    """Writes norms and their like; the host must read every `options.capacity` rows.
+    """Observer that records gradient statistics in ring buffers, in the graph.
 
-    With several replicas, each writes the norms of its own gradients, and the first one of this
-    process the statistics of the gradients added up, which are those of the global batch.
+    The host must read the ring buffers at least every `options.capacity` rows. With several
+    replicas, each replica records the norms of its gradients before they are summed. The first
+    replica of this process also records the statistics of the sum over replicas, which is the
+    gradient of the global batch.
 
     Args:
-        options: what is recorded.
-        model: gives the variables their names; None where there is no model.
-        variables: what is recorded, in this order, where there is no model; None for all.
-        optimizers: whose calls are recorded; None for all that are seen.
-        compiled: whether XLA compiles the train step as a whole.
+        options: the recording options.
+        model: the model, which names the variables; None if there is no model.
+        variables: the variables to record, in this order, if there is no model; None for all.
+        optimizers: the optimizers whose calls are recorded; None for all.
+        compiled: whether XLA compiles the whole train step.
     """
 
     def __init__(
@@ -65,33 +67,33 @@ class Recorder(Shared):
         self._masks_end_at: dict[str, str] = {}
 
     def begin_anew(self) -> None:
-        """Forgets what was written, and measures as it was made to."""
+        """Discard the records, and restore the sampling that `options` specifies."""
         self.drain()
         self.measure_every(self.options.every)
         self.measure_twice(False)
 
     def measure_every(self, period: int) -> None:
-        """Measures one of so many train steps from now on."""
+        """Measure one of every `period` train steps."""
         for lane in self._lanes.values():
             lane.measure_every(period)
 
     def measure_twice(self, twice: bool) -> None:
-        """Whether steps are measured a second time from now on, to learn what that costs."""
+        """Set whether steps are measured a second time, to determine the cost of measuring."""
         for lane in self._lanes.values():
             lane.measure_twice(twice)
 
     def wait(self) -> int:
-        """Waits for the train steps under way; how many there were in all."""
+        """Wait for running train steps, and return the total number of steps."""
         return max((lane.wait() for lane in self._lanes.values()), default=0)
 
     def drain(self) -> Readout | None:
-        """Reads and clears the rows written since the last call; None if there are none."""
+        """Read and clear the rows written since the last call; return None if there are none."""
         if not self.has_seen_gradients:
             return None
         return read(self._lanes, self._order, self._replicas, self._known_facts())
 
     def _known_facts(self) -> RunFacts:
-        """The facts about the run, read again when an optimizer is called for the first time."""
+        """Return the facts about the run; collect them again if the calls or the loss change."""
         tables = self._lanes[min(self._lanes)].tables
         has_loss = all(lane.has_loss for lane in self._lanes.values())
         if self._facts is None or self._facts[0] != (len(tables), has_loss):
@@ -113,7 +115,7 @@ class Recorder(Shared):
 
     @property
     def masks_end_at(self) -> dict[str, str]:
-        """Layers that were called with a mask and do not pass it on: names, and types."""
+        """Return the names and types of layers that receive a mask and do not pass it on."""
         return self._masks_end_at
 
     def mask_ends(self, layer: keras.layers.Layer) -> None:
@@ -180,7 +182,7 @@ class Recorder(Shared):
         if not self._is_about(application):
             return
         lane, table = self._place(application)
-        # An optimizer that bypasses Keras's clipping shows no more than what it was given.
+        # If an optimizer bypasses Keras's clipping, only the gradients before the call can be read.
         table.applies_all = application.is_plain or not application.clippings
         if application.allowed is not None:
             allowed = tf.cast(application.allowed, tf.float64)
@@ -209,7 +211,7 @@ class Recorder(Shared):
             lane.end_step()
 
     def _write_before(self, application: Application, pairs: list[Pair]) -> None:
-        """Writes what is known before clipping; of several replicas, the first one writes."""
+        """Record the statistics before clipping. Of several replicas, only the first records."""
         if not application.replica.is_first:
             return
         lane, table = self._place(application)
@@ -218,11 +220,11 @@ class Recorder(Shared):
 
         def sums() -> list[tf.Tensor] | None:
             if clipping is None and not self._compiled:
-                return None  # taken as suits the other statistics
+                return None  # `statistics` computes them
             gradients = selected(pairs, table)
             return sums_of_squares(gradients, table.dtype, clipping, compiled=self._compiled)
 
-        # Outside the branch, where TensorFlow merges them with the clipping's own.
+        # Outside the branch, so that TensorFlow merges these sums with those of the clipping.
         shared = sums() if clips_by_norm else None
         loss = lane.noted_loss(table.dtype)
 
@@ -237,7 +239,7 @@ class Recorder(Shared):
                 scale = tf.cast(tf.convert_to_tensor(application.scale), table.dtype)
                 measured = tf.stack([measured[0] / scale, measured[1] / scale, measured[2]])
                 lane.per_step(table, "loss_scale").write(lane.slot, scale)
-            # An optimizer around several has no rate of its own.
+            # An optimizer that contains several others has no learning rate.
             rate = getattr(application.optimizer, "learning_rate", None)
             rate = None if rate is None else tf.convert_to_tensor(rate)
             row = row_of(in_columns(measured, pairs, table), loss, rate)
@@ -287,7 +289,10 @@ class Recorder(Shared):
             application.weights = [tf.convert_to_tensor(each) for each in table.variables]
 
     def _place(self, application: Application) -> tuple[Lane, Table]:
-        """Where the call is written. Made at the first one: a model may be built by then only."""
+        """Return the log and the table of the call; create the table at the first call.
+
+        Before the first call, the model may not be built.
+        """
         lane = self._lanes[application.replica.index]
         table = lane.table(application.optimizer, application.turn, application.variables)
         if table is None:
@@ -310,7 +315,7 @@ class Recorder(Shared):
         return self.options.selects(name) and (self._variables is None or name in self._order)
 
     def _names(self, variables: Variables) -> list[str]:
-        """Names of the variables, unique among these and all that are trained."""
+        """Return names for the variables, unique among these and all trained variables."""
         model = self._model()
         trained = self._variables or [] if model is None else model.trainable_variables
         every = list({id(each): each for each in (*trained, *variables)}.values())

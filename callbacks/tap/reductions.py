@@ -1,4 +1,4 @@
-"""One number of each tensor, in the graph: sums of squares and their like."""
+"""Reductions in the graph: sums of squares, norms and largest magnitudes."""
 
 from collections.abc import Sequence
 
@@ -6,14 +6,14 @@ import tensorflow as tf
 
 from gradkeeper.callbacks.tap.optimizers import Clipping
 
-# Elements beyond which reading a tensor takes longer than an operation takes to begin.
+# Number of elements above which reading a tensor takes longer than starting an operation.
 LARGE = 16_384
 
 
 def sum_of_squares(
     tensor: tf.Tensor, dtype: tf.DType, clipping: Clipping | None = None
 ) -> tf.Tensor:
-    """The sum of squares, written as the optimizer's clipping writes it."""
+    """Return the sum of squares, computed by the same operations as the optimizer's clipping."""
     if clipping == "clipnorm":
         return tf.cast(tf.squeeze(tf.reduce_sum(tensor * tensor, keepdims=True)), dtype)
     if clipping == "global_clipnorm":
@@ -22,10 +22,10 @@ def sum_of_squares(
 
 
 def sum_by_columns(tensor: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-    """The sum of squares, from the norms of columns.
+    """Return the sum of squares, computed from the norms of columns.
 
-    On a CPU, XLA adds up one element after the other where all are added up, and several at
-    once where columns are. Sums of sums it would turn into one sum.
+    On a CPU, XLA sums all elements of a tensor one after the other, but sums several columns at
+    once. XLA would turn a sum of sums into a single sum, which the square root prevents.
     """
     if tensor.shape.rank and (tensor.shape.num_elements() or 0) > LARGE:
         tensor = tf.sqrt(tf.reduce_sum(tf.square(tensor), axis=0))
@@ -33,12 +33,12 @@ def sum_by_columns(tensor: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
 
 
 def careful(tensors: Sequence[tf.Tensor], dtype: tf.DType, wholes: int) -> tf.Tensor:
-    """Norms, largest magnitudes and non-finite counts with any values, [3, columns].
+    """Return norms, largest magnitudes and non-finite counts for any values, [3, columns].
 
     Args:
-        tensors: the first ones are reduced as a whole, of the others each row.
-        dtype: of the result.
-        wholes: how many are reduced as a whole.
+        tensors: tensors that are reduced as a whole, followed by matrices that are reduced by row.
+        dtype: dtype of the result.
+        wholes: number of tensors that are reduced as a whole.
     """
     pairs = list(zip(tensors, axes(tensors, wholes), strict=True))
     bad = [tf.reduce_sum(tf.cast(~tf.math.is_finite(each), dtype), axis) for each, axis in pairs]
@@ -48,7 +48,7 @@ def careful(tensors: Sequence[tf.Tensor], dtype: tf.DType, wholes: int) -> tf.Te
 
 
 def careful_norm(tensor: tf.Tensor, axis: int | None) -> tf.Tensor:
-    """L2 norm, scaled by the largest magnitude so that no square over- or underflows."""
+    """Return the L2 norm, scaled by the largest magnitude so that no square over- or underflows."""
     largest = tf.maximum(tf.reduce_max(tf.abs(tensor), axis, keepdims=True), 0.0)
     usable = tf.math.is_finite(largest) & (largest > 0)
     scale = tf.where(usable, largest, tf.ones_like(largest))
@@ -57,23 +57,23 @@ def careful_norm(tensor: tf.Tensor, axis: int | None) -> tf.Tensor:
 
 
 def wide_sum(tensor: tf.Tensor) -> tf.Tensor:
-    """Sum of squares in float64, which holds the square of every float32."""
+    """Return the sum of squares in float64, which holds the square of every float32."""
     return tf.reduce_sum(tf.square(tf.cast(tensor, tf.float64)))
 
 
 def marked(largest: tf.Tensor, tensor: tf.Tensor, axis: int | None = None) -> tf.Tensor:
-    """NaN if the tensor holds one, or the row: a maximum need not tell."""
+    """Return `largest`, or NaN if the tensor or row has a NaN, which a maximum may ignore."""
     any_nan = tf.reduce_any(tf.math.is_nan(tensor), axis)
     return tf.where(any_nan, tf.cast(float("nan"), largest.dtype), largest)
 
 
 def axes(tensors: Sequence[tf.Tensor], wholes: int) -> list[int | None]:
-    """What of each is reduced: the first ones as a whole, of the others each row."""
+    """Return the reduction axis of each tensor: None for the first `wholes`, 1 for the others."""
     return [None if place < wholes else 1 for place in range(len(tensors))]
 
 
 def of_each(measured: Sequence[tf.Tensor], dtype: tf.DType) -> tf.Tensor:
-    """Scalars, and after them vectors, as one vector."""
+    """Concatenate scalars, followed by vectors, to one vector."""
     measured = [tf.cast(each, dtype) for each in measured]
     scalars = [each for each in measured if each.shape.rank == 0]
     vectors = measured[len(scalars) :]
@@ -82,7 +82,7 @@ def of_each(measured: Sequence[tf.Tensor], dtype: tf.DType) -> tf.Tensor:
 
 
 def all_sums(tensors: Sequence[tf.Tensor], dtype: tf.DType, wholes: int) -> tf.Tensor:
-    """Sums of squares, [columns]; see `careful`."""
+    """Return the sums of squares, [columns]; see `careful`."""
     halves = [tf.nn.l2_loss(tensor) for tensor in tensors[:wholes]]
     rows = [tf.reduce_sum(tf.square(tensor), 1) for tensor in tensors[wholes:]]
     parts = [2.0 * of_each(halves, dtype)] if halves else []

@@ -1,4 +1,4 @@
-"""Which replica of a `tf.distribute` strategy the code under trace belongs to."""
+"""Replica of a `tf.distribute` strategy that is being traced or run."""
 
 from dataclasses import dataclass
 
@@ -7,13 +7,13 @@ import tensorflow as tf
 
 @dataclass(frozen=True)
 class Replica:
-    """A replica, by its index among all replicas in sync.
+    """A replica, identified by its index among all replicas in sync.
 
     Attributes:
         index: 0 to `count` - 1; 0 outside a strategy.
         count: number of replicas in sync.
-        device: name of its device; None outside a strategy.
-        local: its index among the replicas of this process.
+        device: name of the replica's device; None outside a strategy.
+        local: index among the replicas of this process.
     """
 
     index: int
@@ -23,25 +23,26 @@ class Replica:
 
     @classmethod
     def current(cls) -> "Replica":
-        """The replica whose step is being traced or run."""
+        """Return the replica whose step is being traced or run."""
         context = tf.distribute.get_replica_context()
         if context is None or context.num_replicas_in_sync == 1:
             return cls(0, 1, None)
         index = int(tf.get_static_value(context.replica_id_in_sync_group))
-        # Those of this process; `context.devices` counts over all, and fails on a second worker.
+        # The devices of this process. `context.devices` uses the index among all replicas, and
+        # fails on a second worker.
         devices = context.strategy.extended.worker_devices
         local = index % len(devices)
         return cls(index, context.num_replicas_in_sync, str(devices[local]), local)
 
     @property
     def is_first(self) -> bool:
-        """Whether it is the first of this process: what all have alike, this one writes."""
+        """Return True for the first replica of this process, which records shared values."""
         return self.local == 0
 
     def home(self, *, compiled: bool) -> str | None:
-        """The device for small variables of the replica's; None for TensorFlow's choice.
+        """Return the device for the replica's small variables; None for TensorFlow's choice.
 
-        Outside a strategy that is host memory, where reading does not wait for a device. A step
-        compiled by XLA as a whole (`compiled`) needs them on its own.
+        Outside a strategy, this is host memory, which can be read without waiting for a device. A
+        step that XLA compiles as a whole (`compiled`) needs the variables on its own device.
         """
         return self.device if compiled or self.device else "CPU:0"

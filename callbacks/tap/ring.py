@@ -1,4 +1,4 @@
-"""A variable that the train step writes rows into, and the host reads."""
+"""Ring buffer that the train step writes and the host reads."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import tensorflow as tf
 
-# Norms and counts are never negative: a cell that nothing was written to stays recognisable.
+# Norms and counts are never negative, so that a negative value marks an empty cell.
 MISSING = -1.0
 
 
@@ -15,12 +15,12 @@ def make_variable(
     device: str | None,
     shape: tf.TensorShape | None = None,
 ) -> tf.Variable:
-    """A plain variable on the device (None: where TensorFlow puts it).
+    """Create a plain variable on the device (None for TensorFlow's choice).
 
-    Its shape is that of the first value, or the one given, which may be unknown.
+    The shape is that of the initial value, or `shape`, which may be unknown.
 
-    Made in a thread of its own, whose TensorFlow context is empty: neither the graph under
-    trace nor a strategy, a device or a name scope around it has a say in the variable.
+    The variable is created in a separate thread, whose TensorFlow context is empty. The graph under
+    trace, and a surrounding strategy, device or name scope, do not affect the variable.
     """
 
     def make() -> tf.Variable:
@@ -32,14 +32,14 @@ def make_variable(
 
 
 class Ring:
-    """A variable of shape [capacity, width].
+    """Ring buffer in a variable of shape [capacity, width].
 
     Args:
-        capacity: rows that it holds.
-        width: numbers in a row.
+        capacity: number of rows.
+        width: number of values in a row.
         dtype: a TensorFlow dtype.
-        empty: what a cell holds that nothing was written to, or a row, [width].
-        device: where the variable lies; None for TensorFlow's choice.
+        empty: value of an empty cell, or an empty row, [width].
+        device: device of the variable; None for TensorFlow's choice.
     """
 
     def __init__(
@@ -55,25 +55,25 @@ class Ring:
         self._rows = make_variable(self._empty, device)
 
     def write(self, slot: tf.Tensor, row: tf.Tensor) -> None:
-        """Writes a row, in the graph.
+        """Write a row, in the graph.
 
         Args:
-            slot: its place, [1].
-            row: as many numbers as a row has, in any shape.
+            slot: the row index, [1].
+            row: `width` values, in any shape.
 
         Raises:
-            ValueError: if there are more or fewer; TensorFlow itself might not notice.
+            ValueError: if `row` does not have `width` values. TensorFlow may not detect this.
         """
         width = self._rows.shape[1]
         if row.shape.num_elements() != width:
-            raise ValueError(f"A row of this ring has {width} numbers. Received: {row.shape}")
+            raise ValueError(f"A row must have {width} values. Received: row.shape={row.shape}")
         row = tf.reshape(tf.cast(row, self._rows.dtype), [1, width])
         self._rows.scatter_update(tf.IndexedSlices(row, slot))
 
     def read(self, slots: np.ndarray) -> np.ndarray:
-        """The rows at these slots, [slots, width]."""
+        """Return the rows at these indices, [slots, width]."""
         return self._rows.numpy()[slots]
 
     def clear(self) -> None:
-        """Marks every cell as not written to."""
+        """Mark every cell as empty."""
         self._rows.assign(self._empty)

@@ -1,7 +1,7 @@
-"""The row that a measured train step writes about a call of an optimizer.
+"""Row of statistics that a measured train step writes for an optimizer call.
 
-Three numbers of each variable and two of the step: a row of its own for each of those would be
-some operations more, and a step of a few milliseconds shows them.
+A row has three values per variable and two values of the step. Separate rows would take more
+operations, whose cost is measurable in a step of a few milliseconds.
 """
 
 import numpy as np
@@ -9,13 +9,13 @@ import tensorflow as tf
 
 from gradkeeper.callbacks.tap.ring import MISSING
 
-# By variable, then by train step.
+# Statistics of each variable, followed by those of the train step.
 MEASURED = ("norm", "max_abs", "nonfinite")
 OF_STEP = ("loss", "learning_rate")
 
 
 def empty_row(variables: int) -> np.ndarray:
-    """The row of a step that has written nothing, [3 * variables + 2]."""
+    """Return the row of a step that has written nothing, [3 * variables + 2]."""
     nothing = np.full(len(MEASURED) * variables, MISSING)
     return np.concatenate([nothing, np.full(len(OF_STEP), np.nan)])
 
@@ -23,11 +23,11 @@ def empty_row(variables: int) -> np.ndarray:
 def row_of(
     measured: tf.Tensor, loss: tf.Tensor | None, learning_rate: tf.Tensor | None
 ) -> tf.Tensor:
-    """The row, [3 * variables + 2], in the dtype of what was measured.
+    """Return the row, [3 * variables + 2], in the dtype of `measured`.
 
     Args:
-        measured: of each variable, [3, variables].
-        loss: a scalar; None where it is not known, or written elsewhere.
+        measured: the statistics of each variable, [3, variables].
+        loss: a scalar; None if the loss is unknown or recorded elsewhere.
         learning_rate: a scalar; None if there is none.
     """
     unknown = tf.constant(float("nan"), measured.dtype)
@@ -38,11 +38,11 @@ def row_of(
 
 
 def by_variable(rows: np.ndarray) -> dict[str, np.ndarray]:
-    """What rows, [steps, 3 * variables + 2], tell of each variable, [steps, variables]."""
+    """Return the statistics by name, [steps, variables], of rows [steps, 3 * variables + 2]."""
     measured = rows[:, : -len(OF_STEP)].reshape(len(rows), len(MEASURED), -1)
     return {name: measured[:, i] for i, name in enumerate(MEASURED)}
 
 
 def of_step(rows: np.ndarray, name: str) -> np.ndarray:
-    """What rows tell of their step, [steps]."""
+    """Return the statistic of this name of each train step, [steps]."""
     return rows[:, OF_STEP.index(name) - len(OF_STEP)]

@@ -1,12 +1,11 @@
-"""Reading a tensor without being seen by TensorFlow's graph optimizer.
+"""Tensor reads that leave the rewrites of TensorFlow's graph optimizer unchanged.
 
-Before a graph runs, TensorFlow reorders chains of products and of sums: `(g * scale) * lr`
-becomes `g * (scale * lr)`. It does so only where the value in between has a single consumer.
-A measurement is one more consumer: the chain would stay as written, and the weights would
-differ in the last bit from training without the measurement. So what is measured is never
-the result of a product or a sum, but a copy of that operation on the same inputs. (The
-rewrites are the stages MinimizeBroadcasts, AddOpsRewrite and HoistCommonFactor of Grappler's
-arithmetic optimizer.)
+Before a graph runs, TensorFlow reorders chains of products and of sums: `(g * scale) * lr` becomes
+`g * (scale * lr)`. TensorFlow does so only if the intermediate value has a single consumer. A
+measurement is one more consumer. The chain would stay unchanged, and the weights would differ in
+the last bit from a training without the measurement. The measured tensor is therefore never the
+result of a product or a sum, but a copy of that operation on the same inputs. (The rewrites are the
+stages MinimizeBroadcasts, AddOpsRewrite and HoistCommonFactor of Grappler's arithmetic optimizer.)
 """
 
 import tensorflow as tf
@@ -15,11 +14,11 @@ _REORDERED = frozenset({"Mul", "Add", "AddV2", "AddN"})
 
 
 def unscaled(tensor: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
-    """Splits off the scalars that a tensor was multiplied with or divided by.
+    """Split off the scalars that a tensor was multiplied or divided by.
 
     Returns:
-        A tensor and a scalar (None for 1) whose product is `tensor`. Clipping by norm is such
-        a product, whose other factor has been measured already.
+        A tensor and a scalar (None for 1) whose product is `tensor`. Clipping by norm is such a
+        product; its tensor has been measured already.
     """
     factor = None
     while (split := _split(tensor)) is not None:
@@ -29,7 +28,7 @@ def unscaled(tensor: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
 
 
 def shadow(tensor: tf.Tensor) -> tf.Tensor:
-    """The tensor, or where its consumers are counted, a copy computed from the same inputs."""
+    """Return the tensor, or a copy from the same inputs if the number of its consumers matters."""
     if not tf.is_symbolic_tensor(tensor):
         return tensor
     return _copied(tensor, {})
@@ -53,7 +52,7 @@ def _copied(tensor: tf.Tensor, copies: dict[int, tf.Tensor]) -> tf.Tensor:
         return tensor
     if id(tensor) not in copies:
         inputs = [_copied(each, copies) for each in operation.inputs]
-        # Marks the copy, which would otherwise be merged with the original again.
+        # Mark the copy, which TensorFlow would otherwise merge with the original.
         with tensor.graph.gradient_override_map({operation.type: operation.type}):
             copies[id(tensor)] = _apply(operation.type, inputs)
     return copies[id(tensor)]

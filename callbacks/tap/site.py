@@ -1,8 +1,8 @@
-"""Where code runs while a train step is traced or run: in the step itself or in a function of its.
+"""Identification of the graph that is being traced.
 
-A `tf.function` that a train step calls is traced once and run in later steps as well. What it
-takes from the graph around it is that of the step in which it was traced, so what changes from
-step to step it has to read from variables.
+A `tf.function` that a train step calls is traced once and runs in later steps as well. Tensors that
+the function captures from the outer graph have the values of the step in which the function was
+traced. Values that change from step to step must be read from variables.
 """
 
 import weakref
@@ -15,18 +15,18 @@ import tensorflow as tf
 
 @dataclass(frozen=True)
 class Site:
-    """A graph under trace; without one, code that is run eagerly."""
+    """Trace scope: a graph under trace, or None for eager execution."""
 
     graph: "weakref.ref[tf.Graph] | None"
 
     @classmethod
     def here(cls) -> "Site":
-        """Where the caller is."""
+        """Return the trace scope of the caller."""
         if tf.executing_eagerly():
             return cls(None)
         return cls(weakref.ref(tf.compat.v1.get_default_graph()))
 
 
 def may_have_functions(train_step: Callable) -> bool:
-    """Whether a model's train step may call functions of its own; Keras's calls none."""
+    """Return True if the train step may call a `tf.function`; Keras's own `train_step` does not."""
     return getattr(train_step, "__func__", None) is not keras.Model.train_step

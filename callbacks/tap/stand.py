@@ -1,4 +1,4 @@
-"""Where a replica stands in its train step."""
+"""State of a replica within its train step."""
 
 from dataclasses import dataclass, field
 
@@ -10,9 +10,10 @@ from gradkeeper.callbacks.tap.probe import Application, Variables
 
 @dataclass
 class Stand:
-    """Where a replica stands in its train step.
+    """State of a replica within its train step.
 
-    Kept by replica and not by thread: a strategy runs parts of one step in further threads.
+    The state is kept per replica and not per thread, because a strategy runs parts of one step in
+    other threads.
     """
 
     steps: int = 0
@@ -22,7 +23,7 @@ class Stand:
     undoing: Undoing | None = None
 
     def turn(self, optimizer: keras.optimizers.Optimizer, variables: Variables) -> int:
-        """Counts the call among those of this step for some of the same variables."""
+        """Return the number of earlier calls in this step for some of the same variables."""
         rounds = self.turns.setdefault(id(optimizer), [])
         keys = {id(variable) for variable in variables}
         for number, seen in enumerate(rounds):

@@ -1,4 +1,4 @@
-"""Finding the train function that Keras made inside one that a user has put in its place."""
+"""Search for Keras's train function inside a train function that a user has set."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -9,17 +9,17 @@ import keras
 
 
 def is_made_by_keras(function: Any) -> bool:
-    """Whether the function is what `keras.Model.make_train_function` makes."""
+    """Return True if `keras.Model.make_train_function` made the function."""
     return getattr(function, "__module__", None) == _MODULE
 
 
 class Place:
-    """Where a function keeps another that it calls: a closure's cell or a named value.
+    """Slot in which a function keeps another function: a closure cell or a named value.
 
     Args:
-        cell: the closure's cell; or
-        names: the dict that holds the function
-        name: under this name.
+        cell: the closure cell; None for a named value.
+        names: the dict that holds the function; None for a closure cell.
+        name: the function's key in `names`.
     """
 
     def __init__(self, cell: Any = None, names: dict[str, Any] | None = None, name: str = ""):
@@ -27,12 +27,12 @@ class Place:
 
     @property
     def content(self) -> Any:
-        """What lies there."""
+        """Return the object in the slot."""
         return self._cell.cell_contents if self._names is None else self._names[self._name]
 
     @contextmanager
     def holding(self, function: Callable) -> Iterator[None]:
-        """Has `function` lie there inside the block."""
+        """Keep `function` in the slot inside the block."""
         before = self.content
         self._put(function)
         try:
@@ -48,10 +48,10 @@ class Place:
 
 
 def place_of_train_function(function: Any) -> Place | None:
-    """Where a train function set by hand keeps the one that Keras made, if it does.
+    """Return the slot in which a train function keeps the one that Keras made; None without one.
 
-    Looks in its closure, its object's attributes and the global names that it uses, and in
-    functions that lie there in turn.
+    The search covers the closure of the function, the attributes of its object and the global names
+    that it uses, and does the same for each function found there.
     """
     waiting, visited = [function], set()
     while waiting:
@@ -68,7 +68,7 @@ def place_of_train_function(function: Any) -> Place | None:
 
 
 def holds(function: Any, content: Any) -> bool:
-    """Whether the content lies in the function's closure, or in that of a function there."""
+    """Return True if the function closes over the content, directly or through other functions."""
     waiting, visited = [function], set()
     while waiting:
         each = inspect.unwrap(waiting.pop())
@@ -103,7 +103,7 @@ def _names(owner: Any) -> list[str]:
 
 def _is_filled(cell: Any) -> bool:
     try:
-        cell.cell_contents  # noqa: B018 - raises where the name has no value yet
+        cell.cell_contents  # noqa: B018 - raises if the cell is empty
     except ValueError:
         return False
     return True

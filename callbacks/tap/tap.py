@@ -1,10 +1,10 @@
-"""The instrumented twin of a model's train function, put in its place one call at a time.
+"""Instrumented train function, installed on the model for one call at a time.
 
-Nothing of ours stays on the model or its optimizer between two train steps: a callback
-arms the tap in `on_train_batch_begin`, and the call that follows takes everything back,
-whatever it raises. So an exception or a KeyboardInterrupt in `fit` needs no clean-up,
-which Keras would not call for. The twins are kept on the plain train function, whose life
-they share: a second `fit` does not trace again, and recompiling drops them.
+The model and its optimizer carry no patches between two train steps. A callback instruments the
+next call in `on_train_batch_begin`, and that call restores the model, even if it raises. Keras
+calls no cleanup after an exception or a KeyboardInterrupt in `fit`, and none is needed. The
+instrumented functions are stored on the original train function and share its lifetime: a second
+`fit` does not trace again, and recompiling discards them.
 """
 
 import sys
@@ -23,21 +23,22 @@ from gradkeeper.callbacks.tap.substitution import is_made_by_keras, place_of_tra
 
 _ATTRIBUTE = "_gradkeeper_tap"
 
-# What a callback wishes, and of which optimizers (by `id`; None for the model's).
+# The options of a callback, and the `id` of its optimizers (None for those of the model).
 Key: TypeAlias = tuple[Hashable, tuple[int, ...] | None]
 
 SharedT = TypeVar("SharedT", bound=Shared)
 
 
 class Tap:
-    """All that our callbacks share on one train function of a model."""
+    """Instrumentation of one train function of a model, shared by all callbacks."""
 
     def __init__(self, model: keras.Model, plain: Callable) -> None:
         self._model = model
         self._plain = plain
         self._is_of_keras = is_made_by_keras(plain) and not _makes_its_own(model)
         self._can_be_made = is_made_by_keras(plain) or _makes_its_own(model)
-        # A function of the user's own, through and through, has none: it is run as it is.
+        # A user's function that does not contain Keras's train function has no slot and runs
+        # unchanged.
         self._place = None if self._can_be_made else place_of_train_function(plain)
         self._hooks: dict[tuple[Shared, ...], Hooks] = {}
         self._twins: dict[tuple[Shared, ...], Callable] = {}
@@ -46,11 +47,11 @@ class Tap:
 
     @classmethod
     def of(cls, model: keras.Model, before: Optional["Tap"] = None) -> "Tap":
-        """The tap of the model's current train function; made at the first call.
+        """Return the instrumentation of the model's train function; create it at the first call.
 
         Args:
-            model: the model, whose `train_function` is there.
-            before: the tap that the caller had before, which it gets again if it can.
+            model: the model, whose `train_function` must exist.
+            before: the instrumentation that the caller used before; returned again if still valid.
         """
         function = model.train_function
         if isinstance(function, _ArmedFunction):
@@ -60,23 +61,23 @@ class Tap:
         tap = getattr(function, _ATTRIBUTE, None)
         if tap is None or tap._model is not model:
             tap = cls(model, function)
-            # A function set by hand may be an object that takes no attributes.
+            # A user's train function may be an object that accepts no attributes.
             with suppress(AttributeError):
                 setattr(function, _ATTRIBUTE, tap)
         return tap
 
     @property
     def is_kept(self) -> bool:
-        """Whether the train function keeps the tap, so that nobody else has to."""
+        """Return True if the train function stores this object, so that no caller has to."""
         return getattr(self._plain, _ATTRIBUTE, None) is self
 
     @staticmethod
     def disarm(model: keras.Model, beginner: Driver) -> None:
-        """Takes back what trainings that died between arming and their next step have left.
+        """Remove instrumentation left behind by runs that raised before their next step.
 
         Args:
             model: the model.
-            beginner: who begins a training just now, perhaps where a dead one's frame was.
+            beginner: the run that is starting; its frame id may be reused from a run that has died.
         """
         function = model.train_function
         if not isinstance(function, _ArmedFunction):
@@ -96,26 +97,28 @@ class Tap:
         driver: Driver,
         optimizers: Sequence[keras.optimizers.Optimizer] | None = None,
     ) -> "Arming[SharedT]":
-        """Has a probe see the next call of the model's train function.
+        """Report the next call of the model's train function to an observer.
 
         Args:
-            wishes: what the probe does; callbacks with equal wishes use one after the other
-                (so that a fresh one traces nothing anew), and one each within a step.
-            make: makes the probe, if there is none; called with the wishes, the model, and by
-                name with the `optimizers` and whether the train step is `compiled` by XLA.
-            driver: who must make the call: others (a `train_on_batch` or another `fit` in a
-                callback) are not the training that is watched.
-            optimizers: the optimizers to look at; those of the model by default.
+            wishes: options of the observer. Callbacks with equal options reuse one observer one
+                after the other, so that a later callback does not trace again. Within a step, each
+                callback has a separate observer.
+            make: creates the observer if there is none; called with the options and the model, and
+                with the keyword arguments `optimizers` and `compiled` (whether XLA compiles the
+                train step).
+            driver: the run that must make the call. Other calls, such as `train_on_batch` or
+                another `fit` in a callback, are not observed.
+            optimizers: the optimizers to observe; those of the model by default.
 
         Returns:
-            The probe, not yet claimed, in an arming.
+            An `Arming` with the observer, which the caller must still claim.
         """
         armed = self._model.train_function
         if not isinstance(armed, _ArmedFunction):
             armed = _put(self._model, _ArmedFunction(self))
         named = None if optimizers is None else tuple(optimizers)
         alike = self._probes.setdefault((wishes, named and tuple(map(id, named))), [])
-        # A probe that another callback or training waits with is not to be shared.
+        # Do not share an observer that another callback or run has scheduled for its next call.
         taken = [each for _, probes in armed.waiting for each in probes]
         probe = next((each for each in alike if each not in taken), None)
         if probe is None:
@@ -131,9 +134,9 @@ class Tap:
         return Arming(self, armed, probe, self._model.steps_per_execution)
 
     def run(self, iterator: Any, probes: Sequence[Shared], armed: "_ArmedFunction") -> Any:
-        """Runs the train function with the probes inside; as it is if there are none.
+        """Run the train function with the observers; run it unchanged if there are none.
 
-        Afterwards the model is as it was found; what still waits stays armed.
+        Restore the model afterwards. Calls that other runs wait for stay instrumented.
         """
         attributes = vars(self._model)
         attributes["train_function"] = self._plain
@@ -161,7 +164,7 @@ class Tap:
         return result
 
     def _run_first(self, iterator: Any, probes: tuple[Shared, ...]) -> Any:
-        """One of the first calls with these probes: what they have to look at is not settled."""
+        """Run the train function while the set of patches may still change."""
         hooks = self._hooks_of(probes)
         with hooks.in_place():
             result = self._call(iterator, probes)
@@ -180,9 +183,9 @@ class Tap:
             return self._plain(iterator)
 
     def _settle(self, probes: tuple[Shared, ...], hooks: Hooks) -> None:
-        """Notes how calls with these probes are run, once nothing about it can change any more.
+        """Store how calls with these observers are run, once this can no longer change.
 
-        A train function made by Keras calls nothing but the model's `train_step`.
+        A train function made by Keras calls only the model's `train_step`.
         """
         twin = self._twins.get(probes)
         if (
@@ -197,7 +200,7 @@ class Tap:
 
     def _hooks_of(self, probes: tuple[Shared, ...]) -> Hooks:
         hooks = self._hooks.get(probes)
-        # Looked for again until one is called: a train step may make its optimizers itself.
+        # Search again until an optimizer is called: a train step may create its optimizers.
         if hooks is None or not all(probe.has_seen_gradients for probe in probes):
             named = [each for probe in probes for each in probe.optimizers or ()]
             optimizers = [*optimizers_of(self._model), *named]
@@ -217,7 +220,7 @@ class Tap:
 
 
 class Arming(Generic[SharedT]):
-    """One call of `Tap.arm`, which can be repeated at little cost where nothing has changed."""
+    """Result of `Tap.arm`, which can be repeated at low cost if nothing has changed."""
 
     def __init__(
         self,
@@ -231,11 +234,11 @@ class Arming(Generic[SharedT]):
         self._steps_per_execution = steps_per_execution
 
     def again(self, model: keras.Model, driver: Driver, reader: Owner) -> bool:
-        """Has the same probe see the next call, if `reader` still reads it.
+        """Report the next call to the same observer if `reader` still owns it.
 
         Returns:
-            Whether that was done: not if another training has armed the model already, or if
-            its train function, its settings or the probe's reader have changed.
+            True on success. False if another run has instrumented the model already, or if its
+            train function, its settings or the owner of the observer have changed.
         """
         attributes, waiting = vars(model), self._function.waiting
         steps = model.steps_per_execution
@@ -255,11 +258,11 @@ class Arming(Generic[SharedT]):
 
 
 class _ArmedFunction:
-    """Stands in for `model.train_function` until the trainings that armed it call it, once each.
+    """Replacement for `model.train_function` until each waiting run has called it once.
 
     Attributes:
-        tap: the tap of the train function behind it.
-        waiting: trainings whose next call is to be seen, each with the probes that see it.
+        tap: instrumentation of the original train function.
+        waiting: runs whose next call is observed, each with its observers.
     """
 
     def __init__(self, tap: Tap) -> None:
@@ -267,7 +270,7 @@ class _ArmedFunction:
         self.waiting: list[tuple[Driver, list[Shared]]] = []
 
     def awaited_by(self, driver: Driver) -> list[Shared] | None:
-        """The probes that see the training's next call; None if it is not awaited."""
+        """Return the observers of the run's next call; None if the run does not wait for one."""
         return next((probes for each, probes in self.waiting if each == driver), None)
 
     def __call__(self, iterator: Any) -> Any:
@@ -281,12 +284,13 @@ class _ArmedFunction:
 
 
 class _Settled(NamedTuple):
-    """How calls with some probes are run.
+    """Fixed train function and patches for calls with the same observers.
 
     Attributes:
-        hooks: what has the probes see; None where the twin holds that itself, as of Keras 3.15.
+        hooks: the patches; None if `twin` closes over the patched `train_step`, as since Keras
+            3.15.
         twin: the instrumented train function, made by Keras.
-        holding: the probes that want to hold each batch.
+        holding: the gradient transforms that receive each batch.
     """
 
     hooks: Hooks | None
@@ -299,16 +303,16 @@ def _holding(probes: Sequence[Shared]) -> list[Stage]:
 
 
 def _shown(iterator: Any, stages: Sequence[Stage]) -> Any:
-    """The iterator, by way of the stages that want to hold each batch."""
+    """Return the iterator, wrapped if gradient transforms receive each batch."""
     return HeldBatches(iterator, stages) if stages else iterator
 
 
 def _put(model: keras.Model, function: Any) -> Any:
-    """Sets `model.train_function`, without the cost of Keras's looking for what to track."""
+    """Set `model.train_function` without Keras's slow attribute tracking."""
     vars(model)["train_function"] = function
     return function
 
 
 def _makes_its_own(model: keras.Model) -> bool:
-    """Whether the model has a `make_train_function` of its own."""
+    """Return True if the class of the model overrides `make_train_function`."""
     return type(model).make_train_function is not keras.Model.make_train_function

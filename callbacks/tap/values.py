@@ -1,4 +1,4 @@
-"""What a gradient holds, dense or `IndexedSlices`, and the loss."""
+"""Access to the values of gradients, logs and losses."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,23 +10,23 @@ from gradkeeper.callbacks.tap.shadow import shadow
 
 
 def with_values(gradient: Any, change: Callable[[tf.Tensor], tf.Tensor]) -> Any:
-    """The gradient with changed values; an `IndexedSlices` stays one, and None stays None."""
+    """Return the gradient with changed values; an `IndexedSlices` stays one, None stays None."""
     if isinstance(gradient, tf.IndexedSlices):
         return tf.IndexedSlices(change(gradient.values), gradient.indices, gradient.dense_shape)
     return None if gradient is None else change(gradient)
 
 
 def tensors_in(structure: Any) -> list[tf.Tensor]:
-    """The tensors of a nested structure."""
+    """Return the tensors of a nested structure."""
     return [each for each in keras.tree.flatten(structure) if isinstance(each, tf.Tensor)]
 
 
 def returned_loss(logs: Any) -> Any:
-    """Return the losses in what a train step returns; None if there are none.
+    """Return the losses in the return value of a train step; None if there are none.
 
-    A custom train step need not call `compute_loss`. Its losses are then the value under
-    "loss", or else the values under names that end in "_loss", as in `{"d_loss": ..., "g_loss":
-    ...}`. A floating-point scalar in place of logs is a loss.
+    A custom train step need not call `compute_loss`. Its losses are then the value under "loss", or
+    else the values under names that end in "_loss", as in `{"d_loss": ..., "g_loss": ...}`. A
+    floating-point scalar that is returned instead of logs is the loss.
 
     Args:
         logs: the return value of `train_step`.
@@ -41,13 +41,14 @@ def returned_loss(logs: Any) -> Any:
 
 
 def mean_loss(value: Any, dtype: tf.DType | None = None) -> tf.Tensor | None:
-    """What a `compute_loss` returned, as one number: the sum of the means.
+    """Return the result of `compute_loss` as one number: the sum of the means of its losses.
 
-    A user's own may return several losses, or none: then there is no number.
+    Return None if a custom `compute_loss` returns no loss.
 
     Args:
-        value: what was returned.
-        dtype: of the result; None for float32, or float64 where that does not hold the losses.
+        value: the return value of `compute_loss`.
+        dtype: dtype of the result; None for float32, or float64 if float32 does not hold the
+            losses.
     """
     parts = [shadow(part) for part in keras.tree.flatten(value) if tf.is_tensor(part)]
     if dtype is None:

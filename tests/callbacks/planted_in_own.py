@@ -205,7 +205,7 @@ IN_OWN = [
         mask_over_the_right_class,
         "forward",
         "own",
-        "an infinity brought in on purpose has reached the loss",
+        "an intentional infinity reaches the loss",
         line="ops.where",
     ),
     Planted(

@@ -215,19 +215,19 @@ SINGULAR = {
     "mean of a selection": Singular(
         selected(tf.reduce_mean),
         [-1, -1, -1],
-        "mean of nothing",
+        "mean of an empty tensor",
         selected(lambda row: tf.reduce_sum(row) / tf.maximum(count(row), 1.0)),
         kind="Mean",
     ),
     "maximum of a selection": Singular(
         selected(tf.reduce_max),
         [-1, -1, -1],
-        "maximum or minimum of nothing",
+        "maximum or minimum of an empty tensor",
         selected(lambda row: tf.where(count(row) > 0, tf.reduce_max(row), 0.0)),
         kind="Max",
     ),
     "minimum of a selection": Singular(
-        selected(tf.reduce_min), [-1, -1, -1], "maximum or minimum of nothing", kind="Min"
+        selected(tf.reduce_min), [-1, -1, -1], "maximum or minimum of an empty tensor", kind="Min"
     ),
     "maximum of a segment": Singular(
         lambda x: tf.square(segments(x)),
@@ -344,7 +344,7 @@ SINGULAR = {
     "NaN in a constant": Singular(
         lambda x: x * np.float32("nan"),
         [1, 1, 1],
-        "a NaN that no operation of the step has made",
+        "a NaN that no operation of the step produced",
     ),
     # Backward.
     "atan2": backward(

@@ -332,11 +332,17 @@ FAILING = [
         line="total / count",
     ),
     Failing(empty_batch, "loss", "a batch without examples", "drop_remainder=True"),
-    Failing(empty_selection, "loss", "mean of nothing", "maximum(count, 1)", line="tf.reduce_mean"),
+    Failing(
+        empty_selection,
+        "loss",
+        "mean of an empty tensor",
+        "maximum(count, 1)",
+        line="tf.reduce_mean",
+    ),
     Failing(
         mask_over_the_label,
         "forward",
-        "an infinity brought in on purpose has reached the loss",
+        "an intentional infinity reaches the loss",
         "check the mask",
         layer="body",
         line="tf.where",
@@ -344,7 +350,7 @@ FAILING = [
     Failing(
         label_out_of_range,
         "loss",
-        "an operation refuses what it is given",
+        "an operation rejects its inputs",
         "class numbers or indices outside their range",
     ),
     Failing(gradient_in_float16, "backward", "overflow of float16", "mixed_bfloat16", layer="body"),

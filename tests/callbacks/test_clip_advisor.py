@@ -23,7 +23,7 @@ def test_limits_touch_the_shares_asked_for():
     for limit, share in zip(advisor.limits, (0.01, 0.05, 0.10), strict=True):
         assert limit.touched == pytest.approx(share, abs=0.001)
         assert limit.global_clipnorm == pytest.approx(np.quantile(norms, 1 - share), rel=1e-5)
-    assert "there was no explosion" in str(advisor)
+    assert "no explosion occurred" in str(advisor)
 
 
 def test_explosions_that_a_limit_would_have_caught():
@@ -36,7 +36,7 @@ def test_explosions_that_a_limit_would_have_caught():
     assert (limit.caught, limit.explosions, limit.caught_share) == (3, 3, 1.0)
     assert advisor.effect_of(2e3).caught == 2
     assert advisor.nonfinite == 1
-    assert "catches 3 of 3 explosions" in str(advisor)
+    assert "and 3 of 3 explosions" in str(advisor)
     assert "1 steps had no finite gradient" in str(advisor)
 
 
@@ -111,7 +111,7 @@ def test_the_picture(tmp_path):
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match="share lies between 0 and 1"):
+    with pytest.raises(ValueError, match="share must be between 0 and 1"):
         ClipAdvisor(history_of([1.0]), shares=[5])
     with pytest.raises(ValueError, match="no step with a finite gradient"):
         ClipAdvisor(history_of([np.nan]))

@@ -19,9 +19,7 @@ from models import compiled, fit
 from gradkeeper.callbacks import GradientHistory, GradientMonitor
 from gradkeeper.callbacks.folder_claim import FolderClaim
 
-REFUSED = (
-    r"Another training writes .*process {}.*[Gg]ive each run a folder of its own.*log_dir='{}'"
-)
+REFUSED = r"Another run writes .*process {}.*Use a separate directory for each run.*log_dir='{}'"
 
 
 class AtEnd(keras.callbacks.Callback):
@@ -177,7 +175,7 @@ def test_a_folder_that_another_took_is_not_written_to(tmp_path, capsys):
     monitor = GradientMonitor(log_dir=tmp_path, flush_every=1)
     train(monitor, AtEnd(taken), epochs=3)
     assert len(monitor.history) == 9
-    assert capsys.readouterr().out.count("raised RuntimeError: Another training") == 1
+    assert capsys.readouterr().out.count("raised RuntimeError: Another run") == 1
     assert len(GradientHistory.load(tmp_path)) == 3
     assert "elsewhere" in (tmp_path / "_gradients.lock").read_text()
 
@@ -240,6 +238,8 @@ def test_who_is_gone_holds_nothing(tmp_path, case, name):
         claim.release()
         assert not list(tmp_path.iterdir())
     else:
-        with pytest.raises(RuntimeError, match=rf"delete {name} there. Received: log_dir="):
+        with pytest.raises(
+            RuntimeError, match=rf"delete {name} from the directory. Received: log_dir="
+        ):
             claim.take(lambda: True)
         assert path.read_text() == text

@@ -172,7 +172,7 @@ def test_clipping_in_a_function_needs_no_conversion(caplog):
 @pytest.mark.parametrize(
     ("callback", "told"),
     [
-        (lambda: NonFiniteGuard(capsule_dir=None), "NonFiniteGuard sees no gradients and refuses"),
+        (lambda: NonFiniteGuard(capsule_dir=None), "NonFiniteGuard sees no gradients and skips"),
         (AdaptiveClipping, "AdaptiveClipping sees no gradients and clips nothing"),
         (GradientMonitor, "GradientMonitor sees no gradients and records nothing"),
     ],

@@ -172,13 +172,13 @@ def test_frozen_layers_are_seen_as_well():
 
 def test_without_recurrent_layer_or_loss():
     dense = keras.Sequential([keras.Input((3,)), L.Dense(1)], name="dense")
-    with pytest.raises(ValueError, match=r"no recurrent layer. Received: model='dense'"):
+    with pytest.raises(ValueError, match=r"no recurrent layer\..*Received: model='dense'"):
         gradient_flow(dense, np.ones((1, 3)))
-    with pytest.raises(ValueError, match="Compile the model, or give a loss"):
+    with pytest.raises(ValueError, match="Compile the model or pass `loss`"):
         gradient_flow(masked_model(L.LSTM(2)), np.ones((1, 6, 3)))
     model = masked_model(L.SimpleRNN(2, name="rnn"))
     flow = gradient_flow(model, np.ones((1, 6, 3)), loss=tf.reduce_sum)
-    with pytest.raises(KeyError, match=r"There are rnn h\. Received: 'lstm'"):
+    with pytest.raises(KeyError, match=r"Known: rnn h\. Received: name='lstm'"):
         flow["lstm"]
 
 

@@ -251,7 +251,7 @@ def test_one_monitor_in_two_threads_at_once_is_refused():
     monitor, errors = GradientMonitor(), []
 
     def fit_beside():
-        with pytest.raises(RuntimeError, match="give each fit one of its own") as caught:
+        with pytest.raises(RuntimeError, match="Use a separate callback for each fit") as caught:
             fit(other, data, callbacks=[monitor])
         errors.append(caught)
 

@@ -158,8 +158,8 @@ def test_the_cost_in_words():
     cost = Cost(measuring=0.04, quartiles=(0.01, 0.07), pairs=16, every=4, host=0.002)
     assert cost.total == pytest.approx(0.012)
     assert str(cost) == (
-        "1.2 % of the training: a measured step +4.0 % (quartiles +1.0 to +7.0 %, 16 pairs of "
-        "steps), one step of 4 measured; reading and judging 0.2 %"
+        "1.2 % of the training time: a measured step +4.0 % (quartiles +1.0 to +7.0 %, 16 pairs of "
+        "steps), one step in 4 is measured; reading, rules and sinks 0.2 %"
     )
 
 

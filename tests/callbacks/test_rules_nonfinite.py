@@ -61,13 +61,13 @@ def test_the_first_of_two_updates_is_named(make):
     (finding,) = nonfinite(model, inputs()).findings
     assert (finding.step, finding.layer) == (BAD, "a")
     assert finding.evidence["variables"] == ["a/kernel"]
-    assert "It arose in optimizer call 1 of the 2 in this step" in finding.message
+    assert "The first affected call is optimizer call 1 of 2." in finding.message
 
 
 def test_the_second_of_two_updates_is_named():
     (finding,) = nonfinite(TwoUpdates(["good", "bad"]), inputs()).findings
     assert (finding.step, finding.layer) == (BAD, "a")
-    assert "optimizer call 2 of the 2" in finding.message
+    assert "optimizer call 2 of 2" in finding.message
 
 
 class Critic(keras.Model):

@@ -38,7 +38,7 @@ def test_nonfinite_names_step_variables_and_the_layer_nearest_the_output():
     assert finding.evidence["variables"] == ["rnn/cell/kernel", "rnn/cell/bias"]
     assert (finding.evidence["kind"], finding.evidence["last_finite_step"]) == ("NaN", 20)
     assert "2 of 3 variables" in finding.message
-    assert "arose" not in finding.message
+    assert "The fault occurred" not in finding.message
     assert "norms did not grow" in finding.advice
 
 
@@ -71,7 +71,7 @@ def test_nonfinite_between_measured_steps_says_between_which():
     bad = dataclasses.replace(window([*CALM * 3, [NAN] * 3]), steps=np.array([0, 10, 20, 30]))
     (finding,) = NonFiniteGradient().check(bad)
     assert (finding.step, finding.evidence["after_step"]) == (30, 20)
-    assert "arose between step 20 and step 30" in finding.message
+    assert "occurred between step 20 and step 30" in finding.message
 
 
 def test_nonfinite_names_the_replicas():
@@ -89,7 +89,7 @@ def test_nonfinite_names_the_only_replica_of_a_worker():
     assert finding.evidence["replicas"] == [2]
     good = window([[NAN] * 3], replica_norms=[[[1.0] * 3]])
     (finding,) = NonFiniteGradient().check(good)
-    assert "It came from a replica of another worker." in finding.message
+    assert "The source is a replica of another worker." in finding.message
 
 
 def test_a_step_that_loss_scaling_skipped_is_no_nonfinite_gradient():
@@ -119,7 +119,7 @@ def test_exploding_is_relative_to_what_the_run_is_used_to(scale):
 def test_an_explosion_is_told_in_digits_that_can_be_read(factor, told):
     usual = [1.0, 0.0, 0.0]
     (finding,) = ExplodingGradient(absolute=INF).check(window([*[usual] * 60, [factor, 0.0, 0.0]]))
-    assert f"{told} the usual 1;" in finding.message
+    assert f"{told} the usual norm of 1;" in finding.message
 
 
 def test_exploding_from_the_first_step():
@@ -147,7 +147,7 @@ def test_values_that_grow_between_the_layers_of_an_untrained_network_explode():
         dataclasses.replace(history, facts=RunFacts(shapes=shapes))
     )
     assert (finding.step, finding.layer) == (0, "dense")
-    assert "inputs of rnn have a size of about 1 and those of dense of about 1e+08" in (
+    assert "inputs of rnn have a root mean square of about 1 and those of dense of about 1e+08" in (
         finding.message
     )
     assert not list(ExplodingGradient().check(history))
@@ -174,7 +174,7 @@ def test_an_explosion_that_clipping_held_is_not_told_to_clip():
         window(calm + large, applied=np.array([*calm, [0.1, 0.1, 1.0]]))
     )
     (free,) = ExplodingGradient().check(window(calm + large))
-    assert "Clipping held what was applied to 1.01" in held.advice
+    assert "Clipping reduced the applied norm to 1.01" in held.advice
     assert "global_clipnorm=1.4" in free.advice
 
 

@@ -51,13 +51,13 @@ TWINS = {
     "learning rate too high": (
         ("SGD", 1.0, {}),
         "exploding",
-        "Lower the learning rate tenfold, again if",
+        "Divide the learning rate by 10, and repeat this if",
         lambda advice: ("SGD", 0.1, {}),
     ),
     "learning rate too high, up to NaN": (
         ("SGD", 1.0, {}),
         "nonfinite",
-        "Lower the learning rate tenfold, again if",
+        "Divide the learning rate by 10, and repeat this if",
         lambda advice: ("SGD", 0.1, {}),
     ),
     "learning rate of adam too high": (
@@ -208,7 +208,7 @@ KERAS = {
         (lambda: [L.SimpleRNN(6, name="rnn")], lambda: SGD(3.0)),
         (12, 2),
         "nonfinite",
-        ["Lower the learning rate tenfold, again if"],
+        ["Divide the learning rate by 10, and repeat this if"],
         ["targets"],
         (lambda: [L.SimpleRNN(6, name="rnn")], lambda: SGD(0.03, global_clipnorm=1.0)),
     ),
@@ -311,7 +311,7 @@ KERAS = {
         (lambda: [L.Dense(8, "relu")], lambda: ADAM(1.0)),
         (6,),
         "update_ratio",
-        ["Lower the learning rate, or warm it up."],
+        ["Lower the learning rate, or use a warm-up."],
         ["clip"],
         (lambda: [L.Dense(8, "relu")], lambda: ADAM(1e-2)),
     ),

@@ -55,7 +55,7 @@ def test_clip_always_recommends_a_limit_from_what_entered():
     (finding,) = ClipAlways(least=100).check(clipped_at(1.0, np.linspace(2, 12, 101)))
     assert (finding.step, finding.layer, finding.severity) == (0, "", "warning")
     assert finding.evidence["percentile_90"] == pytest.approx(11, abs=0.1)
-    assert "Clipping of 1 changed 100% of the last 100 updates" in finding.message
+    assert "Clipping at 1 changed 100% of the last 100 updates" in finding.message
     assert finding.evidence["recommended"] == pytest.approx(16, rel=0.1)
     assert f"global_clipnorm={finding.evidence['recommended']:.2g}, above" in finding.advice
 
@@ -169,7 +169,7 @@ def test_update_ratio_names_the_first_step_that_lies_outside():
 def test_one_update_that_overwrites_the_whole_model_is_told_at_once():
     (finding,) = UpdateRatio().check(with_ratios([[5.0] * 3, *[[0.05] * 3] * 50]))
     assert (finding.step, finding.layer) == (0, "")
-    assert "5 times as long as all the weights" in finding.message
+    assert "5 times the norm of all the weights" in finding.message
     one_layer = [[0.0, 0.0, 1.5], *[[0.05] * 3] * 50]
     assert not list(UpdateRatio().check(with_ratios(one_layer)))
 

@@ -54,4 +54,4 @@ def test_all_workers_refuse_the_step_that_is_bad_on_one():
     assert "nan" not in str(first["weights"]).lower()
     assert (first["replicas"], second["replicas"]) == ([[], [0]], [[1], []])
     assert "on another worker" in first["texts"][0]
-    assert "not finite in dense" in second["texts"][0]
+    assert "non-finite gradients in dense" in second["texts"][0]

@@ -318,4 +318,4 @@ def test_a_place_that_gives_no_model(tmp_path, own):
 def test_replay_of_no_capsule(tmp_path):
     result = run("replay", tmp_path)
     assert result.exit_code == 2
-    assert "This is no capsule: capsule.json is missing" in result.output
+    assert "This is not a capsule: capsule.json is missing" in result.output

@@ -62,8 +62,8 @@ def test_the_bad_replica_is_named(workers):
     assert (first["replicas"], second["replicas"]) == ([[]], [[1]])
     assert "on another worker" in first["events"][0]
     first, second = (worker["unguarded"][0] for worker in workers)
-    assert "It came from a replica of another worker." in first
-    assert "It came from replica 1." in second
+    assert "The source is a replica of another worker." in first
+    assert "The source is replica 1." in second
 
 
 def test_every_worker_records_the_gradient_of_the_global_batch(workers, folder, tmp_path):
