@@ -1,14 +1,15 @@
-"""What the rules of a GradientMonitor find: healthy runs, and runs with a fault put in.
+"""Detection rate of the GradientMonitor's rules in healthy and in faulty training runs.
 
     python benchmarks/detection.py
     python benchmarks/detection.py --only "*replica*" --seed 1 --csv detection.csv
 
-Trains some fifty tiny models, half of them healthy, and compares what was found with what should
-be. A finding in a healthy run is a false alarm, and so is one that the fault does not explain or
-that names a step before it. A note (severity "info") is no alarm. The runs are in `injection/`.
+Trains some fifty tiny models, half of them healthy, and compares the findings with the expected
+ones. False alarms are: a finding in a healthy run, a finding that the fault does not explain, and a
+finding that names a step before the fault. A note (severity "info") is not an alarm. The runs are
+defined in `injection/`.
 
-No single bad batch is put in between steps 101 and 131, where a monitor leaves out 16 steps to
-measure its own cost.
+No run has a single bad batch between steps 101 and 131, where the monitor skips 16 steps to measure
+its own cost.
 """
 
 import csv
@@ -39,13 +40,13 @@ def main(
     only: str = "*",
     csv_file: Annotated[Path | None, typer.Option("--csv")] = None,
 ) -> None:
-    """Trains every run whose name matches and prints what was found; fails if a goal is missed."""
+    """Train all runs whose name matches and print the findings; exit with 1 if a goal is missed."""
     two_devices()
     tf.config.experimental.enable_op_determinism()
     console = Console()
     runs = [run for run in [*healthy_runs(), *faulty_runs()] if fnmatch(run.name, only)]
     if not runs:
-        raise typer.BadParameter(f"No run has such a name. Received: {only!r}")
+        raise typer.BadParameter(f"No run name matches the pattern. Received: {only!r}")
     outcomes = []
     for run in track(runs, "Training", console=console):
         outcomes.append(execute(run, seed))
@@ -62,7 +63,7 @@ def main(
 
 def _complaint(outcome: Outcome) -> str:
     unexplained = [each for each in outcome.findings if each.rule in outcome.false]
-    missed = [f"{outcome.run.must} has missed it"] if outcome.is_missed else []
+    missed = [f"{outcome.run.must} missed it"] if outcome.is_missed else []
     return "\n  ".join([outcome.run.name, *missed, *map(str, unexplained)])
 
 
@@ -120,7 +121,7 @@ def _cells(outcome: Outcome) -> dict[str, object]:
 
 
 def _found(outcome: Outcome) -> list[str]:
-    """The rules that found something, in the order of the steps they name."""
+    """Return the rules with a finding, in the order of the steps they name."""
     return list(dict.fromkeys(finding.rule for finding in outcome.findings))
 
 

@@ -1,13 +1,13 @@
-"""Examples per second of each task's input, beside the train step of a small GRU on it.
+"""Examples per second of each task's input, compared with the train step of a small GRU.
 
-    python benchmarks/input.py --data-dir DIR              # as of `gradkeeper train`
+    python benchmarks/input.py --data-dir DIR              # as for `gradkeeper train`
     python benchmarks/input.py --only "*mnist" --units 128
 
-The input is read alone, as fast as it goes, a few batches after its start; the step is that of
-one batch, which is there already. The share of the step is what reading a batch takes of it:
-prefetching hides the input as long as the share stays below 100 %, and on a GPU the step is
-shorter. Tasks on files of the user get small files, made up. A task whose data is not there, and
-cannot be fetched, is left out.
+Measures the input alone, at full speed, after a few warm-up batches; measures the step with a batch
+that is already in memory. The last column is the time to read a batch as a share of the step:
+prefetching hides the input if the share is below 100 %. On a GPU the step is shorter. Tasks on user
+files read small generated files. A task is skipped if its data are neither prepared nor
+downloadable.
 """
 
 import tempfile
@@ -29,7 +29,7 @@ WARM_UP = 5
 
 
 def files_of_a_user(folder: Path) -> dict[str, dict[str, Any]]:
-    """Options of the tasks that read files, with files for them."""
+    """Write files for the tasks that read user files, and return the options of these tasks."""
     random = np.random.default_rng(0)
     words = random.choice(list("abcdefgh"), (5_000, 12))
     (folder / "text.txt").write_text("\n".join("".join(word) for word in words))
@@ -57,7 +57,7 @@ def files_of_a_user(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def seconds_per_batch(task: Task, batch_size: int, seconds: float) -> float:
-    """Mean seconds that the next batch takes, read for so many seconds."""
+    """Return the mean seconds to read a batch, measured over the given number of seconds."""
     batches = iter(task.train_dataset(batch_size, endless=True))
     for _ in range(WARM_UP):
         next(batches)
@@ -69,13 +69,13 @@ def seconds_per_batch(task: Task, batch_size: int, seconds: float) -> float:
 
 
 def seconds_per_step(task: Task, batch_size: int, units: int, rounds: int) -> float:
-    """Median seconds of a train step, without its input."""
+    """Return the median seconds of a train step, without its input."""
     config = Experiment(MODELS.get(task.head, "gru"), task.name, units=units).config
     model = build_model(config, task, steps_per_epoch=1)
     model.make_train_function()
     batch = next(iter(task.train_dataset(batch_size)))
     times = []
-    for _ in range(2 + rounds):  # the first one traces
+    for _ in range(2 + rounds):  # the first step traces
         start = time.perf_counter()
         float(model.train_function(iter([batch]))["loss"])  # waits for the step
         times.append(time.perf_counter() - start)
@@ -90,7 +90,7 @@ def main(
     rounds: int = 10,
     data_dir: Path | None = None,
 ) -> None:
-    """Measures every task and prints a table."""
+    """Measure every task and print a table."""
     console = Console()
     table = Table("task", title=f"Input, batches of {batch_size}; step of {units} units")
     for heading in ("examples/s", "batch, ms", "step, ms", "share of the step"):
@@ -101,7 +101,7 @@ def main(
             try:
                 task = load_task(name, data_dir=data_dir, **options.get(name, {}))
             except OSError as error:
-                console.print(f"Left out: {name}. {error}")
+                console.print(f"Skipped: {name}. {error}")
                 continue
             read = seconds_per_batch(task, batch_size, seconds)
             step = seconds_per_step(task, batch_size, units, rounds)

@@ -1,17 +1,17 @@
-"""What a GradientMonitor and a NonFiniteGuard cost: plain train steps against watched ones, in turn, in one process.
+"""Cost of a GradientMonitor and a NonFiniteGuard, relative to plain train steps.
 
     python benchmarks/overhead.py                   # five models, in graph mode
-    python benchmarks/overhead.py --jit-compile     # the same under XLA
-    python benchmarks/overhead.py --guard           # NonFiniteGuard() as well, and the least a guard does
-    python benchmarks/overhead.py --floor           # the least a monitor does, and no difference at all
-    python benchmarks/overhead.py --others          # beside what else is done to see gradients
+    python benchmarks/overhead.py --jit-compile     # with XLA
+    python benchmarks/overhead.py --guard           # also NonFiniteGuard(), and its lower bound
+    python benchmarks/overhead.py --floor           # lower bound of a monitor, and pure noise
+    python benchmarks/overhead.py --others          # other tools that inspect gradients
     python benchmarks/overhead.py --variables       # cost per variable, up to 1,000 variables
 
-A figure is the median over blocks of 50 steps of the time of 50 watched steps over that of the 50
-plain steps trained in turn with them. Single steps on a busy machine are noisy; neighbours are
-alike. TensorFlow orders the operations of each trace anew, which alone makes a step some percent
-faster or slower: each way is traced several times, and the median over the traces is printed, with
-the lowest and the highest.
+Blocks of 50 monitored and 50 plain steps alternate in one process. A ratio is the median over the
+blocks of the time of the monitored steps over that of the plain steps. Single steps on a busy
+machine are noisy, but neighbouring ones are equally slow. TensorFlow orders the operations of each
+trace differently, which alone changes the time of a step by some percent. Therefore each variant is
+traced several times; the table shows the median, lowest and highest ratio over the traces.
 """
 
 import functools
@@ -40,7 +40,7 @@ COUNTS = (10, 100, 300, 1000)
 
 
 def ratio(traces: list[Times]) -> tuple[str, float]:
-    """The median ratio over traces in words, with the lowest and the highest; and itself."""
+    """Return the median ratio over the traces, as text with the extremes and as a number."""
     ratios = [float(np.median(other / plain)) for plain, other in traces]
     middle = float(np.median(ratios))
     return f"{middle:.3f} ({min(ratios):.3f} – {max(ratios):.3f})", middle
@@ -56,7 +56,7 @@ def main(
     variables: bool = False,
     only: str = "",
 ) -> None:
-    """Measures every model and prints a table."""
+    """Measure every model and print a table."""
     chosen = [build for build in MODELS if only in build.__name__]
     if variables:
         Console().print(per_variable(seconds, traces, jit_compile))
@@ -80,7 +80,7 @@ def main(
         ways["second GradientTape"] = lambda build: second_tape(build, seconds)
         ways["check_numerics"] = lambda build: under(check_numerics, build, seconds)
         ways["Debugger V2"] = lambda build: under(debugger_v2, build, seconds)
-    title = f"Time of a step over that of a plain one, {'XLA' if jit_compile else 'graph'}"
+    title = f"Time of a step relative to a plain step, {'XLA' if jit_compile else 'graph'}"
     table = Table("model", "plain step", *ways, title=title)
     medians: dict[str, list[float]] = {way: [] for way in ways}
     with Progress(transient=True) as progress:
@@ -103,7 +103,7 @@ def main(
 
 
 def per_variable(seconds: float, traces: int, jit_compile: bool) -> Table:
-    """What a variable adds to a step, for models of more and more small variables."""
+    """Measure the added time per variable, for models with more and more small variables."""
     table = Table("variables", "plain step", "ratio", "added per variable")
     with Progress(transient=True) as progress:
         work = progress.add_task("", total=len(COUNTS))

@@ -1,4 +1,4 @@
-"""Plain train steps, and in turn with them those of the same model with something added."""
+"""Train steps of a plain model and of the same model with an addition, timed alternately."""
 
 import contextlib
 import itertools
@@ -18,12 +18,12 @@ from gradkeeper.callbacks import GradientMonitor, NonFiniteGuard
 Times: TypeAlias = tuple[np.ndarray, np.ndarray]
 
 BLOCK = 50
-ROWS = 1000  # of the ring of the least monitor
-SETTLE = 150  # the monitor compares its own cost in the first steps
+ROWS = 1000  # rows of the ring buffer in the minimal monitor
+SETTLE = 150  # the monitor measures its own cost in the first steps
 
 
 class SecondTape(keras.callbacks.Callback):
-    """What people do today: the gradients once more, beside the training."""
+    """Common workaround: compute the gradients a second time in a callback."""
 
     def __init__(self, x: np.ndarray) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class SecondTape(keras.callbacks.Callback):
 
 
 def compiled(build: Callable[[], Built], jit_compile: bool) -> tuple[keras.Model, Iterator]:
-    """A model and an endless iterator over its batch."""
+    """Return a compiled model and an endless iterator over one batch."""
     keras.utils.set_random_seed(0)
     model, x = build()
     model.compile(keras.optimizers.Adam(1e-5), "mse", jit_compile=jit_compile)
@@ -51,7 +51,7 @@ def compiled(build: Callable[[], Built], jit_compile: bool) -> tuple[keras.Model
 
 
 class Runner:
-    """Trains steps of a model with some callbacks attached, as `fit` does: from one frame."""
+    """Train steps of a model with callbacks attached, from a single frame, as `fit` does."""
 
     def __init__(
         self, model: keras.Model, data: Iterator, callbacks: list[keras.callbacks.Callback]
@@ -62,12 +62,12 @@ class Runner:
         model.make_train_function()
 
     def seconds(self) -> float:
-        """Trains one step; how long that took."""
+        """Train one step and return its seconds."""
         return next(self._steps)
 
     @contextlib.contextmanager
     def training(self) -> Iterator[None]:
-        """The block in which steps are trained."""
+        """Finish the training at the end of the block."""
         yield
         self._steps.close()
 
@@ -85,7 +85,7 @@ class Runner:
 
 
 def compare(one: Runner, other: Runner, seconds: float) -> Times:
-    """Seconds per step of each of two runners, [blocks], trained in turn."""
+    """Train two runners alternately; return the seconds per step of each, [blocks]."""
     times: list[tuple[float, float]] = []
     for _ in range(SETTLE):
         one.seconds(), other.seconds()
@@ -98,29 +98,29 @@ def compare(one: Runner, other: Runner, seconds: float) -> Times:
 
 
 def watched(build: Callable[[], Built], jit_compile: bool, seconds: float, **options: Any) -> Times:
-    """Seconds per plain step and per watched step, [blocks]."""
+    """Return the seconds per plain step and per monitored step, [blocks]."""
     model, data = compiled(build, jit_compile)
     monitor = GradientMonitor(verbose=0, **options)
     plain, with_monitor = Runner(model, data, []), Runner(model, data, [monitor])
     with plain.training(), with_monitor.training():
         times = compare(plain, with_monitor, seconds)
-    assert len(monitor.history) >= 3 * BLOCK, "the monitor has not recorded the steps"
+    assert len(monitor.history) >= 3 * BLOCK, "the monitor did not record the steps"
     return times
 
 
 def guarded(build: Callable[[], Built], jit_compile: bool, seconds: float, **options: Any) -> Times:
-    """The same with a guard."""
+    """Return the seconds per plain step and per guarded step, [blocks]."""
     model, data = compiled(build, jit_compile)
     guard = NonFiniteGuard(**options)
     plain, with_guard = Runner(model, data, []), Runner(model, data, [guard])
     with plain.training(), with_guard.training():
         times = compare(plain, with_guard, seconds)
-    assert not guard.skipped, "the guard has refused a step"
+    assert not guard.skipped, "the guard skipped a step"
     return times
 
 
 def again(build: Callable[[], Built], jit_compile: bool, seconds: float) -> Times:
-    """The same plain training twice, each with a train function of its own: what chance does."""
+    """Time the plain model against a second trace of it: the noise of the measurement."""
     model, data = compiled(build, jit_compile)
     same, its_data = compiled(build, jit_compile)
     one, other = Runner(model, data, []), Runner(same, its_data, [])
@@ -129,10 +129,10 @@ def again(build: Callable[[], Built], jit_compile: bool, seconds: float) -> Time
 
 
 def norms_alone(build: Callable[[], Built], jit_compile: bool, seconds: float) -> Times:
-    """The same where each gradient's norm is written to a row of a variable, and nothing else.
+    """Time a minimal monitor that only writes each gradient's norm to a row of a variable.
 
-    What every monitor costs at least. It watches for no overflow, does not add up an embedding's
-    rows of one index, and nobody reads what it has written.
+    This is a lower bound for every monitor. It does not check for overflow, does not sum an
+    embedding's rows with the same index, and its rows are never read.
     """
     model, data = compiled(build, jit_compile)
     read, its_data = compiled(build, jit_compile)
@@ -155,13 +155,13 @@ def norms_alone(build: Callable[[], Built], jit_compile: bool, seconds: float) -
 def waiting(
     build: Callable[[], Built], jit_compile: bool, seconds: float, *, reading: bool = False
 ) -> Times:
-    """The same where no update begins before the last gradient is there.
+    """Time a minimal guard: no update begins before the last gradient is computed.
 
-    What every guard costs at least: it cannot allow the first update before that, and it has
-    to read each gradient once to know whether it is finite.
+    This is a lower bound for every guard: it must not allow an update before that, and must read
+    each gradient once to check that it is finite.
 
     Args:
-        reading: read each gradient once, its sum, and wait for the sums; otherwise nothing is
+        reading: compute the sum of each gradient and wait for the sums; otherwise nothing is
             checked.
     """
     model, data = compiled(build, jit_compile)
@@ -175,7 +175,7 @@ def waiting(
             parts += [tf.reduce_sum(part) for part in parts if part.dtype.is_floating]
         with tf.control_dependencies(parts):
             all_are_there = tf.no_op()
-        # One edge for each operation of the update, not as many as there are gradients.
+        # One edge for each operation of the update, instead of one per gradient.
         with tf.control_dependencies([all_are_there]):
             original(grads, trainable_variables)
 
@@ -186,7 +186,7 @@ def waiting(
 
 
 def second_tape(build: Callable[[], Built], seconds: float) -> Times:
-    """The same with a second tape in a callback."""
+    """Time a second tape in a callback."""
     model, data = compiled(build, jit_compile=False)
     twice = SecondTape(next(data)[0].numpy())
     plain, beside = Runner(model, data, []), Runner(model, data, [twice])
@@ -196,7 +196,7 @@ def second_tape(build: Callable[[], Built], seconds: float) -> Times:
 
 @contextlib.contextmanager
 def check_numerics() -> Iterator[None]:
-    """TensorFlow's check of every operation."""
+    """Enable TensorFlow's check of every operation."""
     tf.debugging.enable_check_numerics()
     yield
     tf.debugging.disable_check_numerics()
@@ -204,7 +204,7 @@ def check_numerics() -> Iterator[None]:
 
 @contextlib.contextmanager
 def debugger_v2() -> Iterator[None]:
-    """TensorFlow's debugger, counting non-finite elements of every tensor."""
+    """Enable TensorFlow's debugger, which counts non-finite elements of every tensor."""
     with tempfile.TemporaryDirectory() as folder:
         tf.debugging.experimental.enable_dump_debug_info(
             folder, tensor_debug_mode="CONCISE_HEALTH", circular_buffer_size=1000
@@ -218,7 +218,7 @@ def under(
     build: Callable[[], Built],
     seconds: float,
 ) -> Times:
-    """The same with a tool that changes what is traced while it is on."""
+    """Time a tool that changes the traced function while it is enabled."""
     model, data = compiled(build, jit_compile=False)
     other, its_data = compiled(build, jit_compile=False)
     plain, debugged = Runner(model, data, []), Runner(other, its_data, [])

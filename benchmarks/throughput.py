@@ -1,13 +1,13 @@
-"""Time of a training step of every recurrent layer of the zoo, beside keras.layers.LSTM.
+"""Time of a training step of every recurrent layer of the zoo, relative to keras.layers.LSTM.
 
     python benchmarks/throughput.py                       # (32, 100, 2, 128) and (64, 100, 64, 256)
-    python benchmarks/throughput.py --jit-compile         # the same under XLA
-    python benchmarks/throughput.py --scan                # parallel layers at T=2048, beside GRU
-    python benchmarks/throughput.py --torch-python PATH   # and torchrecurrent's cells, see below
+    python benchmarks/throughput.py --jit-compile         # with XLA
+    python benchmarks/throughput.py --scan                # parallel layers at T=2048, and GRU
+    python benchmarks/throughput.py --torch-python PATH   # also torchrecurrent's cells, see below
 
-A figure is the median over rounds of a layer's step over the LSTM's step that was trained in turn
-with it. PATH is the Python of an environment with `torch==2.13.0` and `torchrecurrent`, which times
-the cells of the same name in a process of its own; the LSTM of PyTorch is in both tables.
+Steps of a layer and of the LSTM alternate; a ratio is the median over the rounds. PATH is the
+Python of an environment with `torch==2.13.0` and `torchrecurrent`. A separate process with that
+Python times the cells of the same name; the LSTM of PyTorch is in both tables.
 """
 
 import json
@@ -33,7 +33,7 @@ Step = Callable[[], float]
 
 
 def stepper(layer: keras.layers.Layer, size: tuple[int, ...], jit_compile: bool) -> Step:
-    """Trains a step of the layer with a linear read-out, and gives its seconds."""
+    """Return a function that trains a step of the layer with a linear head; it returns seconds."""
     batch, length, features, _ = size
     model = keras.Sequential([keras.Input((length, features)), layer, keras.layers.Dense(1)])
     model.compile(keras.optimizers.SGD(1e-4), "mse", jit_compile=jit_compile)
@@ -48,25 +48,25 @@ def stepper(layer: keras.layers.Layer, size: tuple[int, ...], jit_compile: bool)
         float(logs["loss"])  # waits for the step
         return time.perf_counter() - start
 
-    for _ in range(3):  # the first one traces, or compiles
+    for _ in range(3):  # the first step traces, or compiles
         step()
     return step
 
 
 def ratios(one: Step, other: Step, rounds: int) -> tuple[float, float]:
-    """Median seconds of the first, and median ratio to the second, trained in turn."""
+    """Run two steps alternately; return the first one's median seconds and its median ratio."""
     times = np.array([(one(), other()) for _ in range(rounds)])
     return float(np.median(times[:, 0])), float(np.median(times[:, 0] / times[:, 1]))
 
 
 def recurrent_layers() -> list[str]:
-    """Names of the zoo's recurrent layers."""
+    """Return the names of the zoo's recurrent layers."""
     found = [name for name in layers.__all__ if hasattr(getattr(layers, name), "cell_class")]
     return [name for name in found if not name.endswith("Layer")]
 
 
 def in_torch(python: Path, rounds: int) -> dict[str, dict[str, float]]:
-    """Seconds per step of torchrecurrent's cells, by size and name."""
+    """Return the seconds per step of torchrecurrent's cells, by size and name."""
     script = Path(__file__).with_name("throughput_torch.py")
     sizes = json.dumps(SIZES)
     command = [str(python), str(script), sizes, str(rounds)]
@@ -81,7 +81,7 @@ def main(
     only: str = "",
     torch_python: Path | None = None,
 ) -> None:
-    """Measures every layer and prints a table."""
+    """Measure every layer and print a table."""
     way = "XLA" if jit_compile else "graph"
     if scan:
         _print_scans(rounds, jit_compile, way)

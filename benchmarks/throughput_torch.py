@@ -1,7 +1,6 @@
-"""What `throughput.py` runs with another Python: PyTorch's LSTM and torchrecurrent's cells.
+"""Timing of PyTorch's LSTM and torchrecurrent's cells, run by `throughput.py`.
 
-Prints one JSON object: seconds per training step by size and name, where None means that the cell
-failed.
+Prints one JSON object: seconds per training step by size and name.
 """
 
 import json
@@ -37,7 +36,7 @@ NAMES = {
 
 
 def seconds(layer: torch.nn.Module, size: list[int], rounds: int) -> float:
-    """Median seconds of a training step with a linear read-out."""
+    """Return the median seconds of a training step with a linear head."""
     batch, length, features, units = size
     head = torch.nn.Linear(units, 1)
     parameters = [*layer.parameters(), *head.parameters()]
@@ -57,7 +56,7 @@ def seconds(layer: torch.nn.Module, size: list[int], rounds: int) -> float:
 
 
 def main(sizes: dict[str, list[int]], rounds: int) -> None:
-    """Times every layer at every size."""
+    """Time every layer at every size."""
     found: dict[str, dict[str, float]] = {}
     for title, size in sizes.items():
         features, units = size[2:]

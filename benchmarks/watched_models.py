@@ -1,4 +1,4 @@
-"""The models whose cost under a monitor is measured, each with a batch of data."""
+"""Models for the overhead benchmark, each with a batch of data."""
 
 from collections.abc import Callable
 
@@ -11,14 +11,14 @@ Built = tuple[keras.Model, np.ndarray]
 
 
 def mlp() -> Built:
-    """Eight dense layers of 512 units."""
+    """Create eight dense layers of 512 units."""
     layers = [keras.layers.Dense(512, "relu") for _ in range(8)]
     model = keras.Sequential([keras.Input((512,)), *layers, keras.layers.Dense(1)])
     return model, np.random.default_rng(0).normal(size=(BATCH, 512))
 
 
 def cnn() -> Built:
-    """A small convolutional network on 32 by 32 images."""
+    """Create a small convolutional network for 32 by 32 images."""
     layers = [keras.layers.Conv2D(n, 3, activation="relu", strides=2) for n in (32, 64, 64)]
     head = [keras.layers.Flatten(), keras.layers.Dense(1)]
     model = keras.Sequential([keras.Input((32, 32, 3)), *layers, *head])
@@ -26,7 +26,7 @@ def cnn() -> Built:
 
 
 def transformer() -> Built:
-    """Two transformer blocks of width 128 over 64 steps."""
+    """Create two transformer blocks of width 128 over 64 steps."""
     inputs = hidden = keras.Input((64, 128))
     for _ in range(2):
         attended = keras.layers.MultiHeadAttention(4, 32)(hidden, hidden)
@@ -38,13 +38,13 @@ def transformer() -> Built:
 
 
 def lstm() -> Built:
-    """One LSTM of 128 units over 100 steps."""
+    """Create one LSTM of 128 units over 100 steps."""
     layers = [keras.Input((100, 2)), keras.layers.LSTM(128), keras.layers.Dense(1)]
     return keras.Sequential(layers), np.random.default_rng(0).normal(size=(BATCH, 100, 2))
 
 
 def language_model() -> Built:
-    """Embedding and GRU over 50 tokens."""
+    """Create an embedding and a GRU over 50 tokens."""
     layers = [
         keras.Input((50,), dtype="int32"),
         keras.layers.Embedding(1000, 64),
@@ -55,7 +55,7 @@ def language_model() -> Built:
 
 
 def many_variables(count: int) -> Built:
-    """As many variables as asked for, of 64 elements and of 8."""
+    """Create `count` variables, of 64 and of 8 elements in turn."""
     layers = [keras.layers.Dense(8, "tanh") for _ in range(count // 2)]
     model = keras.Sequential([keras.Input((8,)), *layers])
     return model, np.random.default_rng(0).normal(size=(BATCH, 8))

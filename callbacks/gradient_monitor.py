@@ -7,26 +7,29 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from gradkeeper.callbacks.archive import Archive
-from gradkeeper.callbacks.blindness import why_nothing_was_seen
-from gradkeeper.callbacks.cost import Cost, CostMeter
-from gradkeeper.callbacks.driver import Driver
-from gradkeeper.callbacks.epoch import EpochSummary
+from gradkeeper.callbacks._arguments import Names
+from gradkeeper.callbacks._fit_frame import FitFrame, RunningFit
+from gradkeeper.callbacks._step_callback import StepCallback, no_gradients_warning, steps_taken
+from gradkeeper.callbacks._workers import Worker, strategy_of
 from gradkeeper.callbacks.finding import Finding
-from gradkeeper.callbacks.history import GradientHistory
-from gradkeeper.callbacks.judge import Judge
-from gradkeeper.callbacks.loop_steps import LoopSteps
-from gradkeeper.callbacks.matching import Names
-from gradkeeper.callbacks.rules import Rule, default_rules, rules_from
-from gradkeeper.callbacks.settings import Optimizers, Settings, named_optimizers
-from gradkeeper.callbacks.step_callback import StepCallback, steps_taken
-from gradkeeper.callbacks.stream import StepStream
-from gradkeeper.callbacks.tap import Options, Recorder
-from gradkeeper.callbacks.tap.optimizers import attribute_name, optimizers_of
-from gradkeeper.callbacks.tap.readout import Track
-from gradkeeper.callbacks.underway import Underway
-from gradkeeper.callbacks.watched_loop import recorder_for, watched_loop
-from gradkeeper.callbacks.workers import Worker, strategy_of
+from gradkeeper.callbacks.instrument.optimizers import attribute_name, optimizers_of
+from gradkeeper.callbacks.recording.epoch_logs import EpochSummary
+from gradkeeper.callbacks.recording.history import GradientHistory, Histories
+from gradkeeper.callbacks.recording.overhead import Overhead, OverheadMeter
+from gradkeeper.callbacks.recording.reader import Track
+from gradkeeper.callbacks.recording.recorder import Recorder
+from gradkeeper.callbacks.recording.settings import Optimizers, Options, Settings, named_optimizers
+from gradkeeper.callbacks.recording.step_numbering import (
+    LoopSteps,
+    StepNumbering,
+    recorder_for,
+    watched_loop,
+)
+from gradkeeper.callbacks.rules.registry import default_rules, rules_from
+from gradkeeper.callbacks.rules.rule import Rule
+from gradkeeper.callbacks.rules.runner import RuleRunner
+from gradkeeper.callbacks.sinks.multi import MultiSink
+from gradkeeper.callbacks.sinks.sink import Sink
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,7 +60,7 @@ class GradientMonitor(StepCallback[Recorder]):
             `gradkeeper.callbacks.rules.RULES` by default. If a rule raises, the exception is
             printed and the rule is disabled. Training and the other rules continue.
         optimizers: optimizers to record, if they are not attributes of the model; as a list, or
-            as a dict whose keys are the names in `tracks`.
+            as a dict whose keys are the names in `by_optimizer`.
         watch: statistics to record. "gradients" is always included. "updates" adds the norms of
             the updates, "weights" adds the norms of the weights before the update. "max_abs"
             records the largest magnitude of each gradient in every step instead of every eighth.
@@ -68,7 +71,7 @@ class GradientMonitor(StepCallback[Recorder]):
             names its exact step and is printed at most this many steps later. By default 50, and
             up to 400 if a flush takes more than 0.1 % of the time since the last flush.
         warmup: number of first train steps that are recorded but not checked, except by the rules
-            `nonfinite`, `replica_disagreement` and others with `judges_warmup`.
+            `nonfinite`, `replica_disagreement` and others with `active_during_warmup`.
         budget: allowed share of the training time, such as 0.02. The monitor measures fewer steps
             until the overhead is within the budget. A non-finite value is then found at the next
             measured step, and the finding names the steps between which the value arose.
@@ -81,6 +84,7 @@ class GradientMonitor(StepCallback[Recorder]):
         tensorboard_dir: directory for TensorBoard event files.
         histograms: whether to write histograms of the gradient magnitudes to TensorBoard, for
             one in `flush_every` steps.
+        sinks: further sinks, which receive every recorded train step.
         epoch_logs: whether to add the keys above to the epoch logs.
         verbose: 1 to print each finding, 0 to print only exceptions of rules and sinks.
 
@@ -105,6 +109,7 @@ class GradientMonitor(StepCallback[Recorder]):
         log_dir: str | Path | None = None,
         tensorboard_dir: str | Path | None = None,
         histograms: bool = False,
+        sinks: Sequence[Sink] = (),
         epoch_logs: bool = True,
         verbose: int = 1,
     ) -> None:
@@ -119,26 +124,27 @@ class GradientMonitor(StepCallback[Recorder]):
             budget=budget,
             histograms=histograms,
         )
-        judges = default_rules() if rules is None else rules_from(rules)
-        self._judge = Judge(judges, warmup=warmup, verbose=bool(verbose))
-        self._archive = Archive(self.flush, log_dir, tensorboard_dir)
+        chosen = default_rules() if rules is None else rules_from(rules)
+        self._rules = RuleRunner(chosen, warmup=warmup, verbose=bool(verbose))
+        self._histories = Histories(self.flush)
+        self._sinks = MultiSink(log_dir, tensorboard_dir, sinks, self._histories.recent)
         self._epoch_logs = epoch_logs
-        self._stream = StepStream()
+        self._numbering = StepNumbering()
         self._epoch = EpochSummary()
-        self._meter = CostMeter(every_n_steps, budget)
+        self._meter = OverheadMeter(every_n_steps, budget)
         self._loops: dict[tuple[int, ...], tuple[Recorder, LoopSteps | None]] = {}
         self._loop_names: dict[int, str] = {}
-        self._looping = self._told_blind = False
-        self._told_masks: set[str] = set()
+        self._looping = self._has_warned = False
+        self._reported_masks: set[str] = set()
         self._unread, self._due = 0, self._settings.flush_every
 
     @property
     def history(self) -> GradientHistory:
         """History of all recorded train steps, over all `fit` calls of this monitor."""
-        return self._archive.history
+        return self._histories.total
 
     @property
-    def tracks(self) -> dict[str, GradientHistory]:
+    def by_optimizer(self) -> dict[str, GradientHistory]:
         """History of each optimizer, by name.
 
         The name is that of the model attribute, or `optimizer.name` if the model has no such
@@ -146,18 +152,18 @@ class GradientMonitor(StepCallback[Recorder]):
         variables has one history for each of these calls.
         """
         self.flush()
-        return self._archive.tracks
+        return self._histories.by_optimizer
 
     @property
     def findings(self) -> list[Finding]:
         """Findings in the order of their steps: the first finding of each rule and layer."""
         self.flush()
-        return self._judge.findings
+        return self._rules.findings
 
     @property
-    def cost(self) -> Cost:
+    def overhead(self) -> Overhead:
         """Measured overhead of this monitor."""
-        return self._meter.cost
+        return self._meter.overhead
 
     def plot(self, path: str | Path | None = None, *, layers: Names | None = None) -> "Figure":
         """Plot the global norm and the norms per layer over the train steps.
@@ -170,7 +176,7 @@ class GradientMonitor(StepCallback[Recorder]):
         Raises:
             ValueError: if a name matches neither a layer nor a variable.
         """
-        from gradkeeper.callbacks.plots import plot_history
+        from gradkeeper.callbacks.reporting.plots import plot_history
 
         history = self.history if layers is None else self.history.select(layers)
         figure = plot_history(history, self.findings)
@@ -194,10 +200,10 @@ class GradientMonitor(StepCallback[Recorder]):
             facts: additional rows for the table at the top, by label.
             figures: additional figures, by caption, placed before the gradient figures.
         """
-        from gradkeeper.callbacks.report import write_report
+        from gradkeeper.callbacks.reporting.report import write_report
 
         history, findings = self.history, self.findings
-        facts = {**(facts or {}), "Cost of the monitor": str(self.cost)}
+        facts = {**(facts or {}), "Overhead of the monitor": str(self.overhead)}
         return write_report(path, history, findings, title=title, facts=facts, figures=figures)
 
     @contextmanager
@@ -217,7 +223,7 @@ class GradientMonitor(StepCallback[Recorder]):
 
         Args:
             optimizer: a Keras optimizer, a list of optimizers, or a dict whose keys are the names
-                in `tracks`.
+                in `by_optimizer`.
             variables: the variables to record, in this order; all variables by default.
 
         Raises:
@@ -238,24 +244,24 @@ class GradientMonitor(StepCallback[Recorder]):
         recorder, steps = self._loops[key]
         held = given or [each for one in optimizers for each in getattr(one, "variables", ())]
         strategy = strategy_of(getattr(held[0], "value", None) if held else None)
-        self._archive.open(lambda: self._looping, Worker.of(strategy))
+        self._sinks.open(lambda: self._looping, Worker.of(strategy))
         self._looping = True
         try:
             with watched_loop(recorder, optimizers, self, self._settings.flush_every):
-                self._stream.follow(recorder, loop=steps)
+                self._numbering.follow(recorder, loop=steps)
                 yield self
-            self._tell_if_blind(optimizers)
+            self._warn_if_no_gradients(optimizers)
         finally:
             self._looping = False
-            self._stream.end_loop()
+            self._numbering.end_loop()
             self.close()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_begin(logs)
-        underway = Underway(Driver.calling("on_train_begin"))
-        self._archive.open(underway.is_running, Worker.of(strategy_of(self.model)))
+        fit = RunningFit(FitFrame.calling("on_train_begin"))
+        self._sinks.open(fit.is_running, Worker.of(strategy_of(self.model)))
         self._meter.fit_begins()
-        self._end_comparison()
+        self._end_overhead_comparison()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.flush()
@@ -264,19 +270,21 @@ class GradientMonitor(StepCallback[Recorder]):
     # on_train_batch_end is not defined, because with it Keras waits for the logs of each step
     # before it starts the next step.
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        model = self._awaiting()
+        model = self._model_in_training()
         if model is None:
             return
         if self._unread >= self._due:
             self._flush_if_due()
         self._unread += model.steps_per_execution
-        driver = Driver.calling("on_train_batch_begin", self._attachment.driver)
-        if self._attachment.arm(self._options, driver, self._settings.named_optimizers):
-            self._follow(self._attachment.probe, model)
+        frame = FitFrame.calling("on_train_batch_begin", self._attachment.frame)
+        if self._attachment.instrument_next_call(
+            self._options, frame, self._settings.named_optimizers
+        ):
+            self._follow(self._attachment.observer, model)
 
     def _flush_if_due(self) -> None:
         if self._settings.must_flush(self._unread, self._meter.look_is_affordable):
-            self._tell_if_blind()
+            self._warn_if_no_gradients()
             self.flush()
         else:
             self._due = self._settings.asks_again(self._unread)
@@ -287,16 +295,16 @@ class GradientMonitor(StepCallback[Recorder]):
 
     def _follow(self, recorder: Recorder, model: keras.Model) -> None:
         """Read later records from this recorder."""
-        self._take_up(model)
-        if recorder is not self._stream.recorder:
+        self._resume(model)
+        if recorder is not self._numbering.recorder:
             self._read()
-        recorder.stopwatch = self._meter
-        self._stream.follow(recorder)
+        recorder.timer = self._meter
+        self._numbering.follow(recorder)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._tell_if_blind()
+        self._warn_if_no_gradients()
         self.flush()
-        self._archive.flush()
+        self._sinks.flush()
         if logs is not None and self._epoch_logs:
             logs.update(self._epoch.logs())
 
@@ -310,9 +318,9 @@ class GradientMonitor(StepCallback[Recorder]):
         yourself.
         """
         self.flush()
-        self._archive.close()
-        self._end_comparison()
-        self._stream.leave()
+        self._sinks.close()
+        self._end_overhead_comparison()
+        self._numbering.leave()
         self._attachment.end()
 
     def flush(self) -> None:
@@ -322,74 +330,79 @@ class GradientMonitor(StepCallback[Recorder]):
             self._read()
 
     def _read(self) -> None:
-        readout = self._stream.read(self)
-        if readout is None:
+        records = self._numbering.read(self)
+        if records is None:
             return
-        window = readout.window
-        self._archive.add(readout, self._track_name)
+        window = records.window
+        named = {self._optimizer_name(track): part for track, part in records.by_optimizer.items()}
+        self._histories.add(window, named)
+        self._sinks.write(window)
+        for step, histograms in records.histograms.items():
+            self._sinks.write_histograms(step, histograms)
         self._epoch.add(window)
-        if readout.lost:
-            self._judge.tell(
-                f"GradientMonitor lost {readout.lost:,} steps before step {window.steps[0]:,}: "
+        if records.lost:
+            self._rules.report(
+                f"GradientMonitor lost {records.lost:,} steps before step {window.steps[0]:,}: "
                 "call monitor.flush() more often."
             )
-        self._judge.judge(window)
-        self._tell_where_masks_end()
+        self._rules.check(window)
+        self._report_masks()
 
-    def _tell_where_masks_end(self) -> None:
-        recorder = self._stream.recorder
+    def _report_masks(self) -> None:
+        recorder = self._numbering.recorder
         ends = {} if recorder is None else recorder.masks_end_at
-        for name in [each for each in ends if each not in self._told_masks]:
-            self._told_masks.add(name)
-            self._judge.tell(
+        for name in [each for each in ends if each not in self._reported_masks]:
+            self._reported_masks.add(name)
+            self._rules.report(
                 f"GradientMonitor: the mask ends at the layer {name!r} ({ends[name]}), whose "
                 f"supports_masking is False (the default since Keras 3.16). Later layers and the "
                 "loss treat padding as data. Set supports_masking = True on this layer before "
                 "training."
             )
 
-    def _tell_if_blind(self, optimizers: Sequence[Any] | None = None) -> None:
-        recorder = self._stream.recorder
-        if self._told_blind or recorder is None or recorder.has_seen_gradients:
+    def _warn_if_no_gradients(self, optimizers: Sequence[Any] | None = None) -> None:
+        recorder = self._numbering.recorder
+        if self._has_warned or recorder is None or recorder.has_seen_gradients:
             return
-        self._told_blind = True
+        self._has_warned = True
         if optimizers is None:
             optimizers = self._settings.named_optimizers
         if optimizers is None:
             optimizers = optimizers_of(self._attachment.model)
         remedy = "pass it: GradientMonitor(optimizers=[...])"
-        self._judge.tell(
-            why_nothing_was_seen("GradientMonitor", "records nothing", optimizers, remedy)
+        self._rules.report(
+            no_gradients_warning("GradientMonitor", "records nothing", optimizers, remedy)
         )
 
-    def _end_comparison(self) -> None:
+    def _end_overhead_comparison(self) -> None:
         """Restore the measuring interval if a run ended during the overhead comparison."""
-        recorder = self._stream.recorder
-        if recorder is not None and recorder.is_read_by(self):
+        recorder = self._numbering.recorder
+        if recorder is not None and recorder.is_owned_by(self):
             recorder.measure_every(self._meter.every)
             recorder.measure_twice(False)
 
-    def _refuse_if_running(self, driver: Driver | None, received: str) -> None:
+    def _refuse_if_running(self, frame: FitFrame | None, received: str) -> None:
         if self._looping:
             raise RuntimeError(
                 "This GradientMonitor watches a loop that is still running. Use a separate monitor "
                 f"for each run. Received: {received}"
             )
-        super()._refuse_if_running(driver, received)
+        super()._refuse_if_running(frame, received)
 
-    def _take_up(self, model: keras.Model) -> None:
+    def _resume(self, model: keras.Model) -> None:
         """Set the number of the first step, and load the recorded steps before it."""
-        if self._stream.next_step is not None:
+        if self._numbering.next_step is not None:
             return
         # Not before the first batch: until then, BackupAndRestore may change the step count.
         first = steps_taken(model)
-        self._stream.next_step = first
-        self._archive.take_up(first)
+        self._numbering.next_step = first
+        for window in self._sinks.truncate_from(first):
+            self._histories.total.append(window)
 
-    def _track_name(self, track: Track) -> str:
-        optimizer, turn = track
+    def _optimizer_name(self, track: Track) -> str:
+        optimizer, round = track
         named = self._settings.optimizers or {}
         own = (name for name, each in named.items() if each is optimizer)
         given = next(own, None) or self._loop_names.get(id(optimizer))
         name = given or attribute_name(self._attachment.model, optimizer) or optimizer.name
-        return name if turn == 0 else f"{name}, call {turn + 1}"
+        return name if round == 0 else f"{name}, call {round + 1}"

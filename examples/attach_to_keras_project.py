@@ -1,9 +1,9 @@
-"""A Keras project that knows nothing of gradkeeper, and the one line that attaches the monitor.
+"""A Keras project without gradkeeper, and the one line that attaches the monitor.
 
     python examples/attach_to_keras_project.py
 
-The project: an LSTM that tells rising from falling sine waves in noise. Its learning rate is a
-thousand times too high, and the loss does not say why it does not learn.
+The project is an LSTM that classifies noisy sine waves as rising or falling in frequency. Its
+learning rate is a thousand times too high, and the loss does not show why it fails to learn.
 """
 
 import keras
@@ -13,7 +13,7 @@ from gradkeeper.callbacks import GradientMonitor
 
 
 def waves(examples: int, steps: int = 60) -> tuple[np.ndarray, np.ndarray]:
-    """Noisy sine waves [examples, steps, 1] that speed up (1) or slow down (0)."""
+    """Return noisy sine waves [examples, steps, 1] that speed up (1) or slow down (0)."""
     random = np.random.default_rng(0)
     labels = random.integers(0, 2, examples)
     time = np.linspace(0, 6, steps)
@@ -23,7 +23,7 @@ def waves(examples: int, steps: int = 60) -> tuple[np.ndarray, np.ndarray]:
 
 
 def build(learning_rate: float) -> keras.Model:
-    """The project's model, compiled."""
+    """Create the project's compiled model."""
     keras.utils.set_random_seed(0)
     layers = [keras.Input((60, 1)), keras.layers.LSTM(32), keras.layers.Dense(1, "sigmoid")]
     model = keras.Sequential(layers)
@@ -33,11 +33,11 @@ def build(learning_rate: float) -> keras.Model:
 
 
 def main(learning_rate: float = 100.0, epochs: int = 3) -> None:
-    """Trains with the monitor attached, and writes its report."""
+    """Train with the monitor attached and write its report."""
     x, y = waves(1000)
     model = build(learning_rate)
 
-    monitor = GradientMonitor()  # the one line, and its name in the next
+    monitor = GradientMonitor()  # the added line; pass it to `fit` in the next
     model.fit(x, y, epochs=epochs, verbose=2, callbacks=[monitor])
 
     history = monitor.history

@@ -1,9 +1,9 @@
-"""An encoder-decoder with attention learns to reverse digit strings.
+"""An encoder-decoder with attention that learns to reverse digit strings.
 
     python examples/attention_seq2seq.py
 
-Trains with teacher forcing, then decodes greedily, and prints the average loss per digit and the
-share of strings that are right from end to end, on training strings and on strings it has not seen.
+Trains with teacher forcing, then decodes greedily. Prints the average loss per digit and the share
+of completely correct strings, for training strings and for unseen ones.
 """
 
 import keras
@@ -14,11 +14,11 @@ from gradkeeper import zoo
 from gradkeeper.callbacks import GradientMonitor
 from gradkeeper.training import make_optimizer
 
-START = 10  # the token behind the digits 0 to 9
+START = 10  # the token after the digits 0 to 9
 
 
 def strings(examples: int, length: int, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Digit strings and what the decoder reads, and the strings reversed."""
+    """Return digit strings with the decoder's inputs, and the reversed strings."""
     source = np.random.default_rng(seed).integers(0, 10, (examples, length))
     reversed_ = source[:, ::-1]
     start = np.full((examples, 1), START)
@@ -26,13 +26,13 @@ def strings(examples: int, length: int, seed: int) -> tuple[dict[str, np.ndarray
 
 
 def accuracy(model: keras.Model, inputs: dict[str, np.ndarray], wanted: np.ndarray) -> float:
-    """Share of the strings that greedy decoding gets right as a whole."""
+    """Return the share of strings that greedy decoding reproduces completely."""
     written = zoo.generate(model, inputs["source"], start_token=START, max_length=wanted.shape[1])
     return float(np.mean(np.all(written == wanted, axis=1)))
 
 
 def main(examples: int = 4000, length: int = 8, epochs: int = 8, units: int = 64) -> None:
-    """Trains, then prints losses, accuracies and a few decoded strings."""
+    """Train the model; print losses, accuracies and a few decoded strings."""
     keras.utils.set_random_seed(0)
     train, test = strings(examples, length, seed=0), strings(500, length, seed=1)
     model = zoo.create_model(

@@ -1,10 +1,11 @@
-"""SimpleRNN, LSTM and GRU learn to write Shakespeare, character by character.
+"""SimpleRNN, LSTM and GRU that learn to write Shakespeare, character by character.
 
     python examples/character_language_model.py --epochs 10
 
-Trains each on tiny Shakespeare, prints the loss in nats per character on the validation text (a
-model that only knows how frequent each character is has 3.31), and lets it write. The default of
-one short epoch each takes about a minute; ten whole epochs (`--steps 400`) write words.
+Trains each model on tiny Shakespeare, prints the loss in nats per character on the validation text
+(a model that knows only the frequency of each character has 3.31), and generates text. By default
+each model trains for one short epoch, about a minute in all; ten full epochs (`--steps 400`) are
+enough to write words.
 """
 
 import keras
@@ -23,20 +24,20 @@ def main(
     preprocessing: str = "none",
     data_dir: str | None = None,
 ) -> None:
-    """Trains three models and prints what they write.
+    """Train three models and print text that they generate.
 
     Args:
-        epochs: of each model.
-        steps: train steps per epoch; 400 read the whole text once.
-        units: of the recurrent layer.
-        prompt: what the model goes on from.
+        epochs: epochs per model.
+        steps: train steps per epoch; 400 steps read the whole text once.
+        units: units of the recurrent layer.
+        prompt: the text to continue.
         preprocessing: "none", or "letters" for lower-case letters and ` .,!?` only.
-        data_dir: folder of tensorflow-datasets; the text is downloaded if it is not there.
+        data_dir: data folder of tensorflow-datasets; the text is downloaded if it is missing.
     """
     task = load_task("tiny_shakespeare", length=50, preprocessing=preprocessing, data_dir=data_dir)
     if preprocessing == "letters":
         prompt = "".join(filter(task.vocabulary.characters.__contains__, prompt.lower()))
-    print(f"{len(task.vocabulary)} characters; to beat: {task.baseline:.3f} {task.baseline_label}")
+    print(f"{len(task.vocabulary)} characters; baseline: {task.baseline:.3f} {task.baseline_label}")
     for name in ("simple_rnn", "lstm", "gru"):
         keras.utils.set_random_seed(0)
         model = zoo.create_model(

@@ -1,11 +1,11 @@
-"""What clipping each replica's gradient does to a training, and what clipping their sum does.
+"""Clipping each replica's gradient compared with clipping the sum of the gradients.
 
     python examples/clip_after_reduce.py
 
-Two replicas on one CPU. First the extreme: a single weight, on which one replica's gradient is 10
-and the other's -9. Then a network on data whose noise differs from example to example, trained by
-one device, by two replicas as Keras clips, and by two replicas with `ClipAfterReduce`. Writes
-`clip-after-reduce.png`.
+Uses two replicas on one CPU. The first part is an extreme case: a single weight with a gradient of 10
+on one replica and -9 on the other. The second part trains a network on data with heavy-tailed noise:
+on one device, on two replicas with Keras's clipping, and on two replicas with `ClipAfterReduce`.
+Writes `clip-after-reduce.png`.
 """
 
 import keras
@@ -22,14 +22,14 @@ Strategy = tf.distribute.Strategy
 
 
 def two_replicas() -> Strategy:
-    """A strategy over two halves of the CPU; to be asked for before TensorFlow does anything."""
+    """Create a strategy over two halves of the CPU; call this before TensorFlow is initialized."""
     halves = [tf.config.LogicalDeviceConfiguration()] * 2
     tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], halves)
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
 def update(strategy: Strategy, callbacks: list[keras.callbacks.Callback]) -> float:
-    """How far one step of SGD with `clipnorm=1` moves a weight whose gradients are 10 and -9."""
+    """Return the change of a weight with gradients 10 and -9 in one SGD step with `clipnorm=1`."""
     with strategy.scope():
         model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
         model.compile(keras.optimizers.SGD(1.0, clipnorm=1.0), lambda y, output: output * y)
@@ -41,7 +41,7 @@ def update(strategy: Strategy, callbacks: list[keras.callbacks.Callback]) -> flo
 
 
 def data(examples: int) -> tuple[np.ndarray, np.ndarray]:
-    """The sum of a sequence; a few of the answers are far off."""
+    """Return sequences and their sums; a few of the sums are far off."""
     random = np.random.default_rng(0)
     x = random.normal(size=(examples, 12, 2)).astype("float32")
     far_off = random.standard_t(1.5, size=(examples, 1)).clip(-100, 100)
@@ -49,7 +49,7 @@ def data(examples: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def train(strategy: Strategy, callbacks: list[keras.callbacks.Callback], steps: int) -> np.ndarray:
-    """The loss up to each step."""
+    """Train a network and return the loss up to each step."""
     losses: list[float] = []
     noted = keras.callbacks.LambdaCallback(
         on_train_batch_end=lambda _, logs: losses.append(logs["loss"])
@@ -64,7 +64,7 @@ def train(strategy: Strategy, callbacks: list[keras.callbacks.Callback], steps: 
 
 
 def draw_update(axes: Axes, updates: dict[str, float]) -> None:
-    """The weight's update in each of the ways, over the two gradients."""
+    """Plot the two gradients and the weight's update with each kind of clipping."""
     names = ["replica 0", "replica 1", *updates]
     values = [10.0, -9.0, *updates.values()]
     bars = axes.bar(names, values, color=["0.75", "0.75", "C3", "C2"])
@@ -76,7 +76,7 @@ def draw_update(axes: Axes, updates: dict[str, float]) -> None:
 
 
 def main(steps: int = 300) -> None:
-    """Trains, prints how far the trainings are apart, and draws."""
+    """Train, print the distances from the training on one device, and plot."""
     several, one = two_replicas(), tf.distribute.get_strategy()
     updates = {
         "Keras:\nclip, then add": -update(several, []),
@@ -103,7 +103,7 @@ def main(steps: int = 300) -> None:
         (clipped_together, "C2", "ClipAfterReduce"),
     ):
         apart = np.abs(losses / alone - 1)
-        print(f"{name:16} at most {apart.max():.1e} apart from one device")
+        print(f"{name:16} differs from one device by at most {apart.max():.1e}")
         right.semilogy(apart.clip(1e-8), color=color, label=name)
     right.set(title="Distance from one device", xlabel="train step", ylabel="relative, of the loss")
     right.legend()

@@ -1,9 +1,9 @@
-"""The same network without clipping, and with each of the three ways to clip.
+"""The same network without clipping, and with each of the three kinds of clipping.
 
     python examples/clipping_compared.py
 
-A simple network reads the adding problem; its recurrent matrix stretches the gradient at every
-step. Writes `clipping-compared.png`: the norm before clipping, the norm as applied, and the loss.
+A simple network learns the adding problem; its recurrent matrix stretches the gradient at every
+step. Writes `clipping-compared.png`: the norm before clipping, the applied norm, and the loss.
 """
 
 import keras
@@ -26,7 +26,7 @@ CLIPPINGS: dict[str, dict[str, float]] = {
 def train(
     clipping: dict[str, float], steps: int, length: int
 ) -> tuple[list[float], GradientMonitor]:
-    """Losses by step, and the monitor, of one training."""
+    """Train once and return the losses, one per ten steps, and the monitor."""
     keras.utils.set_random_seed(0)
     task = load_task("adding", length=length)
     model = zoo.create_model(
@@ -51,7 +51,7 @@ def train(
 
 
 def main(steps: int = 1000, length: int = 20) -> None:
-    """Trains four times, prints a line each, and draws."""
+    """Train four times, print a line for each training, and plot."""
     figure = Figure(figsize=(15, 6), layout="constrained")
     axes = figure.subplots(2, len(CLIPPINGS), sharex=True, sharey="row")
     for (name, clipping), (norms, loss) in zip(CLIPPINGS.items(), axes.T, strict=True):

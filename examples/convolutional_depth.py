@@ -1,9 +1,9 @@
-"""Gradients fade over depth as they do over time: a deep convolutional network.
+"""Gradients that vanish over depth: a deep convolutional network.
 
     python examples/convolutional_depth.py
 
-Sixteen convolutions with sigmoid activations, the same with ReLU, and the same with ReLU and
-residual connections. Prints the gradient norm of the first and the last convolution, and writes
+Trains sixteen convolutions with sigmoid activations, with ReLU, and with ReLU and residual
+connections. Prints the gradient norm of the first and the last convolution, and writes
 `convolutional-depth.png`: norm by layer, from the input to the output.
 """
 
@@ -16,7 +16,7 @@ from gradkeeper.callbacks import GradientMonitor
 
 
 def build(depth: int, activation: str, residual: bool) -> keras.Model:
-    """A classifier of 16 by 16 images into four classes."""
+    """Create a classifier of 16 by 16 images with four classes."""
     x = inputs = keras.Input((16, 16, 8))
     for number in range(1, depth + 1):
         convolution = keras.layers.Conv2D(
@@ -28,7 +28,7 @@ def build(depth: int, activation: str, residual: bool) -> keras.Model:
 
 
 def images(examples: int) -> tuple[np.ndarray, np.ndarray]:
-    """Noise with a brighter quarter, [examples, 16, 16, 8], and which quarter it is."""
+    """Return noise with a brighter quarter, [examples, 16, 16, 8], and the quarter's number."""
     random = np.random.default_rng(0)
     x, quarter = random.normal(size=(examples, 16, 16, 8)), random.integers(0, 4, examples)
     for image, which in zip(x, quarter, strict=True):
@@ -38,7 +38,7 @@ def images(examples: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def main(depth: int = 16, examples: int = 2000) -> None:
-    """Trains three networks for an epoch each, prints and draws."""
+    """Train three networks for one epoch each, print and plot."""
     x, y = images(examples)
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()

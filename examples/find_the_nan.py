@@ -1,10 +1,10 @@
-"""A NaN that arises only in the backward pass, kept out of the weights and traced to its line.
+"""A NaN that only occurs in the backward pass, kept out of the weights and traced to its line.
 
     python examples/find_the_nan.py
 
-A network learns how far two points lie apart. The distance is a root, whose slope at 0 is
-infinite: all goes well until two points of a batch are one and the same. The loss is finite
-then; the gradient is not. Writes `capsules/` (the failing step) and `find-the-nan.png`.
+A network learns the distance between two points. The distance is a root, whose slope at 0 is
+infinite: training works until both points of a pair are equal. Then the loss is finite, but the
+gradient is not. Writes `capsules/` (the failing step) and `find-the-nan.png`.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ from gradkeeper.callbacks.diagnosis import plot_verdict
 
 @keras.saving.register_keras_serializable("examples")
 class Distance(keras.layers.Layer):
-    """The Euclidean distance between two embeddings."""
+    """Euclidean distance between two embeddings."""
 
     def call(self, points: list) -> object:
         one, other = points
@@ -28,7 +28,7 @@ class Distance(keras.layers.Layer):
 
 
 def build() -> keras.Model:
-    """Two points, embedded by one and the same layer, and the distance between them."""
+    """Create a model that embeds two points with one layer and returns their distance."""
     keras.utils.set_random_seed(0)
     inputs = [keras.Input((3,), name="one"), keras.Input((3,), name="other")]
     embed = keras.layers.Dense(8, name="embed")
@@ -39,7 +39,7 @@ def build() -> keras.Model:
 
 
 def pairs(count: int) -> tuple[list[np.ndarray], np.ndarray]:
-    """Pairs of points and their distance, as measured; those of pair number 200 are equal."""
+    """Return pairs of points and their measured distances; the points of pair 200 are equal."""
     random = np.random.default_rng(0)
     one, other = random.normal(size=(2, count, 3)).astype("float32")
     other[200] = one[200]
@@ -48,7 +48,7 @@ def pairs(count: int) -> tuple[list[np.ndarray], np.ndarray]:
 
 
 def main(count: int = 512, out: Path = Path("find-the-nan.png")) -> None:
-    """Trains with a guard, replays the step that it refused, and draws it."""
+    """Train with a guard, replay the skipped step, and plot it."""
     model, guard = build(), NonFiniteGuard()
     x, y = pairs(count)
     model.fit(x, y, batch_size=32, epochs=3, shuffle=False, verbose=0, callbacks=[guard])

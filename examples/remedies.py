@@ -1,10 +1,10 @@
-"""Remedies for gradients that vanish or explode through time, all in one picture.
+"""Remedies for gradients that vanish or explode through time, in one picture.
 
     python examples/remedies.py
 
-One network after the other learns to add two marked numbers far apart: a simple one as it should
-not be begun, then with a remedy each (`gradkeeper.training.REMEDIES`). Writes `remedies.png`: the
-loss, and the gradient that reaches each time step, before the training and at its end.
+Several networks learn to add two marked numbers that are far apart: a simple network with a poor
+initialization, then one network per remedy (`gradkeeper.training.REMEDIES`). Writes `remedies.png`:
+the loss, and the gradient that reaches each time step, before and after the training.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ EPOCHS = 10
 
 
 def main(task: str = "adding", length: int = 50, steps: int = 1000, units: int = 64) -> None:
-    """Trains all remedies on a task, prints a table, and draws."""
+    """Train all remedies on a task, print a table, and plot."""
     folder = Path("remedies")
     epochs = max(1, min(EPOCHS, steps))
     comparison = compare(

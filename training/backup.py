@@ -1,4 +1,4 @@
-"""The state from which a killed training goes on."""
+"""Backup from which an interrupted training resumes."""
 
 import os
 from pathlib import Path
@@ -16,19 +16,19 @@ _EPOCH, _STATE = "gradkeeper_epoch", "gradkeeper_state"
 
 
 class EpochBackup(keras.callbacks.BackupAndRestore):
-    """Keeps weights, optimizer, random state and epoch in one file, whole or not at all.
+    """Save weights, optimizer, random state and epoch atomically in one file after each epoch.
 
-    Keras's own callback writes weights and epoch one after the other, and over those from
-    before: killed in between, a training goes on with the weights of one epoch and the number
-    of another, or not at all; and it keeps no seeds, so that dropout repeats itself. Here all
-    are in one file, `latest.weights.h5`, which is renamed when it is complete, and whose weights
-    `model.load_weights` can load.
+    `keras.callbacks.BackupAndRestore` overwrites the weights and the epoch one after the other: a
+    process that is killed between the two writes resumes with the weights of one epoch and the
+    number of another, or cannot resume. It does not save random seeds, so dropout masks repeat.
+    This callback writes everything to a temporary file and renames it to `latest.weights.h5`.
+    `model.load_weights` can load the weights in that file.
 
     Args:
         backup_dir: the folder.
-        writes: whether this process writes; all read.
-        strategy: whose workers are waited for at the end of each epoch, so that what the others
-            have recorded of it is never behind the backup; None where there is one process.
+        writes: True if this process writes the backup; every process reads it.
+        strategy: the strategy whose workers are synchronized at the end of each epoch, so that
+            the other workers' records are never older than the backup; None for one process.
     """
 
     def __init__(
@@ -44,19 +44,19 @@ class EpochBackup(keras.callbacks.BackupAndRestore):
 
     @property
     def epoch(self) -> int:
-        """Epochs trained before the backup; 0 if there is none.
+        """Number of epochs trained before the backup; 0 without a backup.
 
         Raises:
-            OSError: if it cannot be read.
-            ValueError: if the weights are not of this callback.
+            OSError: if the file cannot be read.
+            ValueError: if another callback wrote the file.
         """
         if not self._path.exists():
             return 0
         with h5py.File(self._path) as file:
             if _EPOCH not in file.attrs:
                 raise ValueError(
-                    "These weights do not say after which epoch they were kept: another callback "
-                    f"wrote them. Remove them, or name another folder. Received: {self._path}"
+                    "The weights file does not record its epoch, so another callback wrote it. "
+                    f"Remove the file, or choose another folder. Received: {self._path}"
                 )
             return int(file.attrs[_EPOCH])
 
@@ -71,7 +71,7 @@ class EpochBackup(keras.callbacks.BackupAndRestore):
             restore(self.model, {place: np.array(kept) for place, kept in file[_STATE].items()})
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Nothing: an epoch is the least that is kept."""
+        """Do nothing: backups are written at the end of an epoch only."""
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if self._strategy is not None:
@@ -86,7 +86,7 @@ class EpochBackup(keras.callbacks.BackupAndRestore):
             beside = file.create_group(_STATE)
             for name, values in state_of(self.model).items():
                 place = name.partition(":")[0]
-                if place.startswith("other"):  # what Keras does not save: random seeds
+                if place.startswith("other"):  # random seeds, which Keras does not save
                     beside[place] = values
         with unfinished.open("rb") as file:
             os.fsync(file.fileno())

@@ -1,4 +1,4 @@
-"""From an experiment's configuration to a compiled model."""
+"""Construction of a compiled model from an experiment's configuration."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,11 +13,11 @@ from gradkeeper.training.tasks import Task
 
 
 def build_model(config: Mapping[str, Any], task: Task, steps_per_epoch: int) -> keras.Model:
-    """The zoo's model for a task, compiled with the optimizer, its flow regularized if asked for.
+    """Create the zoo model for a task and compile it; add the flow regularizer if configured.
 
     Args:
         config: see `Experiment.config`.
-        task: what the model is trained on.
+        task: the task to train on.
         steps_per_epoch: train steps per epoch; a schedule decays over all epochs.
 
     Raises:
@@ -49,7 +49,7 @@ def build_model(config: Mapping[str, Any], task: Task, steps_per_epoch: int) -> 
 
 
 def build_optimizer(config: Mapping[str, Any], *, total_steps: int) -> keras.optimizers.Optimizer:
-    """The optimizer of a configuration; its schedule decays over `total_steps`."""
+    """Create the optimizer of a configuration; its schedule decays over `total_steps`."""
     options = dict(config["optimizer_options"])
     if "decay_steps" in SCHEDULES.get(config["schedule"] or "constant", ()):
         options.setdefault("decay_steps", max(1, total_steps - options.get("warmup_steps", 0)))

@@ -1,4 +1,4 @@
-"""Several runs side by side: a table, a picture, a page."""
+"""Results of several runs as a table, pictures and an HTML page."""
 
 import csv
 import io
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-# Keeps the columns of the tables of all groups below each other, and all within 80 characters.
+# Align the columns of all groups, and keep every table within 80 characters.
 _RUN_WIDTH = 18
 _TEXT_WIDTH = 80
 _WIDTHS = {LOSS: 10, "max norm": 8, "clipped": 7, "weights": 7, TIME: 8}
@@ -32,8 +32,8 @@ class Comparison:
     """Results of several runs, in groups.
 
     Args:
-        title: of the picture, the table and the page.
-        run_dir: the folder in which the runs' directories lie.
+        title: title of the picture, the table and the page.
+        run_dir: the folder that contains the run directories.
     """
 
     def __init__(self, title: str, run_dir: str | Path) -> None:
@@ -42,7 +42,7 @@ class Comparison:
         self.groups: dict[str, dict[str, Result]] = {}
 
     def add(self, group: str, label: str, result: Result) -> None:
-        """Adds a run; a group is a row of the picture and a section of the table."""
+        """Add a run. Each group is a row of the picture and a section of the table."""
         self.groups.setdefault(group, {})[label] = result
 
     def __iter__(self) -> Iterator[tuple[str, str, Result]]:
@@ -51,13 +51,13 @@ class Comparison:
                 yield group, label, result
 
     def __str__(self) -> str:
-        """The table as text of 80 columns; empty without runs."""
+        """Return the table as text, 80 columns wide; empty without runs."""
         text = io.StringIO()
         Console(file=text, width=_TEXT_WIDTH, color_system=None).print(self.table())
         return text.getvalue().rstrip()
 
     def rows(self) -> list[dict[str, Any]]:
-        """The numbers of every run."""
+        """Return the numbers of every run."""
         return [
             {
                 "group": group,
@@ -78,14 +78,14 @@ class Comparison:
         ]
 
     def table(self) -> Group:
-        """The numbers of every run for the terminal: green beats the baseline, red does not."""
+        """Return the table for the terminal; a loss is green if it beats the baseline, else red."""
         width = max((len(label) for _, label, _ in self), default=0)
         names = headings(result for _, _, result in self)
         tables = (_table(group, runs, width, names) for group, runs in self.groups.items())
         return Group(*tables)
 
     def plot(self, path: str | Path | None = None) -> "Figure":
-        """Losses and gradient norms side by side; saved as well if a path is given."""
+        """Plot losses and gradient norms side by side; save the figure if `path` is given."""
         figure = plot_runs(self.groups, self.title)
         if path is not None:
             figure.savefig(path)
@@ -93,22 +93,22 @@ class Comparison:
 
     @property
     def files(self) -> list[Path]:
-        """What `save` has written."""
+        """Existing files that `save` has written."""
         names = ("comparison.csv", "comparison.png", "flow.png", "report.html")
         return [path for name in names if (path := self.run_dir / name).is_file()]
 
     def plot_flow(self, path: str | Path | None = None) -> "Figure":
-        """Losses, and how far back in time gradients reach; saved as well if a path is given."""
+        """Plot losses and how far back in time gradients reach; save the figure to `path`."""
         figure = plot_reach(self.groups, self.title)
         if path is not None:
             figure.savefig(path)
         return figure
 
     def save(self, figures: "Mapping[str, Figure] | None" = None) -> None:
-        """Writes `comparison.csv`, `comparison.png` and `report.html` into the folder.
+        """Write `comparison.csv`, `comparison.png` and `report.html` to the folder.
 
-        And `flow.png`, where any run recorded its gradients through time. Nothing is written
-        where there is no run.
+        Also write `flow.png` if any run recorded its gradients through time. Write nothing if
+        there is no run.
 
         Args:
             figures: further pictures for the page, by caption.

@@ -1,10 +1,10 @@
-"""A comparison as one self-contained HTML page."""
+"""HTML page of a comparison."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gradkeeper.callbacks.page import write_page
+from gradkeeper.callbacks.reporting.report import write_page
 from gradkeeper.training.result import Result
 from gradkeeper.training.result_text import HALF_LIFE, cells, headings, number, settings
 
@@ -18,12 +18,12 @@ def write_comparison_report(
     groups: Mapping[str, Mapping[str, Result]],
     figures: "Mapping[str, Figure]",
 ) -> None:
-    """Writes the page: the table of runs, their settings, pictures, and findings with advice.
+    """Write the page: the table of runs, their settings, pictures, and findings with advice.
 
     Args:
-        path: the page's file; links to the runs' own reports are relative to its folder.
-        title: the page's heading.
-        groups: per group its runs by label.
+        path: the HTML file; links to the runs' reports are relative to its folder.
+        title: heading of the page.
+        groups: for each group, its runs by label.
         figures: pictures by caption.
     """
     names = headings(result for runs in groups.values() for result in runs.values())
@@ -60,7 +60,7 @@ def _name(label: str, group: str, groups: Mapping[str, Mapping[str, Result]]) ->
 
 
 def _baselines(groups: Mapping[str, Mapping[str, Result]]) -> list[str]:
-    """Each baseline of the runs once, with what it is."""
+    """Return the distinct baselines of the runs, each with its description."""
     results = [result for runs in groups.values() for result in runs.values()]
     return list(
         dict.fromkeys(

@@ -1,11 +1,11 @@
-"""Training several models on one task."""
+"""Training of several models on one task."""
 
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gradkeeper.callbacks.workers import Worker
+from gradkeeper.callbacks._workers import Worker
 from gradkeeper.training.build import build_model
 from gradkeeper.training.comparison import Comparison
 from gradkeeper.training.data_files import PATH_OPTIONS
@@ -37,7 +37,7 @@ def compare(
     verbose: int = 1,
     **options: Any,
 ) -> Comparison:
-    """Trains every model with every way to clip, all else equal.
+    """Train every model with every kind of clipping; all other settings are equal.
 
         compare(["lstm", "gru"], "adding", task_options={"length": 100})
         compare({
@@ -47,23 +47,23 @@ def compare(
         compare(REMEDIES, "copying", flow=True)
 
     Args:
-        models: names of `zoo.list_models()`; or variants by label, each `{"model": name}` and
-            further arguments of `Experiment`, which take the place of those in `options`.
+        models: names of `zoo.list_models()`; or variants by label, each `{"model": name}` with
+            further arguments of `Experiment`, which override those in `options`.
         task: a name of `list_tasks()`.
-        clippings: each a clip argument of `make_optimizer` with its value, or empty for none.
-            None: without clipping and with global_clipnorm=1; where a variant has a clip
-            argument of its own, each variant once.
-        name: of the models together, for the title; their labels by default.
-        run_dir: the folder; the next free `runs/compare-<task>-<number>` by default.
-        overwrite: delete the comparison that the folder holds.
-        verbose: 1 to show progress, 0 to keep quiet.
+        clippings: each one a clip argument of `make_optimizer` with its value, or empty for no
+            clipping. None: without clipping and with global_clipnorm=1; if any variant has a
+            clip argument, each variant is trained once.
+        name: name of the models for the title; by default their labels.
+        run_dir: the folder; by default the next free `runs/compare-<task>-<number>`.
+        overwrite: delete an existing comparison in the folder.
+        verbose: 1 to show progress, 0 for no output.
         **options: further arguments of `Experiment`, for every run.
 
     Raises:
-        ValueError: if no model is named or one twice; if variants clip by themselves and
-            `clippings` are given; on bad arguments as in `Experiment`.
-        TypeError: on options that a model does not have.
-        KeyboardInterrupt: when interrupted, after what was trained has been saved.
+        ValueError: if no model is named, or a model is named twice; if `clippings` is given and
+            a variant has a clip argument; for invalid arguments as in `Experiment`.
+        TypeError: for options that a model does not have.
+        KeyboardInterrupt: if interrupted, after saving the runs trained so far.
     """
     members = variants(models)
     title = f"{name or ', '.join(members)} on {task}"
@@ -82,7 +82,7 @@ def _groups(
     members: Mapping[str, Mapping[str, Any]],
     clippings: Sequence[Mapping[str, float]] | None,
 ) -> dict[str, Mapping[str, float]]:
-    """The ways to clip by heading; one that adds nothing where variants clip by themselves."""
+    """Return the clip arguments by heading; one empty group if a variant has a clip argument."""
     clipped = [
         label
         for label, member in members.items()
@@ -93,9 +93,9 @@ def _groups(
         return {f"clipping: {clipping(each)}": each for each in chosen}
     if clippings is not None:
         raise ValueError(
-            "Variants with a clip argument of their own cannot be clipped in further ways: leave "
-            f"out one or the other. Received: clippings={list(clippings)!r}, and clip arguments "
-            f"of {', '.join(map(repr, clipped))}"
+            "`clippings` cannot be combined with variants that have a clip argument: remove one "
+            f"of them. Received: clippings={list(clippings)!r}, and clip arguments of "
+            f"{', '.join(map(repr, clipped))}"
         )
     return {title: {}}
 
@@ -109,17 +109,17 @@ def run_comparison(
     overwrite: bool = False,
     verbose: int = 1,
 ) -> Comparison:
-    """Runs experiments one after the other into a folder.
+    """Run experiments one after the other in a folder.
 
-    The table, the picture and the page are written at the end, also when interrupted.
+    The table, the picture and the page are written at the end, also after an interruption.
 
     Args:
-        title: of the comparison.
-        experiments: per group its experiments by label, each as arguments of `Experiment`.
+        title: title of the comparison.
+        experiments: for each group, the arguments of `Experiment` by label.
         run_dir: the folder.
-        marker: the file by which the folder is known as one that may be overwritten.
-        overwrite: delete the comparison that the folder holds.
-        verbose: 1 to show progress, 0 to keep quiet.
+        marker: name of the file that marks the folder as one that may be overwritten.
+        overwrite: delete an existing comparison in the folder.
+        verbose: 1 to show progress, 0 for no output.
     """
     require_vacant(run_dir, marker=marker, overwrite=overwrite)
     waiting = []
@@ -145,18 +145,18 @@ def run_comparison(
 
 
 def _require_sound(experiments: Sequence[Experiment]) -> None:
-    """Refuses what would fail only after others have been trained."""
+    """Check all experiments before the first is trained, so that no late error wastes training."""
     places = [experiment.run_dir.name.lower() for experiment in experiments]
     shared = sorted({place for place in places if places.count(place) > 1})
     if shared:
         raise ValueError(
-            "Labels must differ in letters, digits, underscores, points or equals signs, as "
-            f"folders are named after them. Received: more than one for {', '.join(shared)}"
+            "Labels must differ in letters, digits, underscores, points or equals signs, because "
+            f"they name the run directories. Received: duplicate names {', '.join(shared)}"
         )
     if any(Worker.of(experiment.strategy).count > 1 for experiment in experiments):
         raise ValueError(
-            "A comparison trains on one machine; to spread each of its models over several, train "
-            "them one by one. Received: strategy='multi_worker'"
+            "A comparison runs on one machine. To use several workers, train each model with "
+            "`Experiment`. Received: strategy='multi_worker'"
         )
     read: list[dict[str, Any]] = []
     for config in (experiment.config for experiment in experiments):

@@ -1,11 +1,10 @@
-"""`gradkeeper demo`: an explosion, the same network saved by clipping, and gates.
+"""`gradkeeper demo`: a network that explodes, the same network with clipping, and gated networks.
 
-The simple recurrent network is made to explode by two things that happen in practice: an
-activation that does not saturate (leaky ReLU), so that nothing bounds its state, and a
-learning rate that climbs until an update pushes the recurrent matrix over the edge. After the
-climb the learning rate falls to 0, so that the clipped network settles. With a momentum of 0.99
-the norm passes through large finite values before it overflows; with 0.9, some seeds went from
-the usual norm to NaN in one step.
+Two common causes make the simple recurrent network explode: an activation that does not saturate
+(leaky ReLU), so that the state is unbounded, and a learning rate that increases until the
+recurrent matrix becomes unstable. After the increase, the learning rate decays to 0, so that the
+clipped network converges. With a momentum of 0.99 the norm takes large finite values before it
+overflows; with 0.9, it jumped from its usual size to NaN in one step for some seeds.
 """
 
 import math
@@ -46,17 +45,17 @@ def run_demo(
     seed: int = 1,
     console: Console | None = None,
 ) -> Comparison:
-    """Trains five networks on the adding problem and shows what became of their gradients.
+    """Train five networks on the adding problem and print what happened to their gradients.
 
     Args:
-        out: folder for pictures and report; an earlier demo in it is replaced.
-        length: of the sequences.
+        out: folder for pictures and report; an existing demo in it is replaced.
+        length: length of the sequences.
         units: width of the recurrent layers.
         batch_size, epochs, steps_per_epoch, seed: see `Experiment`.
-        console: where to print; standard output by default.
+        console: the console to print to; standard output by default.
 
     Raises:
-        FileExistsError: if the folder holds something else than a demo.
+        FileExistsError: if the folder contains anything other than a demo.
     """
     console = console or Console(highlight=False)
     out = Path(out)
@@ -80,10 +79,10 @@ def run_demo(
 
 def _introduction(length: int) -> str:
     return (
-        f"[bold]The adding problem[/]: add the two marked numbers among {length}. Always "
-        "answering 1 has a mean squared error of 1/6 ≈ 0.167: the baseline.\n"
-        "Two equal RNNs (leaky ReLU, SGD, a learning rate that climbs to 0.1 and falls to 0), one "
-        f"of them with global_clipnorm={_CLIP}; three gated networks (Adam, 0.005) without "
+        f"[bold]The adding problem[/]: add the two marked numbers of a sequence of {length}. "
+        "Always predicting 1 has a mean squared error of 1/6 ≈ 0.167: the baseline.\n"
+        "Two equal RNNs (leaky ReLU, SGD, a learning rate that increases to 0.1 and decays to 0), "
+        f"one of them with global_clipnorm={_CLIP}; three gated networks (Adam, 0.005) without "
         "clipping.\n"
     )
 
@@ -100,7 +99,7 @@ def _finish(comparison: Comparison, console: Console) -> None:
     (runs,) = comparison.groups.values()
     explosion = plot_explosion(runs[UNCLIPPED])
     explosion.savefig(comparison.run_dir / "explosion.png")
-    comparison.save({"The RNN without clipping: how it exploded": explosion})
+    comparison.save({"The RNN without clipping: explosion of its gradients": explosion})
     console.print()
     console.print(comparison.table())
     for sentence in story(runs):
@@ -111,29 +110,29 @@ def _finish(comparison: Comparison, console: Console) -> None:
 
 
 def story(runs: Mapping[str, Result]) -> list[str]:
-    """What happened, in a sentence or two per run, from the runs' own numbers."""
+    """Summarize every run in one or two sentences, with the run's numbers."""
     share = f"{100 * runs[CLIPPED].clip_fraction:.0f} % of its steps clipped"
     sentences = [
         f"{UNCLIPPED}: {_outcome(runs[UNCLIPPED])} {_flags(runs[UNCLIPPED])}",
         f"{CLIPPED}: same network, seed and learning rate, {share}. {_outcome(runs[CLIPPED])}",
     ]
     for label in GATED:
-        largest = f"Its gradient norm never passed {number(runs[label].largest_norm)}."
+        largest = f"The gradient norm never exceeded {number(runs[label].largest_norm)}."
         sentences.append(f"{label}, no clipping: {_outcome(runs[label])} {largest}")
     return sentences
 
 
 def _flags(result: Result) -> str:
     if not result.findings:
-        return "The monitor found nothing."
+        return "The monitor reported nothing."
     return " ".join(
-        f"Flagged as {finding.rule} at step {finding.step} in {finding.layer}: {finding.message}"
+        f"Finding {finding.rule} at step {finding.step} in {finding.layer}: {finding.message}"
         for finding in result.findings
     )
 
 
 def _outcome(result: Result) -> str:
     if math.isnan(result.final_loss):
-        return "It ended with a loss and weights that are NaN."
+        return "Its final loss and weights are NaN."
     verb = "beat" if result.beats_baseline else "did not beat"
     return f"It {verb} the baseline: validation loss {number(result.final_loss)}."

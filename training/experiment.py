@@ -1,4 +1,4 @@
-"""One training run, from its configuration to its run directory."""
+"""One training run, defined by its configuration and stored in a run directory."""
 
 import inspect
 import json
@@ -11,7 +11,7 @@ import keras
 from rich.console import Console
 
 from gradkeeper import zoo
-from gradkeeper.callbacks.workers import Worker
+from gradkeeper.callbacks._workers import Worker
 from gradkeeper.training._checks import integer, positive_number, unknown_name
 from gradkeeper.training.build import build_model, build_optimizer
 from gradkeeper.training.data_files import (
@@ -58,46 +58,46 @@ class Experiment:
         result = Experiment("gru", "adding", global_clipnorm=1.0, epochs=5).run()
         result.final_loss, result.largest_norm, result.findings, result.run_dir
 
-    Trains through `model.fit` and leaves a run directory (`RunDirectory` names its files).
-    Two runs with one configuration are equal: weights, metrics and gradient norms.
+    Trains with `model.fit` and writes a run directory (`RunDirectory` lists its files). Two runs
+    with the same configuration have equal weights, metrics and gradient norms.
 
     Args:
         model: a name of `zoo.list_models()`.
         task: a name of `list_tasks()`.
-        units, num_layers: size of the model; 128 and 1 unless the zoo entry says otherwise.
-        model_options: further arguments of `zoo.create_model`, JSON-able.
-        task_options: the task's own options, such as `length`.
-        optimizer, learning_rate: see `make_optimizer`; by default those of the zoo entry's
-            recipe, and for another optimizer than the recipe's Keras's default rate.
-        clipnorm, global_clipnorm, clipvalue: at most one of them; no clipping by default.
-        schedule: see `make_schedule`; `decay_steps` is the whole training unless given.
+        units, num_layers: size of the model; 128 and 1 unless the zoo entry defines others.
+        model_options: further arguments of `zoo.create_model`, JSON-serializable.
+        task_options: options of the task, such as `length`.
+        optimizer, learning_rate: see `make_optimizer`; by default the zoo entry's recipe. For an
+            optimizer other than the recipe's, the default rate is Keras's.
+        clipnorm, global_clipnorm, clipvalue: at most one of them; by default no clipping.
+        schedule: see `make_schedule`; by default `decay_steps` covers the whole training.
         optimizer_options: further arguments of `make_optimizer`.
-        batch_size: examples per train step, of all replicas together.
-        epochs: in all, those before a resumption included.
-        steps_per_epoch: the task's own number by default.
+        batch_size: examples per train step, over all replicas.
+        epochs: total number of epochs, including those before a resumption.
+        steps_per_epoch: train steps per epoch; by default the task's number.
         steps_per_execution, jit_compile: see `keras.Model.compile`.
         strategy: "auto", "one_device", "mirrored" or "multi_worker" (see
-            `gradkeeper.training.distribution.make_strategy`), or a `tf.distribute` strategy. Of
-            several workers each runs the same program, on a `run_dir` that all of them see; the
-            chief writes it.
-        seed: of weights, batches and dropout.
+            `gradkeeper.training.distribution.make_strategy`), or a `tf.distribute` strategy. With
+            several workers, each one runs the same program with the same `run_dir`, a folder that
+            all of them can access; the chief writes it.
+        seed: seed of weights, batches and dropout.
         flow: record how far back in time the gradient reaches, before the training and after
             every epoch, on a batch of 32 training examples (see `TemporalGradientFlow`).
-        flow_regularizer: weight of what keeps the gradient's norm from step to step (see
-            `regularize_flow`); without it by default.
-        data_dir: folder of tensorflow-datasets.
-        run_dir: the run directory; the next free `runs/<model>-<task>-<number>` by default.
-        overwrite: delete the run that `run_dir` holds.
-        resume: go on after the last whole epoch of the run that `run_dir` holds. When all epochs
-            of a finished run are done, no file is changed.
-        allow_changed_data: resume even though a file of the user (task option `file`, `files` or
+        flow_regularizer: weight of the regularizer that preserves the gradient's norm from step to
+            step (see `regularize_flow`); by default none.
+        data_dir: data folder of tensorflow-datasets.
+        run_dir: the run directory; by default the next free `runs/<model>-<task>-<number>`.
+        overwrite: delete an existing run in `run_dir`.
+        resume: continue after the last complete epoch of the run in `run_dir`. If the run is
+            finished and all epochs are done, no file changes.
+        allow_changed_data: resume even if a user file (task option `file`, `files` or
             `evaluation_files`) has changed since the run began.
-        callbacks: further Keras callbacks; they see the gradient norms in the epoch logs.
+        callbacks: further Keras callbacks; their epoch logs include the gradient norms.
 
     Raises:
-        ValueError: on an unknown model, task or optimizer, two clip arguments, or a number out
-            of its range. Options of the model or the task are judged in `run`, before anything
-            is written.
+        ValueError: for an unknown model, task or optimizer, two clip arguments, or a number out
+            of its range. `run` checks the options of the model and the task before it writes
+            anything.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class Experiment:
         allow_changed_data: bool = False,
         callbacks: Sequence[keras.callbacks.Callback] = (),
     ) -> None:
-        # First of all: several workers must find each other before TensorFlow does anything.
+        # Create the strategy first: several workers must connect before TensorFlow is initialized.
         self.strategy = make_strategy(strategy) if isinstance(strategy, str) else strategy
         info = zoo.model_info(model)
         size = {"units": 128, "num_layers": 1, **info.options}
@@ -177,12 +177,10 @@ class Experiment:
             raise unknown_name("task", task, list_tasks())
         build_optimizer(self.config, total_steps=1)
         if run_dir is None and (overwrite or resume):
-            raise ValueError(
-                "`overwrite` and `resume` must be told which run. Received: run_dir=None"
-            )
+            raise ValueError("`overwrite` and `resume` need a `run_dir`. Received: run_dir=None")
         if run_dir is None and Worker.of(self.strategy).count > 1:
             raise ValueError(
-                "Several workers must be told one `run_dir`, in a folder that all of them see. "
+                "Several workers need the same `run_dir`, in a folder that all of them can access. "
                 "Received: run_dir=None"
             )
         self.run_dir = next_run_directory(f"{model}-{task}") if run_dir is None else Path(run_dir)
@@ -195,11 +193,11 @@ class Experiment:
     def from_config(
         cls, config: Mapping[str, Any] | str | PathLike[str], **changes: Any
     ) -> "Experiment":
-        """An experiment again, from its configuration or its `config.json`.
+        """Recreate an experiment from its configuration or its `config.json`.
 
         Args:
             config: `.config`, or the path of a `config.json` or of the run directory.
-            **changes: arguments that replace the configuration's, and the others (`run_dir`).
+            **changes: arguments that override the configuration, and further ones (`run_dir`).
         """
         if isinstance(config, Mapping):
             arguments = {name: config[name] for name in config if name != DIGEST}
@@ -207,16 +205,16 @@ class Experiment:
         return cls.from_config(read_json(_config_file(Path(config))), **changes)
 
     def run(self, *, verbose: int = 1, title: str | None = None) -> Result:
-        """Trains, and leaves the run directory.
+        """Train the model and write the run directory.
 
         Args:
-            verbose: 1 to show progress, 0 to keep quiet.
-            title: of the progress; "<model> on <task>" by default.
+            verbose: 1 to show progress, 0 for no output.
+            title: title of the progress bar; by default "<model> on <task>".
 
         Raises:
-            KeyboardInterrupt: when interrupted, after the run directory has been completed.
-            ValueError, TypeError: on a bad model, task or optimizer argument.
-            OSError: if the run directory exists, is missing, or cannot be written to.
+            KeyboardInterrupt: if interrupted, after the run directory is complete.
+            ValueError, TypeError: for an invalid argument of the model, task or optimizer.
+            OSError: if the run directory exists, is missing, or is not writable.
         """
         keras.utils.set_random_seed(self.config["seed"])
         directory = RunDirectory(self.run_dir)
@@ -241,11 +239,11 @@ class Experiment:
         return session.train(self._callbacks, verbose=verbose, title=title)
 
     def _session(self, directory: RunDirectory, config: Mapping[str, Any], task: Task) -> Session:
-        """The model, and the directory of a new run, ready for the training."""
+        """Create the model and, for a new run, the directory."""
         steps = config["steps_per_epoch"] or task.steps_per_epoch(config["batch_size"])
         with self.strategy.scope():
             model = enable_multi_worker(build_model(config, task, steps))
-        wait_for_all(self.strategy)  # all have looked at the directory
+        wait_for_all(self.strategy)  # all workers have checked the directory
         if Worker.of(self.strategy).is_chief and not self._resume:
             prediction = task.prediction_settings
             directory.prepare(config, prediction=prediction, overwrite=self._overwrite)
@@ -253,7 +251,7 @@ class Experiment:
         return Session(directory, config, task, model, steps, resume=self._resume)
 
     def _with_digest(self, task: Task, before: str | None) -> dict[str, Any]:
-        """The configuration with the digest of the task's files, if it has any."""
+        """Return the configuration with the digest of the task's files, if it has any."""
         digest = digest_of(task.files)
         if not self._allow_changed_data:
             require_same_data(before, digest)
@@ -277,7 +275,7 @@ def _refuse_double(name: str, options: Mapping[str, Any] | None, own: set[str]) 
     double = own & set(options or {})
     if double:
         raise ValueError(
-            f"Arguments that an experiment has itself, or takes from the task, do not belong in "
+            "Arguments that `Experiment` sets directly or takes from the task are not allowed in "
             f"`{name}`: {', '.join(sorted(own))}. Received: {name}={dict(options or {})!r}"
         )
 
@@ -295,6 +293,6 @@ def _require_json(config: Mapping[str, Any]) -> None:
         json.dumps(config)
     except TypeError as error:
         raise ValueError(
-            "The configuration of an experiment must be plain JSON values: names instead of "
+            "The configuration of an experiment must be JSON-serializable: pass names instead of "
             f"objects. Received: {error}"
         ) from error

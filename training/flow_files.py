@@ -1,4 +1,4 @@
-"""Gradients through time of a run, as files: one for each record."""
+"""Files of a run's gradients through time, one per record."""
 
 import io
 import os
@@ -8,19 +8,20 @@ from typing import Any
 import keras
 import numpy as np
 
-from gradkeeper.callbacks.flow import GradientFlow, StateFlow, TemporalGradientFlow
+from gradkeeper.callbacks.flow import GradientFlow, StateFlow
+from gradkeeper.callbacks.temporal_gradient_flow import TemporalGradientFlow
 
 _PATTERN = "flow-*.npz"
 
 
 class FlowFiles(keras.callbacks.Callback):
-    """Writes what a `TemporalGradientFlow` records, each record once, whole or not at all.
+    """Write each record of a `TemporalGradientFlow` to a file, atomically.
 
-    A resumed training keeps the records up to the epoch that it starts with.
+    A resumed training keeps the records up to the epoch at which it starts.
 
     Args:
-        folder: where the files lie.
-        flow: the callback whose records they are, attached before this one.
+        folder: folder of the files.
+        flow: the callback that records, attached before this one.
         first_epoch: the epoch at which this training starts.
     """
 
@@ -46,10 +47,10 @@ class FlowFiles(keras.callbacks.Callback):
 
 
 def write_flow(folder: Path, epochs: int, flow: GradientFlow) -> None:
-    """Writes a record to `flow-<epochs>.npz` in the folder.
+    """Write a record to `flow-<epochs>.npz` in the folder.
 
-    Arrays: `loss`; `layers` and `states`, the names of each state; `norms_0`, `norms_1` ... the
-    L2 norms of the gradients with respect to them, [time, batch], NaN where masked.
+    Arrays: `loss`; `layers` and `states`, the names of each state; `norms_0`, `norms_1`, ..., the
+    L2 norms of the gradients with respect to the states, [time, batch], NaN where masked.
     """
     folder.mkdir(exist_ok=True)
     buffer = io.BytesIO()
@@ -66,7 +67,7 @@ def write_flow(folder: Path, epochs: int, flow: GradientFlow) -> None:
 
 
 def read_flows(folder: Path) -> dict[int, GradientFlow]:
-    """The records in a folder, by the number of epochs trained before each; none without it."""
+    """Return the records of a folder by the number of epochs trained; empty without the folder."""
     return {epochs: _read(path) for epochs, path in _files(folder).items()}
 
 

@@ -12,18 +12,18 @@ import keras
 import tensorflow as tf
 
 from gradkeeper.callbacks.flow.unrolled import cell_step, recurrent_layers
-from gradkeeper.callbacks.tap.names import layer_paths
+from gradkeeper.callbacks.instrument.variable_names import layer_paths
 from gradkeeper.zoo.layers import CellLayer
 
 _L = keras.layers
 _STEPPING = [each.inner_loop for each in (_L.RNN, _L.LSTM, _L.GRU, CellLayer)]
 
-# A gradient of a smaller norm has no direction worth keeping.
+# The direction of a gradient with a smaller norm is not meaningful.
 _LEAST = 1e-20
 
 
 def regularize_flow(model: keras.Model, weight: float) -> None:
-    """Has training keep the gradient's norm from step to step of all recurrent layers.
+    """Add a regularizer that preserves the gradient's norm through time in all recurrent layers.
 
     Pascanu, Mikolov, Bengio: "On the difficulty of training recurrent neural networks", 2013,
     arXiv 1211.5063, eq. 9 and 10: with s_k the cell's states at step k, as one vector, and E the
@@ -32,26 +32,28 @@ def regularize_flow(model: keras.Model, weight: float) -> None:
         dE/dW + weight * mean over the batch of  sum_k d+Omega_k/dW
         Omega_k = (|dE/ds_{k+1} ds_{k+1}/ds_k| / |dE/ds_{k+1}| - 1)^2
 
-    d+ is the immediate derivative: dE/ds_{k+1}, s_k and the inputs x_k are constants. A step does
-    not count where it is masked, where |dE/ds_{k+1}| is below 1e-20, and where s_k is all zeros:
-    no weight learns from the gradient that reaches a layer's first state, and the derivative of a
-    layer normalization is huge there. An output that is none of the states is one more part of
-    s_{k+1}.
+    d+ is the immediate derivative: dE/ds_{k+1}, s_k and the inputs x_k are constants. A step is
+    excluded where it is masked, where |dE/ds_{k+1}| is below 1e-20, and where s_k is all zeros:
+    no weight learns from the gradient that reaches a layer's initial state, and the derivative of
+    a layer normalization is huge there. An output that is not one of the states is an additional
+    part of s_{k+1}.
 
-    It is at work where layers are called with `training=True` under a gradient tape, in `fit` as
-    in a loop of one's own (a `tf.function` of one's own that has run before must be made again).
-    The loss, outputs, saved files and models loaded from them are without it. Layers run their
-    cell step by step for it, without cuDNN.
+    The regularizer is active when layers are called with `training=True` under a gradient tape, in
+    `fit` and in custom training loops (recreate a `tf.function` that was traced before). It does
+    not change the loss, the outputs, or saved files and models loaded from them. Layers run their
+    cell step by step, without cuDNN.
 
     Args:
-        model: built or not, compiled or not; nested models and wrapped layers are included.
-        weight: of the regularizer; it takes the place of an earlier one, and 0 takes it off.
+        model: the model, built or not, compiled or not; nested models and wrapped layers are
+            included.
+        weight: weight of the regularizer. It replaces an earlier weight; 0 removes the
+            regularizer.
 
     Raises:
-        ValueError: if the weight is negative or not finite, the model has no recurrent layer, one
-            that finds its states otherwise than step by step, or gradients that are scaled with
-            the loss (mixed_float16).
-        RuntimeError: if Keras runs on another backend than TensorFlow.
+        ValueError: if the weight is negative or not finite, if the model has no recurrent layer or
+            one that does not compute its states step by step, or if gradients are scaled with the
+            loss (mixed_float16).
+        RuntimeError: if the Keras backend is not TensorFlow.
     """
     if not isinstance(weight, Real) or not 0 <= weight < math.inf:
         raise ValueError(f"`weight` must be finite and at least 0. Received: weight={weight!r}")
@@ -61,32 +63,32 @@ def regularize_flow(model: keras.Model, weight: float) -> None:
     if weight:
         _check(model, layers)
     for layer in layers.values():
-        # Past Keras's tracking of attributes.
+        # Bypass Keras's attribute tracking.
         vars(layer).pop("inner_loop", None)
         if weight:
             vars(layer)["inner_loop"] = _Loop(layer, float(weight))
-    model.train_function = None  # the one that was traced before
+    model.train_function = None  # discard the traced function
 
 
 def _check(model: keras.Model, layers: dict[str, keras.layers.RNN]) -> None:
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError(
-            "The gradient's flow is regularized in the train step of Keras's TensorFlow backend. "
+            "The flow regularizer needs the TensorFlow backend of Keras. "
             f"Received: KERAS_BACKEND={keras.backend.backend()}"
         )
     otherwise = [path for path, each in layers.items() if type(each).inner_loop not in _STEPPING]
     if otherwise:
         raise ValueError(
-            "Layers that scan in parallel, or have a loop of their own, have no step whose flow "
-            f"could be regularized; leave the regularizer out. Received: {', '.join(otherwise)}"
+            "The flow regularizer needs layers that run step by step, without a parallel scan or a "
+            f"custom loop. Remove the regularizer. Received: {', '.join(otherwise)}"
         )
     halves = [path for path, each in layers.items() if each.compute_dtype == "float16"]
     optimizer = getattr(model, "optimizer", None)
     if halves or _scales_the_loss(optimizer):
         received = ", ".join(halves) or f"optimizer={optimizer!r}"
         raise ValueError(
-            "The regularizer's gradient is not scaled with the loss, as mixed_float16 needs it; "
-            f"use mixed_bfloat16 or float32. Received: {received}"
+            "The flow regularizer does not support loss scaling (mixed_float16). Use "
+            f"mixed_bfloat16 or float32. Received: {received}"
         )
 
 
@@ -97,7 +99,7 @@ def _scales_the_loss(optimizer: keras.optimizers.Optimizer | None) -> bool:
 
 
 class _Loop:
-    """Takes the place of a layer's `inner_loop`."""
+    """Replacement for a layer's `inner_loop`."""
 
     def __init__(self, layer: keras.layers.RNN, weight: float) -> None:
         self._layer, self._weight = layer, weight
@@ -109,7 +111,7 @@ class _Loop:
         if not training or not layer.cell.trainable_weights:
             return type(layer).inner_loop(layer, sequences, initial_state, mask, training)
         mask = mask[0] if isinstance(mask, (list, tuple)) else mask
-        # Outside of the loop, which would keep a copy of those read in it for every step.
+        # Read the weights outside the loop, which would otherwise store a copy for every step.
         weights = [_read(each) for each in layer.cell.trainable_weights]
         step = partial(self._step, layer.cell, weights)
         with mock.patch.dict(vars(layer), cell=step):
@@ -118,7 +120,7 @@ class _Loop:
     def _step(
         self, cell: keras.layers.Layer, weights: list[tf.Tensor], inputs: Any, states: Any
     ) -> tuple[Any, list[Any]]:
-        """A step of the cell whose gradient brings the regularizer's along."""
+        """Run a step of the cell; its gradient includes the regularizer's."""
         step = _Step(cell, inputs, states)
         weight = self._weight / tf.distribute.get_strategy().num_replicas_in_sync
 
@@ -133,11 +135,11 @@ class _Loop:
 
 
 class _Step:
-    """A step of a cell that was made, and can be made again.
+    """A step of a cell that can be recomputed.
 
     Attributes:
-        states: before the step, nested as the cell has them.
-        parts: the different tensors among the output and the states after the step. An output
+        states: states before the step, in the cell's structure.
+        parts: the distinct tensors among the output and the states after the step. An output
             that is also a state is one part: its gradient is the total one.
     """
 
@@ -147,11 +149,11 @@ class _Step:
         self._seeds = [(each, _read(each)) for each in cell.variables if id(each) not in weights]
         self._results = cell_step(cell, inputs, states, training=True)
         self.parts = _different(self._results)
-        # Dropout masks, and what else a cell sets aside for a sequence.
+        # Dropout masks and other attributes that a cell caches for a sequence.
         self._attributes = [(each, dict(vars(each))) for _, each in layer_paths(cell)]
 
     def again(self, states: Any, weights: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """The parts at other states and weights, with the same random numbers."""
+        """Recompute the parts for other states and weights, with the same random numbers."""
         values = [*zip(self._cell.trainable_weights, weights, strict=True), *self._seeds]
         with ExitStack() as stack:
             stack.enter_context(keras.StatelessScope(values))
@@ -160,7 +162,7 @@ class _Step:
             return _different(cell_step(self._cell, self._inputs, states, training=True))
 
     def results_with(self, parts: Sequence[tf.Tensor]) -> tuple[Any, list[Any]]:
-        """The output and the states after the step, with other tensors for the parts."""
+        """Return the output and the states after the step, with the parts replaced."""
         other = {id(old): new for old, new in zip(self.parts, parts, strict=True)}
         return keras.tree.map_structure(lambda each: other.get(id(each), each), self._results)
 
@@ -168,15 +170,16 @@ class _Step:
 def _omega_gradients(
     step: _Step, weights: list[tf.Tensor], upstream: Sequence[tf.Tensor], weight: float
 ) -> list[tf.Tensor]:
-    """`weight` times the immediate derivative of the batch's mean Omega_k by the cell's weights.
+    """Return `weight` times the immediate derivative of the batch's mean Omega_k by the weights.
 
-    Of dE/ds_{k+1} only the direction matters. With v the vector that the step makes of it,
-    Omega_k is (|v| - 1)^2, and 2 (|v| - 1) v / |v| is sent back through the making of v.
+    Only the direction of dE/ds_{k+1} matters. Let v be the vector-Jacobian product of the step
+    with this direction. Then Omega_k is (|v| - 1)^2, and 2 (|v| - 1) v / |v| is backpropagated
+    through the computation of v.
 
     Args:
-        upstream: dE/ds_{k+1}, like `step.parts`.
+        upstream: dE/ds_{k+1}, structured like `step.parts`.
     """
-    # Copies: a tape cannot watch tensors of the forward pass's graph.
+    # Copy: a tape cannot watch tensors of the forward pass's graph.
     weights, states = keras.tree.map_structure(tf.identity, (weights, step.states))
     before = _floating(states)
     with tf.GradientTape(watch_accessed_variables=False) as outer:
@@ -194,13 +197,13 @@ def _omega_gradients(
 
 
 def _directions(gradients: Sequence[tf.Tensor], counts: tf.Tensor) -> list[tf.Tensor]:
-    """Each example's gradient with the norm 1; zeros where it is about zero, or not finite.
+    """Normalize each example's gradient to norm 1; zeros if it is near zero or not finite.
 
     Args:
-        counts: whether the example counts at all, [batch, 1].
+        counts: bool [batch, 1], True for the examples to include.
     """
     vector = _joined(gradients)
-    # First by the largest, as the squares of small numbers vanish.
+    # Divide by the largest element first, because the squares of small numbers underflow.
     largest = tf.reduce_max(tf.abs(vector), axis=1, keepdims=True)
     scaled = tf.math.divide_no_nan(vector, largest)
     norm = tf.norm(scaled, axis=1, keepdims=True)
@@ -210,21 +213,21 @@ def _directions(gradients: Sequence[tf.Tensor], counts: tf.Tensor) -> list[tf.Te
 
 
 def _joined(parts: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Tensors [batch, ...] as one, [batch, numbers], in float32 at least."""
+    """Concatenate tensors [batch, ...] to [batch, numbers], in float32 or wider."""
     wide = keras.backend.result_type(*[each.dtype.name for each in parts], "float32")
     flat = [tf.reshape(tf.cast(each, wide), [tf.shape(each)[0], -1]) for each in parts]
     return tf.concat(flat, axis=1)
 
 
 def _parted(joined: tf.Tensor, like: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """The tensors that `_joined` has joined."""
+    """Split a tensor that `_joined` concatenated."""
     widths = [math.prod(each.shape[1:]) for each in like]
     parts = zip(tf.split(joined, widths, axis=1), like, strict=True)
     return [tf.cast(tf.reshape(part, tf.shape(each)), each.dtype) for part, each in parts]
 
 
 def _different(structure: Any) -> list[tf.Tensor]:
-    """The tensors of floating-point numbers in a structure, each once."""
+    """Return the distinct floating-point tensors of a structure."""
     return list({id(each): each for each in _floating(structure)}.values())
 
 
@@ -233,5 +236,5 @@ def _floating(structure: Any) -> list[tf.Tensor]:
 
 
 def _read(variable: keras.Variable) -> tf.Tensor:
-    """A variable's value, in its own dtype also where layers compute in another."""
+    """Return a variable's value in its own dtype, also under mixed precision."""
     return tf.convert_to_tensor(tf.cast(variable.value, variable.dtype))

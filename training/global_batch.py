@@ -1,10 +1,10 @@
-"""Keras optimizers that clip, and accumulate, the gradient of the global batch.
+"""Keras optimizers that clip and accumulate the gradient of the global batch.
 
-Where a Keras optimizer clips, adds up over replicas and accumulates has no public name. This module
-holds the private ones that `training` needs: it overrides `_clip_gradients`,
-`_all_reduce_sum_gradients` and `_backend_apply_gradients`, and takes the steps of the last one
+Keras has no public hooks for clipping, summation over replicas and accumulation in an optimizer.
+This module contains the private ones that `training` needs: it overrides `_clip_gradients`,
+`_all_reduce_sum_gradients` and `_backend_apply_gradients`, and reorders the steps of the last one
 (`_apply_weight_decay`, `_backend_update_step`, `_backend_increment_gradient_accumulators`,
-`_backend_reset_gradient_accumulators`) in another order.
+`_backend_reset_gradient_accumulators`).
 """
 
 from collections.abc import Sequence
@@ -13,30 +13,30 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from gradkeeper.callbacks.tap.gating import apply_if
-from gradkeeper.callbacks.tap.replica import Replica
+from gradkeeper.callbacks.instrument.conditional import apply_if
+from gradkeeper.callbacks.instrument.replica import Replica
 
 
 def on_global_batch(optimizer: type[keras.optimizers.Optimizer]) -> type:
-    """The optimizer's class, for replicas that train as one device does.
+    """Return a subclass of an optimizer class with which replicas train as one device does.
 
     Under a `tf.distribute` strategy with several replicas, Keras clips each replica's gradient
-    and then adds them up; this class adds up first. `gradient_accumulation_steps`, which Keras
-    refuses there, works. Anywhere else it is the class that it is made of, under whose name it is
-    also saved: a model trained with it can be loaded without gradkeeper, and then has Keras's own
-    optimizer.
+    before summation; the returned class sums first. It also supports
+    `gradient_accumulation_steps`, which Keras does not allow there. In all other cases it behaves
+    like the original class. A model is saved with the original class's name: it can be loaded
+    without gradkeeper, and then has Keras's optimizer.
     """
-    # Keras finds the class of a saved optimizer by these two.
+    # Keras finds the class of a saved optimizer by these two attributes.
     names = {"__module__": "keras.optimizers", "__doc__": optimizer.__doc__}
     return type(optimizer.__name__, (_OnGlobalBatch, optimizer), names)
 
 
 class _OnGlobalBatch(keras.optimizers.Optimizer):
-    """Mixed in before a Keras optimizer."""
+    """Mixin that precedes a Keras optimizer class."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         _, arguments = super().__reduce__()
-        return keras.optimizers.Optimizer._unpickle_model, arguments  # a class that has a name
+        return keras.optimizers.Optimizer._unpickle_model, arguments  # picklable: Keras's class
 
     def _clip_gradients(self, grads: Sequence[Any]) -> list[Any]:
         return list(grads) if _has_replicas() else super()._clip_gradients(grads)
@@ -57,7 +57,7 @@ class _OnGlobalBatch(keras.optimizers.Optimizer):
             return
         if self.use_ema:
             raise ValueError(
-                "Under several replicas, `gradient_accumulation_steps` goes without `use_ema`. "
+                "With several replicas, `gradient_accumulation_steps` does not support `use_ema`. "
                 f"Received: gradient_accumulation_steps={steps}, use_ema=True"
             )
         gathered = [

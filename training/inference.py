@@ -1,4 +1,4 @@
-"""Predictions and text of the model in a run directory."""
+"""Predictions and text generation with the model of a run directory."""
 
 import csv
 import dataclasses
@@ -23,11 +23,12 @@ class Predictions:
     """Predictions of a model for the rows of a CSV file.
 
     Attributes:
-        rows: The number of the last row that each prediction was made from; the first row under
-            the names of the columns is 1.
-        values: By column. Of a series "NAME+1", "NAME+2", ...: the target of the rows that
-            follow. Otherwise the target of the row itself, and "probability" for a class.
-        report: The missing values, whose examples have no prediction; "" where there are none.
+        rows: The number of the last input row of each prediction; the first row below the header
+            is 1.
+        values: The predictions by column. For a series, "NAME+1", "NAME+2", ...: the target of
+            the following rows. Otherwise the target of the same row, and "probability" for a
+            class.
+        report: The missing values, whose examples have no prediction; "" without missing values.
     """
 
     rows: list[int]
@@ -35,7 +36,7 @@ class Predictions:
     report: str
 
     def to_csv(self) -> str:
-        """The predictions as the text of a CSV file, with a first column "row"."""
+        """Return the predictions as CSV text; the first column is "row"."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["row", *self.values])
@@ -46,20 +47,20 @@ class Predictions:
 def predict(
     run_dir: str | Path, file: str | PathLike[str], *, best: bool = False, batch_size: int = 256
 ) -> Predictions:
-    """Predicts the target of a run on the task "csv" from another file, in the target's units.
+    """Predict the target of a run on the task "csv" from another file, in the target's units.
 
-    The file needs the input columns of the run. They are standardized as the training rows were.
+    The file needs the input columns of the run. They are standardized like the training rows.
 
     Args:
         run_dir: The run directory.
         file: The CSV file.
-        best: Take the model of the epoch with the lowest validation loss instead of the last one.
+        best: Use the model of the epoch with the lowest validation loss instead of the last one.
         batch_size: Examples per call of the model.
 
     Raises:
-        FileNotFoundError: There is no such run directory, model or file.
+        FileNotFoundError: The run directory, model or file does not exist.
         ValueError: The run is on another task; the file lacks a column, has missing values that
-            the run refuses, or fewer rows than a window.
+            the run refuses, or has fewer rows than a window.
     """
     stored = _settings(run_dir, "csv", "predict")
     form = CsvFormat.from_dict(stored)
@@ -69,7 +70,7 @@ def predict(
     rows, inputs = form.examples(table)
     complete = np.isfinite(inputs).all(axis=(1, 2))
     if not complete.any():
-        raise ValueError(f"No example is without missing values. Received: {report}")
+        raise ValueError(f"Every example has missing values. Received: {report}")
     model = _model(run_dir, best=best)
     outputs = model.predict(inputs[complete], batch_size=batch_size, verbose=0)
     return Predictions((rows[complete] + 1).tolist(), form.answers(outputs), report)
@@ -84,26 +85,26 @@ def generate(
     seed: int | None = None,
     best: bool = False,
 ) -> str:
-    """Lets the language model of a run continue a text.
+    """Continue a text with the language model of a run.
 
-    The prompt is prepared as the training text was. Of a run on the task "delimited_text" the
-    text ends where the model ends an example, after `length` characters at the latest.
+    The prompt is preprocessed like the training text. For a run on the task "delimited_text", the
+    text ends where the model ends an example, after at most `length` characters.
 
     Args:
         run_dir: The run directory.
         prompt: The text to continue.
-        length: Characters to add.
+        length: Number of characters to add.
         temperature: See `gradkeeper.zoo.generate_text`.
-        seed: Of the sampling; the same seed gives the same text.
-        best: Take the model of the epoch with the lowest validation loss instead of the last one.
+        seed: Seed of the sampling; the same seed gives the same text.
+        best: Use the model of the epoch with the lowest validation loss instead of the last one.
 
     Returns:
         The prompt and its continuation.
 
     Raises:
-        FileNotFoundError: There is no such run directory or model.
-        ValueError: The run is not on a text; the prompt is empty or has characters that the
-            vocabulary of the run lacks.
+        FileNotFoundError: The run directory or the model does not exist.
+        ValueError: The run is not on a text; the prompt is empty or has characters that are not
+            in the vocabulary of the run.
     """
     stored = _settings(run_dir, "vocabulary", "generate")
     vocabulary = Vocabulary(stored["vocabulary"])
@@ -122,7 +123,7 @@ def generate(
 
 
 def _settings(run_dir: str | Path, kind: str, command: str) -> dict[str, Any]:
-    """The content of `prediction.json`, of a run on a task of the right kind."""
+    """Return the content of `prediction.json` if the run's task is of the right kind."""
     directory = RunDirectory(run_dir)
     directory.require()
     stored = read_json(directory.prediction) if directory.prediction.exists() else {}
@@ -135,7 +136,7 @@ def _settings(run_dir: str | Path, kind: str, command: str) -> dict[str, Any]:
     }
     task = read_json(directory.config)["task"]
     raise ValueError(
-        f"`{command}` needs {needed[kind]} that left a {directory.prediction.name}. "
+        f"`{command}` needs {needed[kind]} with a {directory.prediction.name} file. "
         f"Received: a run on the task {task!r}, run_dir={directory}"
     )
 
@@ -145,7 +146,7 @@ def _model(run_dir: str | Path, *, best: bool) -> keras.Model:
     path = directory.best_model if best else directory.model
     if not path.is_file():
         raise FileNotFoundError(
-            f"The run has no {path.name}: it has not ended, or no validation loss was finite. "
+            f"The run has no {path.name}: it is unfinished, or no validation loss was finite. "
             f"Received: run_dir={directory}, best={best}"
         )
     return keras.saving.load_model(path)

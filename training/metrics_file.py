@@ -1,4 +1,4 @@
-"""The table of epochs, as a CSV file."""
+"""CSV file with one row of metrics per epoch."""
 
 import csv
 import io
@@ -8,23 +8,23 @@ from typing import Any
 
 import keras
 
-from gradkeeper.callbacks.step_callback import steps_taken
+from gradkeeper.callbacks._step_callback import steps_taken
 from gradkeeper.training.run_directory import write_text
 
 _FIRST = ("epoch", "step", "seconds")
 
 
 class MetricsFile(keras.callbacks.Callback):
-    """Writes a row per epoch to a CSV file, whole or not at all.
+    """Append a row to a CSV file after each epoch; the file is rewritten atomically.
 
-    Columns: `epoch` (counted from 0), `step` (train steps done), `seconds` (of this epoch,
-    validation and what is recorded after it included), then the epoch's logs. A resumed training
-    keeps the rows of the epochs before the one it starts with.
+    Columns: `epoch` (from 0), `step` (total train steps), `seconds` (of this epoch, including
+    validation and later recording), then the epoch's logs. A resumed training keeps the rows
+    before the epoch at which it starts.
 
     Args:
         path: the CSV file.
         first_epoch: the epoch at which this training starts.
-        writes: whether this process writes.
+        writes: True if this process writes the file.
     """
 
     def __init__(self, path: Path, *, first_epoch: int = 0, writes: bool = True) -> None:
@@ -37,7 +37,7 @@ class MetricsFile(keras.callbacks.Callback):
 
     @property
     def columns(self) -> dict[str, list[float]]:
-        """The table by column; NaN where an epoch lacks the value."""
+        """The table by column; NaN for a missing value."""
         return columns_of(self.rows)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -63,7 +63,7 @@ class MetricsFile(keras.callbacks.Callback):
 
 
 def write_metrics(path: Path, rows: list[dict[str, float]]) -> None:
-    """Writes rows under a header of all their columns; whole numbers without a point."""
+    """Write rows with a header of all their columns; integers have no decimal point."""
     text = io.StringIO()
     names = list(dict.fromkeys([*_FIRST, *(name for row in rows for name in row)]))
     writer = csv.DictWriter(text, names, lineterminator="\n")
@@ -74,7 +74,7 @@ def write_metrics(path: Path, rows: list[dict[str, float]]) -> None:
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """Reads what `write_metrics` wrote; empty cells are left out of their row."""
+    """Read a file that `write_metrics` wrote; omit empty cells."""
     with path.open(newline="", encoding="utf-8") as file:
         return [
             {name: float(cell) for name, cell in row.items() if cell}
@@ -83,6 +83,6 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 
 
 def columns_of(rows: list[dict[str, float]]) -> dict[str, list[float]]:
-    """Rows as a table by column; NaN where a row lacks the value."""
+    """Convert rows to columns; NaN for a missing value."""
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: [row.get(name, float("nan")) for row in rows] for name in names}

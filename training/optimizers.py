@@ -1,4 +1,4 @@
-"""Keras's optimizers by name, with the three ways to clip spelled out."""
+"""Keras optimizers by name, with three kinds of clipping."""
 
 import inspect
 from typing import Any, Literal
@@ -25,7 +25,7 @@ OPTIMIZERS: dict[str, type[keras.optimizers.Optimizer]] = {
 }
 
 _SCOPES = ("global_batch", "replica")
-# What several replicas can do each by itself, or all together.
+# Options that replicas can apply to their own gradients or to the global batch.
 _SCOPED = ("clipnorm", "global_clipnorm", "clipvalue", "gradient_accumulation_steps")
 
 
@@ -45,49 +45,48 @@ def make_optimizer(
     clip_scope: Literal["global_batch", "replica"] = "global_batch",
     **options: Any,
 ) -> keras.optimizers.Optimizer:
-    """A Keras optimizer by its name.
+    """Create a Keras optimizer by name.
 
-    An exploding gradient is tamed by clipping it before the update (Pascanu, Mikolov and
-    Bengio, "On the difficulty of training recurrent neural networks", ICML 2013, section
-    3.2). There are three ways; at most one can be chosen. With g the gradient of one
-    variable:
+    Clipping limits an exploding gradient before the update (Pascanu, Mikolov and Bengio, "On the
+    difficulty of training recurrent neural networks", ICML 2013, section 3.2). At most one of
+    three kinds can be used. With g the gradient of one variable:
 
-    - `clipnorm=c`: each variable by itself, g ← g · min(1, c / ‖g‖₂). The direction of each
-      variable's gradient stays; the proportions between variables change.
-    - `global_clipnorm=c`: all variables together, g ← g · min(1, c / ‖(g₁, …, g_n)‖₂). The
-      direction of the whole step stays: this is Pascanu's form.
-    - `clipvalue=c`: every element by itself, g ← max(−c, min(c, g)). The direction changes.
+    - `clipnorm=c`: each variable separately, g ← g · min(1, c / ‖g‖₂). Keeps the direction of
+      each variable's gradient; changes the proportions between variables.
+    - `global_clipnorm=c`: all variables together, g ← g · min(1, c / ‖(g₁, …, g_n)‖₂). Keeps the
+      direction of the whole gradient: Pascanu's form.
+    - `clipvalue=c`: each element separately, g ← max(−c, min(c, g)). Changes the direction.
 
     Args:
         name: One of `OPTIMIZERS`: adadelta, adafactor, adagrad, adam, adamax, adamw, ftrl,
             lamb, lion, nadam, rmsprop, sgd.
-        learning_rate: Above 0. Left out only where `schedule` is a schedule object.
+        learning_rate: Above 0. Omit it only if `schedule` is a schedule object.
         clipnorm: Largest L2 norm of each variable's gradient.
         global_clipnorm: Largest L2 norm of all gradients together.
         clipvalue: Largest absolute value of each gradient element.
         schedule: None or "constant", "cosine", "exponential", "linear", "step" (see
             `gradkeeper.training.schedules.make_schedule`), or a Keras schedule object, which
-            then gives the learning rate alone.
+            replaces `learning_rate`.
         decay_steps: Train steps over which the schedule decays.
         decay_rate: Factor per `decay_steps`, in (0, 1): "exponential" and "step" only.
         warmup_steps: Train steps over which the rate first rises linearly from near 0.
-        final_fraction: Share of `learning_rate` left at the end, in [0, 1]: "cosine" and
+        final_fraction: Final rate as a share of `learning_rate`, in [0, 1]: "cosine" and
             "linear" only.
-        weight_decay: Share of each weight, times the learning rate, taken off per step.
+        weight_decay: Share of each weight, times the learning rate, subtracted per step.
             None: the Keras default (0.004 for adamw, none for the others).
-        clip_scope: What is clipped under a `tf.distribute` strategy with several replicas, if
-            anything is. "global_batch": the sum of all replicas' gradients, so that N replicas
-            train as one device does on the same batch; gradients can be accumulated as well.
-            "replica": each replica's share by itself, and then they are added up, as Keras
-            does it. Saved models name Keras's own optimizer, whose scope is "replica": load
-            them without it, and compile with a new one, to go on under a strategy.
-        **options: The optimizer's own Keras arguments, such as `momentum` and `nesterov`
+        clip_scope: The gradient that is clipped under a `tf.distribute` strategy with several
+            replicas. "global_batch": the sum over all replicas, so that N replicas train like one
+            device on the same batch; gradient accumulation works as well. "replica": each
+            replica's gradient before summation, as in Keras. Saved models refer to Keras's
+            optimizer, whose scope is "replica": to continue under a strategy, load them without
+            the optimizer and compile with a new one.
+        **options: Further arguments of the Keras optimizer, such as `momentum` and `nesterov`
             for sgd, `rho` for rmsprop, `beta_1` for adam.
 
     Raises:
         ValueError: Unknown name, schedule or scope; more than one clip argument; a number out of
             its range; schedule arguments that the schedule does not use or lacks.
-        TypeError: Options that the optimizer does not take.
+        TypeError: Options that the optimizer does not have.
     """
     if name not in OPTIMIZERS:
         raise unknown_name("optimizer", name, OPTIMIZERS)
@@ -116,15 +115,15 @@ def _one_clip(**clips: float | None) -> dict[str, float]:
     if len(given) > 1:
         received = ", ".join(f"{name}={value!r}" for name, value in given.items())
         raise ValueError(
-            "Gradients can be clipped in one way at a time: give `clipnorm` (each variable), "
-            "`global_clipnorm` (all together) or `clipvalue` (each element). "
+            "Use only one kind of clipping: `clipnorm` (each variable), `global_clipnorm` (all "
+            "variables together) or `clipvalue` (each element). "
             f"Received: {received}"
         )
     return {name: positive_number(name, value) for name, value in given.items()}
 
 
 def _checked_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """`options`, if the optimizer takes them all besides what `make_optimizer` names."""
+    """Return `options` if the optimizer accepts all of them; raise a TypeError otherwise."""
     signature = inspect.signature(OPTIMIZERS[name].__init__)
     own = set(inspect.signature(make_optimizer).parameters)
     allowed = (

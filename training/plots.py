@@ -1,4 +1,4 @@
-"""Pictures of losses, and of several runs side by side. Figures are made without pyplot."""
+"""Pictures of losses and of several runs side by side. Figures do not use pyplot."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,16 +14,16 @@ RUN_COLOURS = (
     "#c0392b", "#1f6fb4", "#2a9d5c", "#8e5bb5", "#e08a1e", "#17a2b8", "#7a6a4f", "#e377c2",
     "#1a1a1a", "#9aa519", "#7fb2e5", "#f2a49b", "#0e6655", "#f4c20d", "#6e2c00",
 )  # fmt: skip
-# Losses of this many times the baseline are off the chart, or the others would be flat lines.
+# Cut off losses above this multiple of the baseline; otherwise the others would look flat.
 _LOSS_CEILING = 6.0
-# A curve of noisy norms is drawn as the median over about this many pieces of the run.
+# Draw noisy norms as the median over about this many sections of the run.
 _PIECES = 50
 NOT_FINITE = "#f2c9c4"
 _STEPS_BEFORE, _STEPS_AFTER = 24, 4
 
 
 def plot_loss(result: Result) -> Figure:
-    """Training and validation loss after every epoch, against the baseline."""
+    """Plot training and validation loss after every epoch, with the baseline."""
     figure = Figure(figsize=(10, 4), layout="constrained", dpi=110)
     axes = figure.subplots()
     steps = result.metrics.get("step", [])
@@ -47,12 +47,12 @@ def plot_loss(result: Result) -> Figure:
 
 
 def plot_runs(groups: Mapping[str, Mapping[str, Result]], title: str) -> Figure:
-    """Loss curves and gradient norms of several runs; a row of two panels per group.
+    """Plot loss curves and gradient norms of several runs; a row of two panels per group.
 
     Args:
-        groups: per row its heading, and the runs in it by label. A label has the same colour
-            in every row.
-        title: above the picture.
+        groups: for each row, its heading and its runs by label. A label has the same colour in
+            every row.
+        title: title of the picture.
     """
     figure = Figure(figsize=(13, 0.6 + 4.2 * len(groups)), layout="constrained", dpi=110)
     figure.suptitle(title, fontweight="bold")
@@ -71,15 +71,15 @@ def plot_runs(groups: Mapping[str, Mapping[str, Result]], title: str) -> Figure:
 
 
 def run_colours(groups: Mapping[str, Mapping[str, Result]]) -> dict[str, str]:
-    """A colour for each label, the same in every group."""
+    """Return a colour for each label, the same in every group."""
     labels = dict.fromkeys(label for runs in groups.values() for label in runs)
     return {label: RUN_COLOURS[i % len(RUN_COLOURS)] for i, label in enumerate(labels)}
 
 
 def plot_explosion(result: Result) -> Figure:
-    """The norm of every variable's gradient over the last steps before the first NaN or Inf.
+    """Plot the norm of every variable's gradient over the last steps before the first NaN or Inf.
 
-    Without one: over the steps round the largest norm.
+    Without a NaN or Inf, plot the steps around the largest norm.
     """
     history = result.history
     rows = _steps_of_explosion(history.global_norm)
@@ -107,13 +107,13 @@ def _steps_of_explosion(norms: np.ndarray) -> slice:
 
 
 def finite_or_gap(values: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Values as a curve can show them: gaps where NaN or infinite."""
+    """Replace NaN and Inf by NaN, which a curve shows as a gap."""
     array = np.asarray(values, dtype=np.float64)
     return np.where(np.isfinite(array), array, np.nan)
 
 
 def draw_loss(axes: Axes, label: str, result: Result, colour: str) -> None:
-    """Draws the validation loss; marks where it stops to be finite."""
+    """Draw the validation loss and mark its last finite value if later ones are not finite."""
     losses = finite_or_gap(result.metrics.get("val_loss", []))
     steps = np.asarray(result.metrics.get("step", []))[: len(losses)]
     text = label if np.isfinite(losses).any() else f"{label} (no finite loss)"
@@ -130,7 +130,7 @@ def _draw_norms(axes: Axes, label: str, result: Result, colour: str) -> None:
 
 
 def _mark_end(axes: Axes, steps: np.ndarray, values: np.ndarray, colour: str, text: str) -> None:
-    """Marks the point after which a curve has no finite value any more."""
+    """Mark the last finite value of a curve if later ones are not finite."""
     known = np.flatnonzero(np.isfinite(values))
     if not len(known) or known[-1] == len(values) - 1:
         return
@@ -150,7 +150,7 @@ def _mark_end(axes: Axes, steps: np.ndarray, values: np.ndarray, colour: str, te
 
 
 def _medians(steps: np.ndarray, norms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The course of noisy norms: the median of each piece of consecutive steps."""
+    """Smooth noisy norms: return the median of each section of consecutive steps."""
     pieces = np.array_split(np.arange(len(steps)), max(1, min(_PIECES, len(steps) // 3)))
     known = [piece[np.isfinite(norms[piece])] for piece in pieces]
     kept = [piece for piece in known if len(piece)]
@@ -170,7 +170,7 @@ def _finish(left: Axes, right: Axes, results: list[Result]) -> None:
 
 
 def draw_baseline(axes: Axes, result: Result) -> None:
-    """Draws the loss to beat as a dashed line."""
+    """Draw the baseline as a dashed line."""
     if result.baseline is not None:
         axes.axhline(
             result.baseline,
@@ -182,7 +182,7 @@ def draw_baseline(axes: Axes, result: Result) -> None:
 
 
 def limit_losses(axes: Axes, results: Sequence[Result]) -> None:
-    """Cuts the axis above a few times the baseline where a loss shoots out of the picture."""
+    """Limit the loss axis to a multiple of the baseline if a loss is far above it."""
     losses = [finite_or_gap(result.metrics.get("val_loss", [np.nan])) for result in results]
     largest = max((float(np.nanmax(each)) for each in losses if np.isfinite(each).any()), default=0)
     baseline = results[0].baseline

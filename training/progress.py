@@ -1,4 +1,4 @@
-"""Progress of a training on the terminal."""
+"""Training progress on the terminal."""
 
 import time
 from types import TracebackType
@@ -11,23 +11,24 @@ from rich.table import Column
 
 from gradkeeper.callbacks import Finding, GradientMonitor
 
-# Reading a loss waits for the device; a person does not read faster than this.
+# Reading a loss waits for the device, and nobody reads updates faster than this.
 _SECONDS_BETWEEN_READINGS = 0.25
 _SHOWN = {"loss": "loss", "val_loss": "validation loss", "grad_norm": "grad_norm"}
 
 
 class TrainingProgress(keras.callbacks.Callback):
-    """Shows epoch, loss, gradient norm and the time left; findings as they are made.
+    """Show epoch, loss, gradient norm, remaining time, and each finding when it is made.
 
-    A bar on a terminal, a line per epoch elsewhere. `fit` tells callbacks nothing when it
-    raises: use it as a context manager round `fit`, so that the terminal is given back.
+    Shows a progress bar on a terminal and one line per epoch elsewhere. Use it as a context manager
+    around `fit`: `fit` does not notify callbacks of an exception, and the terminal must be
+    restored.
 
     Args:
-        monitor: the monitor attached to the same `fit`, before this callback; its own
-            printing should be off (`verbose=0`).
-        title: what is trained.
+        monitor: the monitor attached to the same `fit`, before this callback. Turn off its own
+            printing (`verbose=0`).
+        title: title of the training.
         first_epoch: the epoch at which this training starts.
-        console: where to print; standard output by default.
+        console: the console to print to; standard output by default.
     """
 
     def __init__(
@@ -110,7 +111,7 @@ class TrainingProgress(keras.callbacks.Callback):
 
 
 def print_finding(console: Console, finding: Finding) -> None:
-    """Prints a finding: what happened in colour, the advice below it."""
+    """Print a finding: a coloured heading, the message and the advice."""
     colour = {"error": "red", "warning": "yellow"}.get(finding.severity, "blue")
     place = f" in {finding.layer}" if finding.layer else ""
     console.print(f"  [{colour}]▲ {finding.rule} at step {finding.step}{place}[/]")

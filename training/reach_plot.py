@@ -1,4 +1,4 @@
-"""The picture of several runs' losses beside how far back in time their gradients reach."""
+"""Picture of several runs' losses and of how far back in time their gradients reach."""
 
 from collections.abc import Mapping, Sequence
 
@@ -17,24 +17,24 @@ from gradkeeper.training.plots import (
 from gradkeeper.training.result import Result
 from gradkeeper.training.result_text import half_life
 
-# A norm below the largest of a usual run by more than this tells no more than that it is gone.
+# A norm below a typical run's largest norm by more than this factor has vanished: cut it off.
 _SPAN = 1e-12
-# Where a loss falls this far below the baseline, a linear axis shows no more differences.
+# Use a logarithmic axis if a loss falls this far below the baseline.
 _DEEP = 20.0
-# More runs than this hide their curves behind a legend inside a panel.
+# With more runs than this, a legend inside a panel hides the curves.
 _FEW = 6
 
 
 def plot_reach(groups: Mapping[str, Mapping[str, Result]], title: str) -> Figure:
-    """Loss over train steps, and ‖∂L/∂h_t‖ over time steps; a row per group.
+    """Plot the loss over train steps and ‖∂L/∂h_t‖ over time steps; a row per group.
 
-    The gradient is that of the last record; where a run has one from before the training, a
-    panel in the middle shows that as well.
+    The gradient is that of the last record. If a run has a record from before the training, a
+    panel in the middle shows it.
 
     Args:
-        groups: per row its heading, and the runs in it by label. A label has the same colour
-            in every row; a run without records has a line in the panel of the loss only.
-        title: above the picture.
+        groups: for each row, its heading and its runs by label. A label has the same colour in
+            every row; a run without records appears in the loss panel only.
+        title: title of the picture.
     """
     results = [result for runs in groups.values() for result in runs.values()]
     columns = 3 if any(_before(result) for result in results) else 2
@@ -56,7 +56,7 @@ def plot_reach(groups: Mapping[str, Mapping[str, Result]], title: str) -> Figure
 
 
 def _before(result: Result) -> StateFlow | None:
-    """The record from before the training, of the state whose gradient at its end is shown."""
+    """Return the record before training of the state that the last panel shows."""
     if result.reach is None or 0 not in result.flows or len(result.flows) == 1:
         return None
     return result.flows[0][result.reach.name]
@@ -103,7 +103,7 @@ def _finish(panels: Sequence[Axes], prefix: str) -> None:
 
 
 def _add_legends(panels: Sequence[Axes], runs: Mapping[str, Result]) -> None:
-    """Inside the panels; of many runs a single one, beside them."""
+    """Add legends inside the panels; with many runs, one legend next to them."""
     first, last = panels[0], panels[-1]
     if len(runs) <= _FEW:
         for axes in (first, last):
@@ -117,7 +117,7 @@ def _add_legends(panels: Sequence[Axes], runs: Mapping[str, Result]) -> None:
 
 
 def _limit_losses(axes: Axes, results: Sequence[Result]) -> None:
-    """As in other pictures; logarithmic where some are far below the baseline."""
+    """Limit the loss axis; make it logarithmic if a loss is far below the baseline."""
     limit_losses(axes, results)
     losses = [_positive(np.asarray(result.metrics.get("val_loss", []))) for result in results]
     lowest = min((float(np.nanmin(each)) for each in losses if np.isfinite(each).any()), default=1)
@@ -127,7 +127,7 @@ def _limit_losses(axes: Axes, results: Sequence[Result]) -> None:
 
 
 def _limit_norms(panels: Sequence[Axes]) -> None:
-    """One axis for all panels, cut where a norm has all but vanished to tell the others apart."""
+    """Give all panels the same axis; cut off vanished norms so that the others are visible."""
     norms = [np.asarray(line.get_ydata()) for axes in panels for line in axes.lines]
     finite = [norm[np.isfinite(norm)] for norm in norms if np.isfinite(norm).any()]
     if not finite:

@@ -1,13 +1,13 @@
-"""Remedies for gradients that vanish or explode through time, ready to be compared.
+"""Remedies for gradients that vanish or explode through time, as variants for `compare`.
 
     compare(REMEDIES, "adding", flow=True)
     gradkeeper compare remedies --task adding --flow
 
-The first variant is the patient: a simple network whose recurrent matrix W is uniform within
-±1 / √units, as PyTorch's `nn.RNN` begins. It shrinks, and so does the gradient at every step.
-Each of the others differs from it in what its label names. A leaky ReLU has an orthogonal W as
-well, and is then the one that explodes: clipping is shown on it. The IRNN (ReLU, W starts as the
-identity) is clipped as by its authors. The cells of another kind begin as the zoo has them.
+The first variant is the reference: a simple network whose recurrent matrix W is uniform in
+±1 / √units, like PyTorch's `nn.RNN`. W and the gradient shrink at every step. Each other variant
+differs from it by the feature in its label. The leaky ReLU variant also has an orthogonal W, and
+explodes: "leaky ReLU clipped" adds clipping to it. The IRNN (ReLU, W starts as the identity) is
+clipped as in its paper. Cells of another kind start with the zoo's initialization.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What a training run came to."""
+"""Result of a training run."""
 
 import math
 from dataclasses import dataclass, field
@@ -17,17 +17,17 @@ from gradkeeper.training.run_directory import RUNNING, RunDirectory, read_json
 
 @dataclass(frozen=True)
 class Result:
-    """A run as its directory tells it.
+    """Result of a run, read from its directory.
 
     Attributes:
         run_dir: the run directory.
         status: "running", "finished", "interrupted" or "failed".
-        config: the arguments of `Experiment`, and `data_digest` where the data are the user's.
-        metrics: the table of epochs by column: `epoch`, `step`, `seconds`, `loss`, ...
+        config: the arguments of `Experiment`, and `data_digest` if the data are the user's.
+        metrics: the epochs' metrics by column: `epoch`, `step`, `seconds`, `loss`, ...
         history: gradient norms of every train step.
-        findings: what the rules found, by step.
-        baseline: the loss that a model must beat; None where the task has none.
-        baseline_label: what the baseline is.
+        findings: findings of the rules, by step.
+        baseline: the loss that a model must beat; None if the task has no baseline.
+        baseline_label: description of the baseline.
         parameters: number of trainable weights.
         time_per_step: mean seconds per train step.
         flows: gradients through time, by the number of epochs trained before each record.
@@ -47,10 +47,10 @@ class Result:
 
     @classmethod
     def load(cls, run_dir: str | Path) -> "Result":
-        """Reads a run directory, also one whose training was interrupted or killed.
+        """Read a run directory, including one whose training was interrupted or killed.
 
         Raises:
-            FileNotFoundError: if it is not a run directory.
+            FileNotFoundError: if `run_dir` is not a run directory.
         """
         directory = RunDirectory(run_dir)
         directory.require()
@@ -74,40 +74,40 @@ class Result:
 
     @property
     def final_loss(self) -> float:
-        """The validation loss after the last epoch; NaN before the first."""
+        """Validation loss after the last epoch; NaN before the first."""
         losses = self.metrics.get("val_loss") or self.metrics.get("loss") or [math.nan]
         return losses[-1]
 
     @property
     def beats_baseline(self) -> bool:
-        """Whether the final loss is below the baseline."""
+        """True if the final loss is below the baseline."""
         return self.baseline is not None and self.final_loss < self.baseline
 
     @property
     def largest_norm(self) -> float:
-        """The largest finite global gradient norm before clipping; NaN if there is none."""
+        """Largest finite global gradient norm before clipping; NaN if there is none."""
         norms = self.history.global_norm
         finite = norms[np.isfinite(norms)]
         return float(finite.max()) if len(finite) else math.nan
 
     @property
     def nonfinite_step(self) -> int | None:
-        """The first step whose gradient held NaN or Inf."""
+        """First step with a NaN or Inf in a gradient."""
         present = self.history.present
         bad = (present & ~np.isfinite(self.history.norms)).any(axis=1)
         return int(self.history.steps[np.argmax(bad)]) if bad.any() else None
 
     @property
     def clip_fraction(self) -> float:
-        """Share of the steps in which clipping changed a gradient, 0 to 1."""
+        """Fraction of the steps in which clipping changed a gradient, 0 to 1."""
         return self.history.clip_fraction
 
     @property
     def reach(self) -> StateFlow | None:
-        """The last record of the gradient in the first recurrent layer; None without records.
+        """Last record of the gradient in the first recurrent layer; None without records.
 
-        It is that of h; where the layer does not hand h on to its next step, that of the state
-        which it does.
+        The record is that of h, or, if the layer does not pass h to its next step, that of the
+        first state that it passes.
         """
         if not self.flows:
             return None
@@ -123,7 +123,7 @@ def _history(directory: RunDirectory) -> GradientHistory:
 
 
 def _findings(directory: RunDirectory, history: GradientHistory) -> list[Finding]:
-    """The findings on disk; judged again by the default rules where the run left none."""
+    """Read the findings from disk, or apply the default rules if the file does not exist."""
     if directory.findings.exists():
         return [Finding(**finding) for finding in read_json(directory.findings)]
     window = history.since(0)
@@ -132,7 +132,7 @@ def _findings(directory: RunDirectory, history: GradientHistory) -> list[Finding
 
 
 def first_of_each(findings: list[Finding]) -> list[Finding]:
-    """The earliest finding of each rule and layer, by step."""
+    """Return the earliest finding of each rule and layer, by step."""
     kept: dict[tuple[str, str], Finding] = {}
     for finding in sorted(findings, key=lambda finding: finding.step):
         kept.setdefault((finding.rule, finding.layer), finding)

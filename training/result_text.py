@@ -1,4 +1,4 @@
-"""The numbers of a run as a person reads them."""
+"""Formatting of a run's numbers."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -12,16 +12,16 @@ _HEADINGS = (LOSS, BASELINE, "max norm", "clipped", "weights", TIME)
 
 
 def headings(results: Iterable[Result]) -> list[str]:
-    """The columns that a table of runs has, behind the one of their names.
+    """Return the column headings of a table of runs, after the column with the names.
 
-    The half-life is one where any of them has records of its gradient through time.
+    The half-life is included if any run has records of its gradient through time.
     """
     recorded = any(result.reach is not None for result in results)
     return [*_HEADINGS, *([HALF_LIFE] if recorded else []), "findings"]
 
 
 def cells(result: Result) -> dict[str, str]:
-    """A run's cells of a table, by heading."""
+    """Return a run's table cells by heading."""
     return {
         LOSS: number(result.final_loss),
         BASELINE: "–" if result.baseline is None else number(result.baseline),
@@ -35,24 +35,24 @@ def cells(result: Result) -> dict[str, str]:
 
 
 def number(value: float) -> str:
-    """Three significant digits, or NaN."""
+    """Format a number with three significant digits, or as NaN."""
     return "NaN" if math.isnan(value) else f"{value:.3g}"
 
 
 def largest_norm(result: Result) -> str:
-    """The largest finite norm, and whether norms that were not finite came as well."""
+    """Format the largest finite norm; append "→ NaN" if a gradient was not finite."""
     largest = "" if math.isnan(result.largest_norm) else f"{result.largest_norm:.3g}"
     return largest if result.nonfinite_step is None else f"{largest} → NaN".strip()
 
 
 def time_per_step(result: Result) -> str:
-    """In milliseconds."""
+    """Format the time per train step in milliseconds."""
     seconds = result.time_per_step
     return "–" if math.isnan(seconds) else f"{1000 * seconds:.1f} ms"
 
 
 def half_life(result: Result) -> str:
-    """In time steps, ∞ where the gradient does not fall on its way back."""
+    """Format the half-life in time steps; ∞ if the gradient does not fall back in time."""
     if result.reach is None:
         return "–"
     steps = result.reach.half_life
@@ -60,7 +60,7 @@ def half_life(result: Result) -> str:
 
 
 def findings(result: Result) -> str:
-    """The rules that found something, each once with its first step."""
+    """List the rules with a finding, each once with its first step."""
     first: dict[str, int] = {}
     for finding in result.findings:
         first.setdefault(finding.rule, finding.step)
@@ -68,13 +68,13 @@ def findings(result: Result) -> str:
 
 
 def clipping(config: Mapping[str, Any]) -> str:
-    """The clip argument, such as "global_clipnorm=1"; "none" without one."""
+    """Return the clip argument, such as "global_clipnorm=1"; "none" without one."""
     given = [name for name in CLIPS if config.get(name) is not None]
     return ", ".join(f"{name}={config[name]:g}" for name in given) or "none"
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, str]:
-    """How a run was trained, by heading."""
+    """Return a run's training settings by heading."""
     layers = f"{config['num_layers']} × " if config["num_layers"] > 1 else ""
     rate = f"{config['learning_rate']:g}"
     return {
@@ -91,5 +91,5 @@ def settings(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def listed(options: Mapping[str, object]) -> str:
-    """Options behind a name, such as ", length=100"."""
+    """Format options to follow a name, such as ", length=100"."""
     return "".join(f", {name}={value}" for name, value in options.items())

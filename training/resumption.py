@@ -11,16 +11,16 @@ _FREE_ON_RESUME = {"epochs", "data_dir", "flow", "strategy"}
 
 
 def is_done(directory: RunDirectory, epochs: int) -> bool:
-    """Whether the run is finished and has so many epochs."""
+    """Return True if the run is finished and has at least `epochs` epochs."""
     status = read_json(directory.status) if directory.status.exists() else {}
     return status.get("status") == FINISHED and EpochBackup(directory.backup).epoch >= epochs
 
 
 def require_same_config(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuses to resume a run with another configuration.
+    """Check that a run is resumed with its own configuration.
 
     Raises:
-        ValueError: An argument differs that may not.
+        ValueError: if an argument differs that must stay the same.
     """
     before = {**before, "task_options": absolute_paths(before["task_options"])}
     names = [name for name in dict.fromkeys([*before, *now]) if name != DIGEST]
@@ -31,6 +31,6 @@ def require_same_config(before: Mapping[str, Any], now: Mapping[str, Any]) -> No
     ]
     if changed:
         raise ValueError(
-            "A run is resumed with the configuration it began with; only "
+            "A run must be resumed with its own configuration; only "
             f"{', '.join(sorted(_FREE_ON_RESUME))} may change. Received: {', '.join(changed)}"
         )

@@ -1,4 +1,4 @@
-"""The folder that a training run leaves behind."""
+"""Directory of a training run."""
 
 import json
 import os
@@ -12,22 +12,22 @@ RUNNING, FINISHED, INTERRUPTED, FAILED = "running", "finished", "interrupted", "
 
 
 class RunDirectory:
-    """Where each file of a run lies, and how it is written.
+    """Paths of a run's files, and their creation.
 
     Files:
-        config.json: the arguments of `Experiment`, enough to run it again; and `data_digest`, the
-            SHA-256 of the files of the user that it was trained on, if there are any.
+        config.json: the arguments of `Experiment`, sufficient to repeat the run; and
+            `data_digest`, the SHA-256 of the user's data files, if there are any.
         prediction.json: the columns and the scaling, or the vocabulary, for `predict` and
             `generate`.
         status.json: "running", "finished", "interrupted" or "failed"; versions; results.
         metrics.csv: a row per epoch.
         gradients/: gradient norms per step, Parquet parts (`GradientHistory.load`); those of
             further workers in worker-1/ and so on.
-        findings.json: what the rules found.
-        flow/: gradients through time, a file per record (`read_flows`), if they were asked for.
-        checkpoints/: `best.keras`, and the state from which `resume` goes on.
-        model.keras: the model as training left it.
-        report.html, loss.png, gradients.png: the run to look at.
+        findings.json: findings of the rules.
+        flow/: gradients through time, a file per record (`read_flows`), if they were recorded.
+        checkpoints/: `best.keras`, and the backup from which `resume` continues.
+        model.keras: the model at the end of the training.
+        report.html, loss.png, gradients.png: report and pictures of the run.
         flow.png, flow-end.png: gradients through time over the epochs, and in the last record.
     """
 
@@ -51,18 +51,18 @@ class RunDirectory:
         self.flow_end_picture = self.path / "flow-end.png"
 
     def check(self, *, overwrite: bool = False, resume: bool = False) -> None:
-        """Refuses a directory that may not be trained into; touches nothing.
+        """Raise an error if the directory must not be used for training; change nothing.
 
         Raises:
             ValueError: if both `overwrite` and `resume` are set.
-            FileExistsError: if it holds files and neither is set, or if what is to be
-                overwritten is not a run directory.
+            FileExistsError: if the directory contains files and neither option is set, or if
+                the directory to overwrite is not a run directory.
             FileNotFoundError: if there is no run to resume.
         """
         if overwrite and resume:
             raise ValueError(
-                "Choose either `overwrite` (delete the run and start anew) or `resume` (go on "
-                f"where it stopped). Received: overwrite=True, resume=True, run_dir={self}"
+                "Use either `overwrite` (delete the run and start again) or `resume` (continue the "
+                f"run). Received: overwrite=True, resume=True, run_dir={self}"
             )
         if resume:
             self.require()
@@ -76,18 +76,18 @@ class RunDirectory:
         prediction: Mapping[str, Any] | None = None,
         overwrite: bool = False,
     ) -> None:
-        """Makes the directory, emptied if `overwrite` is set, and writes the configuration.
+        """Create the directory, empty it if `overwrite` is set, and write the configuration.
 
         Args:
             config: the content of `config.json`.
-            prediction: the content of `prediction.json`; empty or None for no such file.
-            overwrite: delete what the directory holds.
+            prediction: the content of `prediction.json`; no such file if it is empty or None.
+            overwrite: delete the directory's content.
 
         Raises:
-            OSError: if it cannot be written to.
+            OSError: if the directory is not writable.
         """
         make_directory(self.path, marker=self.config.name, overwrite=overwrite)
-        write_json(self.config, dict(config))  # first of all: what was killed here can be resumed
+        write_json(self.config, dict(config))  # first, so that a run killed here can be resumed
         if prediction:
             write_json(self.prediction, dict(prediction))
         self.checkpoints.mkdir(exist_ok=True)
@@ -96,38 +96,38 @@ class RunDirectory:
         return repr(str(self.path))
 
     def require(self) -> None:
-        """Raises FileNotFoundError unless this is a run directory."""
+        """Raise a FileNotFoundError unless this is a run directory."""
         if not self.config.is_file():
             raise FileNotFoundError(
-                f"Not a run directory: it holds no {self.config.name}. Received: run_dir={self}"
+                f"Not a run directory: {self.config.name} is missing. Received: run_dir={self}"
             )
 
 
 def require_vacant(path: Path, *, marker: str, overwrite: bool) -> None:
-    """Refuses a folder that holds files, unless it may be emptied; touches nothing.
+    """Raise an error if a folder contains files that must not be deleted; change nothing.
 
     Args:
-        path: the folder, which need not exist.
-        marker: the file without which a folder is not ours and never emptied.
-        overwrite: whether it may be emptied.
+        path: the folder; it does not have to exist.
+        marker: a file that every folder to overwrite must contain.
+        overwrite: True if the content may be deleted.
     """
     if not path.is_dir() or not _holds_files(path):
         return
     if not overwrite:
         raise FileExistsError(
-            "The run directory exists. Delete what it holds with `overwrite` (--overwrite), go "
-            "on in it with `resume` (--resume), or name another. "
+            "The run directory exists. Delete its content with `overwrite` (--overwrite), continue "
+            "the run with `resume` (--resume), or choose another directory. "
             f"Received: run_dir={str(path)!r}"
         )
     if not (path / marker).is_file():
         raise FileExistsError(
-            f"Only a folder of the same kind is overwritten, and this one holds no {marker}. "
+            f"The folder cannot be overwritten, because it does not contain {marker}. "
             f"Received: {str(path)!r}"
         )
 
 
 def make_directory(path: Path, *, marker: str, overwrite: bool) -> None:
-    """Makes a folder, emptied if `overwrite` is set, and makes sure that it can be written to."""
+    """Create a folder, empty it if `overwrite` is set, and check that it is writable."""
     if overwrite and path.is_dir() and _holds_files(path):
         require_vacant(path, marker=marker, overwrite=True)
         shutil.rmtree(path)
@@ -137,18 +137,18 @@ def make_directory(path: Path, *, marker: str, overwrite: bool) -> None:
             pass
     except OSError as error:
         raise OSError(
-            f"The run directory cannot be written to: {error.strerror or error}. "
+            f"The run directory is not writable: {error.strerror or error}. "
             f"Received: run_dir={str(path)!r}"
         ) from error
 
 
 def _holds_files(path: Path) -> bool:
-    """Whether there is something in a folder, but for what a kill left half-written."""
+    """Return True if a folder has content other than temporary files of a killed process."""
     return any(not (each.name.startswith(".") and each.suffix == ".tmp") for each in path.iterdir())
 
 
 def next_run_directory(name: str, root: str | Path = "runs") -> Path:
-    """The first of `root`/name-1, `root`/name-2, ... that does not exist."""
+    """Return the first of `root`/name-1, `root`/name-2, ... that does not exist."""
     number = 1
     while (path := Path(root) / f"{name}-{number}").exists():
         number += 1
@@ -156,22 +156,22 @@ def next_run_directory(name: str, root: str | Path = "runs") -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all: to a temporary name first, then renamed."""
+    """Write a file atomically: write a temporary file, then rename it."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes JSON whole or not at all. NaN and Inf are written as JavaScript spells them."""
+    """Write JSON atomically. NaN and Inf are written as in JavaScript."""
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """Reads a JSON file.
+    """Read a JSON file.
 
     Raises:
-        ValueError: if it is not JSON.
+        ValueError: if the file is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))

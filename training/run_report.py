@@ -1,10 +1,10 @@
-"""The pages and pictures of a run directory."""
+"""Report and pictures of a run directory."""
 
 from matplotlib.figure import Figure
 
 from gradkeeper.callbacks.flow.plots import plot_flow, plot_flows
-from gradkeeper.callbacks.plots import plot_history
-from gradkeeper.callbacks.report import write_report
+from gradkeeper.callbacks.reporting.plots import plot_history
+from gradkeeper.callbacks.reporting.report import write_report
 from gradkeeper.training.plots import plot_loss
 from gradkeeper.training.result import Result
 from gradkeeper.training.result_text import clipping, listed, number, time_per_step
@@ -12,7 +12,7 @@ from gradkeeper.training.run_directory import RunDirectory
 
 
 def write_run_report(result: Result) -> RunDirectory:
-    """Writes `report.html` and the pictures into the run's directory."""
+    """Write `report.html` and the pictures to the run's directory."""
     directory = RunDirectory(result.run_dir)
     loss = plot_loss(result)
     loss.savefig(directory.loss_picture)
@@ -29,7 +29,7 @@ def write_run_report(result: Result) -> RunDirectory:
 
 
 def _flow_pictures(result: Result, directory: RunDirectory) -> dict[str, Figure]:
-    """Gradients through time, saved, by caption; none where none were recorded."""
+    """Save the pictures of gradients through time and return them by caption; empty without."""
     if not result.flows:
         return {}
     last = max(result.flows)

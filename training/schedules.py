@@ -1,4 +1,4 @@
-"""Learning rates that change over the train steps."""
+"""Learning rate schedules."""
 
 from typing import Any, TypeAlias
 
@@ -8,7 +8,7 @@ from keras.optimizers import schedules
 
 from gradkeeper.training._checks import integer, positive_number, unknown_name
 
-# Each schedule with the arguments it takes besides `warmup_steps`.
+# Each schedule and its arguments, besides `warmup_steps`.
 SCHEDULES: dict[str, tuple[str, ...]] = {
     "constant": (),
     "cosine": ("decay_steps", "final_fraction"),
@@ -28,7 +28,7 @@ def make_schedule(
     warmup_steps: int | None = None,
     final_fraction: float | None = None,
 ) -> Rate:
-    """The `learning_rate` argument of a Keras optimizer.
+    """Return the `learning_rate` argument of a Keras optimizer.
 
     With η the `learning_rate`, t the train step after the warm-up, N `decay_steps`,
     r `decay_rate`, f `final_fraction`:
@@ -40,8 +40,8 @@ def make_schedule(
     - "exponential": η · r^(t / N)
     - "step": η · r^⌊t / N⌋
 
-    `warmup_steps` lets each of them start with a linear rise (`Warmup`). Defaults:
-    `decay_rate` 0.1, `final_fraction` 0, `warmup_steps` 0.
+    `warmup_steps` prepends a linear rise (`Warmup`). Defaults: `decay_rate` 0.1,
+    `final_fraction` 0, `warmup_steps` 0.
 
     Raises:
         ValueError: Unknown schedule; `decay_steps` missing; a number out of its range; an
@@ -74,7 +74,7 @@ def _whole(
     if given:
         received = ", ".join(f"{name}={value!r}" for name, value in given.items())
         raise ValueError(
-            "A schedule object gives the learning rate alone: leave the other arguments out. "
+            "A schedule object defines the learning rate: remove the other arguments. "
             f"Received: schedule={schedule!r}, {received}"
         )
     return schedule
@@ -93,8 +93,8 @@ def _decaying(name: str, learning_rate: float, given: dict[str, Any]) -> Rate:
         return learning_rate
     if "decay_steps" not in given:
         raise ValueError(
-            f"The schedule {name!r} needs `decay_steps`, the train steps over which it "
-            "decays. Received: decay_steps=None"
+            f"The schedule {name!r} needs `decay_steps`, the number of train steps of its "
+            "decay. Received: decay_steps=None"
         )
     steps = integer("decay_steps", given["decay_steps"])
     if name in ("exponential", "step"):
@@ -115,14 +115,14 @@ def _fraction(name: str, value: float) -> float:
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
 class Warmup(schedules.LearningRateSchedule):
-    """A linear rise of the learning rate, then another schedule.
+    """Linear rise of the learning rate, followed by another schedule.
 
     At train step t: η(0) · (t + 1) / (warmup_steps + 1) for t < warmup_steps, then
-    η(t − warmup_steps). The first step is not lost, as it would be with a rate of 0.
+    η(t − warmup_steps). The rate of the first step is above 0, so that the step has an effect.
     Source: Goyal et al., "Accurate, large minibatch SGD", 2017, section 2.2.
 
     Args:
-        after: The learning rate, or its schedule η, after the warm-up.
+        after: The learning rate after the warm-up, or its schedule η.
         warmup_steps: Length of the rise in train steps.
     """
 
@@ -138,13 +138,13 @@ class Warmup(schedules.LearningRateSchedule):
         return rate * ops.minimum((step + 1.0) / (self.warmup_steps + 1.0), 1.0)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments, the inner schedule serialized."""
+        """Return the arguments, with the inner schedule serialized."""
         after = schedules.serialize(self.after) if callable(self.after) else self.after
         return {"after": after, "warmup_steps": self.warmup_steps}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Warmup":
-        """Rebuilds the schedule, the inner one included."""
+        """Recreate the schedule, including the inner one."""
         after = config["after"]
         if isinstance(after, dict):
             after = schedules.deserialize(after)

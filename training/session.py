@@ -1,4 +1,4 @@
-"""The `fit` of an experiment, and what it leaves on disk whatever its end."""
+"""Execution of an experiment's `fit`, and its output files."""
 
 import math
 import time
@@ -11,7 +11,7 @@ from rich.console import Console
 
 from gradkeeper import __version__
 from gradkeeper.callbacks import Finding, GradientMonitor, TemporalGradientFlow
-from gradkeeper.callbacks.workers import Worker
+from gradkeeper.callbacks._workers import Worker
 from gradkeeper.training.backup import EpochBackup
 from gradkeeper.training.distribution import chief_first, sharded, wait_for_all
 from gradkeeper.training.flow_files import FlowFiles
@@ -36,19 +36,19 @@ _FLOW_EXAMPLES = 32
 
 
 class Session:
-    """A model being trained into a run directory.
+    """Training of a model in a run directory.
+
+    With several workers, all of them train and only the chief writes, except for the gradient
+    history: each worker writes a part of it, with the norms of its own replicas.
 
     Args:
-        directory: prepared, its `config.json` written.
+        directory: prepared run directory with its `config.json`.
         config: see `Experiment.config`.
-        task: what the model is trained on.
-        model: built and compiled.
+        task: the task to train on.
+        model: built and compiled model.
         steps_per_epoch: train steps per epoch.
-        resume: whether the directory holds a run to go on with. Nothing of it is changed before
-            its last state has been restored, so that a failure until then leaves it as it was.
-
-    Under several workers all train, and the chief alone writes, but for the gradient history: each
-    worker has a part of it, with the norms of its own replicas.
+        resume: True to continue the run in the directory. Its files stay unchanged until its last
+            state is restored, so that an earlier failure does not damage them.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Session:
     def train(
         self, callbacks: Sequence[keras.callbacks.Callback], *, verbose: int, title: str
     ) -> Result:
-        """Fits the model; on any exception the run directory is completed all the same."""
+        """Fit the model; complete the run directory also after an exception."""
         if not self._resume:
             self._write_status(RUNNING)
         status = FAILED
@@ -93,7 +93,7 @@ class Session:
             raise
         finally:
             self._monitor.close()
-            if status == FINISHED:  # the chief reads what the others have written
+            if status == FINISHED:  # the chief reads the files of the other workers
                 wait_for_all(self._strategy)
             if self._is_chief and self._changes_files:
                 self._leave(status)
@@ -102,11 +102,11 @@ class Session:
 
     def _fit(self, callbacks: Sequence[keras.callbacks.Callback], verbose: int, title: str) -> None:
         batch_size, seen = self._config["batch_size"], self._first_epoch * self._steps_per_epoch
-        # The observers first, so that all see their numbers in the logs; the backup last, so
-        # that what the others wrote is never behind it.
+        # Attach the observers first, so that all callbacks see their numbers in the logs; attach
+        # the backup last, so that no other file is older than the backup.
         observers = [self._monitor, *self._flow()]
         attached = [*observers, *callbacks, self._metrics, self._timer, *self._checkpoints()]
-        if self._resume:  # behind the backup, which restores the last state
+        if self._resume:  # after the backup, which restores the last state
             attached.append(keras.callbacks.LambdaCallback(on_train_begin=self._go_on))
         progress = self._progress(verbose, title)
         with chief_first(self._strategy):
@@ -124,14 +124,14 @@ class Session:
             )
 
     def _go_on(self, logs: dict[str, Any] | None = None) -> None:
-        """Changes the files of a resumed run, whose last state has been restored."""
+        """Start changing the files of a resumed run after its last state was restored."""
         self._changes_files = True
         if self._is_chief:
             self._directory.prepare(self._config, prediction=self._task.prediction_settings)
         self._write_status(RUNNING)
 
     def _flow(self) -> list[keras.callbacks.Callback]:
-        """What records gradients through time, if the configuration asks for it."""
+        """Return the callbacks that record gradients through time, if the config enables them."""
         if not (self._config["flow"] and self._is_chief):
             return []
         inputs, targets, *_ = next(iter(self._task.train_dataset(_FLOW_EXAMPLES)))
@@ -157,7 +157,7 @@ class Session:
         return [best, self._backup] if self._is_chief else [self._backup]
 
     def _leave(self, status: str) -> None:
-        """Writes all that the run has come to."""
+        """Write status, findings, model and report."""
         self._write_status(status)
         found = [finding.to_dict() for finding in self._findings()]
         write_json(self._directory.findings, found)
@@ -165,7 +165,7 @@ class Session:
         write_run_report(Result.load(self._directory.path))
 
     def _findings(self) -> list[Finding]:
-        """What was found, the findings before a resumption included."""
+        """Return the findings, including those from before a resumption."""
         path = self._directory.findings
         seen = self._first_epoch * self._steps_per_epoch
         before = [Finding(**each) for each in read_json(path)] if path.exists() else []

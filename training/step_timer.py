@@ -1,4 +1,4 @@
-"""How long a train step takes."""
+"""Measurement of the time per train step."""
 
 import time
 from typing import Any
@@ -7,10 +7,10 @@ import keras
 
 
 class StepTimer(keras.callbacks.Callback):
-    """Measures wall time per train step, without tracing, validation and callbacks at epoch end.
+    """Measure wall time per train step, without tracing, validation and epoch-end callbacks.
 
-    The first execution of each epoch is left out, so that tracing and the filling of input
-    buffers do not count; it does count where an epoch is one execution only.
+    The first execution of each epoch is excluded, because it includes tracing and the filling of
+    input buffers. It is included if an epoch has a single execution.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class StepTimer(keras.callbacks.Callback):
 
     @property
     def seconds_per_step(self) -> float:
-        """Mean seconds per train step; NaN before the first epoch's end."""
+        """Mean seconds per train step; NaN before the end of the first epoch."""
         return self._seconds / self._steps if self._steps else float("nan")
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

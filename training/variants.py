@@ -1,4 +1,4 @@
-"""What a comparison compares: models of the zoo, each with arguments of its own."""
+"""Variants of models for a comparison."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -8,21 +8,21 @@ from gradkeeper.training.experiment import Experiment
 
 Models = Sequence[str] | Mapping[str, Mapping[str, Any]]
 
-# What a comparison decides for all its runs.
+# Arguments that a comparison sets for all its runs.
 _SHARED = {"task", "run_dir", "overwrite", "resume", "allow_changed_data"}
 OWN = tuple(name for name in inspect.signature(Experiment).parameters if name not in _SHARED)
 
 
 def variants(models: Models) -> dict[str, dict[str, Any]]:
-    """Arguments of `Experiment` by label.
+    """Return arguments of `Experiment` by label.
 
     Args:
         models: names of `zoo.list_models()`; or by label `{"model": name}` and further arguments
-            of `Experiment`, except those that a comparison has for all runs.
+            of `Experiment`, except those that a comparison sets for all runs.
 
     Raises:
-        ValueError: if there is none, one twice, or one without a model or with an argument that
-            is not for it.
+        ValueError: if there is no model, a name occurs twice, a variant has no model, or a
+            variant has an argument that it must not set.
     """
     if isinstance(models, Mapping):
         found = {label: _checked(label, arguments) for label, arguments in models.items()}
@@ -36,7 +36,7 @@ def variants(models: Models) -> dict[str, dict[str, Any]]:
 def _checked(label: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     if "model" not in arguments or not set(arguments).issubset(OWN):
         raise ValueError(
-            "A variant has a `model`, and may have the arguments of `Experiment` that are not the "
-            f"whole comparison's: {', '.join(OWN[1:])}. Received: {label!r}: {dict(arguments)!r}"
+            "A variant needs a `model`, and can have the arguments of `Experiment` that differ "
+            f"between runs: {', '.join(OWN[1:])}. Received: {label!r}: {dict(arguments)!r}"
         )
     return dict(arguments)

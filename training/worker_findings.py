@@ -1,4 +1,4 @@
-"""What only the records of all workers together can show."""
+"""Findings from the combined records of all workers."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,13 +9,13 @@ from gradkeeper.callbacks.sinks import read_all_workers
 
 
 def disagreements(log_dir: Path, replicas: int) -> Iterator[Finding]:
-    """The replicas that differ from those of the other workers.
+    """Yield findings about replicas that differ from those of the other workers.
 
-    While they train, each worker knows the gradients of its own replicas only.
+    During training, each worker knows only the gradients of its own replicas.
 
     Args:
-        log_dir: where the chief has recorded, and the others in folders of their own.
-        replicas: how many there are on all workers; steps that lack some are passed over.
+        log_dir: the chief's log directory, which contains the directories of the other workers.
+        replicas: number of replicas on all workers; steps without all of them are skipped.
     """
     rule = ReplicaDisagreement()
     for window in read_all_workers(log_dir):

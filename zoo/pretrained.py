@@ -39,7 +39,7 @@ class WeightsInfo:
         vocabulary: the characters in the order of their tokens, for `generate_text`; None where
             the inputs are numbers.
         loss: what they reached.
-        loss_is: what that loss is.
+        loss_description: what that loss is.
         steps: train steps that they took.
         command: what trained them.
         recipe: the arguments of the training.
@@ -52,7 +52,7 @@ class WeightsInfo:
     options: Mapping[str, Any]
     vocabulary: str | None
     loss: float
-    loss_is: str
+    loss_description: str
     steps: int
     command: str
     recipe: Mapping[str, Any]

@@ -1,1 +1,1 @@
-"""Training runs with and without an injected fault, and what the rules make of them."""
+"""Training runs with and without an injected fault, and the evaluation of the rules' findings."""

@@ -1,4 +1,4 @@
-"""Small made-up data sets: a pool of examples, gone through in a new order each epoch."""
+"""Small synthetic data sets: a pool of examples, shuffled in every epoch."""
 
 import numpy as np
 
@@ -9,27 +9,27 @@ _POOL = 20 * BATCH
 
 
 def regression(random: np.random.Generator, steps: int, noise: float = 0.1) -> Data:
-    """A smooth function of eight features."""
+    """Generate a smooth function of eight features."""
     x = random.normal(size=(_POOL, 8)).astype("float32")
     y = np.sin(x @ random.normal(size=(8, 1))) + noise * random.normal(size=(_POOL, 1))
     return _epochs(random, steps, x, y.astype("float32"))
 
 
 def linear(random: np.random.Generator, steps: int) -> Data:
-    """A linear function of eight features, without noise: it can be learned to the last bit."""
+    """Generate a linear function of eight features without noise, so that it can be fit exactly."""
     x = random.normal(size=(_POOL, 8)).astype("float32")
     return _epochs(random, steps, x, (x @ random.normal(size=(8, 1))).astype("float32"))
 
 
 def heavy_tailed(random: np.random.Generator, steps: int) -> Data:
-    """A smooth function under noise of Student's t with three degrees of freedom."""
+    """Generate a smooth function with noise of Student's t with three degrees of freedom."""
     x = random.normal(size=(_POOL, 8)).astype("float32")
     y = np.tanh(x @ random.normal(size=(8, 1))) + 0.3 * random.standard_t(3, size=(_POOL, 1))
     return _epochs(random, steps, x, y.astype("float32"))
 
 
 def classes(random: np.random.Generator, steps: int, spread: float = 1.0) -> Data:
-    """Four clouds in eight dimensions, which overlap."""
+    """Generate four overlapping clusters in eight dimensions."""
     labels = random.integers(0, 4, _POOL)
     centres = random.normal(size=(4, 8))
     x = centres[labels] + spread * random.normal(size=(_POOL, 8))
@@ -37,14 +37,14 @@ def classes(random: np.random.Generator, steps: int, spread: float = 1.0) -> Dat
 
 
 def rare_class(random: np.random.Generator, steps: int) -> Data:
-    """Two clouds, one example in twenty of the second."""
+    """Generate two clusters; one example in twenty belongs to the second."""
     labels = (random.random((_POOL, 1)) < 0.05).astype("float32")
     x = random.normal(size=(_POOL, 8)) + 1.5 * labels
     return _epochs(random, steps, x.astype("float32"), labels)
 
 
 def images(random: np.random.Generator, steps: int) -> Data:
-    """Noisy pictures of 8 by 8 pixels with a bright quadrant, which is the label."""
+    """Generate noisy images of 8 by 8 pixels; the label is the bright quadrant."""
     labels = random.integers(0, 4, _POOL)
     x = 0.5 * random.normal(size=(_POOL, 8, 8, 1))
     for quadrant in range(4):
@@ -54,7 +54,7 @@ def images(random: np.random.Generator, steps: int) -> Data:
 
 
 def adding(random: np.random.Generator, steps: int, length: int = 20) -> Data:
-    """Sum of the two marked numbers of a sequence (Hochreiter and Schmidhuber 1997)."""
+    """Generate the sum of the two marked numbers of a sequence (Hochreiter, Schmidhuber 1997)."""
     x = np.stack([random.random((_POOL, length)), np.zeros((_POOL, length))], axis=-1)
     first, second = random.integers(0, length // 2, (2, _POOL))
     second, rows = second + length // 2, np.arange(_POOL)
@@ -64,7 +64,7 @@ def adding(random: np.random.Generator, steps: int, length: int = 20) -> Data:
 
 
 def waves(random: np.random.Generator, steps: int, length: int = 20) -> Data:
-    """Noisy sines of four frequencies, which are the labels."""
+    """Generate noisy sines of four frequencies; the label is the frequency."""
     labels = random.integers(0, 4, _POOL)
     phase = random.uniform(0, 6.28, (_POOL, 1))
     x = np.sin(phase + 0.3 * (1 + labels[:, None]) * np.arange(length))
@@ -73,7 +73,7 @@ def waves(random: np.random.Generator, steps: int, length: int = 20) -> Data:
 
 
 def text(random: np.random.Generator, steps: int, length: int = 15, symbols: int = 12) -> Data:
-    """Sequences of a Markov chain over a few symbols, and the same a symbol later."""
+    """Generate sequences of a Markov chain over a few symbols; targets are one symbol later."""
     chain = random.dirichlet(np.full(symbols, 0.3), size=symbols).cumsum(axis=1)
     tokens = [random.integers(0, symbols, _POOL)]
     for _ in range(length):
@@ -84,7 +84,7 @@ def text(random: np.random.Generator, steps: int, length: int = 15, symbols: int
 
 
 def batch(step: int) -> slice:
-    """The rows of a train step."""
+    """Return the rows of a train step."""
     return slice(step * BATCH, (step + 1) * BATCH)
 
 

@@ -1,4 +1,4 @@
-"""Parts that faults are made of, and what only some runs need."""
+"""Components of faulty models, and helpers that only some runs need."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ REPLICAS = 2
 
 
 def two_devices() -> None:
-    """Cuts the CPU in two; to be called before TensorFlow is used."""
+    """Split the CPU into two logical devices; call this before TensorFlow is initialized."""
     (cpu,) = tf.config.list_physical_devices("CPU")
     parts = [tf.config.LogicalDeviceConfiguration()] * REPLICAS
     tf.config.set_logical_device_configuration(cpu, parts)
@@ -22,13 +22,13 @@ def two_devices() -> None:
 # Two strategies over the same CPU devices in one process break their collectives.
 @cache
 def strategy() -> tf.distribute.Strategy:
-    """The only strategy of this process."""
+    """Return the only multi-replica strategy of this process."""
     return tf.distribute.MirroredStrategy([f"CPU:{replica}" for replica in range(REPLICAS)])
 
 
 @contextmanager
 def scaled_policy() -> Iterator[None]:
-    """Layers made in here compute in float16; the optimizer must scale the loss."""
+    """Create layers in float16 inside this context; the optimizer must scale the loss."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_float16")
     try:
@@ -38,45 +38,45 @@ def scaled_policy() -> Iterator[None]:
 
 
 def unguarded_crossentropy(labels: Any, logits: Any) -> Any:
-    """Cross-entropy written by hand, its log without an epsilon."""
+    """Compute cross-entropy without an epsilon in the log."""
     picked = ops.one_hot(ops.cast(ops.reshape(labels, (-1,)), "int32"), logits.shape[-1])
     return -ops.sum(picked * ops.log(ops.softmax(logits)), axis=-1)
 
 
 def masked_mean_error(targets: Any, outputs: Any) -> Any:
-    """Mean error over the examples with a target; 0 / 0 where a batch has none."""
+    """Compute the mean error over the examples with a target; 0 / 0 if a batch has none."""
     there = ops.cast(targets > -900.0, outputs.dtype)
     return ops.sum(there * ops.square(outputs - targets)) / ops.sum(there)
 
 
 def poisson_likelihood(counts: Any, rates: Any) -> Any:
-    """Negative log-likelihood of counts under rates that may be zero."""
+    """Compute the negative log-likelihood of counts for rates that can be zero."""
     return ops.mean(rates - counts * ops.log(rates))
 
 
 class Distance(keras.layers.Layer):
-    """Euclidean distance of two vectors, the root without an epsilon."""
+    """Euclidean distance of two vectors, without an epsilon in the root."""
 
     def call(self, left: Any, right: Any) -> Any:
         return ops.sqrt(ops.sum(ops.square(left - right), axis=-1, keepdims=True))
 
 
 class Detached(keras.layers.Layer):
-    """Hands on what enters, and no gradient."""
+    """Layer that passes its inputs on but stops the gradient."""
 
     def call(self, inputs: Any) -> Any:
         return ops.stop_gradient(inputs)
 
 
 class Rounded(keras.layers.Layer):
-    """Rounds: a staircase, whose gradient is zero or none."""
+    """Layer that rounds its inputs: the gradient is zero or missing."""
 
     def call(self, inputs: Any) -> Any:
         return ops.cast(ops.cast(inputs, "int32"), "float32")
 
 
 class Unused(keras.layers.Layer):
-    """A dense layer that owns a second kernel and never uses it."""
+    """Dense layer with a second kernel that it never uses."""
 
     def build(self, shape: tuple[int, ...]) -> None:
         self.dense = keras.layers.Dense(16, "relu")
@@ -88,7 +88,7 @@ class Unused(keras.layers.Layer):
 
 
 class ClippedByHand(keras.Model):
-    """A model that clips its gradients in its train step."""
+    """Model that clips its gradients in its train step."""
 
     def train_step(self, data: Any) -> Any:
         x, y = data
@@ -101,7 +101,7 @@ class ClippedByHand(keras.Model):
 
 
 class KillUnits(keras.callbacks.Callback):
-    """Sets a layer's biases to -1000 before a train step, as one huge step would."""
+    """Set a layer's biases to -1000 before a train step, as one huge update would."""
 
     def __init__(self, layer: str, at: int) -> None:
         super().__init__()

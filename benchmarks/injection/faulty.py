@@ -8,5 +8,5 @@ from injection.run import Run
 
 
 def faulty_runs() -> list[Run]:
-    """Every rule has at least one of them."""
+    """Return the faulty runs; each rule has at least one."""
     return [*faulty_data(), *faulty_models(), *faulty_configurations(), *faulty_devices()]

@@ -1,4 +1,4 @@
-"""Sound models and data under an optimizer that is set up wrongly."""
+"""Working models and data with a misconfigured optimizer."""
 
 import numpy as np
 from keras import layers
@@ -13,7 +13,7 @@ AFTER_A_HIGH_RATE = frozenset({"exploding", "spike", "nonfinite", "dead", "vanis
 
 
 def faulty_configurations() -> list[Run]:
-    """Limits of clipping and learning rates."""
+    """Return runs with wrong clipping limits or learning rates."""
     return [*_limits(), *_learning_rates()]
 
 

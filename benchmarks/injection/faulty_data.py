@@ -1,4 +1,4 @@
-"""Healthy trainings that one bad batch meets at a known step."""
+"""Healthy trainings with one bad batch at a known step."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ AFTER_A_BLOW = frozenset({"spike", "exploding", "update_ratio", "dead", "vanishi
 
 
 def faulty_data() -> list[Run]:
-    """NaN, Inf, 0 / 0, log(0), and batches that are out of scale."""
+    """Return runs with NaN, Inf, 0 / 0, log(0), or a batch that is out of scale."""
     return [*_nonfinite(), *_out_of_scale()]
 
 
@@ -27,7 +27,7 @@ def _nonfinite() -> list[Run]:
         _nonfinite_run("NaN in one batch, 10 steps per execution", _nan_of_many_steps, 47),
         _nonfinite_run("NaN in a feature throughout", _nan_throughout, 0),
         _nonfinite_run("Inf in one batch, cnn", _inf_in_images, 55),
-        _nonfinite_run("log(0) in a loss of one's own", _log_of_zero, 66),
+        _nonfinite_run("log(0) in a custom loss", _log_of_zero, 66),
         _nonfinite_run("loss over a batch that is masked altogether", _all_masked, 81),
         _nonfinite_run("root of zero in a distance", _root_of_zero, 39),
     ]

@@ -1,4 +1,4 @@
-"""Half precision that overflows, and replicas that get other data."""
+"""Half precision that overflows, and replicas with bad data."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from injection.run import BATCH, Run, Training
 
 
 def faulty_devices() -> list[Run]:
-    """Loss scaling that skips everything, and one bad replica."""
+    """Return runs in which loss scaling skips every step, or one replica is bad."""
     return [*_half_precision(), *_replicas()]
 
 
@@ -77,6 +77,6 @@ def _replicated(examples: data.Data) -> Training:
 
 
 def _of_last_replica(array: np.ndarray) -> np.ndarray:
-    """A view of the part of each batch that the last replica gets, [steps, part, ...]."""
+    """Return a view of the last replica's part of each batch, [steps, part, ...]."""
     part = BATCH // REPLICAS
     return array.reshape(-1, REPLICAS, part, *array.shape[1:])[:, -1]

@@ -1,4 +1,4 @@
-"""Models that cannot be trained as they are."""
+"""Models that cannot be trained because of their architecture or initialization."""
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ DEPTH = frozenset({"vanishing", "vanishing_with_depth"})
 
 
 def faulty_models() -> list[Run]:
-    """Dead, vanishing, missing and exploding gradients."""
+    """Return runs with dead, vanishing, missing and exploding gradients."""
     return [*_dead(), *_vanishing(), *_missing(), *_exploding()]
 
 

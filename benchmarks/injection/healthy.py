@@ -1,4 +1,4 @@
-"""Healthy runs: in these every finding is a false alarm."""
+"""Healthy runs, in which every finding is a false alarm."""
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ BINARY = keras.losses.BinaryCrossentropy(from_logits=True)
 
 
 def healthy_runs() -> list[Run]:
-    """Various models, tasks, optimizers and ordinary learning rates."""
+    """Return runs of various models, tasks and optimizers with usual learning rates."""
     return [*_dense(), *_convolutional(), *_recurrent(), *_attention_and_text(), *_special()]
 
 

@@ -1,4 +1,4 @@
-"""One training run, what should be found in it, and what is."""
+"""Training runs with their expected findings, and the outcome of a run."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -17,11 +17,11 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Training:
-    """All that `fit` needs; one pass over the data, in order.
+    """Arguments of `fit`; one pass over the data, in order.
 
     Attributes:
         data: x and y, [steps * BATCH, ...] each.
-        strategy: the scope that the model was made in, if any.
+        strategy: the scope in which the model was created, if any.
     """
 
     model: keras.Model
@@ -33,7 +33,7 @@ class Training:
     strategy: tf.distribute.Strategy | None = None
 
     def fit(self) -> GradientMonitor:
-        """Trains, and hands back the monitor that watched."""
+        """Train the model and return the attached monitor."""
         monitor = GradientMonitor(watch=("gradients", "updates", "weights"), verbose=0)
         with self.strategy.scope() if self.strategy else nullcontext():
             self.model.compile(
@@ -50,14 +50,14 @@ class Training:
 
 @dataclass(frozen=True)
 class Run:
-    """A training, and what should be found in it.
+    """A training and its expected findings.
 
     Attributes:
-        build: makes the training, with the data drawn from this generator.
+        build: function of a random generator; draws the data and creates the training.
         must: rule that must find the fault; None in a healthy run.
         also: rules whose findings follow from the fault.
-        at: train step from which the fault acts, where it is known.
-        layer: a part of the path of the layer that must be named; "" for any.
+        at: first train step that the fault affects, if it is known.
+        layer: part of the path of the layer that the finding must name; "" for any.
     """
 
     name: str
@@ -68,11 +68,11 @@ class Run:
     layer: str = ""
 
     def is_hit(self, finding: Finding) -> bool:
-        """Whether this is the finding that must be made."""
+        """Return True if `finding` is the required one."""
         return finding.rule == self.must and self._is_after(finding) and self.layer in finding.layer
 
     def is_true(self, finding: Finding) -> bool:
-        """Whether the fault explains this finding."""
+        """Return True if the fault explains `finding`."""
         return finding.rule in {self.must, *self.also} and self._is_after(finding)
 
     def _is_after(self, finding: Finding) -> bool:
@@ -81,11 +81,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was found in a run.
+    """Findings of a run.
 
     Attributes:
-        told: for each finding, the train step at which its rule had seen enough.
-        steps: how many were trained.
+        told: for each finding, the train step after which its rule can report it.
+        steps: number of trained steps.
     """
 
     run: Run
@@ -100,28 +100,28 @@ class Outcome:
 
     @property
     def is_missed(self) -> bool:
-        """Whether there is a fault that the rule did not find."""
+        """True if the rule did not find an existing fault."""
         return self.run.must is not None and self.hit is None
 
     @property
     def true(self) -> set[str]:
-        """Rules all of whose findings the fault explains; notes on a healthy run do not count."""
+        """Rules whose findings are all explained by the fault; none in a healthy run."""
         return {finding.rule for finding in self.findings if self.run.is_true(finding)} - self.false
 
     @property
     def false(self) -> set[str]:
-        """Rules with a finding that no fault explains; notes ("info") do not count."""
+        """Rules with an unexplained finding; notes ("info") do not count."""
         unexplained = (finding for finding in self.findings if not self.run.is_true(finding))
         return {finding.rule for finding in unexplained if finding.severity != "info"}
 
     @property
     def off(self) -> int | None:
-        """Steps from the fault to the step that the finding names; None where not known."""
+        """Steps from the fault to the step that the finding names; None if unknown."""
         return self._since(lambda hit: self.findings[hit].step)
 
     @property
     def delay(self) -> int | None:
-        """Steps from the fault to the step at which it could be told; None where not known."""
+        """Steps from the fault to the step after which the rule can report it; None if unknown."""
         return self._since(lambda hit: self.told[hit])
 
     def _since(self, step: Callable[[int], int]) -> int | None:
@@ -129,7 +129,7 @@ class Outcome:
 
 
 def execute(run: Run, seed: int) -> Outcome:
-    """Trains and judges the run, the same at every call with the same seed."""
+    """Train and evaluate the run; the same seed gives the same outcome."""
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
     monitor = run.build(np.random.default_rng(seed)).fit()
@@ -140,7 +140,7 @@ def execute(run: Run, seed: int) -> Outcome:
 
 
 def _told_at(history: GradientHistory) -> dict[tuple[str, str], int]:
-    """The step after which each rule and layer is told, if the rules see one step at a time."""
+    """Return the step after which each rule and layer has a finding, reading step by step."""
     window = history.since(0)
     told: dict[tuple[str, str], int] = {}
     for rule in default_rules():

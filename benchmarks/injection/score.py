@@ -1,4 +1,4 @@
-"""Precision, recall and delays of many runs."""
+"""Precision, recall and delays over many runs."""
 
 import statistics
 from collections.abc import Iterable, Sequence
@@ -11,15 +11,16 @@ GOAL = 0.95
 
 @dataclass(frozen=True)
 class Score:
-    """What the rules made of some runs; a rule counts once per run.
+    """Evaluation of the rules over several runs; a rule counts once per run.
 
     Attributes:
-        faults: faulty runs.
-        found: those whose fault was found by the rule that must find it.
-        true: findings that a fault explains.
-        false: findings that none explains.
-        delays: of the faults found that began at a known step, steps until they could be told.
-        offs: of the same, steps between the fault and the step that the finding names.
+        faults: number of faulty runs.
+        found: number of faulty runs whose fault was found by the required rule.
+        true: number of findings that a fault explains.
+        false: number of findings that no fault explains.
+        delays: for each found fault with a known first step, the steps until the rule can report
+            it.
+        offs: for the same faults, the steps from the fault to the step that the finding names.
     """
 
     faults: int
@@ -31,7 +32,7 @@ class Score:
 
     @classmethod
     def of(cls, outcomes: Sequence[Outcome], rule: str | None = None) -> "Score":
-        """The score of one rule, or of all."""
+        """Compute the score of one rule, or of all."""
         faulty = [each for each in outcomes if each.run.must and rule in (None, each.run.must)]
         return cls(
             len(faulty),
@@ -44,12 +45,12 @@ class Score:
 
     @property
     def recall(self) -> float:
-        """Share of the faulty runs whose fault was found; NaN without any."""
+        """Fraction of the faulty runs whose fault was found; NaN without faulty runs."""
         return self.found / self.faults if self.faults else float("nan")
 
     @property
     def precision(self) -> float:
-        """Share of the findings that a fault explains; NaN without any."""
+        """Fraction of the findings that a fault explains; NaN without findings."""
         findings = self.true + self.false
         return self.true / findings if findings else float("nan")
 
@@ -60,17 +61,17 @@ class Score:
 
     @property
     def off(self) -> str:
-        """Median and largest distance of the named step."""
+        """Median and largest distance of the named step from the fault."""
         return _middle_and_largest(self.offs)
 
 
 def goals(outcomes: Sequence[Outcome]) -> dict[str, bool]:
-    """Whether each goal is met."""
+    """Return for each goal whether it is met."""
     all_rules, nonfinite = Score.of(outcomes), Score.of(outcomes, "nonfinite")
     return {
         f"recall at least {GOAL}": not all_rules.recall < GOAL,
         f"precision at least {GOAL}": not all_rules.precision < GOAL,
-        "non-finite gradients at their very step": not any(nonfinite.delays + nonfinite.offs),
+        "non-finite gradients at the exact step": not any(nonfinite.delays + nonfinite.offs),
     }
 
 

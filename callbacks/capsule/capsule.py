@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from gradkeeper.callbacks.capsule.arrays import read_arrays
-from gradkeeper.callbacks.capsule.form import Form
 from gradkeeper.callbacks.capsule.state import State
+from gradkeeper.callbacks.capsule.structure import Structure, read_arrays
 
 FACTS, STATE, BATCH = "capsule.json", "state.npz", "batch.npz"
 FORMAT = 1
@@ -37,7 +36,7 @@ class Capsule:
     path: Path
     facts: dict[str, Any]
     state: State
-    forms: list[Form]
+    forms: list[Structure]
     arrays: list[list[np.ndarray]]
 
     @property

@@ -1,4 +1,4 @@
-"""Creation of a capsule's model, without running code from the capsule."""
+"""The model and the batch of a capsule."""
 
 import copy
 import json
@@ -9,10 +9,52 @@ from typing import Any
 import keras
 
 from gradkeeper.callbacks.capsule.capsule import Capsule, CapsuleError
-from gradkeeper.callbacks.capsule.form import put_together
-from gradkeeper.callbacks.capsule.parts import own_parts
 from gradkeeper.callbacks.capsule.state import restore
-from gradkeeper.callbacks.tap.optimizers import optimizers_of
+from gradkeeper.callbacks.capsule.structure import pack
+from gradkeeper.callbacks.instrument.optimizers import optimizers_of
+
+_KNOWN = ("keras", "gradkeeper")
+# Keras searches these modules for a function that a configuration stores by name.
+_FUNCTIONS = ("activations", "constraints", "initializers", "losses", "metrics", "regularizers")
+
+
+def own_parts(config: Any) -> Iterator[tuple[str, str]]:
+    """Yield the custom classes and functions, which a configuration stores only by name.
+
+    Args:
+        config: a configuration that `keras.saving.serialize_keras_object` returned.
+
+    Yields:
+        The name of each, and the name under which Keras registers it.
+    """
+    if isinstance(config, dict):
+        name, registered = config.get("class_name"), config.get("registered_name") or ""
+        is_object = isinstance(name, str) and "config" in config and not name.startswith("__")
+        is_known = str(config.get("module")).split(".")[0] in _KNOWN
+        if is_object and not is_known and not registered.startswith("gradkeeper>"):
+            is_function = name == "function"
+            own = str(config["config"] if is_function else name)
+            if not (is_function and _is_of_keras(own)):
+                yield own, own if registered in ("", "function") else registered
+        for each in config.values():
+            yield from own_parts(each)
+    elif isinstance(config, list):
+        for each in config:
+            yield from own_parts(each)
+
+
+def _is_of_keras(function: str) -> bool:
+    return any(hasattr(getattr(keras, module), function) for module in _FUNCTIONS)
+
+
+def own_parts_of(model: keras.Model) -> tuple[str, ...]:
+    """Return the names of a model's custom parts, or its class name if it has no configuration."""
+    try:
+        config = keras.saving.serialize_keras_object(model)
+    except Exception:  # noqa: BLE001 (a user's get_config may raise any exception)
+        return (type(model).__name__,)
+    return tuple(dict.fromkeys(name for name, _ in own_parts(config)))
+
 
 _GIVE = (
     "Pass the compiled model: replay(capsule, model), or on the command line "
@@ -137,7 +179,7 @@ def batch_of(capsule: Capsule, replica: int) -> Any:
             f"Received: {capsule.path}"
         )
     try:
-        return put_together(capsule.forms[replica], capsule.arrays[replica])
+        return pack(capsule.forms[replica], capsule.arrays[replica])
     except ValueError as error:
         raise CapsuleError(f"The capsule is damaged: {error}. Received: {capsule.path}") from error
 

@@ -6,8 +6,8 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 
-from gradkeeper.callbacks.tap.names import unlisted_variables, variable_names
-from gradkeeper.callbacks.tap.optimizers import optimizers_of
+from gradkeeper.callbacks.instrument.optimizers import optimizers_of
+from gradkeeper.callbacks.instrument.variable_names import unlisted_variables, variable_names
 
 State: TypeAlias = dict[str, np.ndarray]
 

@@ -1,4 +1,4 @@
-"""Atomic writing of a capsule."""
+"""Writing of capsules, and the directory that holds them."""
 
 import json
 import os
@@ -15,10 +15,18 @@ import numpy as np
 import tensorflow as tf
 
 import gradkeeper
-from gradkeeper.callbacks.capsule.arrays import Arrays, size_of, write_arrays
+from gradkeeper.callbacks._arguments import check_least
+from gradkeeper.callbacks._workers import Worker
 from gradkeeper.callbacks.capsule.capsule import BATCH, FACTS, FORMAT, STATE, digest
-from gradkeeper.callbacks.capsule.form import Form, UnknownFormError, taken_apart
 from gradkeeper.callbacks.capsule.state import State
+from gradkeeper.callbacks.capsule.structure import (
+    Arrays,
+    Structure,
+    UnknownStructureError,
+    flatten,
+    size_of,
+    write_arrays,
+)
 
 
 @dataclass(frozen=True)
@@ -88,13 +96,13 @@ def write_capsule(folder: Path, contents: Contents, *, max_bytes: int) -> Path:
         raise
 
 
-def _batches(given: Sequence[Any] | str, left_out: list[str]) -> tuple[list[Form], Arrays]:
+def _batches(given: Sequence[Any] | str, left_out: list[str]) -> tuple[list[Structure], Arrays]:
     if isinstance(given, str):
         left_out.append(f"batch: {given}")
         return [], {}
     try:
-        parts = [taken_apart(batch) for batch in given]
-    except UnknownFormError as error:
+        parts = [flatten(batch) for batch in given]
+    except UnknownStructureError as error:
         left_out.append(f"batch: {error}")
         return [], {}
     arrays = {
@@ -105,7 +113,7 @@ def _batches(given: Sequence[Any] | str, left_out: list[str]) -> tuple[list[Form
     return [form for form, _ in parts], arrays
 
 
-def _counts(forms: list[Form], batches: Arrays) -> list[int]:
+def _counts(forms: list[Structure], batches: Arrays) -> list[int]:
     return [sum(key.startswith(f"{replica}/") for key in batches) for replica in range(len(forms))]
 
 
@@ -177,3 +185,55 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+class CapsuleDirectory:
+    """Directory for the capsules of a training run, with limits on number and size.
+
+    A capsule that cannot be written gives a warning and does not end the training.
+
+    Args:
+        folder: the directory. It may contain capsules of other runs.
+        max_capsules: the largest number of capsules of this run.
+        max_bytes: the largest size of each capsule's arrays, in bytes.
+
+    Attributes:
+        warnings: queued warnings. Each message is queued only once.
+
+    Raises:
+        ValueError: if a limit is below 1.
+    """
+
+    def __init__(self, folder: str | Path, *, max_capsules: int, max_bytes: int) -> None:
+        check_least("max_capsules", max_capsules, 1)
+        check_least("max_bytes", max_bytes, 1)
+        self._of_chief = self._folder = Path(folder)
+        self._max_capsules, self._max_bytes = max_capsules, max_bytes
+        self._written = 0
+        self._told: set[str] = set()
+        self.warnings: list[str] = []
+
+    def set_worker(self, worker: Worker) -> None:
+        """Use the directory of this worker."""
+        self._folder = worker.folder_in(self._of_chief)
+
+    def write(self, contents: Contents) -> Path | None:
+        """Write a capsule and return its path; None at the limit or if writing fails."""
+        if self._written >= self._max_capsules:
+            self.warn(
+                f"No more capsules are written: max_capsules={self._max_capsules} is reached."
+            )
+            return None
+        try:
+            path = write_capsule(self._folder, contents, max_bytes=self._max_bytes)
+        except OSError as error:
+            self.warn(f"A capsule could not be written to {self._folder}: {error}")
+            return None
+        self._written += 1
+        return path
+
+    def warn(self, text: str) -> None:
+        """Queue a warning, once per message."""
+        if text not in self._told:
+            self._told.add(text)
+            self.warnings.append(text)

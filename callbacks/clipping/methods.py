@@ -8,9 +8,9 @@ from typing import TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from gradkeeper.callbacks.checks import check_least
-from gradkeeper.callbacks.tap.branch import when
-from gradkeeper.callbacks.tap.ring import make_variable
+from gradkeeper.callbacks._arguments import check_least
+from gradkeeper.callbacks.instrument.conditional import when
+from gradkeeper.callbacks.instrument.replica import make_variable
 
 
 class Limit(ABC):

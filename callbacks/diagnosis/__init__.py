@@ -1,6 +1,6 @@
 """Replay of a failed train step and diagnosis of its first non-finite value."""
 
-from gradkeeper.callbacks.diagnosis.picture import plot_verdict
+from gradkeeper.callbacks.diagnosis.plot import plot_verdict
 from gradkeeper.callbacks.diagnosis.replay import replay
 from gradkeeper.callbacks.diagnosis.verdict import Verdict
 

@@ -4,12 +4,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gradkeeper.callbacks.diagnosis.ancestors import (
-    divides_by_norm,
-    exponentials,
-    has_empty_segment,
-    is_rounding,
-)
 from gradkeeper.callbacks.diagnosis.faults import (
     ALL_MASKED,
     ALL_MASKED_SUM,
@@ -31,10 +25,10 @@ from gradkeeper.callbacks.diagnosis.faults import (
     HALF_OVERFLOW,
     HALF_OVERFLOW_BACKWARD,
     INDETERMINATE,
+    INTENTIONAL_INFINITY,
     LOG_OF_NEGATIVE,
     LOG_OF_ZERO,
     MEAN_OF_NOTHING,
-    MEANT_INFINITY,
     OUT_OF_DOMAIN,
     OVERFLOW,
     POLE,
@@ -50,8 +44,14 @@ from gradkeeper.callbacks.diagnosis.faults import (
     ZERO_VARIANCE,
     Fault,
 )
-from gradkeeper.callbacks.diagnosis.meant import brings_in
 from gradkeeper.callbacks.diagnosis.operations import Operation, OperationTrace
+from gradkeeper.callbacks.diagnosis.origin import (
+    divides_by_norm,
+    exponentials,
+    has_empty_segment,
+    introduces_infinity,
+    is_rounding,
+)
 from gradkeeper.callbacks.diagnosis.ranges import numbers_of
 from gradkeeper.callbacks.diagnosis.verdict import Place
 
@@ -109,8 +109,8 @@ def _other_fault(
     smaller: bool | None,
 ) -> Fault:
     """Return the fault according to the results in float64 and with smaller inputs."""
-    if operation.has_inf and brings_in(operation):
-        return MEANT_INFINITY
+    if operation.has_inf and introduces_infinity(operation):
+        return INTENTIONAL_INFINITY
     if any(bool(np.isinf(each).any()) for each in numbers):
         return INDETERMINATE
     if wide or smaller:

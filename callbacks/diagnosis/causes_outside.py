@@ -25,7 +25,7 @@ from gradkeeper.callbacks.diagnosis.faults import (
 )
 from gradkeeper.callbacks.diagnosis.operations import Operation
 from gradkeeper.callbacks.diagnosis.step import StepTrace, Update
-from gradkeeper.callbacks.tap.optimizers import LARGEST_RATE, with_nested
+from gradkeeper.callbacks.instrument.optimizers import LARGEST_RATE, with_nested
 
 _BY_ZERO = (ZERO_BY_ZERO, DIVISION_BY_ZERO, DIVISION_BY_SMALL, ZERO_NORM, ZERO_VARIANCE)
 

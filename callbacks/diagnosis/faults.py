@@ -115,7 +115,7 @@ ALL_MASKED = Fault(
     "A row in which every score is -inf has no finite maximum. Mask with a large finite number "
     "(-1e9, in float16 -3e4) instead of -inf, or drop rows without a valid position.",
 )
-MEANT_INFINITY = Fault(
+INTENTIONAL_INFINITY = Fault(
     "an intentional infinity reaches the loss",
     "A mask of -inf covers a position that the loss reads, for example the correct class: check "
     "the mask, or fill with a large finite number (-1e9, in float16 -3e4).",

@@ -11,9 +11,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from gradkeeper.callbacks.diagnosis._tensorflow_private import key_of
 from gradkeeper.callbacks.diagnosis.ranges import Range, range_of
-from gradkeeper.callbacks.diagnosis.tensorflow_private import key_of
-from gradkeeper.callbacks.tap.names import layer_paths
+from gradkeeper.callbacks.instrument.variable_names import layer_paths
 
 # The stack frame of this code holds the layer as `self`.
 _LAYER_CALL = inspect.unwrap(keras.layers.Layer.__call__).__code__

@@ -7,20 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from gradkeeper.callbacks.diagnosis.ranges import Range, numbers_of, range_of
-from gradkeeper.callbacks.diagnosis.source import (
-    OptimizerPart,
-    Source,
-    calling_source,
-    optimizer_part,
-)
-from gradkeeper.callbacks.diagnosis.tensorflow_private import (
+from gradkeeper.callbacks.diagnosis._tensorflow_private import (
     Differentiated,
     contents_of_variable,
     differentiated,
     is_handle,
     key_of,
     operations_watched,
+)
+from gradkeeper.callbacks.diagnosis.ranges import Range, numbers_of, range_of
+from gradkeeper.callbacks.diagnosis.source import (
+    OptimizerPart,
+    Source,
+    calling_source,
+    optimizer_part,
 )
 
 # Prefixes of the operations that change the variables whose handles are their inputs.

@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 import keras
 import tensorflow as tf
 
-from gradkeeper.callbacks.diagnosis.tensorflow_private import BACKWARD_FILE
+from gradkeeper.callbacks.diagnosis._tensorflow_private import BACKWARD_FILE
 
 _CALLBACKS = Path(__file__).parent.parent
 _LIBRARIES = tuple(

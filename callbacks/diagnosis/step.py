@@ -1,25 +1,59 @@
-"""Eager execution and recording of one train step."""
+"""Eager run of a train step under observation.
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+TensorFlow's stateless random operations return different numbers under XLA. An eager replay
+reproduces the dropout masks of a compiled step only if each random operation is compiled as well.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
+from unittest import mock
 
 import keras
 import tensorflow as tf
 
+from gradkeeper.callbacks.diagnosis._tensorflow_private import slopes_as_in_xla
 from gradkeeper.callbacks.diagnosis.layers import LayerTrace
 from gradkeeper.callbacks.diagnosis.operations import OperationTrace
-from gradkeeper.callbacks.diagnosis.random import drawn_by_xla
 from gradkeeper.callbacks.diagnosis.ranges import Range, range_of
-from gradkeeper.callbacks.diagnosis.tensorflow_private import slopes_as_in_xla
-from gradkeeper.callbacks.eagerly import functions_run_eagerly
-from gradkeeper.callbacks.tap.hooks import Hooks
-from gradkeeper.callbacks.tap.names import variable_names
-from gradkeeper.callbacks.tap.optimizers import optimizers_of, with_nested
-from gradkeeper.callbacks.tap.probe import Application, Gradients, Probe
-from gradkeeper.callbacks.tap.replica import Replica
-from gradkeeper.callbacks.tap.values import mean_loss
+from gradkeeper.callbacks.instrument.losses import mean_loss
+from gradkeeper.callbacks.instrument.observer import StepObserver
+from gradkeeper.callbacks.instrument.optimizer_call import Gradients, OptimizerCall
+from gradkeeper.callbacks.instrument.optimizers import optimizers_of, with_nested
+from gradkeeper.callbacks.instrument.replica import Replica
+from gradkeeper.callbacks.instrument.rollback import functions_run_eagerly
+from gradkeeper.callbacks.instrument.step_patches import StepPatches
+from gradkeeper.callbacks.instrument.variable_names import variable_names
+
+_PLACES: list[tuple[Any, str]] = [
+    (tf.nn.experimental, "stateless_dropout"),
+    (tf.random, "stateless_binomial"),
+    (tf.random, "stateless_categorical"),
+    (tf.random, "stateless_gamma"),
+    (tf.random, "stateless_normal"),
+    (tf.random, "stateless_truncated_normal"),
+    (tf.random, "stateless_uniform"),
+]
+
+
+@contextmanager
+def drawn_by_xla() -> Iterator[None]:
+    """Compile each random operation of Keras with XLA inside the block."""
+    with ExitStack() as stack:
+        for module, name in _PLACES:
+            compiled = _compiled(getattr(module, name))
+            stack.enter_context(mock.patch.object(module, name, compiled))
+        yield
+
+
+def _compiled(draw: Callable) -> Callable:
+    def compiled(*args: Any, **kwargs: Any) -> Any:
+        # A replay runs other functions eagerly; a concrete function stays compiled.
+        function = tf.function(lambda: draw(*args, **kwargs), jit_compile=True, autograph=False)
+        return function.get_concrete_function()()
+
+    return compiled
 
 
 @dataclass(frozen=True)
@@ -38,7 +72,7 @@ class Update:
 
 
 @dataclass
-class StepTrace(Probe):
+class StepTrace(StepObserver):
     """Record of a train step.
 
     Attributes:
@@ -61,17 +95,17 @@ class StepTrace(Probe):
     rates: list[float] = field(default_factory=list)
     refusal: tf.errors.InvalidArgumentError | None = None
 
-    def loss(self, replica: Replica, value: Any) -> None:
+    def on_loss(self, replica: Replica, value: Any) -> None:
         self.losses += [each for each in keras.tree.flatten(value) if tf.is_tensor(each)]
 
-    def before(self, application: Application, gradients: Gradients) -> None:
-        names = variable_names(self.model, application.variables)
+    def on_gradients(self, call: OptimizerCall, gradients: Gradients) -> None:
+        names = variable_names(self.model, call.variables)
         for name, gradient in zip(names, gradients, strict=False):
             if not bad_among([self.gradients.get(name)]):
                 self.gradients[name] = gradient
         begin = len(self.operations.operations)
         given = range_of(tensors_in(gradients))
-        self.updates.append(Update(application.optimizer, begin, given))
+        self.updates.append(Update(call.optimizer, begin, given))
 
     @property
     def has_finite_loss(self) -> bool:
@@ -105,13 +139,13 @@ def run_step(model: keras.Model, batch: Any, *, compiled: bool = False) -> StepT
     optimizers = optimizers_of(model)
     trace = StepTrace(model, OperationTrace(layers.current), layers)
     trace.rates = [rate for each in optimizers for rate in _rates(each)]
-    hooks = Hooks([trace], optimizers, model)
+    hooks = StepPatches([trace], optimizers, model)
     with (
         functions_run_eagerly(),
         drawn_by_xla() if compiled else nullcontext(),
         slopes_as_in_xla() if compiled else nullcontext(),
         layers.watching(),
-        hooks.in_place(),
+        hooks.applied(),
         trace.operations.watching(),
     ):
         try:

@@ -42,7 +42,7 @@ class Verdict:
         fault: cause and remedy.
         message: error message of an operation that rejected its inputs.
         finite_in_float64: whether the operation's result is finite in float64; None if unknown.
-        finite_if_smaller: whether the operation's result is finite with inputs divided by 1,024;
+        finite_at_smaller_scale: whether the operation's result is finite with inputs divided by 1,024;
             None if unknown.
         step_in_float64: whether the whole step is finite in float64; None if unknown.
         step_if_smaller: whether the whole step is finite with the batch's inputs divided by
@@ -64,7 +64,7 @@ class Verdict:
     fault: Fault | None = None
     message: str | None = None
     finite_in_float64: bool | None = None
-    finite_if_smaller: bool | None = None
+    finite_at_smaller_scale: bool | None = None
     step_in_float64: bool | None = None
     step_if_smaller: bool | None = None
     capsule: Path | None = None
@@ -102,7 +102,7 @@ class Verdict:
             "Operation": self.what,
             "Called at": str(self.source) if self.source else None,
             "In float64": _in_words(self.finite_in_float64, self.step_in_float64),
-            "With inputs / 1,024": _in_words(self.finite_if_smaller, self.step_if_smaller),
+            "With inputs / 1,024": _in_words(self.finite_at_smaller_scale, self.step_if_smaller),
             "Remedy": self.fault.remedy if self.fault else None,
         }
         return {heading: text for heading, text in found.items() if text}

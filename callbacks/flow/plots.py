@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gradkeeper.callbacks.flow.gradient_flow import GradientFlow
-from gradkeeper.callbacks.flow.state_flow import StateFlow
+from gradkeeper.callbacks.flow.gradient_flow import GradientFlow, StateFlow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,11 +7,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from gradkeeper.callbacks.eagerly import forward_pass_undone, functions_run_eagerly
 from gradkeeper.callbacks.flow.gradient_flow import in_tensors
-from gradkeeper.callbacks.flow.jacobian import StepJacobian
-from gradkeeper.callbacks.flow.spectrum import Spectrum
+from gradkeeper.callbacks.flow.spectrum import Spectrum, StepJacobian
 from gradkeeper.callbacks.flow.unrolled import recurrent_layers, unrolled
+from gradkeeper.callbacks.instrument.rollback import forward_pass_undone, functions_run_eagerly
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from unittest import mock
 import keras
 import tensorflow as tf
 
-from gradkeeper.callbacks.tap.names import layer_paths
+from gradkeeper.callbacks.instrument.variable_names import layer_paths
 
 
 @dataclass

@@ -1,17 +1,14 @@
-"""Callback that skips train steps with NaN or Inf, and its events."""
+"""The parts of `NonFiniteGuard`: triggers, events and guarded steps of custom loops."""
 
-from gradkeeper.callbacks.guard.error import NonFiniteGradientError
-from gradkeeper.callbacks.guard.event import GuardEvent
+from gradkeeper.callbacks.guard.event import GuardEvent, NonFiniteGradientError
 from gradkeeper.callbacks.guard.loop import GuardedStep, StepModel
-from gradkeeper.callbacks.guard.non_finite_guard import NonFiniteGuard
-from gradkeeper.callbacks.guard.trigger import NormAbove, Unusual
+from gradkeeper.callbacks.guard.trigger import NormAbove, NormZScore
 
 __all__ = [
     "GuardEvent",
     "GuardedStep",
     "NonFiniteGradientError",
-    "NonFiniteGuard",
     "NormAbove",
+    "NormZScore",
     "StepModel",
-    "Unusual",
 ]

@@ -1,4 +1,4 @@
-"""Event of a train step that triggered a guard."""
+"""Event of a train step that triggered a guard, and the error that reports it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from gradkeeper.callbacks.rules._text import listed
+from gradkeeper.callbacks._text import listed
 from gradkeeper.callbacks.window import layer_of
 
 Cause: TypeAlias = Literal["gradient", "loss", "norm", "learning_rate", "state", "update"]
@@ -30,7 +30,7 @@ class GuardEvent:
         norms: norm of each variable's gradient (of its value for "state" and "update"),
             [replicas, variables].
         nonfinite: number of non-finite elements in each of these, [replicas, variables].
-        rows: the replica of each row. Rows of other workers are not included.
+        rows: the replica of each row. RowBuffer of other workers are not included.
         losses: the loss on each of these replicas; NaN where unknown.
         learning_rate: the learning rate; NaN if unknown.
         capsule: the capsule directory of the step; None if there is none.
@@ -133,3 +133,21 @@ def _has_several_workers() -> bool:
     """Return True if several processes train together. Each lists the devices of all."""
     names = [device.name for device in tf.config.list_logical_devices()]
     return len({name.partition("/device:")[0] for name in names}) > 1
+
+
+class NonFiniteGradientError(RuntimeError):
+    """Raised after a skipped train step if the guard's policy says so.
+
+    Attributes:
+        event: the event of the step.
+        step: the train step, counted from the run's first.
+        layers: the layers with non-finite gradients.
+        capsule: the capsule directory of the step; None if there is none.
+    """
+
+    def __init__(self, event: GuardEvent) -> None:
+        super().__init__(f"{event} {event.how_to_replay}".rstrip())
+        self.event = event
+        self.step = event.step
+        self.layers = event.layers
+        self.capsule = event.capsule

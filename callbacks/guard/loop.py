@@ -5,9 +5,9 @@ from typing import Any
 
 import keras
 
-from gradkeeper.callbacks.tap.hooks import Hooks
-from gradkeeper.callbacks.tap.keras_private import variables_of
-from gradkeeper.callbacks.tap.probe import Stage
+from gradkeeper.callbacks._keras_private import variables_of
+from gradkeeper.callbacks.instrument.observer import GradientTransform
+from gradkeeper.callbacks.instrument.step_patches import StepPatches
 
 
 class StepModel(keras.Model):
@@ -59,9 +59,11 @@ class GuardedStep:
         model: the step as a model. Pass it to `replay`.
     """
 
-    def __init__(self, model: StepModel, stage: Stage, look: Callable[[], None]) -> None:
+    def __init__(
+        self, model: StepModel, stage: GradientTransform, look: Callable[[], None]
+    ) -> None:
         self.model = model
-        self._hooks = Hooks([stage], model.optimizers, model)
+        self._hooks = StepPatches([stage], model.optimizers, model)
         self._look = look
 
     def __call__(self, *args: Any) -> Any:
@@ -70,7 +72,7 @@ class GuardedStep:
         Raises:
             NonFiniteGradientError: if the step was skipped and the policy ends the training.
         """
-        with self._hooks.in_place():
+        with self._hooks.applied():
             result = self.model.train_step(args)
         self._look()
         return result

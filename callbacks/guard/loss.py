@@ -5,7 +5,7 @@ from typing import Protocol
 import numpy as np
 import tensorflow as tf
 
-from gradkeeper.callbacks.tap.ring import make_variable
+from gradkeeper.callbacks.instrument.replica import make_variable
 
 
 class StepLoss(Protocol):
@@ -26,7 +26,7 @@ class StepLoss(Protocol):
         """Return the loss; NaN if unknown."""
 
     @property
-    def is_sound(self) -> tf.Tensor:
+    def is_ok(self) -> tf.Tensor:
         """Return True if the loss is finite or unknown."""
 
 
@@ -51,7 +51,7 @@ class PassedLoss:
         return tf.constant(np.nan, tf.float64) if self._loss is None else self._loss
 
     @property
-    def is_sound(self) -> tf.Tensor:
+    def is_ok(self) -> tf.Tensor:
         return tf.constant(True) if self._loss is None else tf.math.is_finite(self._loss)
 
 
@@ -85,7 +85,7 @@ class HeldLoss:
         return self._loss[0]
 
     @property
-    def is_sound(self) -> tf.Tensor:
+    def is_ok(self) -> tf.Tensor:
         value, is_known = tf.unstack(self._loss.read_value())
         return tf.math.is_finite(value) | tf.equal(is_known, 0.0)
 

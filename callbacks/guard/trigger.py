@@ -7,10 +7,10 @@ from typing import Protocol
 import numpy as np
 import tensorflow as tf
 
-from gradkeeper.callbacks.tap.ring import make_variable
+from gradkeeper.callbacks.instrument.replica import make_variable
 
 
-class Judgement(Protocol):
+class TriggerState(Protocol):
     """State of a trigger on one replica, in the graph."""
 
     def refuses(self, norm: tf.Tensor) -> tf.Tensor:
@@ -37,13 +37,13 @@ class NormAbove:
         if not self.bound > 0:
             raise ValueError(f"bound must be positive. Received: bound={self.bound}")
 
-    def begin(self, device: str | None) -> Judgement:
+    def begin(self, device: str | None) -> TriggerState:
         """Return the state of the trigger for one replica."""
         return _Bound(self.bound)
 
 
 @dataclass(frozen=True)
-class Unusual:
+class NormZScore:
     """Trigger that skips a step whose global gradient norm is far above the previous norms.
 
     The z-score of the norm's logarithm is computed over the last applied steps. OLMo's skip-step
@@ -72,12 +72,12 @@ class Unusual:
                 f"Received: after={self.after}, window={self.window}"
             )
 
-    def begin(self, device: str | None) -> Judgement:
+    def begin(self, device: str | None) -> TriggerState:
         """Return the state of the trigger for one replica."""
         return _Scores(self, device)
 
 
-Trigger = NormAbove | Unusual
+Trigger = NormAbove | NormZScore
 
 
 class _Bound:
@@ -92,10 +92,10 @@ class _Bound:
 
 
 class _Scores:
-    # Equal norms have a deviation of 0. At the default z, this allows a norm 20 percent larger.
+    # Equal norms have a deviation of 0. At the default z, this should_apply a norm 20 percent larger.
     _LEAST_DEVIATION = math.log(1.2) / 6
 
-    def __init__(self, trigger: Unusual, device: str | None) -> None:
+    def __init__(self, trigger: NormZScore, device: str | None) -> None:
         self._trigger = trigger
         self._logs = make_variable(np.zeros(trigger.window, np.float32), device)
         self._taken = make_variable(np.array(0), device)

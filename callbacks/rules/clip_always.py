@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from gradkeeper.callbacks._text import listed
 from gradkeeper.callbacks.finding import Finding
-from gradkeeper.callbacks.rules._clipping import Updates
+from gradkeeper.callbacks.rules._clip_advice import Updates
 from gradkeeper.callbacks.rules._first_step import FirstStep
-from gradkeeper.callbacks.rules._healthy import HealthyNorms, Limit
-from gradkeeper.callbacks.rules._recent import Recent
-from gradkeeper.callbacks.rules._text import listed
+from gradkeeper.callbacks.rules._healthy_steps import HealthyNorms, Limit
+from gradkeeper.callbacks.rules._series import Recent
 from gradkeeper.callbacks.rules.rule import Rule
 from gradkeeper.callbacks.run_facts import RunFacts
 from gradkeeper.callbacks.window import Window

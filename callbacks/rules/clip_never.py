@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from gradkeeper.callbacks.finding import Finding
-from gradkeeper.callbacks.rules._clipping import Updates
-from gradkeeper.callbacks.rules._healthy import HealthyNorms
+from gradkeeper.callbacks.rules._clip_advice import Updates
+from gradkeeper.callbacks.rules._healthy_steps import HealthyNorms
 from gradkeeper.callbacks.rules.rule import Rule
 from gradkeeper.callbacks.window import Window
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from gradkeeper.callbacks._text import listed, span
 from gradkeeper.callbacks.finding import Finding
-from gradkeeper.callbacks.rules._text import listed, span
 from gradkeeper.callbacks.rules.rule import Rule
 from gradkeeper.callbacks.window import Window, layer_of
 

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from gradkeeper.callbacks._text import listed, span
 from gradkeeper.callbacks.finding import Finding
 from gradkeeper.callbacks.rules._first_step import FirstStep
-from gradkeeper.callbacks.rules._healthy import HealthyNorms
-from gradkeeper.callbacks.rules._streaks import Streaks
-from gradkeeper.callbacks.rules._text import listed, span
+from gradkeeper.callbacks.rules._healthy_steps import HealthyNorms
+from gradkeeper.callbacks.rules._series import Streaks
 from gradkeeper.callbacks.rules.rule import Rule
 from gradkeeper.callbacks.window import Window, layer_of
 

@@ -4,12 +4,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from gradkeeper.callbacks._text import times
 from gradkeeper.callbacks.finding import Finding
-from gradkeeper.callbacks.rules._explosions import Explosions
+from gradkeeper.callbacks.rules._clip_advice import bounded_activations, recurrent_matrix, slower
 from gradkeeper.callbacks.rules._first_step import FirstStep
-from gradkeeper.callbacks.rules._healthy import HealthyNorms
-from gradkeeper.callbacks.rules._remedies import bounded_activations, recurrent_matrix, slower
-from gradkeeper.callbacks.rules._text import times
+from gradkeeper.callbacks.rules._healthy_steps import Explosions, HealthyNorms
 from gradkeeper.callbacks.rules.rule import Rule
 from gradkeeper.callbacks.window import Window
 

@@ -19,7 +19,7 @@ class LossNotScaled(Rule):
     """
 
     name = "loss_not_scaled"
-    judges_warmup = True
+    active_during_warmup = True
 
     def __init__(self) -> None:
         self._is_told = False

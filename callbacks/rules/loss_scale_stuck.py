@@ -5,8 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from gradkeeper.callbacks.finding import Finding
-from gradkeeper.callbacks.rules._recent import Recent
-from gradkeeper.callbacks.rules._streaks import Streaks
+from gradkeeper.callbacks.rules._series import Recent, Streaks
 from gradkeeper.callbacks.rules.rule import Rule
 from gradkeeper.callbacks.window import Window
 
@@ -27,7 +26,7 @@ class LossScaleStuck(Rule):
     """
 
     name = "loss_scale_stuck"
-    judges_warmup = True
+    active_during_warmup = True
 
     def __init__(self, *, patience: int = 10, share: float = 0.5, memory: int = 50) -> None:
         if patience < 1 or not 0 < share < 1 or memory < 1:

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from gradkeeper.callbacks._text import listed
 from gradkeeper.callbacks.finding import Finding
-from gradkeeper.callbacks.rules._streaks import Streaks
-from gradkeeper.callbacks.rules._text import listed
+from gradkeeper.callbacks.rules._series import Streaks
 from gradkeeper.callbacks.rules.rule import Rule
 from gradkeeper.callbacks.window import Window, layer_of
 
@@ -23,7 +23,7 @@ class MissingGradient(Rule):
     """
 
     name = "missing"
-    judges_warmup = True
+    active_during_warmup = True
 
     def __init__(self, *, patience: int = 5) -> None:
         if patience < 1:

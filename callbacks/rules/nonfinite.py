@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from gradkeeper.callbacks._text import listed
 from gradkeeper.callbacks.finding import Finding
+from gradkeeper.callbacks.rules._clip_advice import bounded_activations, recurrent_matrix, slower
 from gradkeeper.callbacks.rules._first_step import FirstStep
-from gradkeeper.callbacks.rules._healthy import HealthyNorms
-from gradkeeper.callbacks.rules._remedies import bounded_activations, recurrent_matrix, slower
-from gradkeeper.callbacks.rules._text import listed
+from gradkeeper.callbacks.rules._healthy_steps import HealthyNorms
 from gradkeeper.callbacks.rules.rule import Rule
 from gradkeeper.callbacks.run_facts import RunFacts
 from gradkeeper.callbacks.window import Window, layer_of
@@ -58,7 +58,7 @@ class NonFiniteGradient(Rule):
     """
 
     name = "nonfinite"
-    judges_warmup = True
+    active_during_warmup = True
 
     def __init__(self) -> None:
         self.reset()

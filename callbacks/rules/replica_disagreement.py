@@ -4,11 +4,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from gradkeeper.callbacks._text import span
 from gradkeeper.callbacks.finding import Finding
-from gradkeeper.callbacks.rules._explosions import Explosions
-from gradkeeper.callbacks.rules._recent import row_quantiles
-from gradkeeper.callbacks.rules._streaks import Streaks
-from gradkeeper.callbacks.rules._text import span
+from gradkeeper.callbacks.rules._healthy_steps import Explosions
+from gradkeeper.callbacks.rules._series import Streaks, row_quantiles
 from gradkeeper.callbacks.rules.rule import Rule
 from gradkeeper.callbacks.window import Window
 
@@ -28,7 +27,7 @@ class ReplicaDisagreement(Rule):
     """
 
     name = "replica_disagreement"
-    judges_warmup = True
+    active_during_warmup = True
 
     def __init__(self, *, ratio: float = 10.0, patience: int = 5) -> None:
         if not ratio > 1 or patience < 1:

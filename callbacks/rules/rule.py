@@ -29,11 +29,11 @@ class Rule:
 
     Attributes:
         name: name of the rule in findings and in a list of rules.
-        judges_warmup: True if findings in the monitor's first `warmup` steps are kept.
+        active_during_warmup: True if findings in the monitor's first `warmup` steps are kept.
     """
 
     name = "rule"
-    judges_warmup = False
+    active_during_warmup = False
 
     def check(self, window: Window) -> Iterator[Finding]:
         """Yield the findings in the next window, which continues the previous one."""

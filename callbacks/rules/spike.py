@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from gradkeeper.callbacks.finding import Finding
-from gradkeeper.callbacks.rules._healthy import HealthyNorms
-from gradkeeper.callbacks.rules._recent import Recent, row_quantiles
-from gradkeeper.callbacks.rules._remedies import has_sequences
+from gradkeeper.callbacks.rules._clip_advice import has_sequences
+from gradkeeper.callbacks.rules._healthy_steps import HealthyNorms
+from gradkeeper.callbacks.rules._series import Recent, row_quantiles
 from gradkeeper.callbacks.rules.rule import Rule
 from gradkeeper.callbacks.window import Window
 

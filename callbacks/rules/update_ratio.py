@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from gradkeeper.callbacks.finding import Finding
-from gradkeeper.callbacks.rules._usual import UsualNorm
+from gradkeeper.callbacks.rules._series import UsualNorm
 from gradkeeper.callbacks.rules.rule import Rule
 from gradkeeper.callbacks.run_facts import RunFacts
 from gradkeeper.callbacks.window import Window, total_norm

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from gradkeeper.callbacks._text import span
 from gradkeeper.callbacks.finding import Finding
-from gradkeeper.callbacks.rules._streaks import Streaks
-from gradkeeper.callbacks.rules._text import span
+from gradkeeper.callbacks.rules._series import Streaks
 from gradkeeper.callbacks.rules.rule import Rule
 from gradkeeper.callbacks.run_facts import RunFacts
 from gradkeeper.callbacks.window import Window

@@ -1,15 +1,108 @@
-"""Gradient statistics in a directory of Parquet parts, readable during training."""
+"""Sink that writes Parquet files, and readers of these files.
 
+A part has one row per train step. Its columns are `step` (int64), `present` and `updated` (lists
+of bool, one item per variable), the statistics per variable (`norm`, `applied_norm`, ...; lists of
+float), the statistics per step (`loss`, ...; float64), and with several replicas `replica_norms`
+(lists of replicas x variables floats). The schema's metadata contains the variable paths and the
+index of the first replica; pandas reads the paths as `attrs["variables"]`.
+"""
+
+import dataclasses
+import json
+import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gradkeeper.callbacks.sinks._parts import is_whole, read_part, steps_of, write_part
+from gradkeeper.callbacks._workers import folders_of_others
 from gradkeeper.callbacks.sinks.sink import Sink
 from gradkeeper.callbacks.window import Window
+
+_VARIABLES = b"gradkeeper.variables"
+_FIRST_REPLICA = b"gradkeeper.first_replica"
+# Metadata key that pandas reads as the `attrs` of a data frame.
+_PANDAS = b"PANDAS_ATTRS"
+_OWN = ("step", "present", "updated", "replica_norms")
+# Last bytes of a Parquet file; the writer adds them after all other data.
+_END = b"PAR1"
+
+
+def write_part(path: Path, window: Window) -> None:
+    """Write the window to a part; the file appears only when it is complete."""
+    lists = {"present": window.present, "updated": window.updated, **window.values}
+    lists["replica_norms"] = window.replica_norms
+    columns = {"step": pa.array(window.steps)}
+    # Arrow does not support fixed-size lists of length 0.
+    columns |= {name: _lists(value) for name, value in lists.items() if value.size}
+    columns |= {name: pa.array(value) for name, value in window.scalars.items()}
+    metadata = {
+        _VARIABLES: json.dumps(window.variables),
+        _PANDAS: json.dumps({"variables": window.variables}),
+        _FIRST_REPLICA: str(window.first_replica),
+    }
+    table = pa.table(columns).replace_schema_metadata(metadata)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        # Norms rarely repeat: a dictionary takes three times as long and saves no space.
+        pq.write_table(table, temporary, compression="zstd", use_dictionary=False)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_part(path: Path) -> Window:
+    """Read a part. The first format, with norms and flags only, is supported."""
+    with pq.ParquetFile(path) as file:
+        table = file.read()
+    variables = tuple(json.loads(table.schema.metadata[_VARIABLES]))
+    first = int(table.schema.metadata.get(_FIRST_REPLICA, 0))
+    rows, width = table.num_rows, len(variables)
+    lists, scalars = {}, {}
+    for name in table.column_names:
+        column = table[name].combine_chunks()
+        if pa.types.is_fixed_size_list(column.type):
+            lists[name] = column.flatten().to_numpy(zero_copy_only=False)
+        else:
+            scalars[name] = column.to_numpy(zero_copy_only=False)
+    matrices = {name: value.reshape(rows, -1, width) for name, value in lists.items()}
+    present, updated = (
+        matrices[flag][:, 0] if flag in matrices else np.zeros((rows, width), bool)
+        for flag in ("present", "updated")
+    )
+    values = {name: value[:, 0] for name, value in matrices.items() if name not in _OWN}
+    if "nonfinite" not in values and "norm" in values:
+        # The first format has no element counts; a non-finite norm has at least one element.
+        values["nonfinite"] = (present & ~np.isfinite(values["norm"])).astype(np.float32)
+    replicas = matrices.get("replica_norms", np.zeros((0, 0, 0), np.float32))
+    steps = scalars.pop("step")
+    return Window(steps, variables, present, updated, values, scalars, replicas, first)
+
+
+def is_whole(path: Path) -> bool:
+    """Return True if the part is complete; a power failure may truncate a part."""
+    try:
+        with path.open("rb") as file:
+            file.seek(-min(len(_END), file.seek(0, os.SEEK_END)), os.SEEK_END)
+            return file.read() == _END
+    except FileNotFoundError:  # merged by a run in progress
+        return False
+
+
+def steps_of(path: Path) -> np.ndarray:
+    """Return the train steps of a part, int64 [steps]."""
+    with pq.ParquetFile(path) as file:
+        return file.read(["step"])["step"].to_numpy()
+
+
+def _lists(values: np.ndarray) -> pa.FixedSizeListArray:
+    """Convert an array [steps, ...] to one list per step."""
+    flat = pa.array(np.ascontiguousarray(values).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, int(np.prod(values.shape[1:])))
+
 
 _PART = re.compile(r"gradients-(\d{6,})\.parquet")
 # Number of small parts that are merged into one, so that a reader opens few files.
@@ -53,7 +146,7 @@ class ParquetSink(Sink):
         """Release the directory: another sink may write to it before the next `write`."""
         self._next = None
 
-    def keep_before(self, step: int) -> Iterable[Window]:
+    def truncate_from(self, step: int) -> Iterable[Window]:
         """Remove the rows from `step` on, because a resumed run records them again.
 
         Returns:
@@ -135,3 +228,51 @@ def _named(folder: Path) -> list[Path]:
 
 def _number(path: Path) -> int:
     return int(path.stem.removeprefix("gradients-"))
+
+
+def read_all_workers(log_dir: str | Path) -> Iterator[Window]:
+    """Yield the chief's windows with the replica norms of all workers.
+
+    Values that are equal on all replicas are the chief's. A step that another worker has not
+    recorded, such as the last steps of a killed run, has the norms of the chief's replicas only.
+    """
+    others = [_Worker(read_parts(folder)) for folder in folders_of_others(log_dir).values()]
+    for window in read_parts(log_dir):
+        read = [each.up_to(window) for each in others]
+        known = np.all([np.isin(window.steps, each.steps) for each in read], axis=0)
+        if not read or not known.any():
+            yield window
+            continue
+        whole = window[known]
+        norms = [whole.replica_norms, *(_norms_at(whole, each) for each in read)]
+        yield dataclasses.replace(whole, replica_norms=np.concatenate(norms, axis=1))
+        if not known.all():
+            yield window[~known]
+
+
+class _Worker:
+    """Lazy reader of the parts of a worker other than the chief."""
+
+    def __init__(self, parts: Iterator[Window]) -> None:
+        self._parts = parts
+        self._read = Window.concatenate([])
+
+    def up_to(self, window: Window) -> Window:
+        """Return the recorded steps from the first step of `window` to at least its last step.
+
+        Call with windows in chronological order.
+        """
+        while not len(self._read) or self._read.steps[-1] < window.steps[-1]:
+            part = next(self._parts, None)
+            if part is None:
+                break
+            self._read = Window.concatenate([self._read, part])
+        self._read = self._read[self._read.steps >= window.steps[0]]
+        return self._read
+
+
+def _norms_at(window: Window, worker: Window) -> np.ndarray:
+    """Return a worker's replica norms at the window's steps, [steps, replicas, variables]."""
+    columns = tuple(dict.fromkeys([*window.variables, *worker.variables]))
+    rows = np.searchsorted(worker.steps, window.steps)
+    return worker.with_variables(columns)[rows].replica_norms[:, :, : len(window.variables)]

@@ -29,7 +29,7 @@ class Sink:
         elements, [bins]. The base class ignores histograms.
         """
 
-    def keep_before(self, step: int) -> Iterable[Window]:
+    def truncate_from(self, step: int) -> Iterable[Window]:
         """Remove the rows from `step` on, because a resumed run records them again.
 
         Returns:

@@ -72,7 +72,7 @@ class TensorBoardSink(Sink):
         self._write(step, values)
         self.flush()
 
-    def keep_before(self, step: int) -> Iterable[Window]:
+    def truncate_from(self, step: int) -> Iterable[Window]:
         """Write an event that makes TensorBoard discard the earlier events from `step` on."""
         import tensorflow as tf
 

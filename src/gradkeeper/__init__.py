@@ -1,7 +1,7 @@
-"""Recurrent Keras models, and the keeper that watches their gradients.
+"""Recurrent Keras models and tools that monitor their gradients.
 
-The front door: `gradkeeper.zoo`, `gradkeeper.callbacks` and `gradkeeper.training` are
-loaded at first use, and TensorFlow with them.
+The subpackages `gradkeeper.zoo`, `gradkeeper.callbacks` and `gradkeeper.training`, and TensorFlow
+with them, are imported on first use.
 """
 
 import lazy_loader

@@ -201,7 +201,7 @@ def test_refuses_to_stand_beside_the_optimizers_own_clipping():
     model, data = compiled("dense", optimizer=keras.optimizers.SGD(0.1, clipnorm=1.0))
     with pytest.raises(ValueError, match="has its own clipping"):
         fit(model, data, callbacks=[AdaptiveClipping()])
-    fit(model, data, callbacks=[AdaptiveClipping(beside_own_clipping=True)])
+    fit(model, data, callbacks=[AdaptiveClipping(allow_optimizer_clipping=True)])
 
 
 def test_bad_arguments():

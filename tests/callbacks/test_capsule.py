@@ -17,10 +17,15 @@ from test_guard import BATCH, WAYS, built, data, fit, poisoned, state
 
 from gradkeeper.callbacks import Capsule, CapsuleError, NonFiniteGuard, replay
 from gradkeeper.callbacks.capsule import writer
-from gradkeeper.callbacks.capsule.arrays import read_arrays, write_arrays
-from gradkeeper.callbacks.capsule.form import UnknownFormError, put_together, taken_apart
 from gradkeeper.callbacks.capsule.model import batch_of, model_of
 from gradkeeper.callbacks.capsule.state import state_of
+from gradkeeper.callbacks.capsule.structure import (
+    UnknownStructureError,
+    flatten,
+    pack,
+    read_arrays,
+    write_arrays,
+)
 
 
 def guard_in(folder, policy="skip", **options):
@@ -300,8 +305,8 @@ def test_batches_of_every_form():
     ragged = tf.ragged.constant([[1.0, 2.0], [3.0]])
     sparse = tf.SparseTensor([[0, 1]], [5.0], [2, 2])
     batch = ({"a": ragged, "b": [sparse, None]}, tf.constant(["x", "yz"]), np.float32(2), "text")
-    form, tensors = taken_apart(batch)
-    again = put_together(json.loads(json.dumps(form)), [each.numpy() for each in tensors])
+    form, tensors = flatten(batch)
+    again = pack(json.loads(json.dumps(form)), [each.numpy() for each in tensors])
     assert again[0]["a"].to_list() == ragged.to_list()
     np.testing.assert_array_equal(tf.sparse.to_dense(again[0]["b"][0]), [[0, 5], [0, 0]])
     assert again[0]["b"][1] is None
@@ -310,8 +315,8 @@ def test_batches_of_every_form():
 
 
 def test_a_batch_of_no_known_form():
-    with pytest.raises(UnknownFormError, match="cannot store this part"):
-        taken_apart((object(),))
+    with pytest.raises(UnknownStructureError, match="cannot store this part"):
+        flatten((object(),))
 
 
 def test_arrays_of_every_dtype(tmp_path):

@@ -17,9 +17,9 @@ from gradkeeper.callbacks import Verdict, replay
 from gradkeeper.callbacks.capsule.state import state_of
 from gradkeeper.callbacks.capsule.writer import Contents, write_capsule
 from gradkeeper.callbacks.diagnosis import faults
+from gradkeeper.callbacks.diagnosis._tensorflow_private import slopes_as_in_xla
 from gradkeeper.callbacks.diagnosis.faults import BAD_DATA, BAD_WEIGHT, UNKNOWN
 from gradkeeper.callbacks.diagnosis.replay import verdict_of_step
-from gradkeeper.callbacks.diagnosis.tensorflow_private import slopes_as_in_xla
 
 ROWS = pytest.mark.parametrize("name", SINGULAR)
 

@@ -6,7 +6,7 @@ from histories import window
 from twin import trained
 
 from gradkeeper.callbacks import ClipAdvisor
-from gradkeeper.callbacks.history import GradientHistory
+from gradkeeper.callbacks.recording.history import GradientHistory
 from gradkeeper.callbacks.rules import default_rules
 
 
@@ -21,7 +21,7 @@ def test_limits_touch_the_shares_asked_for():
     advisor = ClipAdvisor(history_of(norms))
     assert advisor.steps == 2000
     for limit, share in zip(advisor.limits, (0.01, 0.05, 0.10), strict=True):
-        assert limit.touched == pytest.approx(share, abs=0.001)
+        assert limit.clip_fraction == pytest.approx(share, abs=0.001)
         assert limit.global_clipnorm == pytest.approx(np.quantile(norms, 1 - share), rel=1e-5)
     assert "no explosion occurred" in str(advisor)
 
@@ -33,8 +33,12 @@ def test_explosions_that_a_limit_would_have_caught():
     advisor = ClipAdvisor(history_of(norms), shares=[0.05])
     (limit,) = advisor.limits
     assert (advisor.steps, advisor.end) == (100, 100)
-    assert (limit.caught, limit.explosions, limit.caught_share) == (3, 3, 1.0)
-    assert advisor.effect_of(2e3).caught == 2
+    assert (limit.explosions_clipped, limit.explosions, limit.explosions_clipped_share) == (
+        3,
+        3,
+        1.0,
+    )
+    assert advisor.evaluate(2e3).explosions_clipped == 2
     assert advisor.nonfinite == 1
     assert "and 3 of 3 explosions" in str(advisor)
     assert "1 steps had no finite gradient" in str(advisor)
@@ -49,7 +53,7 @@ def test_one_limit_is_recommended_from_the_steps_before_the_explosion():
     assert advisor.end >= 90
     recommended = advisor.recommended
     assert np.quantile(healthy, 0.9) < recommended.global_clipnorm < 2 * np.max(healthy)
-    assert recommended.caught == recommended.explosions > 0
+    assert recommended.explosions_clipped == recommended.explosions > 0
     assert f"Recommended: global_clipnorm={recommended.global_clipnorm:.2g}" in str(advisor)
 
 
@@ -116,4 +120,4 @@ def test_bad_input():
     with pytest.raises(ValueError, match="no step with a finite gradient"):
         ClipAdvisor(history_of([np.nan]))
     with pytest.raises(ValueError, match="global_clipnorm must be positive"):
-        ClipAdvisor(history_of([1.0])).effect_of(0)
+        ClipAdvisor(history_of([1.0])).evaluate(0)

@@ -105,7 +105,7 @@ def test_one_replica_is_left_alone():
     with_it, _ = trained(None, [ClipAfterReduce()], clipnorm=0.05)
     without, _ = trained(None, clipnorm=0.05)
     close(with_it, without, rtol=0, atol=0)
-    assert "_gradkeeper_tap" not in vars(with_it.train_function)
+    assert "_gradkeeper_train_function" not in vars(with_it.train_function)
 
 
 def test_an_optimizer_that_does_not_clip_is_refused():

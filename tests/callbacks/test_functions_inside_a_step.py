@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from gradkeeper.callbacks import AdaptiveClipping, GradientMonitor
 from gradkeeper.callbacks.capsule import Capsule
-from gradkeeper.callbacks.guard import NonFiniteGradientError, NonFiniteGuard
+from gradkeeper.callbacks.guard import NonFiniteGradientError
+from gradkeeper.callbacks.non_finite_guard import NonFiniteGuard
 
 BAD = 2  # batch
 WAYS: dict[str, dict[str, Any]] = {

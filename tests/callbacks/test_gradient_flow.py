@@ -7,7 +7,7 @@ import tensorflow as tf
 from references.reference import VECTORS
 
 from gradkeeper.callbacks.flow import gradient_flow
-from gradkeeper.callbacks.flow.state_flow import StateFlow
+from gradkeeper.callbacks.flow.gradient_flow import StateFlow
 
 L = keras.layers
 

@@ -8,14 +8,10 @@ import pytest
 import tensorflow as tf
 
 from gradkeeper.callbacks import GradientMonitor
-from gradkeeper.callbacks.guard import (
-    NonFiniteGradientError,
-    NonFiniteGuard,
-    NormAbove,
-    Unusual,
-)
+from gradkeeper.callbacks.guard import NonFiniteGradientError, NormAbove, NormZScore
 from gradkeeper.callbacks.guard.event import GuardEvent
-from gradkeeper.callbacks.guard.gate import Gate
+from gradkeeper.callbacks.guard.transform import SkipTransform
+from gradkeeper.callbacks.non_finite_guard import NonFiniteGuard
 
 BATCH = 8
 WAYS: dict[str, dict[str, Any]] = {
@@ -122,7 +118,7 @@ def test_the_loss_of_an_epoch_without_a_step_is_nan():
 def test_with_nothing_refused_training_is_bit_identical(how):
     plain, guarded = built(**WAYS[how]), built(**WAYS[how])
     expected = fit(plain, data(), epochs=2).history
-    seen = fit(guarded, data(), NonFiniteGuard(trigger=Unusual()), epochs=2).history
+    seen = fit(guarded, data(), NonFiniteGuard(trigger=NormZScore()), epochs=2).history
     assert_alike(guarded, plain)
     assert seen.pop("skipped_steps") == [0, 0]
     assert seen == expected
@@ -234,7 +230,7 @@ def test_rollback_ends_when_it_does_not_help():
     assert [event.step for event in guard.events] == [1, 3, 5]
 
 
-@pytest.mark.parametrize("trigger", [1000.0, NormAbove(1000.0), Unusual(z=6.0, after=4)])
+@pytest.mark.parametrize("trigger", [1000.0, NormAbove(1000.0), NormZScore(z=6.0, after=4)])
 def test_a_gradient_too_large_is_refused(trigger):
     left_out, guarded = built("sgd", jit_compile=False), built("sgd", jit_compile=False)
     fit(left_out, data(without=(6,)), quiet())
@@ -313,8 +309,8 @@ def test_the_monitor_beside_the_guard_sees_the_step_as_not_taken():
 @pytest.mark.parametrize(("how", "is_told"), [("graph", True), ("eager", True), ("xla", False)])
 def test_the_host_looks_where_there_is_something_to_read(how, is_told, monkeypatch):
     """Between steps it takes longer than all else that the guard does there."""
-    seen, glance = [], Gate.glance
-    monkeypatch.setattr(Gate, "glance", lambda gate: seen.append(1) or glance(gate))
+    seen, status = [], SkipTransform.status
+    monkeypatch.setattr(SkipTransform, "status", lambda each: seen.append(1) or status(each))
     model, guard = built(**WAYS[how]), quiet(capsule_dir=None)
     fit(model, data(), guard)
     monkeypatch.undo()
@@ -461,6 +457,6 @@ def test_one_process_has_no_other_worker():
 
 def test_bad_triggers():
     with pytest.raises(ValueError, match="z must be positive"):
-        Unusual(z=0)
+        NormZScore(z=0)
     with pytest.raises(ValueError, match="after must be at least 2 and at most window"):
-        Unusual(window=8, after=9)
+        NormZScore(window=8, after=9)

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from gradkeeper.callbacks import GradientMonitor, NonFiniteGuard, replay
-from gradkeeper.callbacks.guard.replica_gate import reported_rate
+from gradkeeper.callbacks.guard.checks import reported_rate
 
 BATCH = 8
 GRAPH = {"jit_compile": False}

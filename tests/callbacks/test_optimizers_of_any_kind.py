@@ -58,11 +58,11 @@ def test_each_optimizer_has_a_track_of_its_own():
     model.compile()
     monitor = GradientMonitor()
     fit(model, DATA, callbacks=[monitor])
-    assert list(monitor.tracks) == ["first_optimizer", "second_optimizer"]
-    assert monitor.tracks["second_optimizer"].norms.shape == (2, 2)
+    assert list(monitor.by_optimizer) == ["first_optimizer", "second_optimizer"]
+    assert monitor.by_optimizer["second_optimizer"].norms.shape == (2, 2)
     assert monitor.history.norms.shape == (2, 4)
     np.testing.assert_array_equal(
-        monitor.history.norms[:, 2:], monitor.tracks["second_optimizer"].norms
+        monitor.history.norms[:, 2:], monitor.by_optimizer["second_optimizer"].norms
     )
     assert monitor.history.learning_rate[0] == pytest.approx(0.01)
 
@@ -73,8 +73,8 @@ def test_an_optimizer_with_several_turns_in_a_step_has_a_track_for_each():
     monitor = GradientMonitor()
     fit(model, DATA, callbacks=[monitor])
     names = ["first_optimizer", "first_optimizer, call 2", "first_optimizer, call 3"]
-    assert list(monitor.tracks) == [*names, "second_optimizer"]
-    each = np.stack([monitor.tracks[name].norms for name in names])
+    assert list(monitor.by_optimizer) == [*names, "second_optimizer"]
+    each = np.stack([monitor.by_optimizer[name].norms for name in names])
     assert len(monitor.history) == 2
     np.testing.assert_array_equal(monitor.history.norms[:, :2], each.max(axis=0))
 
@@ -93,7 +93,7 @@ def test_optimizers_in_lists_and_in_models_inside():
     monitor = GradientMonitor()
     fit(model, DATA, callbacks=[monitor])
     assert monitor.history.present.all()
-    assert len(monitor.tracks) == 2
+    assert len(monitor.by_optimizer) == 2
 
 
 def test_an_optimizer_of_a_closure_can_be_named():
@@ -113,7 +113,7 @@ def test_an_optimizer_of_a_closure_can_be_named():
     fit(model, DATA, callbacks=[seeing])
     assert len(blind.history) == 0
     assert seeing.history.present.all()
-    assert list(seeing.tracks) == ["hidden"]
+    assert list(seeing.by_optimizer) == ["hidden"]
 
 
 def test_one_optimizer_applied_to_two_parts_is_one_row():
@@ -131,7 +131,7 @@ def test_one_optimizer_applied_to_two_parts_is_one_row():
     monitor = GradientMonitor()
     fit(model, DATA, callbacks=[monitor])
     assert monitor.history.present.tolist() == [[True] * 4] * 2
-    assert list(monitor.tracks) == ["optimizer"]
+    assert list(monitor.by_optimizer) == ["optimizer"]
 
 
 class SharedOut(keras.optimizers.Optimizer):
@@ -163,7 +163,7 @@ def test_an_optimizer_around_optimizers():
     monitor = GradientMonitor()
     fit(model, data, callbacks=[monitor])
     history = monitor.history
-    assert list(monitor.tracks) == ["optimizer"]
+    assert list(monitor.by_optimizer) == ["optimizer"]
     np.testing.assert_allclose(history.applied_norms[:, :2], 1e-3, rtol=1e-4)
     np.testing.assert_allclose(history.applied_norms[:, 2:], history.norms[:, 2:], rtol=1e-6)
     reference = GradientMonitor()
@@ -218,7 +218,7 @@ def test_a_model_whose_optimizer_is_none():
     monitor = GradientMonitor()
     fit(model, DATA, callbacks=[monitor])
     assert monitor.history.present.all()
-    assert list(monitor.tracks) == ["mine"]
+    assert list(monitor.by_optimizer) == ["mine"]
 
 
 class TrainsAnother(keras.callbacks.Callback):

@@ -12,19 +12,19 @@ import tensorflow as tf
 from models import compiled, fit
 
 from gradkeeper.callbacks import Finding, GradientHistory, GradientMonitor
-from gradkeeper.callbacks.cost import Cost
+from gradkeeper.callbacks.recording.overhead import Overhead
 from gradkeeper.callbacks.rules import Rule
 
 
 @pytest.mark.parametrize("how", [{}, {"jit_compile": True}, {"run_eagerly": True}])
 def test_every_so_many_steps(how):
     model, data = compiled("dense", **how)
-    thinned, whole = GradientMonitor(every_n_steps=3), GradientMonitor()
-    fit(model, data, epochs=3, callbacks=[thinned, whole])
-    assert thinned.history.steps.tolist() == [0, 3, 6]
-    np.testing.assert_array_equal(thinned.history.norms, whole.history.norms[::3])
-    fit(model, data, callbacks=[thinned])
-    assert thinned.history.steps.tolist() == [0, 3, 6, 9]
+    downsampled, whole = GradientMonitor(every_n_steps=3), GradientMonitor()
+    fit(model, data, epochs=3, callbacks=[downsampled, whole])
+    assert downsampled.history.steps.tolist() == [0, 3, 6]
+    np.testing.assert_array_equal(downsampled.history.norms, whole.history.norms[::3])
+    fit(model, data, callbacks=[downsampled])
+    assert downsampled.history.steps.tolist() == [0, 3, 6, 9]
 
 
 def test_a_nan_between_measured_steps_is_told_to_lie_between():
@@ -50,22 +50,22 @@ def test_the_cost_in_this_very_run_is_known_and_told(tmp_path):
     model = keras.Sequential([keras.Input((6,)), Slow(), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
     monitor = GradientMonitor()
-    assert "too few steps" in str(monitor.cost)
+    assert "too few steps" in str(monitor.overhead)
     model.fit(np.ones((160, 6)), np.ones((160, 1)), batch_size=1, verbose=0, callbacks=[monitor])
-    cost = monitor.cost
+    cost = monitor.overhead
     assert cost.pairs == 16
     assert cost.quartiles[0] <= cost.measuring <= cost.quartiles[1]
     assert cost.host > 0
     assert monitor.history.steps.tolist() == list(range(160))
     page = monitor.report(tmp_path / "report.html").read_text()
-    assert "Cost of the monitor" in page
+    assert "Overhead of the monitor" in page
     assert "16 pairs of steps" in page
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.0])  # a gradient of zero takes another way
 @pytest.mark.parametrize("watch", ["gradients", "max_abs"])
 def test_steps_are_measured_once_and_twice_in_turn(monkeypatch, watch, scale):
-    from gradkeeper.callbacks.tap import group_statistics, groups
+    from gradkeeper.callbacks.statistics import groups
 
     plain, calls = groups.all_sums, []
 
@@ -74,7 +74,6 @@ def test_steps_are_measured_once_and_twice_in_turn(monkeypatch, watch, scale):
         return plain(*arguments)
 
     monkeypatch.setattr(groups, "all_sums", counted)
-    monkeypatch.setattr(group_statistics, "all_sums", counted)
     # Without updates no gradient becomes zero.
     model, (x, y) = compiled("dense", optimizer=keras.optimizers.SGD(0.0), run_eagerly=True)
     steps = []
@@ -144,10 +143,11 @@ def test_a_budget_thins_the_measuring(monkeypatch):
     monitor = GradientMonitor(budget=0.05)
 
     def measured_steps_take_half_as_long_again(meter):
-        return Cost(measuring=0.5, quartiles=(0.5, 0.5), pairs=16, every=1, host=0.0)
+        return Overhead(measuring=0.5, quartiles=(0.5, 0.5), pairs=16, every=1, host=0.0)
 
     monkeypatch.setattr(
-        "gradkeeper.callbacks.cost.CostMeter.cost", property(measured_steps_take_half_as_long_again)
+        "gradkeeper.callbacks.recording.overhead.OverheadMeter.overhead",
+        property(measured_steps_take_half_as_long_again),
     )
     fit(model, (x[:1].repeat(200, 0), y[:1].repeat(200, 0)), batch_size=1, callbacks=[monitor])
     # 0.5 / 0.05: one step of ten, once the comparison is over.
@@ -155,7 +155,7 @@ def test_a_budget_thins_the_measuring(monkeypatch):
 
 
 def test_the_cost_in_words():
-    cost = Cost(measuring=0.04, quartiles=(0.01, 0.07), pairs=16, every=4, host=0.002)
+    cost = Overhead(measuring=0.04, quartiles=(0.01, 0.07), pairs=16, every=4, host=0.002)
     assert cost.total == pytest.approx(0.012)
     assert str(cost) == (
         "1.2 % of the training time: a measured step +4.0 % (quartiles +1.0 to +7.0 %, 16 pairs of "
@@ -299,7 +299,7 @@ def test_the_time_of_flushing_is_counted():
 
     monitor = GradientMonitor(rules=[Sleeps()], flush_every=50)
     fit(model, (data[0].repeat(5, 0), data[1].repeat(5, 0)), batch_size=1, callbacks=[monitor])
-    assert monitor.cost.host > 0
+    assert monitor.overhead.host > 0
 
 
 def test_the_epoch_logs_can_be_left_alone():

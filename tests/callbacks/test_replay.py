@@ -15,7 +15,8 @@ from planted_in_own import IN_OWN, Own
 from gradkeeper.callbacks import Verdict, replay
 from gradkeeper.callbacks.capsule import Capsule
 from gradkeeper.callbacks.capsule.state import state_of
-from gradkeeper.callbacks.guard import NonFiniteGuard, NormAbove
+from gradkeeper.callbacks.guard import NormAbove
+from gradkeeper.callbacks.non_finite_guard import NonFiniteGuard
 
 WAYS: dict[str, dict[str, Any]] = {
     "graph": {"jit_compile": False},

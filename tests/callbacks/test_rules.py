@@ -101,7 +101,7 @@ def told(rule, history, rows):
 
 def test_every_rule_is_listed_by_its_name():
     assert list(RULES) == [rule.name for rule in default_rules()] == list(TROUBLED)
-    assert {name for name, rule in RULES.items() if rule.judges_warmup} == {
+    assert {name for name, rule in RULES.items() if rule.active_during_warmup} == {
         "nonfinite",
         "missing",
         "replica_disagreement",

@@ -222,8 +222,8 @@ def test_vanishing_needs_patience_across_windows():
 def test_vanishing_counts_measured_steps_and_passes_over_gaps():
     history = window([[1e-9, 1e-9, 1.0]] * 60)
     without(history, 5, slice(0, 2))
-    thinned = dataclasses.replace(history, steps=np.arange(60) * 10)
-    (finding,) = VanishingGradient().check(thinned)
+    downsampled = dataclasses.replace(history, steps=np.arange(60) * 10)
+    (finding,) = VanishingGradient().check(downsampled)
     assert (finding.step, finding.evidence["last_step"]) == (0, 500)
     assert "steps 0 to 500" in finding.message
 

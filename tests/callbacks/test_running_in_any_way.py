@@ -9,8 +9,8 @@ import tensorflow as tf
 from models import compiled, fit
 
 from gradkeeper.callbacks import GradientMonitor
-from gradkeeper.callbacks.tap import tap
-from gradkeeper.callbacks.tap.hooks import Hooks
+from gradkeeper.callbacks.instrument import train_function
+from gradkeeper.callbacks.instrument.step_patches import StepPatches
 
 
 @pytest.fixture(scope="module")
@@ -293,7 +293,7 @@ def test_two_monitors_trace_once():
 def train_step_is_held(request, monkeypatch):
     """Whether Keras's train function holds the train step (as of 3.15), or asks the model."""
     if not request.param:
-        monkeypatch.setattr(Hooks, "are_held_by", lambda hooks, function: False)
+        monkeypatch.setattr(StepPatches, "are_called_by", lambda hooks, function: False)
     return request.param
 
 
@@ -322,7 +322,7 @@ def test_the_model_and_its_optimizer_are_wrapped_only_while_a_step_is_traced(
         wrapped.append(("apply" in vars(model.optimizer), "train_step" in vars(model)))
         return iterator
 
-    monkeypatch.setattr(tap, "_shown", looking)
+    monkeypatch.setattr(train_function, "_shown", looking)
     fit(model, data, callbacks=[GradientMonitor(verbose=0)])
     held = train_step_is_held and KERAS >= (3, 15)
     assert wrapped == [(True, True), *[(False, not held)] * 2]

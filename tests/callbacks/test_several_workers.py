@@ -6,8 +6,9 @@ SCRIPT = """
 import json, sys
 import keras, numpy as np, tensorflow as tf
 strategy = tf.distribute.MultiWorkerMirroredStrategy()
-from gradkeeper.callbacks.guard.gate import Gate, GateOptions
-from gradkeeper.callbacks.tap.hooks import Hooks
+from gradkeeper.callbacks.guard.checks import SkipOptions
+from gradkeeper.callbacks.guard.transform import SkipTransform
+from gradkeeper.callbacks.instrument.step_patches import StepPatches
 
 worker = strategy.cluster_resolver.task_id
 keras.utils.set_random_seed(0)
@@ -31,11 +32,11 @@ def replica_step(x):
 def step(x):
     strategy.run(replica_step, args=(x,))
 
-gate = Gate(GateOptions(refuses=True, halts_after=0, checks_loss=False, trigger=None), model)
-with Hooks([gate], [optimizer]).in_place():
+transform = SkipTransform(SkipOptions(refuses=True, halts_after=0, checks_loss=False, trigger=None), model)
+with StepPatches([transform], [optimizer]).applied():
     for batch in x:
         step(tf.constant(batch))
-events, *_ = gate.drain()
+events, *_ = transform.drain()
 print(json.dumps({
     "steps": [event.step for event in events],
     "replicas": [event.replicas for event in events],

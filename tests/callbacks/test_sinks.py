@@ -155,7 +155,7 @@ def copied_parts(tmp_path):
 def test_a_kill_while_parts_are_merged_leaves_no_step_twice(tmp_path):
     folder = copied_parts(tmp_path)
     assert steps_in(folder) == list(range(40))
-    assert [len(part) for part in ParquetSink(folder).keep_before(39)] == [39]
+    assert [len(part) for part in ParquetSink(folder).truncate_from(39)] == [39]
     assert names_in(folder) == ["gradients-000000.parquet"]
 
 
@@ -185,7 +185,7 @@ def test_a_resumed_run_keeps_the_steps_before(tmp_path):
         first.write(full_window(start))
     (tmp_path / ".gradients-000005.parquet.tmp").write_bytes(b"half")
     resumed = ParquetSink(tmp_path)
-    kept = list(resumed.keep_before(5))
+    kept = list(resumed.truncate_from(5))
     assert [step for part in kept for step in part.steps] == [0, 1, 2, 3, 4]
     assert_same(kept[-1], full_window(4)[:1])
     resumed.write(full_window(5))
@@ -225,7 +225,7 @@ def test_kill_9_loses_no_step_that_was_written(tmp_path, seed):
     read = GradientHistory.load(tmp_path)
     assert read.steps.tolist() in [list(range(last + 1)), list(range(last + 4))]
     np.testing.assert_array_equal(read.norms[:, 0], read.steps)
-    list(ParquetSink(tmp_path).keep_before(last))
+    list(ParquetSink(tmp_path).truncate_from(last))
     assert steps_in(tmp_path) == list(range(last))
     assert all(name.startswith("gradients-") for name in names_in(tmp_path))
 
@@ -254,7 +254,7 @@ def test_a_sink_needs_write_only():
     sink.write(full_window())
     sink.write_histograms(0, {})
     sink.close()
-    assert list(sink.keep_before(3)) == []
+    assert list(sink.truncate_from(3)) == []
     assert sink.rows == 2
 
 
@@ -324,7 +324,7 @@ def test_tensorboard_goes_on_in_a_further_file(tmp_path):
 
 def test_tensorboard_is_told_where_a_resumed_run_begins(tmp_path):
     sink = TensorBoardSink(tmp_path)
-    assert list(sink.keep_before(5)) == []
+    assert list(sink.truncate_from(5)) == []
     sink.close()
     _, start = events_in(tmp_path)
     assert start.step == 5

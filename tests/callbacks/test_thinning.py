@@ -8,7 +8,7 @@ import pytest
 from histories import window
 
 from gradkeeper.callbacks import GradientHistory
-from gradkeeper.callbacks.history import MAX_VALUES
+from gradkeeper.callbacks.recording.history import MAX_VALUES
 from gradkeeper.callbacks.window import Window
 
 STEPS = 1_000_000

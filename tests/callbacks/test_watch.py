@@ -205,8 +205,8 @@ def test_a_step_with_several_optimizers_is_one_row(compile_step):
     assert history.present.all()
     np.testing.assert_allclose(history.norms[:, 0], np.sqrt(2) * np.arange(1, 21), rtol=1e-6)
     np.testing.assert_allclose(history.norms[:, 1], 2 * np.sqrt(2), rtol=1e-6)
-    assert list(monitor.tracks) == ["critic", "generator"]
-    assert monitor.tracks["generator"].steps.tolist() == list(range(20))
+    assert list(monitor.by_optimizer) == ["critic", "generator"]
+    assert monitor.by_optimizer["generator"].steps.tolist() == list(range(20))
 
 
 def test_a_critic_that_is_trained_more_often_counts_the_steps():

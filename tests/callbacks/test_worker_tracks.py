@@ -8,12 +8,16 @@ from histories import VARIABLES, window
 from worker_processes import TwoWorkers
 
 from gradkeeper.callbacks import GradientHistory
-from gradkeeper.callbacks.archive import Archive
+from gradkeeper.callbacks._workers import Worker, folders_of_others
 from gradkeeper.callbacks.sinks import ParquetSink, read_all_workers
-from gradkeeper.callbacks.workers import Worker, folders_of_others
+from gradkeeper.callbacks.sinks.multi import MultiSink
 from gradkeeper.training.worker_findings import disagreements
 
 ONES = [[1.0] * len(VARIABLES)]
+
+
+def recent(steps):
+    raise AssertionError("no step is missing in a sink")
 
 
 def write(folder, worker, steps, size=1.0, parts=1):
@@ -63,8 +67,8 @@ def test_a_replica_that_differs_from_those_of_other_workers_is_found(tmp_path, s
 
 
 def test_a_worker_beside_the_chief_writes_to_a_folder_of_its_own(tmp_path):
-    archive = Archive(lambda: None, tmp_path / "log", tmp_path / "events")
-    archive.open(lambda: True, Worker(2, 3))
+    sinks = MultiSink(tmp_path / "log", tmp_path / "events", (), recent)
+    sinks.open(lambda: True, Worker(2, 3))
     assert list(folders_of_others(tmp_path / "log")) == [2]
     assert (tmp_path / "log" / "worker-2" / "_gradients.lock").exists()
     assert not (tmp_path / "log" / "_gradients.lock").exists()
@@ -73,9 +77,9 @@ def test_a_worker_beside_the_chief_writes_to_a_folder_of_its_own(tmp_path):
 def test_where_fewer_workers_go_on_the_tracks_of_the_others_are_cut(tmp_path):
     for worker in (0, 1, 2):
         write(tmp_path, worker, 6)
-    archive = Archive(lambda: None, tmp_path, None)
-    archive.open(lambda: True, Worker(0, 2))
-    archive.take_up(4)
+    sinks = MultiSink(tmp_path, None, (), recent)
+    sinks.open(lambda: True, Worker(0, 2))
+    assert sum(map(len, sinks.truncate_from(4))) == 4
     tracks = folders_of_others(tmp_path).items()
     ends = {number: GradientHistory.load(folder).steps[-1] for number, folder in tracks}
     assert ends == {1: 5, 2: 3}

@@ -37,7 +37,7 @@ def test_shipped_files_are_small_and_say_what_they_are(model, name):
     assert (info.model, info.name) == (model, name)
     assert info.command.startswith("gradkeeper bench ")
     assert 0 < info.loss < 10
-    assert info.loss_is
+    assert info.loss_description
     assert info.steps > 0
 
 
@@ -102,7 +102,7 @@ def test_weights_of_ones_own_are_loaded_from_their_path(tmp_path):
         "options": options,
         "vocabulary": None,
         "loss": 0.5,
-        "loss_is": "guess",
+        "loss_description": "guess",
         "steps": 1,
         "command": "none",
         "recipe": {},

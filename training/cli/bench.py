@@ -12,37 +12,37 @@ from gradkeeper.training.cli.support import console, loading
 
 _LIST, _PAGE, _WEIGHTS, _ALL = "list", "page", "weights", "all"
 _WORDS = {
-    _ALL: "all of the tables above, one after the other",
-    _PAGE: "write the page of the CSV files that are there",
-    _WEIGHTS: "copy the weights that were trained for the tables into a folder",
-    _LIST: "this list",
+    _ALL: "all tables above, one after the other",
+    _PAGE: "write the page of results from the existing CSV files",
+    _WEIGHTS: "copy the weights trained for the tables into a folder",
+    _LIST: "print this list",
 }
 
 
 def bench(
     table: Annotated[
-        str, typer.Argument(help="A table; or list, page, weights, all.", metavar="TABLE")
+        str, typer.Argument(help="Name of a table; or list, page, weights, all.", metavar="TABLE")
     ] = _LIST,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Tiny sizes, for seconds; the numbers say nothing.")
+        bool, typer.Option("--quick", help="Use tiny sizes (seconds); the numbers mean nothing.")
     ] = False,
     collect: Annotated[
         bool,
         typer.Option(
-            "--collect", help="Train nothing: take the runs that are there, also unfinished ones."
+            "--collect", help="Train nothing: use the existing runs, including unfinished ones."
         ),
     ] = False,
     out: Annotated[
-        Path, typer.Option(help="Folder of the CSV files and pictures; of weights, theirs.")
+        Path, typer.Option(help="Folder for CSV files and pictures, or for the weights.")
     ] = Path("results"),
     runs: Annotated[
-        Path, typer.Option(help="Folder in which runs are kept, and gone on with.")
+        Path, typer.Option(help="Folder of the run directories; unfinished runs are resumed.")
     ] = Path("runs/bench"),
     data_dir: Annotated[
-        Path | None, typer.Option(help="Folder of tensorflow-datasets.", show_default=False)
+        Path | None, typer.Option(help="Data folder of tensorflow-datasets.", show_default=False)
     ] = None,
 ) -> None:
-    """Repeat a TABLE of results: a CSV file and a picture. `gradkeeper bench list` names them."""
+    """Reproduce a TABLE of results: a CSV file and a picture. `gradkeeper bench list` names all."""
     from gradkeeper.training.evidence.registry import TABLES
 
     if table == _LIST:
@@ -72,7 +72,7 @@ def bench(
 def _print_list(tables: dict[str, str]) -> None:
     shown = Table(title="Tables", title_style="bold", title_justify="left", box=box.SIMPLE_HEAD)
     shown.add_column("table", style="cyan", no_wrap=True)
-    shown.add_column("what it is")
+    shown.add_column("description")
     for name, text in [*tables.items(), *_WORDS.items()]:
         shown.add_row(name, text)
     console.print(shown)

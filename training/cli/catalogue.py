@@ -1,4 +1,4 @@
-"""`gradkeeper list`: the names, or the details of one model."""
+"""`gradkeeper list`: names of models and tasks, or the details of one model."""
 
 import ast
 from importlib.util import find_spec
@@ -13,10 +13,10 @@ from gradkeeper.training.tasks.registry import TASKS, list_tasks
 
 
 def print_catalogue(console: Console, pattern: str) -> None:
-    """Prints the models and the tasks whose names match; of one model by its name, all details.
+    """Print the models and the tasks that match `pattern`; all details of an exact model name.
 
     Raises:
-        ValueError: if none does.
+        ValueError: if nothing matches.
     """
     if pattern in zoo.list_models():
         console.print(str(zoo.model_info(pattern)), highlight=False, markup=False, soft_wrap=True)
@@ -24,16 +24,16 @@ def print_catalogue(console: Console, pattern: str) -> None:
     models, tasks = zoo.list_models(pattern), list_tasks(pattern)
     if not models and not tasks:
         raise ValueError(
-            f"No model and no task has such a name. Models: {', '.join(zoo.list_models())}. "
+            f"No model or task matches the pattern. Models: {', '.join(zoo.list_models())}. "
             f"Tasks: {', '.join(list_tasks())}. Received: pattern={pattern!r}"
         )
     if models:
-        table = _table("Models", "model", "what it is", "year")
+        table = _table("Models", "model", "description", "year")
         for info in map(zoo.model_info, models):
             table.add_row(info.name, info.title, str(info.year))
         console.print(table)
     if tasks:
-        table = _table("Tasks", "task", "what it is")
+        table = _table("Tasks", "task", "description")
         for name in tasks:
             table.add_row(name, _title(name))
         console.print(table)
@@ -48,7 +48,7 @@ def _table(title: str, name: str, *others: str) -> Table:
 
 
 def _title(task: str) -> str:
-    """The first line of the task's module, read without importing it."""
+    """Return the first line of the task module's docstring, without importing the module."""
     module = TASKS[task].partition(":")[0]
     spec = find_spec(f"gradkeeper.training.tasks.{module}")
     if spec is None or spec.origin is None:

@@ -1,6 +1,6 @@
-"""The commands of `gradkeeper`.
+"""Commands of `gradkeeper`.
 
-What needs TensorFlow is imported inside the commands: help and bad options answer at once.
+The commands import TensorFlow lazily, so that `--help` and invalid options respond immediately.
 """
 
 from pathlib import Path
@@ -21,12 +21,12 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_show_locals=False,
-    help="Recurrent Keras models, and the keeper that watches their gradients.",
+    help="Recurrent Keras models and tools that monitor their gradients.",
 )
 
 
 def main() -> None:
-    """The entry point."""
+    """Run the command line."""
     app()
 
 
@@ -44,7 +44,7 @@ def _common(
             "--version", help="Print the version.", callback=_print_version, is_eager=True
         ),
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Print tracebacks of errors.")] = False,
 ) -> None: ...
 
 
@@ -62,7 +62,7 @@ def list_all(
         str, typer.Argument(help="Wildcards, such as '*lstm*', or the name of one model.")
     ] = "*",
 ) -> None:
-    """List the models and the tasks; for one MODEL, its equations, options and training recipe."""
+    """List models and tasks; for one MODEL, print its equations, options and training recipe."""
     from gradkeeper.training.cli.catalogue import print_catalogue
 
     print_catalogue(console, pattern)
@@ -72,7 +72,7 @@ def list_all(
 def report(
     run_dir: Annotated[Path, typer.Argument(help="A run directory.", show_default=False)],
 ) -> None:
-    """Write the report and the pictures of a run again, without training."""
+    """Rewrite the report and the pictures of a run, without training."""
     with loading():
         from gradkeeper.training.result import Result
         from gradkeeper.training.run_report import write_run_report
@@ -82,11 +82,11 @@ def report(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for pictures and report.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder for the pictures and the report.")] = Path(
         "gradkeeper-demo"
     ),
 ) -> None:
-    """See a network explode, clipping save it, and gates that need no saving."""
+    """Train a network that explodes, the same network with clipping, and gated networks."""
     with loading():
         from gradkeeper.training.demo import run_demo
     run_demo(out, console=console)

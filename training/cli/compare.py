@@ -11,9 +11,9 @@ from gradkeeper.training.cli.support import console, given, loading, pairs
 Models = Annotated[
     list[str],
     typer.Argument(
-        help="Models of the zoo; with options of their own as NAME:KEY=VALUE,KEY=VALUE "
-        "(simple_rnn:activation=relu), where a KEY is an argument of zoo.create_model or "
-        "Experiment; or the word remedies, for a ready set of variants.",
+        help="Models of the zoo. Write NAME:KEY=VALUE,KEY=VALUE to set options of one model "
+        "(simple_rnn:activation=relu), where KEY is an argument of zoo.create_model or "
+        "Experiment. Write remedies for a predefined set of variants.",
         show_default=False,
     ),
 ]
@@ -49,10 +49,10 @@ def compare(
     run_dir: options.RunDir = None,
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Train MODELS on one task, without clipping and with it, and show them side by side.
+    """Train MODELS on one task, without and with clipping, and compare them.
 
-    The clipping is global_clipnorm=1 unless one is given. Where a model has a clipping of its
-    own, as some of the remedies have, each is trained once.
+    The clipping is global_clipnorm=1 unless you set another. If any model has a clip argument in
+    its KEY=VALUE options (as some remedies have), every model is trained once.
     """
     arguments = given(
         **options.task_arguments(

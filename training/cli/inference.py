@@ -12,7 +12,7 @@ Run = Annotated[Path, typer.Argument(help="A run directory.", show_default=False
 Best = Annotated[
     bool,
     typer.Option(
-        "--best", help="Take the model with the lowest validation loss instead of the last one."
+        "--best", help="Use the model with the lowest validation loss instead of the last one."
     ),
 ]
 
@@ -20,14 +20,14 @@ Best = Annotated[
 def predict(
     run: Run,
     csv: Annotated[
-        Path, typer.Option("--csv", help="A CSV file with the run's columns.", show_default=False)
+        Path, typer.Option("--csv", help="CSV file with the run's columns.", show_default=False)
     ],
     out: Annotated[
-        Path | None, typer.Option(help="The CSV file to write; printed by default.")
+        Path | None, typer.Option(help="CSV file to write; standard output by default.")
     ] = None,
     best: Best = False,
 ) -> None:
-    """Predict the target of a RUN on a CSV file, in the units of that file."""
+    """Predict the target of a RUN from a CSV file, in the units of the training data."""
     with loading():
         from gradkeeper.training.inference import predict as predict_file
     found = predict_file(run, csv, best=best)
@@ -42,17 +42,17 @@ def predict(
 
 def generate(
     run: Run,
-    prompt: Annotated[str, typer.Option(help="The text to continue.", show_default=False)],
-    length: Annotated[int, typer.Option(help="Characters to add.")] = 200,
+    prompt: Annotated[str, typer.Option(help="Text to continue.", show_default=False)],
+    length: Annotated[int, typer.Option(help="Number of characters to add.")] = 200,
     temperature: Annotated[
-        float, typer.Option(help="Below 1 likelier characters, 0 always the likeliest one.")
+        float, typer.Option(help="Below 1: likelier characters; 0: always the likeliest one.")
     ] = 1.0,
     seed: Annotated[
         int | None, typer.Option(help="The same seed gives the same text.", show_default=False)
     ] = None,
     best: Best = False,
 ) -> None:
-    """Let the language model of a RUN continue a text."""
+    """Continue a text with the language model of a RUN."""
     with loading():
         from gradkeeper.training.inference import generate as continue_text
     text = continue_text(run, prompt, length=length, temperature=temperature, seed=seed, best=best)

@@ -1,4 +1,4 @@
-"""The MODELS of `compare`: names, variants of them, and the word for all remedies."""
+"""Parsing of the MODELS argument of `gradkeeper compare`."""
 
 import re
 from collections.abc import Sequence
@@ -11,22 +11,22 @@ if TYPE_CHECKING:
 
 ALL_REMEDIES = "remedies"
 _OF_THE_NAME = {"model", "model_options"}
-# A comma that is followed by no key is part of a value: a JSON list or object.
+# A comma without a following key is part of a value: a JSON list or object.
 _BETWEEN_OPTIONS = re.compile(r",(?=\s*[\w-]+\s*=)")
 
 
 def models_of(texts: Sequence[str]) -> "Models":
-    """What `compare` takes, from the texts of the command line.
+    """Convert the command line's texts to the `models` argument of `compare`.
 
     Args:
-        texts: each the name of a model; or `name:key=value,key=value`, a variant, whose label is
-            the text itself; or `remedies`, for all of `REMEDIES`.
+        texts: each one the name of a model; or `name:key=value,key=value`, a variant that is
+            labelled with this text; or `remedies`, for all of `REMEDIES`.
 
     Raises:
-        ValueError: if a variant has another form, or a text comes twice.
+        ValueError: if a variant cannot be parsed, or a text occurs twice.
     """
     if len(set(texts)) < len(texts):
-        raise ValueError(f"Name models, each once. Received: {' '.join(texts)}")
+        raise ValueError(f"Name each model only once. Received: {' '.join(texts)}")
     if all(":" not in text and text != ALL_REMEDIES for text in texts):
         return texts
     from gradkeeper.training.remedies import REMEDIES
@@ -38,7 +38,7 @@ def models_of(texts: Sequence[str]) -> "Models":
 
 
 def _variant(text: str) -> dict[str, Any]:
-    """Arguments of `Experiment`: keys that are not among them are for `zoo.create_model`."""
+    """Return arguments of `Experiment`; any other key is an option of `zoo.create_model`."""
     from gradkeeper.training.variants import OWN
 
     name, colon, rest = text.partition(":")

@@ -1,4 +1,4 @@
-"""The options of `train` and `compare`, each described once."""
+"""Options that `gradkeeper train` and `gradkeeper compare` share."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,55 +21,57 @@ def _option(panel: str, text: str, *names: str) -> Any:
 
 
 Task = Annotated[
-    str | None, _option(_TASK, "What to train on; `gradkeeper list` names all.", "--task")
+    str | None, _option(_TASK, "Task to train on; `gradkeeper list` names all.", "--task")
 ]
 Length = Annotated[int | None, _option(_TASK, "Time steps of the task's sequences.", "--length")]
 TaskOptions = Annotated[
     list[str] | None,
-    _option(_TASK, "A further option of the task as key=value; may be repeated.", "--option"),
+    _option(_TASK, "Another option of the task as key=value; can be repeated.", "--option"),
 ]
 Text = Annotated[
     str | None,
     _option(
         _TASK,
-        "A text file of yours, UTF-8: short for --task text_file --option file=...; with "
+        "Your text file, UTF-8: short for --task text_file --option file=...; combine it with "
         "--task delimited_text for that task.",
         "--text",
     ),
 ]
 Csv = Annotated[
     str | None,
-    _option(_TASK, "A CSV file of yours: short for --task csv --option file=...", "--csv"),
+    _option(_TASK, "Your CSV file: short for --task csv --option file=...", "--csv"),
 ]
-Target = Annotated[str | None, _option(_TASK, "The column of the CSV file to predict.", "--target")]
+Target = Annotated[str | None, _option(_TASK, "Column of the CSV file to predict.", "--target")]
 Window = Annotated[
     int | None,
     _option(
         _TASK,
-        "Rows of the CSV file from which the next one is predicted; without it each row is an "
-        "example.",
+        "Number of rows of the CSV file from which the next row is predicted. By default each row "
+        "is one example.",
         "--window",
     ),
 ]
-DataDir = Annotated[Path | None, _option(_TASK, "Folder of tensorflow-datasets.", "--data-dir")]
+DataDir = Annotated[
+    Path | None, _option(_TASK, "Data folder of tensorflow-datasets.", "--data-dir")
+]
 Units = Annotated[int | None, _option(_MODEL, "Width of each recurrent layer.", "--units")]
 NumLayers = Annotated[
-    int | None, _option(_MODEL, "Recurrent layers on top of each other.", "--num-layers")
+    int | None, _option(_MODEL, "Number of stacked recurrent layers.", "--num-layers")
 ]
 ModelOptions = Annotated[
     list[str] | None,
     _option(
         _MODEL,
-        "A further argument of zoo.create_model as key=value; may be repeated.",
+        "Another argument of zoo.create_model as key=value; can be repeated.",
         "--model-option",
     ),
 ]
 Optimizer = Annotated[
     str | None,
-    _option(_OPTIMIZER, "Its name; the recipe of the zoo entry by default.", "--optimizer"),
+    _option(_OPTIMIZER, "Name of the optimizer; by default the zoo entry's recipe.", "--optimizer"),
 ]
 LearningRate = Annotated[
-    float | None, _option(_OPTIMIZER, "The recipe of the zoo entry by default.", "--learning-rate")
+    float | None, _option(_OPTIMIZER, "By default the zoo entry's recipe.", "--learning-rate")
 ]
 Clipnorm = Annotated[
     float | None, _option(_OPTIMIZER, "Largest norm of each variable's gradient.", "--clipnorm")
@@ -89,17 +91,19 @@ OptimizerOptions = Annotated[
     list[str] | None,
     _option(
         _OPTIMIZER,
-        "A further argument of make_optimizer as key=value (momentum=0.9); may be repeated.",
+        "Another argument of make_optimizer as key=value (momentum=0.9); can be repeated.",
         "--optimizer-option",
     ),
 ]
 BatchSize = Annotated[
     int | None,
-    _option(_TRAINING, "Examples per train step, of all replicas; 50 by default.", "--batch-size"),
+    _option(_TRAINING, "Examples per train step over all replicas; default 50.", "--batch-size"),
 ]
-Epochs = Annotated[int | None, _option(_TRAINING, "In all; 10 by default.", "--epochs")]
+Epochs = Annotated[
+    int | None, _option(_TRAINING, "Total number of epochs; default 10.", "--epochs")
+]
 StepsPerEpoch = Annotated[
-    int | None, _option(_TRAINING, "The task's own number by default.", "--steps-per-epoch")
+    int | None, _option(_TRAINING, "By default the task's number.", "--steps-per-epoch")
 ]
 StepsPerExecution = Annotated[
     int | None,
@@ -108,26 +112,26 @@ StepsPerExecution = Annotated[
 JitCompile = Annotated[
     bool | None,
     _option(
-        _TRAINING, "Compile with XLA; Keras decides by default.", "--jit-compile/--no-jit-compile"
+        _TRAINING, "Compile with XLA; by default Keras decides.", "--jit-compile/--no-jit-compile"
     ),
 ]
 Strategy = Annotated[
     str | None,
     _option(
         _TRAINING,
-        "auto, one_device, mirrored (all GPUs of this machine) or multi_worker (the machines "
-        "that TF_CONFIG names); auto by default.",
+        "auto, one_device, mirrored (all GPUs of this machine) or multi_worker (the machines in "
+        "TF_CONFIG); default auto.",
         "--strategy",
     ),
 ]
 Seed = Annotated[
-    int | None, _option(_TRAINING, "Of weights, batches and dropout; 0 by default.", "--seed")
+    int | None, _option(_TRAINING, "Seed of weights, batches and dropout; default 0.", "--seed")
 ]
 Flow = Annotated[
     bool | None,
     _option(
         _TRAINING,
-        "Record how far back in time the gradient reaches, before training and after epochs.",
+        "Record how far back in time gradients reach, before training and after each epoch.",
         "--flow/--no-flow",
     ),
 ]
@@ -135,22 +139,20 @@ FlowRegularizer = Annotated[
     float | None,
     _option(
         _TRAINING,
-        "Weight of the regularizer that keeps the gradient's norm from step to step.",
+        "Weight of the regularizer that preserves the gradient's norm from step to step.",
         "--flow-regularizer",
     ),
 ]
 RunDir = Annotated[
     Path | None,
-    _option(_RUN, "Where the run is kept; the next free runs/... by default.", "--run-dir"),
+    _option(_RUN, "Run directory; by default the next free runs/... folder.", "--run-dir"),
 ]
-Overwrite = Annotated[
-    bool, _option(_RUN, "Delete the run that the directory holds.", "--overwrite")
-]
+Overwrite = Annotated[bool, _option(_RUN, "Delete the existing run in --run-dir.", "--overwrite")]
 AllowChangedData = Annotated[
     bool,
     _option(
         _RUN,
-        "With --resume: go on even though your data file has changed.",
+        "With --resume: continue even if your data file has changed.",
         "--allow-changed-data",
     ),
 ]
@@ -158,7 +160,7 @@ Resume = Annotated[
     bool,
     _option(
         _RUN,
-        "Go on with the run that --run-dir holds; MODEL and options may be left out.",
+        "Continue the run in --run-dir; MODEL and options can be omitted.",
         "--resume",
     ),
 ]
@@ -172,13 +174,13 @@ def task_arguments(
     option: list[str] | None,
     **options: Any,
 ) -> dict[str, Any]:
-    """The arguments `task` and `task_options` of `Experiment`, from the options of a task.
+    """Return the `task` and `task_options` arguments of `Experiment` from the task's options.
 
     Raises:
-        ValueError: `--text` and `--csv` are both given.
+        ValueError: if both `--text` and `--csv` are set.
     """
     if text is not None and csv is not None:
-        raise ValueError(f"Choose either `--text` or `--csv`. Received: --text {text} --csv {csv}")
+        raise ValueError(f"Use either `--text` or `--csv`. Received: --text {text} --csv {csv}")
     if task is None and (text is not None or csv is not None):
         task = "csv" if text is None else "text_file"
     file = csv if text is None else text

@@ -1,4 +1,4 @@
-"""`gradkeeper replay`: where a step that a guard has put in a capsule went wrong."""
+"""`gradkeeper replay`: rerun a step from a capsule and locate the first non-finite number."""
 
 import importlib
 import inspect
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 def replay(
-    capsule: Annotated[Path, typer.Argument(help="A capsule's folder.", show_default=False)],
+    capsule: Annotated[Path, typer.Argument(help="Folder of the capsule.", show_default=False)],
     model: Annotated[
         str | None,
         typer.Option(
-            help="A function without arguments that returns the compiled model, if the model has "
-            "custom layers, losses or metrics: MODULE:FUNCTION or FILE.py:FUNCTION.",
+            help="For custom layers, losses or metrics: a function without arguments that returns "
+            "the compiled model, as MODULE:FUNCTION or FILE.py:FUNCTION.",
             metavar="MODULE:FUNCTION",
         ),
     ] = None,
@@ -35,15 +35,15 @@ def replay(
         bool,
         typer.Option(
             "--trust-model",
-            help="With Keras 3.13.1 or earlier: create the model from the capsule's configuration, "
-            "which can load files and run code there.",
+            help="With Keras 3.13.1 or earlier: create the model from the capsule's configuration. "
+            "There, a configuration can load files and run code.",
         ),
     ] = False,
     plot: Annotated[
-        Path | None, typer.Option(help="Save a picture of the numbers along the step.")
+        Path | None, typer.Option(help="Picture of the step's numbers to write.")
     ] = None,
 ) -> None:
-    """Run a failing step again, and say where the first number appeared that is not finite."""
+    """Rerun a failing step and report which number was the first that is not finite."""
     with loading():
         import gradkeeper.zoo  # noqa: F401 - registers its layers
         from gradkeeper.callbacks import Capsule
@@ -64,25 +64,25 @@ def _model(place: str) -> "keras.Model":
 
     Args:
         place: `module:name` or `file.py:name`, where name is a model or a function without
-            arguments that returns one. Modules are looked for in the working directory as well.
+            arguments that returns one. Modules are also searched for in the working directory.
 
     Raises:
-        ValueError: if there is no such module or name, or it is no compiled model.
+        ValueError: if the module or name does not exist, or is not a compiled model.
     """
     import keras
 
     module, colon, name = place.rpartition(":")
     if not colon:
         raise ValueError(
-            f"`--model` takes MODULE:FUNCTION or FILE.py:FUNCTION. Received: --model {place}"
+            f"`--model` must be MODULE:FUNCTION or FILE.py:FUNCTION. Received: --model {place}"
         )
     found = getattr(_module(module, place), name, None)
     if found is None:
-        raise ValueError(f"There is no {name!r} in {module}. Received: --model {place}")
+        raise ValueError(f"No attribute {name!r} in {module}. Received: --model {place}")
     if callable(found) and not isinstance(found, keras.Model):
         if _needs_arguments(found):
             raise ValueError(
-                f"`--model` takes a function without arguments. Received: --model {place}, "
+                f"`--model` must name a function without arguments. Received: --model {place}, "
                 f"{name}{inspect.signature(found)}"
             )
         found = found()
@@ -100,7 +100,7 @@ def _module(name: str, place: str) -> ModuleType:
     path = Path(name)
     is_file = path.suffix == ".py"
     if is_file and not path.is_file():
-        raise ValueError(f"There is no file {name}. Received: --model {place}")
+        raise ValueError(f"The file {name} does not exist. Received: --model {place}")
     if is_file and str(path.parent.resolve()) not in sys.path:
         sys.path.insert(0, str(path.parent.resolve()))
     try:
@@ -108,7 +108,7 @@ def _module(name: str, place: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != name.partition(".")[0] and error.name != name:
             raise
-        raise ValueError(f"There is no module {name}. Received: --model {place}") from None
+        raise ValueError(f"The module {name} does not exist. Received: --model {place}") from None
 
 
 def _needs_arguments(function: Any) -> bool:
@@ -143,7 +143,7 @@ def _print_verdict(verdict: "Verdict") -> None:
 
 
 def _path_table(verdict: "Verdict") -> Table:
-    from gradkeeper.callbacks.diagnosis.summary import summaries
+    from gradkeeper.callbacks.diagnosis.plot import summaries
 
     table = Table(box=box.SIMPLE_HEAD, title="Numbers along the step", title_justify="left")
     for heading in ("layer", "calls", "outputs", "gradients coming back"):
@@ -152,7 +152,7 @@ def _path_table(verdict: "Verdict") -> Table:
         is_bad = each.path == verdict.layer
         calls = str(each.calls)
         if each.first_bad:
-            calls += f" (not finite from number {each.first_bad} on)"
+            calls += f" (not finite from call {each.first_bad} on)"
         table.add_row(
             Text(each.path),
             calls,

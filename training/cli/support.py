@@ -1,4 +1,4 @@
-"""What all commands share: errors in one line, a quiet start of TensorFlow, `key=value`."""
+"""Helpers of all commands: one-line errors, quiet loading of TensorFlow, `key=value` options."""
 
 import contextlib
 import json
@@ -14,12 +14,12 @@ from rich.console import Console
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
-# What bad input raises; anything else is a fault of the program and shows its traceback.
+# Errors caused by bad input; any other error is a bug and shows its traceback.
 _BAD_INPUT = (ValueError, TypeError, OSError, ImportError)
 
 
 class Commands(typer.core.TyperGroup):
-    """Shows bad input as one message with exit code 2, and an interruption with 130."""
+    """Command group that prints bad input as one message (exit code 2); 130 on interruption."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -37,10 +37,10 @@ class Commands(typer.core.TyperGroup):
 
 @contextlib.contextmanager
 def loading() -> Iterator[None]:
-    """Imports of TensorFlow: says that they take a moment, and keeps their log lines away.
+    """Show a loading message while TensorFlow is imported, and suppress its log lines.
 
-    TensorFlow writes to the error stream itself, before its log level counts. Where the user
-    has set TF_CPP_MIN_LOG_LEVEL, nothing is kept away.
+    TensorFlow writes to the error stream directly, before its log level applies. If the user has
+    set TF_CPP_MIN_LOG_LEVEL, nothing is suppressed.
     """
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         yield
@@ -64,10 +64,10 @@ def _error_stream_set_aside() -> Iterator[None]:
 
 
 def pairs(option: str, texts: Sequence[str] | None) -> dict[str, Any]:
-    """`key=value` texts as a dict; a value is JSON where it can be, and text otherwise.
+    """Parse `key=value` texts into a dict; a value is JSON if it parses, otherwise text.
 
     Raises:
-        ValueError: if there is no key, or one comes twice.
+        ValueError: if a text has no key, or a key occurs twice.
     """
     found: dict[str, Any] = {}
     for text in texts or ():
@@ -83,5 +83,5 @@ def pairs(option: str, texts: Sequence[str] | None) -> dict[str, Any]:
 
 
 def given(**arguments: Any) -> dict[str, Any]:
-    """The arguments that were given: those that are not None."""
+    """Return the arguments that are not None."""
     return {name: value for name, value in arguments.items() if value is not None}

@@ -53,7 +53,7 @@ def train(
     resume: options.Resume = False,
     allow_changed_data: options.AllowChangedData = False,
 ) -> None:
-    """Train MODEL on a task under the gradient monitor, and leave a run directory."""
+    """Train MODEL on a task with the gradient monitor, and write a run directory."""
     arguments = given(
         model=model,
         data_dir=data_dir,
@@ -105,16 +105,16 @@ def train(
 
 def _require_enough(arguments: dict[str, Any], run_dir: Path | None, resume: bool) -> None:
     if resume and run_dir is None:
-        raise ValueError("`--resume` needs `--run-dir`, the run to go on with. Received: none")
+        raise ValueError("`--resume` needs the run's `--run-dir`. Received: run_dir=None")
     if not resume and "model" not in arguments:
         raise ValueError(
-            "Name a model; `gradkeeper list` shows them. Only with `--resume` it may be left "
-            "out. Received: none"
+            "A model is missing; `gradkeeper list` shows all. It can only be omitted with "
+            "`--resume`. Received: model=None"
         )
     if not resume and "task" not in arguments:
         raise ValueError(
-            "`--task` is missing; `gradkeeper list` shows the tasks. For data of yours use `--text` "
-            "or `--csv` with `--target`. Received: none"
+            "`--task` is missing; `gradkeeper list` shows all. For your own data, use `--text`, or "
+            "`--csv` with `--target`. Received: task=None"
         )
 
 
@@ -123,7 +123,7 @@ def _run(experiment: "Experiment") -> None:
         result = experiment.run()
     except KeyboardInterrupt:
         console.print(
-            f"\nWhat was trained is kept in {experiment.run_dir}. Go on with: "
+            f"\nThe run up to here is saved in {experiment.run_dir}. Continue it with: "
             f"gradkeeper train --run-dir {experiment.run_dir} --resume",
             soft_wrap=True,
         )

@@ -1,4 +1,4 @@
-"""One training on several devices and machines."""
+"""Training on several devices and machines."""
 
 from gradkeeper.training.distribution.multi_worker import (
     chief_first,

@@ -1,4 +1,4 @@
-"""Keras's `fit`, `evaluate` and `predict` on several machines."""
+"""Support for Keras's `fit`, `evaluate` and `predict` on several machines."""
 
 import json
 import os
@@ -9,38 +9,40 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from gradkeeper.callbacks.workers import Worker
+from gradkeeper.callbacks._workers import Worker
 from gradkeeper.training.distribution import keras_private
 
 
 def enable_multi_worker(model: keras.Model) -> keras.Model:
-    """Has `fit`, `evaluate` and `predict` work under a `MultiWorkerMirroredStrategy`.
+    """Make `fit`, `evaluate` and `predict` work under a `MultiWorkerMirroredStrategy`.
 
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
         with strategy.scope():
             model = ...
             model.compile(...)
         enable_multi_worker(model)
-        model.fit(...)  # batch_size is that of all workers together
+        model.fit(...)  # batch_size is the total over all workers
 
-    Since TensorFlow 2.16, Keras itself fails there for two reasons (keras-team/keras#20585): it
-    cannot convert a distributed batch to build model, metrics and optimizer from it, and it
-    reduces the logs of a step along an axis that they lack. So the model is built from this
-    worker's part of the first batch, and each step's logs get that axis. Numbers are not touched.
+    Since TensorFlow 2.16, Keras fails under this strategy for two reasons
+    (keras-team/keras#20585). It cannot convert a distributed batch to build the model, metrics
+    and optimizer, and it reduces the logs of a step along an axis that they do not have.
+    Therefore the model is built from this worker's part of the first batch, and each step's logs
+    get that axis. No numbers change.
 
-    On one device or one machine nothing is changed, so that one script serves all. The model's
-    files and its class are as before; a clone or a loaded model has to be enabled again.
+    On one device or one machine nothing changes, so one script works everywhere. The model's
+    class and saved files stay the same; a cloned or loaded model must be enabled again.
 
     Args:
-        model: made in the strategy's scope, compiled or not. Custom `train_step`s are kept.
+        model: a model created in the strategy's scope, compiled or not. A custom `train_step` is
+            kept.
 
     Returns:
         The same model.
 
     Raises:
-        ValueError: if `TF_CONFIG` names several workers and the model was made outside the scope
-            of a strategy for them: each worker would train by itself.
-        RuntimeError: on a Keras version with which this was not tested.
+        ValueError: if `TF_CONFIG` names several workers and the model was created outside the
+            scope of a multi-worker strategy, so that each worker would train a separate model.
+        RuntimeError: if the installed Keras version was not tested.
     """
     strategy = model.distribute_strategy
     if Worker.of(strategy).count == 1:
@@ -49,7 +51,8 @@ def enable_multi_worker(model: keras.Model) -> keras.Model:
     if not keras_private.is_tested():
         versions = ", ".join(f"{major}.{minor}" for major, minor in keras_private.TESTED)
         raise RuntimeError(
-            f"Training on several workers was tested with Keras {versions}, and with no other. "
+            f"Training on several workers was tested with Keras {versions} only. Install one of "
+            "these versions. "
             f"Received: keras {keras.__version__}"
         )
     if not keras_private.is_wrapped(model):
@@ -59,10 +62,10 @@ def enable_multi_worker(model: keras.Model) -> keras.Model:
 
 
 def workers_in_environment() -> int:
-    """How many workers `TF_CONFIG` names; 0 if it is not set.
+    """Return the number of workers in `TF_CONFIG`; 0 if it is not set.
 
     Raises:
-        ValueError: if it is not JSON.
+        ValueError: if `TF_CONFIG` is not JSON.
     """
     text = os.environ.get("TF_CONFIG", "")
     try:
@@ -73,7 +76,7 @@ def workers_in_environment() -> int:
 
 
 def wait_for_all(strategy: tf.distribute.Strategy) -> None:
-    """Returns when all workers have come so far; at once where there is only one."""
+    """Block until all workers have reached this call; return at once with one worker."""
     if Worker.of(strategy).count > 1:
         ones = strategy.experimental_distribute_values_from_function(lambda _: tf.constant(1.0))
         strategy.reduce("SUM", ones, axis=None)
@@ -81,7 +84,7 @@ def wait_for_all(strategy: tf.distribute.Strategy) -> None:
 
 @contextmanager
 def chief_first(strategy: tf.distribute.Strategy) -> Iterator[None]:
-    """The chief runs the block, and then the others: what it makes on disk is there for them."""
+    """Run the block on the chief first, so that the other workers find the files it writes."""
     is_chief = Worker.of(strategy).is_chief
     if not is_chief:
         wait_for_all(strategy)
@@ -94,14 +97,14 @@ def _refuse_lone_worker(strategy: tf.distribute.Strategy) -> None:
     workers = workers_in_environment()
     if workers > 1:
         raise ValueError(
-            f"TF_CONFIG names {workers} workers, and this model would be trained by each of them "
-            "alone: make and compile it in the scope of a tf.distribute."
+            f"TF_CONFIG names {workers} workers, but each of them would train this model alone: "
+            "create and compile it in the scope of a tf.distribute."
             f"MultiWorkerMirroredStrategy. Received: a model under {type(strategy).__name__}"
         )
 
 
 def _with_axis(step: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A step whose logs have a first axis of length 1, along which Keras takes their mean."""
+    """Return the step with a leading axis of length 1 in its logs, over which Keras averages."""
 
     def step_with_axis(data: Any) -> Any:
         return keras.tree.map_structure(lambda each: tf.expand_dims(each, 0), step(data))

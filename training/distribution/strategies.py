@@ -1,4 +1,4 @@
-"""The strategies of `tf.distribute` by name."""
+"""`tf.distribute` strategies by name."""
 
 import functools
 
@@ -11,22 +11,22 @@ STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
 
 
 def make_strategy(name: str = "auto") -> tf.distribute.Strategy:
-    """A `tf.distribute` strategy by its name.
+    """Return a `tf.distribute` strategy by name.
 
-    Each is made once in a process, and given again when it is asked for again.
+    Each strategy is created once per process; later calls return the same object.
 
     Args:
         name: one of `STRATEGIES`.
-            "one_device": no distribution: the first GPU, or the CPU.
-            "mirrored": all GPUs of this machine; without any, all of its logical CPUs.
-            "multi_worker": all GPUs of all machines that `TF_CONFIG` names. To be asked for
-                before TensorFlow has done anything.
+            "one_device": no distribution; the first GPU, or the CPU.
+            "mirrored": all GPUs of this machine; without GPUs, all of its logical CPUs.
+            "multi_worker": all GPUs of all machines in `TF_CONFIG`. Must be created before
+                TensorFlow is initialized.
             "auto": multi_worker if `TF_CONFIG` names several workers, mirrored if there are
-                several GPUs, and one_device otherwise.
+                several GPUs, otherwise one_device.
 
     Raises:
-        ValueError: on an unknown name, or if "multi_worker" finds no `TF_CONFIG`.
-        RuntimeError: if "multi_worker" is asked for too late.
+        ValueError: for an unknown name, or for "multi_worker" without `TF_CONFIG`.
+        RuntimeError: for "multi_worker" after TensorFlow was initialized.
     """
     if name not in STRATEGIES:
         raise unknown_name("strategy", name, STRATEGIES)
@@ -38,17 +38,17 @@ def make_strategy(name: str = "auto") -> tf.distribute.Strategy:
 
 
 def name_of(strategy: tf.distribute.Strategy) -> str:
-    """The name among `STRATEGIES` of one that was made elsewhere."""
+    """Return the name in `STRATEGIES` that describes a given strategy."""
     if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return "multi_worker"
     return "mirrored" if isinstance(strategy, tf.distribute.MirroredStrategy) else "one_device"
 
 
 def sharded(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """The dataset of global batches, of which every worker takes its part of each.
+    """Set the dataset of global batches to be split among the workers.
 
-    Each worker reads all of it (`AutoShardPolicy.DATA`), so that the workers together see, at
-    every step, the batch that one device would see.
+    Each worker reads the whole dataset (`AutoShardPolicy.DATA`), so that the workers together
+    process, at every step, the same batch as one device.
     """
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
@@ -66,7 +66,7 @@ def _mirrored() -> tf.distribute.Strategy:
     if tf.config.list_logical_devices("GPU"):
         return tf.distribute.MirroredStrategy()
     devices = [device.name for device in tf.config.list_logical_devices("CPU")]
-    # On CPUs TensorFlow's collective operations gain nothing, and there can be one user only.
+    # On CPUs TensorFlow's collective operations bring no speedup, and allow one user only.
     ops = tf.distribute.ReductionToOneDevice()
     return tf.distribute.MirroredStrategy(devices, cross_device_ops=ops)
 
@@ -77,12 +77,12 @@ def _multi_worker() -> tf.distribute.Strategy:
         raise ValueError(
             "strategy='multi_worker' reads the machines from the environment variable TF_CONFIG, "
             'such as {"cluster": {"worker": ["host1:12345", "host2:12345"]}, "task": {"type": '
-            '"worker", "index": 0}}, with an index of its own on each. Received: TF_CONFIG=""'
+            '"worker", "index": 0}}. Set it, with another index on each. Received: TF_CONFIG=""'
         )
     try:
         return tf.distribute.MultiWorkerMirroredStrategy()
     except RuntimeError as error:
         raise RuntimeError(
-            "strategy='multi_worker' must be the first that a program asks of TensorFlow: make "
-            f"the experiment before any other. TensorFlow says: {error}"
+            "strategy='multi_worker' must be created before any other TensorFlow operation: create "
+            f"the experiment first. TensorFlow error: {error}"
         ) from error

@@ -1,4 +1,4 @@
-"""Tables of results: each repeated by one command, and shown beside what was published."""
+"""Tables of results that one command reproduces, with the published numbers."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""A number of a table, and the CSV file of all of them."""
+"""Numbers of a table and their CSV file."""
 
 import csv
 import io
@@ -13,22 +13,22 @@ from gradkeeper.training.run_directory import write_text
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One number, with all that is needed to judge it.
+    """One measured number and how it was obtained.
 
     Attributes:
         table: name of the table.
-        model: a name of `zoo.list_models()`, or what else was measured.
-        setting: what tells this row from others of the model; "" where there is one only.
-        quantity: what the number is.
-        value: the number; None where there is none, as of what was not reached.
-        unit: its unit; "" for a pure number.
-        published: the number of the literature; None where there is none.
-        source: where that is printed.
-        seeds: the seeds that it is of, such as "0" or "0, 1".
-        steps: train steps that it took.
-        seconds: wall time of the training, evaluations included.
-        settings: how it was trained.
-        machine: where.
+        model: a name of `zoo.list_models()`, or another name for the measured object.
+        setting: distinguishes several rows of one model; "" for a single row.
+        quantity: name of the measured quantity.
+        value: the number; None without a value, for example if a limit was not reached.
+        unit: unit of the number; "" for a dimensionless number.
+        published: the number in the literature; None without one.
+        source: the publication of that number.
+        seeds: seeds of the runs, such as "0" or "0, 1".
+        steps: number of train steps.
+        seconds: wall time of the training, including evaluations.
+        settings: training settings.
+        machine: machine and versions.
     """
 
     table: str = ""
@@ -47,12 +47,12 @@ class Cell:
 
     @property
     def row(self) -> tuple[str, str]:
-        """What names its row in a table."""
+        """Key of the cell's row in a table."""
         return self.model, self.setting
 
     @property
     def difference(self) -> float | None:
-        """Ours less the published number; None where one of them is missing."""
+        """Measured minus published number; None if one of them is missing."""
         if self.value is None or self.published is None:
             return None
         return self.value - self.published
@@ -63,7 +63,7 @@ _NUMBERS = {"value": float, "published": float, "seconds": float, "steps": int}
 
 
 def write_cells(path: Path, cells: Iterable[Cell]) -> None:
-    """Writes a CSV file, a row per cell; four significant digits."""
+    """Write a CSV file with one row per cell; numbers have four significant digits."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -73,7 +73,7 @@ def write_cells(path: Path, cells: Iterable[Cell]) -> None:
 
 
 def read_cells(path: Path) -> list[Cell]:
-    """Reads what `write_cells` wrote."""
+    """Read a file that `write_cells` wrote."""
     with path.open(newline="", encoding="utf-8") as file:
         return [Cell(**{name: _value(name, row[name]) for name in COLUMNS}) for row in _rows(file)]
 
@@ -82,7 +82,7 @@ def _rows(file: Any) -> Iterable[dict[str, str]]:
     reader = csv.DictReader(file)
     if tuple(reader.fieldnames or ()) != COLUMNS:
         raise ValueError(
-            f"A table of results has the columns {', '.join(COLUMNS)}. "
+            f"A results file must have the columns {', '.join(COLUMNS)}. "
             f"Received: {', '.join(reader.fieldnames or ())}"
         )
     return reader

@@ -1,4 +1,4 @@
-"""Runs on Bach's chorales: chosen by the validation split, judged on the test split."""
+"""Test loss of runs on Bach's chorales."""
 
 import math
 
@@ -11,9 +11,9 @@ from gradkeeper.training.tasks import load_task
 
 
 def test_loss(run: Run, setup: Setup) -> float:
-    """Nats per frame on the test split, of the weights of the best epoch on the validation split.
+    """Return the test loss in nats per frame, for the epoch with the lowest validation loss.
 
-    NaN where no epoch had a finite loss.
+    NaN if no epoch had a finite loss.
     """
     if math.isnan(run.best_loss):
         return math.nan

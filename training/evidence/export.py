@@ -1,4 +1,4 @@
-"""export_weights: from trained runs to the files that the zoo ships."""
+"""Export of trained weights to the files that the zoo ships."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +15,12 @@ from gradkeeper.zoo.pretrained import write_weights
 
 @dataclass(frozen=True)
 class Exported:
-    """A run whose best weights are worth keeping.
+    """A run whose best weights the zoo ships.
 
     Attributes:
-        table: the table that it was trained for.
-        model, weights: the zoo's names for them.
-        what: what the loss is.
+        table: the table that the run belongs to.
+        model, weights: names of the model and the weights in the zoo.
+        what: description of the loss.
     """
 
     table: str
@@ -40,19 +40,19 @@ EXPORTED = (
 
 
 def export_weights(runs: Path, out: Path, *, data_dir: Path | None = None) -> list[Path]:
-    """Writes the best weights of every run of `EXPORTED` that is there.
+    """Write the best weights of every existing run in `EXPORTED`.
 
     Args:
         runs: the folder in which `gradkeeper bench` keeps its runs.
-        out: where the files go; the zoo's own are in `zoo/weights`.
-        data_dir: folder of tensorflow-datasets.
+        out: the folder to write to; the zoo's files are in `zoo/weights`.
+        data_dir: data folder of tensorflow-datasets.
 
     Raises:
-        ValueError: if none of the runs is there.
+        ValueError: if none of the runs exists.
     """
     there = [each for each in EXPORTED if RunDirectory(_place(runs, each)).best_model.is_file()]
     if not there:
-        raise ValueError(f"No trained run is there. Received: runs={str(runs)!r}")
+        raise ValueError(f"No trained run was found. Received: runs={str(runs)!r}")
     out.mkdir(parents=True, exist_ok=True)
     return [path for each in there for path in _export(each, runs, out, data_dir)]
 
@@ -68,13 +68,13 @@ def _export(each: Exported, runs: Path, out: Path, data_dir: Path | None) -> lis
         "options": _options(config, task),
         "vocabulary": None if task.vocabulary is None else task.vocabulary.characters,
         "loss": min(losses),
-        "loss_is": each.what,
+        "loss_description": each.what,
         "steps": int(result.metrics["step"][losses.index(min(losses))]),
         "command": f"gradkeeper bench {each.table} && gradkeeper bench weights",
         "recipe": {name: value for name, value in config.items() if name not in _OF_THE_MACHINE},
     }
     trained = keras.saving.load_model(RunDirectory(result.run_dir).best_model)
-    model = zoo.create_model(each.model, **facts["options"])  # for any number of time steps
+    model = zoo.create_model(each.model, **facts["options"])  # accepts any number of time steps
     model.set_weights(trained.get_weights())
     return write_weights(out, model, facts)
 
@@ -83,7 +83,7 @@ _OF_THE_MACHINE = ("data_dir", "strategy", "flow")
 
 
 def _options(config: dict[str, Any], task: Any) -> dict[str, Any]:
-    """The arguments of `create_model` that the weights depend on; time is free."""
+    """Return the arguments of `create_model` that determine the weights; the length is free."""
     dropped = ("dropout", "recurrent_dropout")
     model = {**task.model_options, **config["model_options"]}
     return {

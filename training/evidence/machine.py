@@ -1,4 +1,4 @@
-"""The machine and the versions that numbers come from."""
+"""Description of the machine and the package versions."""
 
 import os
 import platform
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def machine() -> str:
-    """One line: processor, cores, graphics cards, versions."""
+    """Describe processor, cores, GPUs and versions in one line."""
     versions = [f"Python {platform.python_version()}"]
     versions += [f"{name} {version(name)}" for name in ("tensorflow", "keras")]
     return f"{_processor()}, {_cores()} cores, {_gpus()}; {', '.join(versions)}"
@@ -23,7 +23,7 @@ def _processor() -> str:
 
 
 def _cores() -> int:
-    """Those that this process may use."""
+    """Return the number of cores available to this process."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

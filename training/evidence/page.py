@@ -1,4 +1,4 @@
-"""write_page: the page of all tables, made of their CSV files."""
+"""Markdown page of all result tables, generated from their CSV files."""
 
 import functools
 import math
@@ -15,16 +15,16 @@ from gradkeeper.training.run_directory import write_text
 
 _HEAD = """# Results
 
-Measured with this project, beside what was published. Each table has the command that makes it
-again, and a CSV file with a row per number: settings, seeds, steps, seconds, machine. Numbers of
-one seed are of one seed: another may differ by more than two models do here. This page is made of
-the CSV files by `gradkeeper bench page`.
+Numbers measured with this project, and the published numbers. Each table shows the command that
+reproduces it, and links a CSV file with the settings, seeds, steps, seconds and machine of every
+number. Numbers from one seed can vary more between seeds than between two models here.
+`gradkeeper bench page` generates this page from the CSV files.
 """
 _WEIGHTS = """## Trained weights
 
-`zoo.create_model("gru", weights="tiny_shakespeare")`: weights of the tables above, shipped with
-the package. `zoo.weights_info` has the options and the recipe that they were trained with, and
-the vocabulary for `zoo.generate_text`. `gradkeeper bench weights` copies them out of trained runs.
+`zoo.create_model("gru", weights="tiny_shakespeare")` loads weights of the runs above, which the
+package includes. `zoo.weights_info` returns their options, their training recipe, and the
+vocabulary for `zoo.generate_text`. `gradkeeper bench weights` exports them from trained runs.
 """
 _NONE = "–"
 _NAMES = ("model", "setting")
@@ -34,18 +34,18 @@ _Take: TypeAlias = Callable[[Cell, Mapping[str, Cell]], str]
 
 
 def write_page(results: Path, page: Path) -> Path:
-    """Writes the page.
+    """Write the page and return its path.
 
     Args:
         results: the folder of the CSV files and pictures.
         page: the Markdown file; links in it are relative to its folder.
 
     Raises:
-        FileNotFoundError: if the folder holds no table.
+        FileNotFoundError: if the folder contains no results file.
     """
     found = [name for name in list_tables() if (results / f"{name}.csv").is_file()]
     if not found:
-        raise FileNotFoundError(f"There is no table of results. Received: {str(results)!r}")
+        raise FileNotFoundError(f"No results file was found. Received: {str(results)!r}")
     prefix = results.resolve().relative_to(page.resolve().parent).as_posix()
     sections = [
         _section(name, load_table(name), read_cells(results / f"{name}.csv"), prefix)
@@ -56,13 +56,13 @@ def write_page(results: Path, page: Path) -> Path:
 
 
 def _weights() -> str:
-    """The weights that the zoo brings along."""
+    """Return the section about the weights that the zoo includes."""
     rows = ["| model | `weights=` | loss | of | train steps |", "| --- | --- | --: | --- | --: |"]
     for model in zoo.list_models():
         for name in zoo.list_weights(model):
             info = zoo.weights_info(model, name)
             rows.append(
-                f"| `{model}` | `{name}` | {number(info.loss)} | {info.loss_is} | {info.steps:,} |"
+                f"| `{model}` | `{name}` | {number(info.loss)} | {info.loss_description} | {info.steps:,} |"
             )
     return "\n".join([_WEIGHTS, *rows]) + "\n"
 
@@ -81,7 +81,7 @@ def _section(name: str, table: Table, cells: Sequence[Cell], prefix: str) -> str
 
 
 def markdown(cells: Sequence[Cell]) -> str:
-    """The cells as a Markdown table: a row per model and setting, a column per quantity."""
+    """Return a Markdown table: a row per model and setting, a column per quantity."""
     by_row: dict[tuple[str, str], dict[str, Cell]] = {}
     for cell in cells:
         by_row.setdefault(cell.row, {})[cell.quantity] = cell
@@ -94,7 +94,7 @@ def markdown(cells: Sequence[Cell]) -> str:
 
 
 def _columns(cells: Sequence[Cell]) -> dict[str, _Take]:
-    """Headings, and how each takes its text from a row: any cell of it, and all by quantity."""
+    """Map each heading to a function of any cell of a row and all of its cells by quantity."""
     columns: dict[str, _Take] = {"model": lambda cell, _: _code(cell.model)}
     if any(cell.setting for cell in cells):
         columns["setting"] = lambda cell, _: cell.setting
@@ -117,7 +117,7 @@ def _code(name: str) -> str:
 
 
 def number(value: float | None) -> str:
-    """As a person reads it; "–" where there is none."""
+    """Format a number for the page; "–" for None."""
     if value is None:
         return _NONE
     if math.isnan(value):
@@ -137,7 +137,7 @@ def _raised(exponent: int) -> str:
 
 
 def _missed(cells: Sequence[Cell]) -> list[str]:
-    """A line for each number that differs from the published one by more than a hundredth."""
+    """List the numbers that differ from the published ones by more than 1 %."""
     lines = []
     for cell in cells:
         difference = cell.difference
@@ -150,22 +150,22 @@ def _missed(cells: Sequence[Cell]) -> list[str]:
         share = 100 * abs(difference) / abs(cell.published)
         times = f"{cell.value / cell.published:,.0f} times it" if share > 300 else f"{share:.1f} %"
         lines.append(
-            f"- {who}: {number(cell.value)} against {number(cell.published)} published, "
+            f"- {who}: {number(cell.value)}, published {number(cell.published)}, "
             f"{number(abs(difference))} {side} ({times})."
         )
     if not lines:
         known = [cell for cell in cells if cell.published is not None]
-        return ["All within a hundredth of the published numbers."] if known else []
-    return ["Further than a hundredth from the published number:\n\n" + "\n".join(lines)]
+        return ["All numbers are within 1 % of the published ones."] if known else []
+    return ["Numbers that differ from the published ones by more than 1 %:\n\n" + "\n".join(lines)]
 
 
 def _how(cells: Sequence[Cell], path: str) -> str:
-    """Settings, seeds, time, machine, sources."""
+    """Describe settings, seeds, time, machine and sources."""
     settings = list(dict.fromkeys(cell.settings for cell in cells if cell.settings))
     shown = (
         settings[0]
         if len(settings) == 1
-        else f"those of each row are in the file, such as: {settings[0]}"
+        else f"each row's are in the CSV file, for example: {settings[0]}"
     )
     seeds = " and ".join(sorted({cell.seeds for cell in cells}))
     rows = {(cell.row, cell.seconds) for cell in cells if cell.seconds is not None}
@@ -173,7 +173,7 @@ def _how(cells: Sequence[Cell], path: str) -> str:
     parts = [
         f"Settings: {shown}.",
         f"A single seed, {seeds}." if seeds.isdigit() else f"Seeds: {seeds}.",
-        *([f"Trained in {seconds / 60:.0f} minutes in all."] if seconds else []),
+        *([f"Total training time: {seconds / 60:.0f} minutes."] if seconds else []),
         f"Machine: {cells[0].machine}.",
         *(f"Published: {source}." for source in dict.fromkeys(c.source for c in cells if c.source)),
         f"[{Path(path).name}]({path}).",

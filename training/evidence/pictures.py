@@ -1,4 +1,4 @@
-"""Pictures that several tables share. Figures are made without pyplot."""
+"""Pictures that several tables share. Figures do not use pyplot."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -13,30 +13,30 @@ OURS, PUBLISHED, OTHER, LINE = "#00796b", "#d84315", "#9bb8d3", "#66757f"
 
 
 def figure(width: float = 8.0, height: float = 4.0) -> Figure:
-    """An empty figure."""
+    """Create an empty figure."""
     return Figure(figsize=(width, height), layout="constrained", dpi=110)
 
 
 def of_quantity(cells: Iterable[Cell], quantity: str) -> list[Cell]:
-    """The cells of one quantity."""
+    """Return the cells of one quantity."""
     return [cell for cell in cells if cell.quantity == quantity]
 
 
 def values(cells: Iterable[Cell]) -> np.ndarray:
-    """Their numbers, NaN where there is none."""
+    """Return the cells' values as an array, NaN for a missing value."""
     return np.array([math.nan if cell.value is None else cell.value for cell in cells])
 
 
 def beside_published(
     cells: Sequence[Cell], label: str, *, log: bool = False, line: tuple[float, str] | None = None
 ) -> Figure:
-    """Dots of ours and of the published numbers, a row per model.
+    """Plot measured and published numbers as dots, one row per cell.
 
     Args:
-        cells: of one quantity.
-        label: of the axis.
-        log: logarithmic axis.
-        line: a value to compare with, and what it is.
+        cells: cells of one quantity.
+        label: label of the axis.
+        log: use a logarithmic axis.
+        line: a reference value and its description.
     """
     drawn = figure(8, 1.2 + 0.38 * len(cells))
     axes = drawn.subplots()
@@ -61,7 +61,7 @@ def beside_published(
 
 
 def finish(axes: Axes, title: str = "") -> None:
-    """Grid, legend, no box."""
+    """Add grid and legend; remove the upper and right border."""
     if title:
         axes.set_title(title, loc="left", fontsize="medium")
     axes.grid(alpha=0.25)

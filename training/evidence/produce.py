@@ -1,4 +1,4 @@
-"""produce: a table's CSV file and picture."""
+"""Production of a table's CSV file and picture."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +10,13 @@ from gradkeeper.training.evidence.setup import Setup
 
 
 def produce(name: str, setup: Setup, out: Path) -> list[Path]:
-    """Measures a table, and writes `<name>.csv` and `<name>.png` into a folder.
+    """Measure a table and write `<name>.csv` and `<name>.png` to a folder.
 
-    What was trained stays in `setup.runs`: where it is interrupted, the same call goes on.
+    Trained runs stay in `setup.runs`; after an interruption, the same call resumes them.
 
     Raises:
-        ValueError: if there is no such table, no run to collect, or `setup.runs` holds runs of
-            other settings.
+        ValueError: if the table does not exist, if there is no run to collect, or if
+            `setup.runs` contains runs with other settings.
     """
     table = load_table(name)
     place = machine()
@@ -31,7 +31,7 @@ def produce(name: str, setup: Setup, out: Path) -> list[Path]:
             setup.say(f"{name}: {how}")
         setup.say(f"{name}: {_told(cells[-1])}")
     if not cells:
-        raise ValueError(f"There is nothing to collect. Received: runs={str(setup.runs)!r}")
+        raise ValueError(f"There is no run to collect. Received: runs={str(setup.runs)!r}")
     out.mkdir(parents=True, exist_ok=True)
     paths = [out / f"{name}.csv", out / f"{name}.png"]
     write_cells(paths[0], cells)

@@ -1,4 +1,4 @@
-"""Numbers of the literature."""
+"""Published numbers."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,14 +15,14 @@ PASCANU = (
 
 @dataclass(frozen=True)
 class Published:
-    """A number and where it is printed."""
+    """A published number and its source."""
 
     value: float
     source: str
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The `Cell` arguments that say so."""
+        """Arguments of `Cell` for this number and its source."""
         return {"published": self.value, "source": self.source}
 
 
@@ -31,7 +31,7 @@ ADDING_600 = {
     "lstm": Published(0.164, BAI),
     "simple_rnn": Published(0.177, BAI),
 }
-# They stay where a network without memory is, at 10 ln 8 / 1020.
+# The loss of a network without memory: 10 ln 8 / 1020.
 COPYING_1000 = {name: Published(0.0204, BAI) for name in ("lstm", "gru", "simple_rnn")}
 JSB_CHORALES = {
     "gru": Published(8.43, BAI),

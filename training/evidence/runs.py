@@ -1,4 +1,4 @@
-"""The runs of a table: each an `Experiment` in a run directory of its own, and made once."""
+"""Runs of a table: each one is an `Experiment` with its own run directory and is trained once."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,15 +15,15 @@ from gradkeeper.training.result import Result
 from gradkeeper.training.result_text import clipping
 from gradkeeper.training.run_directory import FINISHED, RunDirectory, read_json
 
-# What may differ between a run that was kept and what is asked for.
+# Entries that may differ between a kept run and the requested configuration.
 _NOT_COMPARED = {"data_dir", "strategy", DIGEST}
 
 
 class StopWhenSettled(keras.callbacks.Callback):
-    """Stops when there is nothing to wait for: the loss is below a limit, or not finite.
+    """Stop the training once the validation loss is below a limit, or not finite.
 
     Args:
-        limit: of the validation loss.
+        limit: the validation loss to fall below.
     """
 
     def __init__(self, limit: float) -> None:
@@ -38,17 +38,17 @@ class StopWhenSettled(keras.callbacks.Callback):
 
 @dataclass(frozen=True)
 class Run:
-    """A training that a table has numbers from.
+    """A trained run of a table.
 
     Attributes:
-        result: what it came to.
+        result: result of the run.
     """
 
     result: Result
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The `Cell` arguments that say how the run was made."""
+        """Arguments of `Cell` that describe how the run was trained."""
         metrics, config = self.result.metrics, self.result.config
         return {
             "steps": int(metrics["step"][-1]),
@@ -58,7 +58,7 @@ class Run:
         }
 
     def first_step_below(self, limit: float) -> int | None:
-        """The first step after which the validation loss is below a limit."""
+        """Return the first step after which the validation loss is below `limit`."""
         for step, loss in zip(
             self.result.metrics["step"], self.result.metrics["val_loss"], strict=True
         ):
@@ -68,7 +68,7 @@ class Run:
 
     @property
     def best_loss(self) -> float:
-        """The least validation loss after any epoch; NaN where none is finite."""
+        """Lowest validation loss over the epochs; NaN if none is finite."""
         losses = [loss for loss in self.result.metrics["val_loss"] if math.isfinite(loss)]
         return min(losses, default=math.nan)
 
@@ -76,19 +76,19 @@ class Run:
 def train(
     setup: Setup, label: str, arguments: Mapping[str, Any], *, limit: float | None = None
 ) -> Run | None:
-    """A run, of which what is in its directory is not trained again.
+    """Return a run; train only the part that its directory does not contain.
 
     Args:
         setup: see `Setup`.
         label: name of the run directory.
-        arguments: of `Experiment`.
+        arguments: arguments of `Experiment`.
         limit: stop once the validation loss is below it, or not finite.
 
     Returns:
-        The run; None where only kept ones are collected, and there is none with a whole epoch.
+        The run; None if `setup.collect` is set and no run with a complete epoch exists.
 
     Raises:
-        ValueError: if the directory holds a run of other settings.
+        ValueError: if the directory contains a run with other settings.
     """
     place = setup.runs / label
     kept = (place / "config.json").is_file()
@@ -111,12 +111,12 @@ def train_each(
     *,
     limit: float | None = None,
 ) -> Iterator[tuple[str, Run]]:
-    """A run of each model, of one seed, with the model's name; see `train`.
+    """Yield each model's name and its run with seed 0; see `train`.
 
     Args:
         setup: see `Setup`.
-        models: names of the zoo.
-        arguments: those of a model's `Experiment`, by its name and `setup.quick`.
+        models: names of zoo models.
+        arguments: function of a model's name and `setup.quick`; returns arguments of `Experiment`.
         limit: see `train`.
     """
     for name in models:
@@ -126,7 +126,7 @@ def train_each(
 
 
 def settings_of(config: Mapping[str, Any]) -> str:
-    """How a model was trained, in a line."""
+    """Describe in one line how a model was trained."""
     schedule = f" with {config['schedule']} decay" if config["schedule"] else ""
     layers = f"{config['num_layers']} × " if config["num_layers"] > 1 else ""
     parts = [
@@ -157,6 +157,6 @@ def _require_same(place: Path, config: Mapping[str, Any]) -> None:
     )
     if changed:
         raise ValueError(
-            "The run directory holds a run of other settings; name another folder with `--runs`, "
-            f"or remove it. They differ in: {', '.join(changed)}. Received: {str(place)!r}"
+            "The run directory contains a run with other settings. Choose another folder with "
+            f"`--runs`, or remove it. Differences: {', '.join(changed)}. Received: {str(place)!r}"
         )

@@ -1,4 +1,4 @@
-"""How a table is made: in full or in small, where its runs are kept, whether it may train."""
+"""Settings for the production of a table."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,15 +8,15 @@ from rich.console import Console
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """What all tables are told.
+    """Settings that all tables share.
 
     Attributes:
-        runs: the folder of the table's run directories; what is finished there is not trained
-            again, and what was interrupted is gone on with.
-        quick: sizes for seconds instead of an hour; such numbers say nothing.
-        collect: train nothing, and take the runs that are there, unfinished ones as well.
-        data_dir: folder of tensorflow-datasets; None for its default.
-        console: where progress is shown; None keeps quiet.
+        runs: the folder of the table's run directories; finished runs in it are reused, and
+            interrupted ones resumed.
+        quick: use tiny sizes, for seconds instead of hours; the numbers mean nothing.
+        collect: train nothing and use the existing runs, including unfinished ones.
+        data_dir: data folder of tensorflow-datasets; None for its default.
+        console: the console for progress messages; None for no output.
     """
 
     runs: Path
@@ -26,6 +26,6 @@ class Setup:
     console: Console | None = None
 
     def say(self, text: str) -> None:
-        """A line of progress."""
+        """Print a progress message."""
         if self.console is not None:
             self.console.print(text, markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What a table is."""
+"""Definition of a table of results."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ class Table:
     """A table of results.
 
     Attributes:
-        title: its heading.
-        text: what is measured, how, and what the literature has; Markdown.
-        measure: makes the cells, one after the other.
-        draw: makes the picture of them.
+        title: heading of the table.
+        text: description of the measurement and of the published results; Markdown.
+        measure: function that yields the cells one after the other.
+        draw: function that plots the cells.
     """
 
     title: str

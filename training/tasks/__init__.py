@@ -1,4 +1,4 @@
-"""What a model is trained on: data, head, loss and the value to beat."""
+"""Tasks: data, head, loss and baseline of a training."""
 
 from typing import TYPE_CHECKING
 

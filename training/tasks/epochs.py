@@ -1,4 +1,4 @@
-"""Datasets that give another epoch each time they are read."""
+"""Datasets that yield another epoch at each iteration."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -9,11 +9,12 @@ import tensorflow as tf
 def epoch_by_epoch(
     batches_from: Callable[[tf.Tensor], tf.data.Dataset], steps: int
 ) -> tf.data.Dataset:
-    """A dataset of `steps` batches, those of the next epoch for each iteration over it.
+    """Return a dataset of `steps` batches that yields the next epoch at each iteration over it.
 
     Args:
-        batches_from: Batches without end, from the first one of an epoch, int64 [], on.
-        steps: Batches of an epoch.
+        batches_from: Function of an epoch, int64 []; returns an endless dataset of batches that
+            starts with that epoch's first batch.
+        steps: Batches per epoch.
     """
     epochs = itertools.count()
 
@@ -28,6 +29,6 @@ def epoch_by_epoch(
 
 
 def endless(batches: tf.data.Dataset) -> tf.data.Dataset:
-    """`batches` with infinite cardinality."""
+    """Return `batches` with infinite cardinality."""
     known = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
     return batches.apply(known)

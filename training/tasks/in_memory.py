@@ -13,15 +13,15 @@ from gradkeeper.training.tasks.task import Task
 
 
 class InMemoryTask(Task):
-    """A task made of arrays.
+    """Task with examples in arrays.
 
-    Training: in each epoch all examples come once, in an order drawn for that epoch.
-    Evaluation: all examples, in their order.
+    Training: each epoch contains every example once, in a random order drawn for that epoch.
+    Evaluation: all examples, in order.
 
     Args:
-        train: Arrays [examples, ...] for training, as they are stored: inputs, targets, and
-            weights where there are any.
-        evaluation: The same for evaluation.
+        train: Arrays [examples, ...] for training, in stored form: inputs, targets, and optional
+            weights.
+        evaluation: The same arrays for evaluation.
         options: See `Task`.
         data_dir: See `Task`.
         seed: Seed of the training batches.
@@ -40,7 +40,7 @@ class InMemoryTask(Task):
         self._train, self._evaluation = train, evaluation
 
     def to_model(self, *stored: tf.Tensor) -> tuple[Any, ...]:
-        """A stored batch as a model takes it."""
+        """Convert a stored batch to the model's format."""
         return stored
 
     def _batches_from(self, batch_size: int, epoch: int | tf.Tensor) -> tf.data.Dataset:
@@ -55,7 +55,7 @@ class InMemoryTask(Task):
         return self._once(self._evaluation, batch_size)
 
     def steps_per_epoch(self, batch_size: int) -> int:
-        """An epoch is one pass over the training examples."""
+        """Return the number of batches in one pass over the training examples."""
         return max(1, len(self._train[0]) // integer("batch_size", batch_size))
 
     def _once(self, arrays: tuple[np.ndarray, ...], batch_size: int) -> tf.data.Dataset:
@@ -69,7 +69,7 @@ class InMemoryTask(Task):
         return tf.data.Dataset.from_tensor_slices(order)
 
     def _gathered(self, arrays: tuple[np.ndarray, ...], rows: tf.data.Dataset) -> tf.data.Dataset:
-        # Outside of the graph of a dataset, on the CPU, where tf.data works.
+        # Create the tensors outside a dataset's graph and on the CPU, where tf.data runs.
         with tf.init_scope(), tf.device("CPU"):
             stored = [tf.constant(array) for array in arrays]
 

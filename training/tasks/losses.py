@@ -6,12 +6,12 @@ import keras
 
 
 class SequenceLoss(keras.losses.Loss):
-    """A loss per time step, of which the weights alone say what counts.
+    """Loss per time step that ignores the mask if weights are given.
 
-    A model that was told of padding hands its mask to the loss. Keras would multiply the
-    weights by that mask, scaled by what it leaves in each single batch: the mean over a split
-    would then depend on how the split is cut into batches. With weights the mask is therefore
-    left out; without them it counts as in every Keras loss.
+    A model with masking passes its mask to the loss. Keras would multiply the weights by that mask,
+    scaled by the mask's share in each batch: the mean over a split would then depend on how the
+    split is batched. Therefore the mask is ignored if weights are given. Without weights it
+    applies as in every Keras loss.
     """
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
@@ -33,7 +33,7 @@ class TokenCrossentropy(SequenceLoss):
         super().__init__(name=name, reduction=reduction)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """[batch, time]."""
+        """Return the loss per time step, [batch, time]."""
         return keras.ops.sparse_categorical_crossentropy(y_true, y_pred, from_logits=True)
 
 
@@ -54,6 +54,6 @@ class FrameCrossentropy(SequenceLoss):
         super().__init__(name=name, reduction=reduction)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """[batch, time]."""
+        """Return the loss per time step, [batch, time]."""
         each = keras.ops.binary_crossentropy(y_true, y_pred, from_logits=True)
         return keras.ops.sum(each, axis=-1)

@@ -1,8 +1,8 @@
-"""Orders drawn from a seed."""
+"""Random orders."""
 
 import tensorflow as tf
 
 
 def random_order(count: int | tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """A random order of `count` examples, int32 [count]; equal seeds [2] give equal orders."""
+    """Return a random order of `count` examples, int32 [count]; equal seeds [2], equal orders."""
     return tf.argsort(tf.random.stateless_uniform(tf.reshape(count, [1]), seed))

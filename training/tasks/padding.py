@@ -1,4 +1,4 @@
-"""Sequences of different lengths in one array."""
+"""Padding of sequences to equal length."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def padded(sequences: Sequence[np.ndarray], value: float, *, steps: int) -> np.ndarray:
-    """[sequences, steps, ...]: each sequence [length, ...] from step 0 on, then `value`."""
+    """Return [sequences, steps, ...]: each sequence [length, ...], padded at the end by `value`."""
     first = sequences[0]
     together = np.full((len(sequences), steps, *first.shape[1:]), value, first.dtype)
     for row, sequence in zip(together, sequences, strict=True):
@@ -15,13 +15,13 @@ def padded(sequences: Sequence[np.ndarray], value: float, *, steps: int) -> np.n
 
 
 def known_steps(sequences: Sequence[np.ndarray], *, steps: int) -> np.ndarray:
-    """bool [sequences, steps]: False where `padded` puts padding."""
+    """Return a bool array [sequences, steps], False at the padding that `padded` adds."""
     lengths = np.array([len(sequence) for sequence in sequences])
     return np.arange(steps) < lengths[:, None]
 
 
 def step_weights(known: np.ndarray) -> np.ndarray:
-    """Weights that make Keras's mean loss exact: per time step of the split, padding apart.
+    """Return weights with which Keras's mean loss is exact: the mean over all steps but padding.
 
     With l[n] known steps in sequence n, w[n, t] = steps / mean(l) where step t is known, and 0
     where it is padding. Keras divides the weighted sum of a batch of B sequences by B · steps.
@@ -29,10 +29,10 @@ def step_weights(known: np.ndarray) -> np.ndarray:
 
         Σ loss[n, t] · (steps / mean(l)) / (N · steps) = Σ loss[n, t] / Σ l[n]
 
-    however the split is cut into batches, and whatever replica computes which.
+    for any batch size and any distribution over replicas.
 
     Args:
-        known: bool [N, steps], of all sequences of the split.
+        known: bool [N, steps], for all sequences of the split.
 
     Returns:
         float32 [N, steps].

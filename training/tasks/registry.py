@@ -1,4 +1,4 @@
-"""The table of tasks. Reading it imports no TensorFlow; loading a task does."""
+"""Registry of the tasks. Importing it does not import TensorFlow; loading a task does."""
 
 import fnmatch
 import importlib
@@ -11,7 +11,7 @@ from gradkeeper.training._checks import unknown_name, unknown_options
 if TYPE_CHECKING:
     from gradkeeper.training.tasks.task import Task
 
-# name: module and class inside `gradkeeper.training.tasks`
+# Name, and module and class inside `gradkeeper.training.tasks`.
 TASKS = {
     "adding": "synthetic.adding:Adding",
     "addition": "synthetic.addition:Addition",
@@ -34,29 +34,28 @@ TASKS = {
 
 
 def list_tasks(pattern: str = "*") -> list[str]:
-    """The names of the tasks that match a pattern such as "tiny_*", sorted."""
+    """Return the names of the tasks that match a pattern such as "tiny_*", sorted."""
     return sorted(fnmatch.filter(TASKS, pattern))
 
 
 def load_task(
     name: str, *, data_dir: str | PathLike[str] | None = None, seed: int = 0, **options: Any
 ) -> "Task":
-    """A task by its name.
+    """Load a task by name.
 
     Args:
         name: One of `list_tasks()`.
-        data_dir: Folder of tensorflow-datasets in which data is prepared once and then
+        data_dir: Data folder of tensorflow-datasets; data are prepared there once and then
             reused. None: its default, `~/tensorflow_datasets`.
-        seed: Order and content of the training batches, at least 0. The evaluation split is
-            the same for every seed.
-        **options: The task's own options, such as `length`; see its class.
+        seed: Seed of the order and content of the training batches, at least 0. The evaluation
+            split is the same for every seed.
+        **options: Options of the task, such as `length`; see its class.
 
     Raises:
-        ValueError: Unknown task, an option out of its range, or data that is not what it
-            should be.
-        TypeError: Options that the task does not take, or one that it needs.
-        FileNotFoundError: A file of the user's that is not there.
-        ConnectionError: The data is not prepared and its source cannot be reached.
+        ValueError: Unknown task, an option out of its range, or invalid data.
+        TypeError: Options that the task does not have, or a missing required option.
+        FileNotFoundError: A file of the user does not exist.
+        ConnectionError: The data are not prepared and the source is unreachable.
     """
     if name not in TASKS:
         raise unknown_name("task", name, TASKS)
@@ -71,7 +70,7 @@ def load_task(
     missing = ", ".join(sorted(needed - set(options)))
     if missing:
         raise TypeError(
-            f"The task {name!r} needs options. Missing: {missing}. "
+            f"The task {name!r} requires options. Missing: {missing}. "
             f"Received: {', '.join(sorted(options)) or 'none'}"
         )
     return task(data_dir=data_dir, seed=seed, **options)

@@ -1,4 +1,4 @@
-"""The base of all tasks."""
+"""Base class of all tasks."""
 
 import abc
 from os import PathLike
@@ -14,18 +14,18 @@ from gradkeeper.training.tasks.text.vocabulary import Vocabulary
 
 
 class Task(abc.ABC):
-    """Data, the head that a model needs for it, the loss, and the value to beat.
+    """Data, required head, loss and baseline.
+
+    Sequences of different lengths are padded and their targets weighted: if an answer is per time
+    step, datasets yield (inputs, targets, weights), see `step_weights`.
 
     Attributes:
-        name: Name in the table of tasks.
-        options: Every option with its value, as JSON-able values:
-            `load_task(task.name, seed=task.seed, **task.options)` loads the task again.
+        name: Name in the registry of tasks.
+        options: All options with their values, JSON-serializable:
+            `load_task(task.name, seed=task.seed, **task.options)` recreates the task.
         seed: Seed of the training batches.
-        data_dir: Folder of tensorflow-datasets; None for its default.
-        vocabulary: Symbols behind integer ids; None where the inputs are numbers.
-
-    Sequences of different lengths are padded, and their targets weighted: where an answer is
-    per time step, datasets yield (inputs, targets, weights), see `step_weights`.
+        data_dir: Data folder of tensorflow-datasets; None for its default.
+        vocabulary: Symbols of the integer ids; None if the inputs are numbers.
     """
 
     name: ClassVar[str]
@@ -45,12 +45,12 @@ class Task(abc.ABC):
     @property
     @abc.abstractmethod
     def head(self) -> str:
-        """The `task` argument of `gradkeeper.zoo.create_model`."""
+        """Value for the `task` argument of `gradkeeper.zoo.create_model`."""
 
     @property
     @abc.abstractmethod
     def input_shape(self) -> tuple[int | None, ...]:
-        """Shape of one input, without the batch; None for a free length."""
+        """Shape of one input, without the batch; None for a variable length."""
 
     @property
     @abc.abstractmethod
@@ -60,31 +60,31 @@ class Task(abc.ABC):
     @property
     @abc.abstractmethod
     def baseline(self) -> float | None:
-        """The loss that a model must fall below to have learned something; None: unknown."""
+        """Loss below which a model has learned something; None if unknown."""
 
     @property
     @abc.abstractmethod
     def baseline_label(self) -> str:
-        """What the baseline is, with its unit."""
+        """Description of the baseline, with its unit."""
 
     @property
     def model_options(self) -> dict[str, Any]:
-        """Further arguments of `gradkeeper.zoo.create_model` that the data asks for."""
+        """Further arguments of `gradkeeper.zoo.create_model` that the data need."""
         return {}
 
     @property
     def report(self) -> str:
-        """A summary of the user's file for the terminal; "" where there is no file."""
+        """Summary of the user's file for the terminal; "" without a file."""
         return ""
 
     @property
     def files(self) -> list[Path]:
-        """The files of the user that the data were read from."""
+        """Files of the user that contain the data."""
         return [Path(self.options["file"]).expanduser()] if "file" in self.options else []
 
     @property
     def prediction_settings(self) -> dict[str, Any]:
-        """Settings that prediction needs besides the model, as JSON-able values.
+        """Settings that prediction needs besides the model, JSON-serializable.
 
         A language model of characters needs the vocabulary and the preprocessing.
         """
@@ -97,7 +97,7 @@ class Task(abc.ABC):
 
     @property
     def loss(self) -> str | keras.losses.Loss:
-        """For `model.compile`: squared error, or cross-entropy from logits in nats."""
+        """Loss for `model.compile`: squared error, or cross-entropy from logits in nats."""
         if self.head == "regression":
             return "mean_squared_error"
         return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -108,18 +108,18 @@ class Task(abc.ABC):
         return [] if self.head == "regression" else ["accuracy"]
 
     def train_dataset(self, batch_size: int, *, endless: bool = False) -> tf.data.Dataset:
-        """Batches for training, the same ones for the same seed.
+        """Return training batches, the same ones for the same seed.
 
-        (inputs, targets), or (inputs, targets, weights) where sequences are padded.
+        The batches are (inputs, targets), or (inputs, targets, weights) for padded sequences.
 
         Args:
             batch_size: Examples per batch.
-            endless: Without it the dataset has the batches of one epoch, `steps_per_epoch` of
-                them, and each iteration over it gives the next epoch: other examples of a task
-                that draws them, another order of stored examples. So `model.fit` without
-                `steps_per_epoch` trains on one epoch per epoch. With it the dataset has the
-                batches of all epochs one after the other, for `steps_per_epoch`, and two
-                iterations over it are equal.
+            endless: If False, the dataset contains one epoch, `steps_per_epoch` batches, and each
+                iteration over it yields the next epoch: other examples of a generated task,
+                another order of stored examples. `model.fit` without `steps_per_epoch` then
+                trains on a different epoch each time. If True, the dataset contains all epochs
+                one after the other, for use with `steps_per_epoch`, and two iterations over it
+                are equal.
         """
         if endless:
             return self._batches_from(batch_size, 0)
@@ -129,12 +129,12 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def _batches_from(self, batch_size: int, epoch: int | tf.Tensor) -> tf.data.Dataset:
-        """Batches without end, from the first one of an epoch on."""
+        """Return an endless dataset that starts with the first batch of an epoch."""
 
     @abc.abstractmethod
     def evaluation_dataset(self, batch_size: int) -> tf.data.Dataset:
-        """The fixed evaluation split, once, in batches as in training; the last is short."""
+        """Return the fixed evaluation split once, batched; the last batch can be smaller."""
 
     @abc.abstractmethod
     def steps_per_epoch(self, batch_size: int) -> int:
-        """How many batches make an epoch."""
+        """Return the number of batches per epoch."""

@@ -1,1 +1,1 @@
-"""A module for each table, of the table's name; it holds `TABLE`."""
+"""One module per table, named after the table; it defines `TABLE`."""

@@ -19,7 +19,7 @@ LIMIT = 0.01
 
 
 def arguments(name: str, quick: bool = False) -> dict[str, Any]:
-    """Those of the model's `Experiment`."""
+    """Return the arguments of the model's `Experiment`."""
     size: dict[str, Any] = {
         "units": 64,
         "batch_size": 32,
@@ -36,7 +36,7 @@ def arguments(name: str, quick: bool = False) -> dict[str, Any]:
         "learning_rate": 5e-3,
         "schedule": "cosine",
         "global_clipnorm": 1.0,
-        # XLA halves the time of the GRU's step on a CPU, and gains nothing for the others.
+        # XLA halves the time of the GRU's step on a CPU; the other models gain nothing.
         "jit_compile": name == "gru" and not quick,
         **size,
     }
@@ -61,10 +61,10 @@ def draw(cells: Sequence[Cell]) -> "Figure":
 TABLE = Table(
     title="Adding, 600 steps",
     text=(
-        "The mean squared error on 1,000 fixed sequences, after the best epoch of 100 train "
-        "steps. Always predicting 1 has 0.1667. The trainings are cut short to what a CPU does in "
-        "some minutes, and say how many steps they had; those of Bai and others, with models of "
-        "about 70,000 weights, are longer."
+        "Mean squared error on 1,000 fixed sequences after the best epoch; an epoch has 100 train "
+        "steps. Always predicting 1 has an error of 0.1667. The runs are shortened to some minutes "
+        "on a CPU, and the table lists their steps; those of Bai and others, with models of about "
+        "70,000 weights, are longer."
     ),
     measure=measure,
     draw=draw,

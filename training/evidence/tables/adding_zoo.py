@@ -1,4 +1,4 @@
-"""The adding problem over 100 steps, or any other number of them, with every model."""
+"""The adding problem over 100 steps, or another length, with every model."""
 
 import functools
 from collections.abc import Iterator, Sequence
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 SOLVED, MSE = "steps to MSE < 0.01", "test MSE"
 LIMIT, CAP = 0.01, 1500
 UNSOLVED = "#f2c9c4"
-# The best-known first: what is cut off by a shortage of time is the rest.
+# Best-known models first, so that a run that is stopped early has measured them.
 FIRST = (
     "gru", "lstm", "simple_rnn", "irnn", "min_gru", "ln_lstm", "orthogonal_rnn", "lem", "lru",
     "ind_rnn", "co_rnn", "antisymmetric_rnn",
 )  # fmt: skip
-# XLA makes the loop over time 2 to 3 times as fast on a CPU; not so scans and random numbers.
+# XLA makes the time loop 2 to 3 times as fast on a CPU, but not parallel scans and random numbers.
 SLOW_UNDER_XLA = ("lru", "min_gru", "min_lstm", "rg_lru", "zoneout_gru", "zoneout_lstm")
 
 
 def models() -> list[str]:
-    """All that can have one number as their answer."""
+    """Return all models with a regression head, the best-known ones first."""
     able = [name for name in zoo.list_models() if "regression" in zoo.model_info(name).tasks]
     return sorted(able, key=lambda name: (FIRST.index(name) if name in FIRST else 99, name))
 
 
 def arguments(name: str, quick: bool = False, *, length: int = 100) -> dict[str, Any]:
-    """Those of the model's `Experiment`."""
+    """Return the arguments of the model's `Experiment`."""
     size: dict[str, Any] = {
         "units": 64,
         "batch_size": 32,
@@ -93,14 +93,14 @@ def _order(cell: Cell, errors: dict[str, float]) -> tuple[bool, float]:
 
 
 def table_of(length: int) -> Table:
-    """The table for sequences of this length."""
+    """Return the table for sequences of the given length."""
     return Table(
         title=f"Adding, {length} steps, over the zoo",
         text=(
             "Train steps until the mean squared error on 1,000 fixed sequences is below 0.01, "
-            f"looked at every 100 steps; at most {CAP:,} steps. One learning rate for all and one "
-            "seed: a model that fails here may learn the task at another rate, or later. Always "
-            "predicting 1 has 0.1667."
+            f"checked every 100 steps; at most {CAP:,} steps. All models have the same learning "
+            "rate and one seed: a model that fails here can learn the task with another rate or "
+            "more steps. Always predicting 1 has an error of 0.1667."
         ),
         measure=functools.partial(measure, length=length),
         draw=draw,

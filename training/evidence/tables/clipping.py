@@ -1,4 +1,4 @@
-"""Clipping on and off, for a SimpleRNN on Bach's chorales."""
+"""Training with and without clipping, for a SimpleRNN on Bach's chorales."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -94,7 +94,7 @@ TABLE = Table(
         "A `SimpleRNN` on the JSB chorales, SGD with momentum 0.9 at three learning rates, means "
         "of two seeds. Pascanu, Mikolov and Bengio (2013, table 1) find on three other "
         "collections of music (Piano-midi.de, Nottingham, MuseData) that clipping lowers the "
-        "test NLL; theirs are other data, so that no number of theirs stands beside ours."
+        "test NLL. Their data differ, so this table lists no published numbers."
     ),
     measure=measure,
     draw=draw,

@@ -21,7 +21,7 @@ EPOCHS = {"orthogonal_rnn": 50, "co_rnn": 20, "simple_rnn": 30, "gru": 15, "lstm
 
 
 def arguments(name: str, quick: bool = False) -> dict[str, Any]:
-    """Those of the model's `Experiment`."""
+    """Return the arguments of the model's `Experiment`."""
     size: dict[str, Any] = {
         "units": 128,
         "batch_size": 20,
@@ -64,11 +64,11 @@ TABLE = Table(
     title="Copying after 1,000 steps",
     text=(
         "Ten symbols are repeated after a pause of 1,000 steps. Without memory the cross-entropy "
-        f"is 10 ln 8 / 1020 = {BASELINE:.4f} nats per step; whoever is below it has remembered "
-        "something. The loss is that of the best epoch of 60 train steps. The trainings are cut "
-        "short to what a CPU does in some ten minutes, and say how many steps they had: a model "
-        "above the baseline has not yet learned to say blank, which says nothing of its memory. "
-        "Published is that networks with gates, and simple ones, stay at the baseline."
+        f"is 10 ln 8 / 1020 = {BASELINE:.4f} nats per step; a lower loss proves memory. The loss is"
+        " that of the best epoch; an epoch has 60 train steps. The runs are shortened to some ten "
+        "minutes on a CPU, and the table lists their steps: a model above the baseline has not yet "
+        "learned to predict blanks, which does not measure its memory. According to the "
+        "publication, gated and simple networks stay at the baseline."
     ),
     measure=measure,
     draw=draw,

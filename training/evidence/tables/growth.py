@@ -22,20 +22,20 @@ RADII = (0.5, 0.8, 0.9, 1.0, 1.1, 1.25)
 MATRICES = ("Gaussian", "orthogonal", "triangular")
 ACTIVATIONS = ("linear", "tanh")
 SEEDS = (0, 1)
-# So few that 0.5 to their power is still a float32.
+# Few steps, so that 0.5 to the power of their number is representable in float32.
 STEPS, UNITS, EXAMPLES = 100, 128, 16
 GROWTH, RADIUS, NORM = "growth per step", "spectral radius ρ", "largest singular value σ₁"
 
 
 def kernel(kind: str, radius: float, units: int, seed: int) -> np.ndarray:
-    """A recurrent kernel of a given spectral radius.
+    """Return a recurrent kernel with a given spectral radius.
 
     Args:
-        kind: "Gaussian"; "orthogonal", where ρ = σ₁; or "triangular", Gaussian entries above a
-            diagonal that falls from ρ to ρ / 2: far from normal, σ₁ much larger than ρ.
+        kind: "Gaussian"; "orthogonal", with ρ = σ₁; or "triangular", with Gaussian entries above
+            a diagonal that falls from ρ to ρ / 2: far from normal, σ₁ much larger than ρ.
         radius: spectral radius ρ.
-        units: rows and columns.
-        seed: of the entries.
+        units: number of rows and columns.
+        seed: seed of the entries.
     """
     entries = np.random.default_rng(seed).normal(size=(units, units)) / np.sqrt(units)
     if kind == "orthogonal":
@@ -46,10 +46,10 @@ def kernel(kind: str, radius: float, units: int, seed: int) -> np.ndarray:
 
 
 def growth(matrix: np.ndarray, activation: str, steps: int, seed: int) -> tuple[float, float]:
-    """Growth per step of ∂L/∂h, and σ₁ of the matrix as the spectral report has it.
+    """Return the growth per step of ∂L/∂h, and σ₁ of the matrix from the spectral report.
 
-    The growth is the geometric mean over the earlier half of the sequence: there the gradient
-    has gone back through so many steps that the slowest direction alone is left.
+    The growth is the geometric mean over the earlier half of the sequence: after so many steps
+    back, only the most slowly decaying direction of the gradient remains.
     """
     units = len(matrix)
     model = zoo.create_model(
@@ -128,14 +128,14 @@ def draw(cells: Sequence[Cell]) -> "Figure":
 TABLE = Table(
     title="Gradient growth per step, against ρ and σ₁",
     text=(
-        "The gradient of the loss with respect to the state, sent back through a `SimpleRNN` "
+        "Gradient of the loss with respect to the state, backpropagated through a `SimpleRNN` "
         "whose recurrent kernel has a given spectral radius ρ. Pascanu, Mikolov and Bengio (2013, "
-        "section 2.1): in a linear network the gradient grows by ρ per step in the long run, and "
-        "σ₁ below 1 suffices for vanishing while σ₁ above 1 is only necessary for exploding. With "
-        "tanh, whose slope is at most 1, no step can stretch it by more than σ₁. A kernel far "
-        "from normal, as the triangular one, stretches the gradient for many steps before ρ "
-        "shows: 100 are too few for it, some 1,000 suffice. The published number is ρ itself, for "
-        "the linear network."
+        "section 2.1): in a linear network the gradient eventually grows by ρ per step; σ₁ below 1 "
+        "is sufficient for vanishing gradients, and σ₁ above 1 is necessary for exploding ones. "
+        "With tanh, whose slope is at most 1, a step stretches the gradient by at most σ₁. A kernel"
+        " far from normal, such as the triangular one, stretches the gradient for many steps "
+        "before the growth approaches ρ: 100 steps are too few, some 1,000 suffice. The published "
+        "number is ρ, for the linear network."
     ),
     measure=measure,
     draw=draw,

@@ -19,7 +19,7 @@ UNIT = "nats per frame"
 
 
 def arguments(name: str, quick: bool = False) -> dict[str, Any]:
-    """Those of the model's `Experiment`."""
+    """Return the arguments of the model's `Experiment`."""
     size: dict[str, Any] = {"units": 200, "batch_size": 8, "epochs": 80}
     if quick:
         size = {"units": 4, "batch_size": 16, "epochs": 2, "steps_per_epoch": 2}
@@ -54,9 +54,9 @@ def draw(cells: Sequence[Cell]) -> "Figure":
 TABLE = Table(
     title="JSB chorales",
     text=(
-        "The next frame of 88 keys of Bach's chorales, in the split of Boulanger-Lewandowski and "
-        "others (2012). The epoch is chosen by the validation split, its weights are judged on "
-        "the test split. Bai and others have models of about 300,000 weights."
+        "Prediction of the next frame of 88 keys in Bach's chorales, with the split of "
+        "Boulanger-Lewandowski and others (2012). The validation split selects the epoch, and the "
+        "test split evaluates its weights. Bai and others use models of about 300,000 weights."
     ),
     measure=measure,
     draw=draw,

@@ -18,7 +18,7 @@ LOSS, PARAMETERS, TIME = "validation loss", "parameters", "time per step"
 
 
 def arguments(name: str, quick: bool = False) -> dict[str, Any]:
-    """Those of the model's `Experiment`."""
+    """Return the arguments of the model's `Experiment`."""
     size: dict[str, Any] = {"units": 128, "batch_size": 50, "epochs": 5}
     if quick:
         size = {"units": 4, "batch_size": 4, "epochs": 1, "steps_per_epoch": 4}
@@ -61,10 +61,11 @@ def draw(cells: Sequence[Cell]) -> "Figure":
 TABLE = Table(
     title="Tiny Shakespeare",
     text=(
-        "Characters of Shakespeare's plays, windows of 50, states set to zero at the beginning "
-        "of each; five epochs. The loss is the least over the epochs, on the validation split. "
-        "The time per step is of a machine that had other work as well, and good for comparison "
-        "at best. No such table is published. (The entropy of single characters is 3.31 nats.)"
+        "Prediction of characters of Shakespeare's plays in windows of 50, with the states set to "
+        "zero at the start of each window; five epochs. The loss is the lowest over the epochs, on "
+        "the validation split. The machine ran other work too, so the times per step are only "
+        "roughly comparable. No comparable table is published. (The entropy of single characters "
+        "is 3.31 nats.)"
     ),
     measure=measure,
     draw=draw,

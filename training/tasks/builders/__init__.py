@@ -1,1 +1,1 @@
-"""The tensorflow-datasets builders behind the tasks, and how they are prepared."""
+"""tensorflow-datasets builders of the tasks, and their preparation."""

@@ -1,4 +1,4 @@
-"""The tensorflow-datasets builder behind the evaluation split of every synthetic task."""
+"""tensorflow-datasets builder of the synthetic tasks' evaluation splits."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -10,11 +10,11 @@ import tensorflow_datasets as tfds
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class EvaluationSplitConfig(tfds.core.BuilderConfig):
-    """One task with its options.
+    """Configuration of one task with its options.
 
     Attributes:
-        name: Task and options: the folder on disk.
-        examples: The examples (inputs, targets), finite.
+        name: Task and options; also the name of the folder on disk.
+        examples: The examples (inputs, targets), a finite dataset.
     """
 
     examples: tf.data.Dataset
@@ -46,7 +46,7 @@ class EvaluationSplit(tfds.core.GeneratorBasedBuilder):
 
 
 def _feature(spec: tf.TensorSpec) -> tfds.features.Tensor:
-    # Stored as bytes a tensor is written three times as fast as in a list of numbers.
+    # Writing a tensor as bytes is three times as fast as writing a list of numbers.
     return tfds.features.Tensor(
         shape=tuple(spec.shape), dtype=spec.dtype.as_numpy_dtype, encoding="bytes"
     )

@@ -1,4 +1,4 @@
-"""The tensorflow-datasets builder of the Japanese vowels."""
+"""tensorflow-datasets builder of the Japanese vowels."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,12 +18,12 @@ TEST_URL = f"{_FOLDER}JapaneseVowels_TEST.ts"
 
 
 class JapaneseVowelsBuilder(tfds.core.GeneratorBasedBuilder):
-    """Nine men who say "ae", 270 times for training and 370 times for testing.
+    """Utterances of "ae" by nine male speakers, 270 for training and 370 for testing.
 
     M. Kudo, J. Toyama and M. Shimbo, "Multidimensional curve classification using
     passing-through regions", Pattern Recognition Letters 20, 1999; doi 10.24432/C5NS47.
 
-    Features: "series", float32 [time, 12], cepstrum coefficients of linear prediction, 7 to 29
+    Features: "series", float32 [time, 12], linear prediction cepstrum coefficients, 7 to 29
     steps; "speaker", the class.
     """
 
@@ -60,7 +60,7 @@ class JapaneseVowelsBuilder(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         lines = file.read_text(encoding="utf-8").splitlines()
         for key, line in enumerate(line for line in lines if line[:1] not in ("", "#", "@")):
-            # One channel after the other, the speaker 1 to 9 last.
+            # The channels come one after the other; the speaker, 1 to 9, is last.
             *channels, speaker = line.split(":")
             series = np.array([channel.split(",") for channel in channels], np.float32).T
             yield key, {"series": series, "speaker": int(speaker) - 1}

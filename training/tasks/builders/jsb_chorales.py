@@ -1,4 +1,4 @@
-"""The tensorflow-datasets builder of the JSB chorales."""
+"""tensorflow-datasets builder of the JSB chorales."""
 
 import json
 from collections.abc import Iterator
@@ -20,9 +20,9 @@ URL = (
 class JsbChoralesBuilder(tfds.core.GeneratorBasedBuilder):
     """382 chorales of Johann Sebastian Bach, a frame per quarter note.
 
-    In the split of N. Boulanger-Lewandowski, Y. Bengio and P. Vincent, "Modeling temporal
+    The split is that of N. Boulanger-Lewandowski, Y. Bengio and P. Vincent, "Modeling temporal
     dependencies in high-dimensional sequences", ICML 2012: 229, 76 and 77 chorales. The file
-    holds lists of MIDI numbers, one per frame.
+    contains lists of MIDI numbers, one per frame.
 
     Features: "frames", uint8 [time, 88], 1 where a key sounds.
     """

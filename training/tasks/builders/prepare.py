@@ -1,4 +1,4 @@
-"""Preparing a tensorflow-datasets builder: quietly, once, and not in vain."""
+"""Preparation of tensorflow-datasets builders, without output and with an early network check."""
 
 import io
 import logging
@@ -14,17 +14,17 @@ SECONDS_TO_REACH = 10
 
 
 def prepare(builder: tfds.core.DatasetBuilder) -> None:
-    """Prepares the builder's data on disk, unless it is there.
+    """Prepare the builder's data on disk unless it is already prepared.
 
     Raises:
-        ConnectionError: The data has to be downloaded and its source cannot be reached.
-            tensorflow-datasets by itself would try for minutes before it says so.
-        ValueError: A file is not the one that was published: its checksum differs.
+        ConnectionError: The data must be downloaded and the source is unreachable.
+            tensorflow-datasets would retry for minutes before it reports this.
+        ValueError: The checksum of a file differs from the published one.
     """
     with quiet():
         if not builder.is_prepared():
             _require_source(builder)
-            # Another process may be the first to finish: its data is the same.
+            # Another process may finish first; its data are the same.
             with suppress(FileExistsError), _wrong_file(builder):
                 builder.download_and_prepare()
         if not builder.info.splits:
@@ -41,7 +41,7 @@ def _require_source(builder: tfds.core.DatasetBuilder) -> None:
 
 
 def _levels(builder: tfds.core.DatasetBuilder) -> int:
-    """Folders between `data_path` and the data_dir: dataset/[config/]version."""
+    """Return the number of folders from data_dir to `data_path`: dataset/[config/]version."""
     return 2 if builder.builder_config else 1
 
 
@@ -52,8 +52,8 @@ def _reach(url: str, builder: tfds.core.DatasetBuilder, in_place: Path) -> None:
     except OSError as error:
         raise ConnectionError(
             f"The data of {builder.name!r} is not prepared in {builder.data_path}, and its "
-            f"source cannot be reached: {error}. Without a network, pass as `data_dir` a "
-            f"folder in which it is prepared, or put the file at {in_place}. "
+            f"source cannot be reached: {error}. Without a network, pass a `data_dir` that "
+            f"contains the prepared data, or copy the file to {in_place}. "
             f"Received: url={url}"
         ) from error
 
@@ -64,16 +64,16 @@ def _wrong_file(builder: tfds.core.DatasetBuilder) -> Iterator[None]:
         yield
     except NonMatchingChecksumError as error:
         raise ValueError(
-            f"A file of {builder.name!r} is not the one that was published: size or sha256 "
-            f"differ. Remove it, so that it is fetched again. Received: {error}"
+            f"A file of {builder.name!r} differs from the published one in size or sha256. "
+            f"Remove it, so that it is downloaded again. Received: {error}"
         ) from error
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silences tensorflow-datasets: progress bars, prints and warnings that are no news.
+    """Suppress the progress bars, prints and irrelevant warnings of tensorflow-datasets.
 
-    It warns, for instance, that data is not prepared when it is asked whether it is.
+    For example, it warns that data are not prepared when a program checks whether they are.
     """
     logger = logging.getLogger("absl")
     level = logger.level

@@ -1,4 +1,4 @@
-"""The tensorflow-datasets builder of single long time series."""
+"""tensorflow-datasets builder of single long time series."""
 
 import csv
 import dataclasses
@@ -16,12 +16,12 @@ _MONTHS = 12
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class TimeSeriesConfig(tfds.core.BuilderConfig):
-    """One series.
+    """Configuration of one series.
 
     Attributes:
-        url: Address of its file.
+        url: Address of the file.
         url_info: Size and sha256 of the file.
-        read: Makes the values of the file's text; NaN where there is none.
+        read: Function that parses the file's text into values; NaN for a missing value.
     """
 
     url: str
@@ -30,13 +30,13 @@ class TimeSeriesConfig(tfds.core.BuilderConfig):
 
 
 def read_csv(text: str) -> list[float]:
-    """The second column, without the heading."""
+    """Parse the second column of a CSV text, without the header."""
     rows = list(csv.reader(text.splitlines()))[1:]
     return [float(row[1]) if row[1].strip() else np.nan for row in rows]
 
 
 def read_monthly(text: str) -> list[float]:
-    """A table of a year in each row, a month in each column; the last row may be short."""
+    """Parse a table with a year per row and a month per column; the last row may be short."""
     rows = [line.split() for line in text.splitlines()]
     years = [row[1:] for row in rows if row and row[0].isdigit() and 1 < len(row) <= 1 + _MONTHS]
     return [float(value) for year in years for value in year]
@@ -52,7 +52,7 @@ def _config(
 
 
 class TimeSeriesBuilder(tfds.core.GeneratorBasedBuilder):
-    """Sunspots and carbon dioxide, as statsmodels keeps them; in the public domain.
+    """Sunspot numbers and carbon dioxide, from statsmodels; in the public domain.
 
     "sunspots_monthly": mean sunspot numbers, January 1749 to June 2009. "sunspots_yearly":
     1700 to 2008. "co2_weekly": carbon dioxide in the air over Mauna Loa in parts per million,
@@ -90,7 +90,7 @@ class TimeSeriesBuilder(tfds.core.GeneratorBasedBuilder):
 
     @property
     def url_infos(self) -> dict[str, UrlInfo]:
-        """The one file of this series."""
+        """File of this series."""
         return {self.builder_config.url: self.builder_config.url_info}
 
     def _info(self) -> tfds.core.DatasetInfo:

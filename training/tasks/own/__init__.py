@@ -1,1 +1,1 @@
-"""Tasks made of the files of the user."""
+"""Tasks on the user's files."""

@@ -19,33 +19,34 @@ _WHOLE = ("x", "y")
 
 
 class Arrays(GoalTask, InMemoryTask):
-    """Sequences and targets of the user.
+    """The user's sequences and targets.
 
-    The file, of `np.savez`, has the keys `x` and `y`, of which a part is drawn for evaluation, the
-    same for every seed; or `x_train`, `y_train`, `x_test`, `y_test`, the last two for
-    evaluation. All sequences have the same number of steps; shorter ones are padded by the
-    user, see `mask_value`.
+    The file, written by `np.savez`, has the keys `x` and `y`, of which a fraction is drawn for
+    evaluation (the same examples for every seed); or `x_train`, `y_train`, `x_test`, `y_test`, of
+    which the last two are for evaluation. All sequences must have the same number of steps; pad
+    shorter ones, see `mask_value`.
 
-    Inputs: x, [examples, steps, features], or [examples, steps] of one feature, as float32; or
-        whole numbers [examples, steps], tokens, as int32, which are embedded.
-    Targets: y. Whole numbers are classes: [examples] is a classification, [examples, steps] a
-        labelling. Other numbers, [examples] or [examples, units], are a regression.
+    Inputs: x, [examples, steps, features], or [examples, steps] with one feature, as float32; or
+        integers [examples, steps], tokens, as int32, for an embedding.
+    Targets: y. Integers are classes: [examples] for a classification, [examples, steps] for a
+        labelling. Other numbers, [examples] or [examples, units], are for a regression.
     Weights: float32 [batch, steps], for a labelling with `mask_value`; see `step_weights`.
 
-    Baseline: of a regression, the mean squared error on the evaluation targets of predicting
+    Baseline: for a regression, the mean squared error on the evaluation targets of predicting
     the mean of the training targets; otherwise the entropy −Σ p ln p of the training classes.
 
     Args:
         file: The .npz file.
-        head: "regression", "classification" or "labelling"; None: as the targets say.
-        mask_value: Steps all features of which have this value are padding.
-        evaluation_fraction: Of the examples, where the file does not say.
+        head: "regression", "classification" or "labelling"; None: derived from the targets.
+        mask_value: A step whose features all have this value is padding.
+        evaluation_fraction: Fraction of the examples for evaluation if the file has no split.
         data_dir: Not used.
         seed: Seed of the training batches.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no .npz file, or its arrays do not fit each other or the head.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is not an .npz file, or its arrays do not match each other or the
+            head.
     """
 
     name = "arrays"
@@ -65,7 +66,7 @@ class Arrays(GoalTask, InMemoryTask):
         self._tokens = x.dtype.kind in "iu" and x.ndim == 2
         if self._tokens and mask_value is not None:
             raise ValueError(
-                "`mask_value` is for numbers; tokens are padded by 0, with the model option "
+                "`mask_value` is for numeric inputs. Pad tokens with 0, and set the model option "
                 f"`mask_zero=True`. Received: mask_value={mask_value}, x of {x.dtype}"
             )
         x, x_test = self._inputs(x, file), self._inputs(x_test, file)
@@ -86,12 +87,12 @@ class Arrays(GoalTask, InMemoryTask):
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """[steps, features], or [steps] of tokens."""
+        """[steps, features], or [steps] for tokens."""
         return self._train[0].shape[1:]
 
     @property
     def model_options(self) -> dict[str, Any]:
-        """What tokens or padding ask for."""
+        """Model options for tokens or padding."""
         options: dict[str, Any] = {}
         if self.mask_value is not None:
             options["mask_value"] = self.mask_value
@@ -103,7 +104,7 @@ class Arrays(GoalTask, InMemoryTask):
 
     @property
     def loss(self) -> str | keras.losses.Loss:
-        """See `Task.loss`; of a padded labelling nats per step, padding apart."""
+        """See `Task.loss`; for a padded labelling, nats per step without padding."""
         return TokenCrossentropy() if len(self._train) > 2 else super().loss
 
     def _inputs(self, x: np.ndarray, file: str | PathLike[str]) -> np.ndarray:
@@ -111,8 +112,8 @@ class Arrays(GoalTask, InMemoryTask):
             x = x[:, :, None]
         if x.ndim != (2 if self._tokens else 3) or not np.isfinite(x).all() or x.size == 0:
             raise ValueError(
-                "Inputs are finite numbers [examples, steps, features] or [examples, steps], or "
-                f"tokens [examples, steps]. Received: {x.dtype} {list(x.shape)} in "
+                "Inputs must be finite numbers [examples, steps, features] or [examples, steps], "
+                f"or tokens [examples, steps]. Received: {x.dtype} {list(x.shape)} in "
                 f"file={str(file)!r}"
             )
         return x.astype(np.int32 if self._tokens else np.float32)
@@ -126,8 +127,8 @@ class Arrays(GoalTask, InMemoryTask):
 def _read(file: str | PathLike[str]) -> dict[str, np.ndarray]:
     path = Path(str(file)).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f"There is no such .npz file. Received: file={str(file)!r}")
-    needed = "An .npz file with arrays of numbers is needed, as `np.savez` writes it"
+        raise FileNotFoundError(f"The .npz file does not exist. Received: file={str(file)!r}")
+    needed = "The file must be an .npz file with arrays of numbers, as written by `np.savez`"
     if not zipfile.is_zipfile(path):
         raise ValueError(f"{needed}. Received: file={str(file)!r}")
     try:
@@ -143,13 +144,13 @@ def _splits(
     names = _SPLIT if set(_SPLIT) <= set(arrays) else _WHOLE
     if not set(names) <= set(arrays):
         raise ValueError(
-            f"The file must hold {', '.join(_WHOLE)}, or {', '.join(_SPLIT)}. "
+            f"The file must contain {', '.join(_WHOLE)}, or {', '.join(_SPLIT)}. "
             f"Received: {', '.join(sorted(arrays)) or 'nothing'} in file={str(file)!r}"
         )
     found = [arrays[name] for name in names]
     if any(len(x) != len(y) or len(x) < 1 for x, y in zip(found[::2], found[1::2], strict=True)):
         shapes = ", ".join(f"{name} {list(arrays[name].shape)}" for name in names)
-        raise ValueError(f"Inputs and targets must be as many. Received: {shapes}")
+        raise ValueError(f"Inputs and targets must have equal lengths. Received: {shapes}")
     if names == _SPLIT:
         return (found[0], found[1]), (found[2], found[3])
     x, y = found

@@ -21,47 +21,47 @@ _PARTS = ("training", "validation", "test")
 
 
 class CsvFile(GoalTask, InMemoryTask):
-    """Predict a column of a CSV file in UTF-8, whose first line names the columns.
+    """Predict a column of a UTF-8 CSV file whose first line names the columns.
 
-    With `window` the file is a time series, a row for each time step, the earliest first. A
-    model reads the input columns of `window` consecutive rows and predicts the target column
-    of the next `horizon` rows. Without `window` each row is an example. A model reads the input
-    columns of the row, in their order, as time steps of one feature, and predicts the target
-    column of the same row.
+    With `window` the file is a time series with a row per time step, the earliest first. The
+    model reads the input columns of `window` consecutive rows and predicts the target column of
+    the next `horizon` rows. Without `window` each row is an example. The model reads the row's
+    input columns, in order, as time steps of one feature, and predicts the target column of the
+    same row.
 
     Inputs: float32 [batch, window, columns], or [batch, columns, 1] without a window.
     Targets: float32 [batch, horizon] for a regression, int32 [batch] for a classification.
 
-    The rows are split in their order: first training, then validation (`evaluation_dataset`),
-    then test (`test_dataset`). A window belongs to the part that contains all rows which it
-    predicts. Inputs and the target of a regression are standardized with the mean and the
-    standard deviation of the training rows.
+    The rows are split in order: first training, then validation (`evaluation_dataset`), then test
+    (`test_dataset`). A window belongs to the part that contains all rows that it predicts. Inputs
+    and the target of a regression are standardized with the mean and the standard deviation of
+    the training rows.
 
-    Baseline of a series: the smaller one of two mean squared errors on the validation part, that
-    of the mean of the training targets, and that of the last value in the window
-    ("persistence"). Other baselines: see `Arrays`.
+    Baseline of a series: the smaller of two mean squared errors on the validation part: of the
+    mean of the training targets, and of the last value in the window ("persistence"). Other
+    baselines: see `Arrays`.
 
     Args:
         file: The CSV file.
         target: The column to predict.
-        window: Rows in a window; None for one example a row.
-        horizon: Rows to predict behind a window.
-        features: The input columns; by default all columns of numbers, without a window except
+        window: Rows per window; None for one example per row.
+        horizon: Number of rows to predict after a window.
+        features: The input columns; by default all numeric columns, without a window except
             the target.
-        head: "regression" or "classification" (without a window only). None: classification
-            where the target holds other values than numbers.
-        missing: "refuse" a file that has missing values, or "drop" the examples and windows that
-            they belong to. A cell that is empty, NA, N/A, NaN, null, none or ? is missing.
+        head: "regression" or "classification" (without a window only). None: classification if
+            the target has non-numeric values.
+        missing: "refuse" a file with missing values, or "drop" the examples and windows that
+            contain them. A cell that is empty, NA, N/A, NaN, null, none or ? is missing.
         delimiter: The character between two cells.
-        evaluation_fraction: Share of the rows for validation.
-        test_fraction: Share of the rows for the test part, at the end of the file.
+        evaluation_fraction: Fraction of the rows for validation.
+        test_fraction: Fraction of the rows for the test part, at the end of the file.
         data_dir: Not used.
         seed: Seed of the training batches.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no CSV file, lacks a column, has a cell that is not a number, has
-            missing values that are not to be dropped, or a part of it has no example.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is not a CSV file, lacks a column, has a non-numeric cell, has missing
+            values while `missing` is "refuse", or has a part without an example.
     """
 
     name = "csv"
@@ -133,7 +133,7 @@ class CsvFile(GoalTask, InMemoryTask):
 
     @property
     def report(self) -> str:
-        """The columns, the missing values, and the rows of each part, as text."""
+        """Text with the columns, the missing values, and the rows of each part."""
         return self._report
 
     @property
@@ -147,17 +147,17 @@ class CsvFile(GoalTask, InMemoryTask):
         return len(self._format.classes) or self._format.horizon
 
     def test_dataset(self, batch_size: int) -> tf.data.Dataset:
-        """The test part, once, as `evaluation_dataset` gives the validation part."""
+        """Return the test part, once, in the format of `evaluation_dataset`."""
         return self._once(self._test, batch_size)
 
     @functools.cached_property
     def baseline(self) -> float:
-        """The loss of what `baseline_label` says."""
+        """Loss of the forecast that `baseline_label` describes."""
         return min(self._errors.values())
 
     @property
     def baseline_label(self) -> str:
-        """The forecast behind the baseline, with its unit."""
+        """Description of the baseline, with its unit."""
         if self.head == "classification":
             return super().baseline_label
         return min(self._errors, key=self._errors.__getitem__)
@@ -179,7 +179,7 @@ class CsvFile(GoalTask, InMemoryTask):
     def _parts(
         self, table: Table, bounds: Sequence[tuple[int, int]]
     ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Inputs and targets of the training, validation and test part, complete ones only."""
+        """Return inputs and targets of the training, validation and test part without gaps."""
         form = self._format
         last_rows, inputs = form.examples(table)
         targets = _targets(form, table)
@@ -193,7 +193,7 @@ class CsvFile(GoalTask, InMemoryTask):
             rows = rows[np.isfinite(targets[first[rows]]).all(axis=1)]
             if not len(rows):
                 raise ValueError(
-                    f"The {name} part has no complete example; an example takes "
+                    f"The {name} part has no complete example; an example needs "
                     f"{(form.window or 0) + (ahead or 1)} rows. Received: rows {start + 1} to "
                     f"{stop} of file={table.file!r}, window={form.window}, horizon={form.horizon}"
                 )
@@ -212,23 +212,23 @@ def _shares(evaluation: object, test: object) -> tuple[float, float]:
 
 
 def _bounds(rows: int, shares: Sequence[float]) -> tuple[tuple[int, int], ...]:
-    """The first row of each part and the row behind its last one."""
+    """Return the first row of each part and the row after its last one."""
     test = rows - round(rows * shares[1])
     validation = test - round(rows * shares[0])
     return (0, validation), (validation, test), (test, rows)
 
 
 def _scaled(form: CsvFormat, table: Table, rows: int) -> CsvFormat:
-    """The format with the scaling of the first rows."""
+    """Return the format with the scaling of the first `rows` rows."""
     inputs = Scaling.fit(table.numbers(form.inputs)[:rows])
     target = None if form.classes else Scaling.fit(table.numbers([form.target])[:rows])
     return dataclasses.replace(form, input_scaling=inputs, target_scaling=target)
 
 
 def _targets(form: CsvFormat, table: Table) -> np.ndarray:
-    """The target of each row and the next ones, [rows, horizon] or [rows, 1].
+    """Return the target of each row and the next ones, [rows, horizon] or [rows, 1].
 
-    NaN where a value is missing or the file has ended.
+    NaN where a value is missing or after the end of the file.
     """
     if form.target_scaling is None:
         places = {name: float(place) for place, name in enumerate(form.classes)}

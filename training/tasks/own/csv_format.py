@@ -17,11 +17,11 @@ class CsvFormat:
     """Columns, window and scaling that prediction needs besides the model.
 
     Attributes:
-        inputs: The columns that a model reads, in their order.
+        inputs: The columns that the model reads, in order.
         target: The column that it predicts.
-        window: Rows in an input; None where each row is an example.
-        horizon: Rows to predict behind a window.
-        delimiter: What stands between two cells.
+        window: Rows per input; None if each row is an example.
+        horizon: Number of rows to predict after a window.
+        delimiter: The character between two cells.
         missing: "refuse" or "drop".
         classes: The values of the target, in the order of the model's outputs; empty for a
             regression.
@@ -41,7 +41,7 @@ class CsvFormat:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> "CsvFormat":
-        """The format that `dataclasses.asdict` turned into JSON-able values."""
+        """Recreate a format from the JSON of `dataclasses.asdict`."""
         scalings = {
             name: None
             if stored[name] is None
@@ -52,12 +52,12 @@ class CsvFormat:
         return cls(**{**stored, **scalings, **sequences})
 
     def examples(self, table: Table) -> tuple[np.ndarray, np.ndarray]:
-        """The inputs that a table gives.
+        """Convert a table to inputs.
 
         Returns:
             The last row of each input, int [examples], and the inputs, float32 [examples,
-            steps, features], with NaN for missing values. With a window, steps are its rows and
-            features the columns; without one, steps are the columns, of one feature.
+            steps, features], with NaN for missing values. With a window, the steps are its rows
+            and the features the columns; without one, the steps are the columns, with one feature.
         """
         values = self.input_scaling.apply(table.numbers(self.inputs)).astype(np.float32)
         if self.window is None:
@@ -65,7 +65,7 @@ class CsvFormat:
         return np.arange(self.window - 1, len(table)), windows(values, self.window)
 
     def answers(self, outputs: np.ndarray) -> dict[str, list[Any]]:
-        """A model's outputs [examples, units] as columns, in the units of the target."""
+        """Convert a model's outputs [examples, units] to columns, in the units of the target."""
         if self.target_scaling is None:
             logits = outputs.astype(np.float64) - outputs.max(axis=1, keepdims=True)
             shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -81,7 +81,7 @@ class CsvFormat:
         }
 
     def require_complete(self, table: Table, names: Sequence[str]) -> str:
-        """A report of the missing values; refuses them where the format says so.
+        """Report the missing values; raise an error if the format refuses them.
 
         Raises:
             ValueError: Values are missing, and `missing` is "refuse".
@@ -89,19 +89,19 @@ class CsvFormat:
         report = missing_report({name: table.missing(name) for name in names}, table.lines)
         if report and self.missing == REFUSE:
             raise ValueError(
-                "The file has missing values. Fill them in, or leave out the examples that they "
-                f"belong to with `missing='drop'` (--option missing=drop). Received: {report}, "
+                "The file has missing values. Fill them in, or drop the examples with missing "
+                f"values by `missing='drop'` (--option missing=drop). Received: {report}, "
                 f"file={table.file!r}"
             )
         return report
 
 
 def windows(values: np.ndarray, length: int) -> np.ndarray:
-    """All windows of consecutive rows, [rows - length + 1, length, columns], as a view.
+    """Return all windows of consecutive rows, [rows - length + 1, length, columns], as a view.
 
     Raises:
-        ValueError: There are fewer rows than a window takes.
+        ValueError: There are fewer rows than a window needs.
     """
     if len(values) < length:
-        raise ValueError(f"A window takes {length} rows. Received: {len(values)} rows")
+        raise ValueError(f"A window needs {length} rows. Received: {len(values)} rows")
     return np.lib.stride_tricks.sliding_window_view(values, length, axis=0).swapaxes(1, 2)

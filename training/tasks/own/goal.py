@@ -1,4 +1,4 @@
-"""What a model is to do with targets that the user brought."""
+"""Head, targets and baseline of a task on the user's targets."""
 
 import dataclasses
 import functools
@@ -10,18 +10,18 @@ from gradkeeper.training.tasks.baselines import constant_error, entropy
 from gradkeeper.training.tasks.task import Task
 
 HEADS = ("regression", "classification", "labelling")
-# The axes of the targets, the examples included.
+# Number of axes of the targets, including the examples.
 _AXES = {"regression": 2, "classification": 1, "labelling": 2}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Goal:
-    """A head, what it needs, and the loss to beat.
+    """A head, its targets, and the baseline.
 
     Attributes:
         head: One of `HEADS`.
-        train: Training targets as the head takes them.
-        evaluation: Targets of the evaluation.
+        train: Training targets in the head's format.
+        evaluation: Evaluation targets.
     """
 
     head: str
@@ -30,28 +30,28 @@ class Goal:
 
     @property
     def output_units(self) -> int:
-        """Numbers to predict, or classes: one more than the largest."""
+        """Number of values to predict, or of classes: one more than the largest class."""
         if self.head == "regression":
             return int(self.train.shape[1])
         return 1 + int(max(self.train.max(), self.evaluation.max()))
 
     @property
     def baseline(self) -> float:
-        """The loss of what `baseline_label` says."""
+        """Loss that `baseline_label` describes."""
         if self.head == "regression":
             return constant_error(self.train, self.evaluation)
         return entropy(self.train)
 
     @property
     def baseline_label(self) -> str:
-        """What the baseline is, with its unit."""
+        """Description of the baseline, with its unit."""
         if self.head == "regression":
             return "mean squared error of always predicting the mean of the training targets"
-        return "nats of knowing how frequent each class is in training"
+        return "nats, the entropy of the training classes"
 
 
 class GoalTask(Task):
-    """A task with a goal."""
+    """Task whose head and baseline come from a `Goal`."""
 
     _goal: Goal
 
@@ -77,20 +77,20 @@ class GoalTask(Task):
 
 
 def make_goal(head: str | None, train: np.ndarray, evaluation: np.ndarray, *, steps: int) -> Goal:
-    """The goal that targets stand for.
+    """Create the goal for given targets.
 
-    Without a `head`, whole numbers are classes: one for each example, [examples], is a
-    classification, one for each step, [examples, steps], a labelling. Other numbers,
-    [examples] or [examples, units], are a regression.
+    Without `head`, integers are classes: one per example, [examples], for a classification, one
+    per step, [examples, steps], for a labelling. Other numbers, [examples] or [examples, units],
+    are for a regression.
 
     Args:
-        head: One of `HEADS`; None to tell by the targets.
+        head: One of `HEADS`; None to derive it from the targets.
         train: Training targets.
-        evaluation: Targets of the evaluation.
+        evaluation: Evaluation targets.
         steps: Time steps of the inputs.
 
     Raises:
-        ValueError: An unknown head, or targets that do not fit it.
+        ValueError: The head is unknown, or the targets do not match it.
     """
     if head is None:
         whole = train.dtype.kind in "iub"
@@ -114,8 +114,8 @@ def _checked(head: str, targets: np.ndarray, steps: int) -> np.ndarray:
         fits = fits and targets.dtype.kind in "iub" and targets.min() >= 0
     if not (fits and np.isfinite(targets).all()):
         raise ValueError(
-            "Targets are finite numbers [examples] or [examples, units] for a regression, classes "
-            "0, 1, ... for the other heads, [examples] for a classification and [examples, "
+            "Targets must be finite numbers [examples] or [examples, units] for a regression, and "
+            "classes 0, 1, ... for the other heads: [examples] for a classification, [examples, "
             f"steps={steps}] for a labelling. Received: {targets.dtype} {list(targets.shape)} for "
             f"head={head!r}"
         )

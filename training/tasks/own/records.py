@@ -1,4 +1,4 @@
-"""What stands in a TFRecord file of sequences."""
+"""Reading of sequences from TFRecord files."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -13,18 +13,18 @@ _DTYPES = {"float_list": tf.float32, "int64_list": tf.int64}
 
 
 def records_of(files: Sequence[str] | tf.Tensor, *, at_once: int | None = None) -> tf.data.Dataset:
-    """The records of all files, serialized; of several files in turn with `at_once`."""
+    """Return the serialized records of all files; `at_once` interleaves that many files."""
     return tf.data.TFRecordDataset(files, num_parallel_reads=at_once)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RecordFormat:
-    """How a record becomes inputs and targets.
+    """Conversion of records to inputs and targets.
 
     Attributes:
-        specs: For the names of inputs and targets, in this order, how they are stored.
+        specs: The storage format of inputs and targets by name, in this order.
         features: Values per time step.
-        vocabulary_size: Number of distinct tokens; None where inputs are numbers.
+        vocabulary_size: Number of distinct tokens; None if inputs are numbers.
     """
 
     specs: dict[str, tf.io.FixedLenFeature]
@@ -35,10 +35,10 @@ class RecordFormat:
     def of_file(
         cls, file: str, *, inputs: str, targets: str, features: int, vocabulary_size: int | None
     ) -> "RecordFormat":
-        """The format of the first record of a file.
+        """Return the format of the first record of a file.
 
         Raises:
-            ValueError: It has no record, or one that is not as described.
+            ValueError: The file has no record, or the record does not match the description.
         """
         stored = _first_example(file)
         specs = {name: _spec(stored, name, file) for name in (inputs, targets)}
@@ -46,48 +46,48 @@ class RecordFormat:
         values, dtype = specs[inputs].shape[0], specs[inputs].dtype
         if values % features:
             raise ValueError(
-                f"{inputs!r} must have `features` values per time step. Received: {values} "
+                f"{inputs!r} must have a multiple of `features` values. Received: {values} "
                 f"values, features={features}, in file={file!r}"
             )
         if (dtype == tf.int64) != (vocabulary_size is not None) or (
             vocabulary_size is not None and features != 1
         ):
             raise ValueError(
-                "Tokens are int64 values, one per time step, with `vocabulary_size`; numbers are "
-                f"float values without. Received: {dtype.name} values of {inputs!r}, "
+                "Tokens must be int64 values, one per time step, with `vocabulary_size`; numbers "
+                f"must be float values, without it. Received: {dtype.name} values of {inputs!r}, "
                 f"features={features}, vocabulary_size={vocabulary_size}"
             )
         return found
 
     @property
     def steps(self) -> int:
-        """Time steps of the inputs."""
+        """Number of time steps of the inputs."""
         return int(next(iter(self.specs.values())).shape[0]) // self.features
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """[steps, features], or [steps] of tokens."""
+        """[steps, features], or [steps] for tokens."""
         tokens = self.vocabulary_size is not None
         return (self.steps,) if tokens else (self.steps, self.features)
 
     def parse(self, records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Inputs [batch, *input_shape] and targets [batch, values] of serialized records."""
+        """Parse serialized records to inputs [batch, *input_shape] and targets [batch, values]."""
         parsed = tf.io.parse_example(records, self.specs)
         inputs, targets = (parsed[name] for name in self.specs)
         dtype = tf.float32 if self.vocabulary_size is None else tf.int32
         return tf.reshape(tf.cast(inputs, dtype), [-1, *self.input_shape]), targets
 
     def all_targets(self, files: Sequence[str]) -> np.ndarray:
-        """The targets of all records: [records, values], or [records] of one whole number each.
+        """Return all targets: [records, values], or [records] if each is a single integer.
 
         Raises:
-            ValueError: No record, or one with other features than the first.
+            ValueError: There is no record, or one has other features than the first.
         """
         with _refusing(files):
             batches = records_of(files).batch(_READ_AT_ONCE).map(self.parse)
             parts = [targets for _, targets in batches.as_numpy_iterator()]
         if not parts:
-            raise ValueError(f"The files have no record. Received: {', '.join(files)}")
+            raise ValueError(f"The files have no records. Received: {', '.join(files)}")
         targets = np.concatenate(parts)
         one_class = targets.dtype.kind == "i" and targets.shape[1] == 1
         return targets[:, 0] if one_class else targets
@@ -98,7 +98,7 @@ def _first_example(file: str) -> tf.train.Example:
         first = list(records_of([file]).take(1).as_numpy_iterator())
         if first:
             return tf.train.Example.FromString(first[0])
-    raise ValueError(f"The file has no record. Received: file={file!r}")
+    raise ValueError(f"The file has no records. Received: file={file!r}")
 
 
 def _spec(example: tf.train.Example, name: str, file: str) -> tf.io.FixedLenFeature:
@@ -120,6 +120,6 @@ def _refusing(files: Sequence[str]) -> Iterator[None]:
         yield
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, DecodeError) as error:
         raise ValueError(
-            "TFRecord files of `tf.train.Example` are needed, whose records all have as many "
+            "The files must be TFRecord files of `tf.train.Example` whose records all have as many "
             f"values as the first ({str(error).splitlines()[0]}). Received: {', '.join(files)}"
         ) from error

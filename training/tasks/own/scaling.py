@@ -7,7 +7,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Scaling:
-    """A mean and a standard deviation for each column.
+    """Mean and standard deviation of each column.
 
     Attributes:
         mean: The mean of each column.
@@ -19,14 +19,14 @@ class Scaling:
 
     @classmethod
     def fit(cls, values: np.ndarray) -> "Scaling":
-        """The scaling of `values` [rows, columns]; NaN cells are left out.
+        """Compute the scaling of `values` [rows, columns], ignoring NaN cells.
 
         Raises:
             ValueError: A column has no finite value.
         """
         if not np.isfinite(values).any(axis=0).all():
             raise ValueError(
-                "Every column needs a finite value in the training part. Received: "
+                "Every column must have a finite value in the training part. Received: "
                 f"{np.isfinite(values).sum(axis=0).tolist()} finite values per column"
             )
         varies = np.nanmax(values, axis=0) > np.nanmin(values, axis=0)
@@ -34,9 +34,9 @@ class Scaling:
         return cls(tuple(np.nanmean(values, axis=0).tolist()), tuple(deviation.tolist()))
 
     def apply(self, values: np.ndarray) -> np.ndarray:
-        """Standardized `values`, [..., columns]."""
+        """Standardize `values`, [..., columns]."""
         return (values - np.array(self.mean)) / np.array(self.deviation)
 
     def undo(self, values: np.ndarray) -> np.ndarray:
-        """Standardized `values` in the units of the columns, [..., columns]."""
+        """Convert standardized `values` to the units of the columns, [..., columns]."""
         return values * np.array(self.deviation) + np.array(self.mean)

@@ -1,4 +1,4 @@
-"""CSV files of the user: reading, and the report of missing values."""
+"""Reading of the user's CSV files, and reports of missing values."""
 
 import csv
 import dataclasses
@@ -17,11 +17,11 @@ MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """The cells of a CSV file.
+    """Cells of a CSV file.
 
     Attributes:
-        file: The file, as it was named.
-        columns: The cells of each column, without white space around them.
+        file: The file, as the user named it.
+        columns: The cells of each column, without surrounding white space.
         lines: The line of the file in which each row ends.
     """
 
@@ -32,12 +32,12 @@ class Table:
 
     @classmethod
     def read(cls, file: str | PathLike[str], *, delimiter: str = ",") -> "Table":
-        """Reads a file in UTF-8, whose first line names the columns; empty lines are skipped.
+        """Read a UTF-8 file whose first line names the columns; skip empty lines.
 
         Raises:
-            FileNotFoundError: There is no such file.
-            ValueError: It is not UTF-8, has no rows, names a column twice, or has a row with
-                more or fewer cells than the first line.
+            FileNotFoundError: The file does not exist.
+            ValueError: The file is not UTF-8, has no rows, names a column twice, or has a row
+                with more or fewer cells than the first line.
         """
         if not isinstance(delimiter, str) or len(delimiter) != 1:
             raise ValueError(f"`delimiter` must be one character. Received: {delimiter!r}")
@@ -45,7 +45,7 @@ class Table:
         rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if row]
         if len(rows) < 2:
             raise ValueError(
-                "A CSV file needs a line that names the columns, and at least one row. "
+                "A CSV file must have a line with the column names, and at least one row. "
                 f"Received: {len(rows)} lines in file={str(file)!r}"
             )
         names = rows[0][1]
@@ -66,21 +66,21 @@ class Table:
         return len(self.lines)
 
     def require(self, names: Sequence[str]) -> None:
-        """Raises ValueError for a column that the file lacks."""
+        """Raise a ValueError for a column that the file lacks."""
         for name in names:
             if name not in self.columns:
                 error = unknown_name("column", name, self.columns)
                 raise ValueError(f"{error}, file={self.file!r}")
 
     def is_numeric(self, name: str) -> bool:
-        """Whether a column holds numbers: at least one, and nothing else but missing values."""
+        """Return True if a column has a number and, except for missing values, only numbers."""
         try:
             return bool(np.isfinite(self.numbers([name])).any())
         except ValueError:
             return False
 
     def numbers(self, names: Sequence[str]) -> np.ndarray:
-        """The cells of some columns, float64 [rows, columns]; NaN for a missing value.
+        """Return the cells of some columns, float64 [rows, columns]; NaN for a missing value.
 
         Raises:
             ValueError: The file lacks a column, or a cell is not a number.
@@ -89,7 +89,7 @@ class Table:
         return np.stack([self._column(name) for name in names], axis=1)
 
     def missing(self, name: str) -> np.ndarray:
-        """bool [rows]: True where a column has no value."""
+        """Return a bool array [rows], True where the column has no value."""
         return np.array([cell.lower() in MISSING for cell in self.columns[name]])
 
     def _column(self, name: str) -> np.ndarray:
@@ -103,7 +103,7 @@ class Table:
         bad = np.flatnonzero(~np.isfinite(values) & ~gaps)
         if len(bad):
             raise ValueError(
-                f"The column {name!r} must hold finite numbers. Received: "
+                f"The column {name!r} must contain finite numbers. Received: "
                 f"{self.columns[name][bad[0]]!r} in line {self.lines[bad[0]]} of "
                 f"file={self.file!r}"
             )
@@ -111,7 +111,7 @@ class Table:
 
 
 def missing_report(missing: dict[str, np.ndarray], lines: Sequence[int]) -> str:
-    """How many values each column lacks, and the line of the first; "" where none is missing.
+    """Describe how many values each column lacks, and the first line; "" if none is missing.
 
     Args:
         missing: For each column, bool [rows].
@@ -134,6 +134,6 @@ def _number(cell: str) -> float:
 def _require_names(names: Sequence[str], file: str | PathLike[str]) -> None:
     if "" in names or len(set(names)) < len(names):
         raise ValueError(
-            "The first line of a CSV file must name each column, each name once. "
+            "The first line of a CSV file must name every column, each name once. "
             f"Received: {', '.join(map(repr, names))} in file={str(file)!r}"
         )

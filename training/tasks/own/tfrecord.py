@@ -19,35 +19,35 @@ _FILES_AT_ONCE = 4
 
 
 class TFRecord(GoalTask):
-    """Sequences and targets of the user, in files too large for memory.
+    """The user's sequences and targets, in files that can be larger than memory.
 
-    Each record is a `tf.train.Example` with two features, and all records have as many values
-    as the first:
+    Each record is a `tf.train.Example` with two features, and all records must have as many
+    values as the first:
 
         tf.train.Example(features=tf.train.Features(feature={
             "inputs": tf.train.Feature(float_list=tf.train.FloatList(value=x.ravel())),
             "targets": tf.train.Feature(int64_list=tf.train.Int64List(value=[y])),
         }))
 
-    Inputs: float32 [batch, steps, features], the values of "inputs" row by row; int64 values
-        are tokens, int32 [batch, steps], with `vocabulary_size`.
-    Targets: one int64 value is a classification, `steps` of them a labelling; float values are
-        a regression.
+    Inputs: float32 [batch, steps, features], the values of "inputs" row by row; or, with
+        `vocabulary_size`, int64 values as tokens, int32 [batch, steps].
+    Targets: one int64 value for a classification, `steps` of them for a labelling; float values
+        for a regression.
 
-    The files are read twice when the task is made, to count records and targets, and then by
-    tf.data as the training goes on. In each epoch the files come in an order drawn for that
-    epoch, and records are shuffled in blocks of 10,000. What tensorflow-datasets has prepared
-    is read as well, if its features are numbers: `inputs` and `targets` are their names.
+    The files are read twice when the task is created, to count records and targets, and then by
+    tf.data during the training. Each epoch has the files in a random order drawn for that epoch,
+    and records are shuffled in blocks of 10,000. Files prepared by tensorflow-datasets work too
+    if their features are numeric: pass the names as `inputs` and `targets`.
 
-    Baseline: of a regression, the mean squared error on the evaluation targets of predicting
+    Baseline: for a regression, the mean squared error on the evaluation targets of predicting
     the mean of the training targets; otherwise the entropy −Σ p ln p of the training classes.
 
     Args:
         files: Pattern of the training files, such as "data/train-*.tfrecord".
         evaluation_files: Pattern of the evaluation files.
-        features: Values per time step; of tokens 1.
+        features: Values per time step; 1 for tokens.
         vocabulary_size: Number of distinct tokens.
-        head: "regression", "classification" or "labelling"; None: as the targets say.
+        head: "regression", "classification" or "labelling"; None: derived from the targets.
         inputs: Name of the feature with the inputs.
         targets: Name of the feature with the targets.
         data_dir: Not used.
@@ -55,7 +55,7 @@ class TFRecord(GoalTask):
 
     Raises:
         FileNotFoundError: No file matches a pattern.
-        ValueError: A file that is no TFRecord file, or records that are not as described.
+        ValueError: A file is not a TFRecord file, or records do not match the description.
     """
 
     name = "tfrecord"
@@ -99,7 +99,7 @@ class TFRecord(GoalTask):
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """[steps, features], or [steps] of tokens."""
+        """[steps, features], or [steps] for tokens."""
         return self._format.input_shape
 
     @property
@@ -109,7 +109,7 @@ class TFRecord(GoalTask):
 
     @property
     def model_options(self) -> dict[str, Any]:
-        """What tokens ask for."""
+        """Model options for tokens."""
         size = self._format.vocabulary_size
         return {} if size is None else {"vocabulary_size": size}
 
@@ -126,11 +126,11 @@ class TFRecord(GoalTask):
         return self._parsed(records_of(self._evaluation_files).apply(counted).batch(size))
 
     def steps_per_epoch(self, batch_size: int) -> int:
-        """An epoch is one pass over the training files."""
+        """Return the number of batches in one pass over the training files."""
         return max(1, len(self._goal.train) // integer("batch_size", batch_size))
 
     def _blocks(self, epoch: tf.Tensor) -> tf.data.Dataset:
-        """All training records once, in the order of one epoch, many at a time."""
+        """Return all training records once, in the order of one epoch, in shuffled blocks."""
         seed = tf.stack([tf.constant(self.seed, tf.int64), epoch])
         files = tf.gather(self._files, random_order(len(self._files), seed))
 
@@ -156,5 +156,5 @@ class TFRecord(GoalTask):
 def _matching(option: str, pattern: str | PathLike[str]) -> list[str]:
     found = sorted(glob.glob(os.path.expanduser(str(pattern)), recursive=True))
     if not found:
-        raise FileNotFoundError(f"No file matches. Received: {option}={str(pattern)!r}")
+        raise FileNotFoundError(f"No file matches the pattern. Received: {option}={str(pattern)!r}")
     return found

@@ -1,1 +1,1 @@
-"""Tasks of recorded sequences: images, music, speech, time series."""
+"""Tasks on recorded sequences: images, music, speech, time series."""

@@ -9,23 +9,23 @@ class CarbonDioxide(ForecastingTask):
     """Predict the carbon dioxide over Mauna Loa.
 
     C. Keeling and T. Whorf, "Atmospheric CO2 concentrations derived from flask air samples at
-    sites in the SIO network", 2004, as statsmodels keeps them: 2,284 weeks from March 1958 to
-    December 2001 in parts per million, 59 of them missing. They rise from year to year and
-    swing with the seasons. Inputs, targets and baseline: see `ForecastingTask`, with a season
-    of 52 weeks. By default the weekly changes are predicted: the values of the last years are
-    higher than any in training.
+    sites in the SIO network", 2004, from statsmodels: 2,284 weeks from March 1958 to December
+    2001 in parts per million, 59 of them missing. The values rise from year to year and
+    oscillate with the seasons. Inputs, targets and baseline: see `ForecastingTask`, with a season
+    of 52 weeks. By default the task is to predict the weekly changes, because the values of the
+    last years are higher than any in training.
 
     Args:
-        length: Values in a window.
-        horizon: Values to predict.
+        length: Values per window.
+        horizon: Number of values to predict.
         difference: Predict the changes instead of the values.
-        evaluation_fraction: Of the series, at its end.
-        data_dir: Folder of tensorflow-datasets; the file is downloaded to it unless it is
+        evaluation_fraction: Fraction of the series for evaluation, at its end.
+        data_dir: Data folder of tensorflow-datasets; the file is downloaded unless it is
             prepared there.
         seed: Seed of the training batches.
 
     Raises:
-        ValueError: A part of the series without a single window.
+        ValueError: A part of the series is shorter than a window.
     """
 
     name = "co2"

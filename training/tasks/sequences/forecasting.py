@@ -1,4 +1,4 @@
-"""What follows a window of a time series."""
+"""Forecasts of a time series from a window of its values."""
 
 import functools
 from os import PathLike
@@ -14,34 +14,35 @@ from gradkeeper.training.tasks.in_memory import InMemoryTask
 
 
 class ForecastingTask(InMemoryTask):
-    """Predict the next values of a series from a window of it.
+    """Predict the next values of a series from a window of previous values.
 
     Inputs: float32 [batch, length, 1], consecutive values.
-    Targets: float32 [batch, horizon], the values that follow.
+    Targets: float32 [batch, horizon], the following values.
 
-    Missing values are interpolated linearly between their neighbours. With `difference` the
-    values are then replaced by their changes from step to step, which takes a trend out. The
-    first part of the series is for training; all values are standardised with the mean and
-    standard deviation of that part. Windows lie at every step: those for training wholly in
-    the first part, those for evaluation with all their targets in the last.
+    Missing values are interpolated linearly. With `difference`, the values are then replaced by
+    their changes from step to step, which removes a trend. The first part of the series is for
+    training; all values are standardised with the mean and standard deviation of that part. A
+    window starts at every step: training windows lie entirely in the first part; evaluation
+    windows have all their targets in the last part.
 
-    Baseline: the mean squared error, in the same standardised unit, on the evaluation windows,
-    of the better one of two forecasts: that the series stays as it last was ("persistence");
-    and, where the series has a season, that it does what it did one season before.
+    Baseline: the mean squared error, in the standardised unit, on the evaluation windows, of the
+    better of two forecasts: the last value ("persistence") and, if the series has a season, the
+    value one season earlier.
 
     Args:
-        config: Of `TimeSeriesBuilder`.
-        length: Values in a window.
-        horizon: Values to predict.
+        config: Configuration name of `TimeSeriesBuilder`.
+        length: Values per window.
+        horizon: Number of values to predict.
         difference: Predict the changes instead of the values.
-        evaluation_fraction: Of the series, at its end.
-        options: What `Task.options` holds besides these.
-        data_dir: Folder of tensorflow-datasets; the file is downloaded to it unless it is
+        evaluation_fraction: Fraction of the series for evaluation, at its end.
+        options: Further entries of `Task.options`.
+        data_dir: Data folder of tensorflow-datasets; the file is downloaded unless it is
             prepared there.
         seed: Seed of the training batches.
 
     Raises:
-        ValueError: A part of the series without a single window, or a number out of its range.
+        ValueError: A part of the series is shorter than a window, or a number is out of its
+            range.
         TypeError: `difference` is not a bool.
     """
 
@@ -62,7 +63,7 @@ class ForecastingTask(InMemoryTask):
     ) -> None:
         self.length, self.horizon = integer("length", length), integer("horizon", horizon)
         if not isinstance(difference, bool):
-            raise TypeError(f"`difference` is a bool. Received: difference={difference!r}")
+            raise TypeError(f"`difference` must be a bool. Received: difference={difference!r}")
         self.difference = difference
         self.evaluation_fraction = fraction("evaluation_fraction", evaluation_fraction)
         values = _filled(_read(config, data_dir))
@@ -86,30 +87,30 @@ class ForecastingTask(InMemoryTask):
 
     @property
     def output_units(self) -> int:
-        """The horizon."""
+        """Number of values to predict."""
         return self.horizon
 
     @property
     def baseline(self) -> float:
-        """The smaller error of `errors`."""
+        """Smallest of `errors`."""
         return min(self.errors.values())
 
     @property
     def baseline_label(self) -> str:
-        """Which forecast it is."""
+        """Description of the better forecast, with its unit."""
         better = min(self.errors, key=self.errors.__getitem__)
         return f"mean squared error of {better}, standardised"
 
     @functools.cached_property
     def errors(self) -> dict[str, float]:
-        """Mean squared errors of the plain forecasts, on the evaluation windows."""
+        """Mean squared errors of the simple forecasts on the evaluation windows."""
         inputs, targets = self._evaluation
         unchanged = -self.mean / self.deviation if self.difference else inputs[:, -1]
         forecasts = {"persistence": np.broadcast_to(unchanged, targets.shape)}
         if self.season is not None and self.horizon <= self.season <= self._first:
             earlier = self._values[self._first - self.season : -self.season]
             windows = np.lib.stride_tricks.sliding_window_view(earlier, self.horizon)
-            forecasts[f"what was {self.season} steps before"] = windows
+            forecasts[f"the value {self.season} steps before"] = windows
         return {
             name: float(np.square(forecast - targets, dtype=np.float64).mean())
             for name, forecast in forecasts.items()
@@ -131,7 +132,7 @@ class ForecastingTask(InMemoryTask):
     def _require_windows(self, steps: int) -> None:
         if self._first < self.length + self.horizon or steps - self._first < self.horizon:
             raise ValueError(
-                f"A window and its targets take length + horizon = {self.length + self.horizon} "
+                f"A window and its targets need length + horizon = {self.length + self.horizon} "
                 f"steps. Received: {self._first} steps for training, {steps - self._first} for "
                 f"evaluation, length={self.length}, horizon={self.horizon}"
             )

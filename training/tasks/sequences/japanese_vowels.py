@@ -1,4 +1,4 @@
-"""Japanese vowels, nine speakers to tell apart."""
+"""Japanese vowels, classified by nine speakers."""
 
 import math
 from os import PathLike
@@ -16,25 +16,25 @@ from gradkeeper.training.tasks.builders.prepare import prepare, quiet
 from gradkeeper.training.tasks.in_memory import InMemoryTask
 from gradkeeper.training.tasks.padding import padded
 
-# The coefficients lie between −2 and 3.
+# Outside the range of the coefficients, which is −2 to 3.
 PADDING = -10.0
 LONGEST = 29
 
 
 class JapaneseVowels(InMemoryTask):
-    """Tell which of nine men says "ae".
+    """Identify which of nine male speakers says "ae".
 
     M. Kudo, J. Toyama and M. Shimbo, "Multidimensional curve classification using
     passing-through regions", Pattern Recognition Letters 20, 1999: 270 utterances for
     training, 30 of each speaker, and 370 for evaluation.
 
-    Inputs: float32 [batch, 29, 12], cepstrum coefficients of 7 to 29 steps; then −10.
+    Inputs: float32 [batch, 29, 12], cepstrum coefficients of 7 to 29 steps, padded with −10.
     Targets: int32 [batch], the speaker.
 
-    Baseline: nine classes that are equally frequent in training: ln 9 nats.
+    Baseline: ln 9 nats, for nine classes that are equally frequent in training.
 
     Args:
-        data_dir: Folder of tensorflow-datasets; the files are downloaded to it unless they are
+        data_dir: Data folder of tensorflow-datasets; the files are downloaded unless they are
             prepared there.
         seed: Seed of the training batches.
     """
@@ -55,7 +55,7 @@ class JapaneseVowels(InMemoryTask):
 
     @property
     def model_options(self) -> dict[str, Any]:
-        """Steps of −10 are padding."""
+        """Model options; steps of −10 are padding."""
         return {"mask_value": PADDING}
 
 

@@ -1,4 +1,4 @@
-"""Bach's chorales, the next frame of 88 keys."""
+"""Bach's chorales: prediction of the next frame of 88 keys."""
 
 import functools
 from os import PathLike
@@ -15,7 +15,7 @@ from gradkeeper.training.tasks.in_memory import InMemoryTask
 from gradkeeper.training.tasks.losses import FrameCrossentropy
 from gradkeeper.training.tasks.padding import known_steps, padded, step_weights
 
-# A key is 0 or 1.
+# Outside the values of a key, which are 0 and 1.
 PADDING = -1
 
 
@@ -26,23 +26,24 @@ class JsbChorales(InMemoryTask):
     high-dimensional sequences", ICML 2012: 229 chorales for training, 76 for validation, 77
     for testing, of 25 to 160 quarter notes.
 
-    Inputs: float32 [batch, time, 88], all frames but the last, 1 where a key sounds; then −1.
-    Targets: float32 [batch, time, 88], all frames but the first; then 0.
+    Inputs: float32 [batch, time, 88], all frames except the last, 1 where a key sounds; padded
+        with −1.
+    Targets: float32 [batch, time, 88], all frames except the first; padded with 0.
     Weights: float32 [batch, time], see `step_weights`.
 
-    Loss: the negative log-likelihood in nats per frame, Σ over keys, mean over all frames of
+    Loss: the negative log-likelihood in nats per frame, summed over keys, mean over all frames of
     the split. S. Bai, J. Kolter and V. Koltun, "An empirical evaluation of generic
-    convolutional and recurrent networks for sequence modeling", 2018, table 1, give on the
+    convolutional and recurrent networks for sequence modeling", 2018, table 1, report on the
     test split: RNN 8.91, LSTM 8.45, GRU 8.43.
 
-    Baseline: this loss, on the evaluation split, of a model that knows how often each key
-    sounds: p = (s + 1) / (n + 2) for a key that sounds in s of the n training frames, Laplace's
-    rule, since some keys sound in one split only.
+    Baseline: this loss, on the evaluation split, of a model that knows only the frequency of each
+    key: p = (s + 1) / (n + 2) for a key that sounds in s of the n training frames (Laplace's
+    rule, because some keys sound in one split only).
 
     Args:
-        split: Of the evaluation: "test", as published results are, or "validation", which is
-            the one to choose a model by.
-        data_dir: Folder of tensorflow-datasets; the file is downloaded to it unless it is
+        split: Evaluation split: "test", as in published results, or "validation", for the choice
+            of a model.
+        data_dir: Data folder of tensorflow-datasets; the file is downloaded unless it is
             prepared there.
         seed: Seed of the training batches.
     """
@@ -51,7 +52,7 @@ class JsbChorales(InMemoryTask):
     head = "labelling"
     output_units = KEYS
     input_shape = (None, KEYS)
-    baseline_label = "nats per frame of knowing how often each key sounds"
+    baseline_label = "nats per frame, with the frequency of each key as its probability"
     splits: ClassVar[tuple[str, ...]] = (tfds.Split.TEST, tfds.Split.VALIDATION)
 
     def __init__(
@@ -76,22 +77,22 @@ class JsbChorales(InMemoryTask):
 
     @property
     def model_options(self) -> dict[str, Any]:
-        """Steps of −1 are padding."""
+        """Model options; steps of −1 are padding."""
         return {"mask_value": PADDING}
 
     @property
     def loss(self) -> FrameCrossentropy:
-        """Nats per frame."""
+        """Loss in nats per frame."""
         return FrameCrossentropy()
 
     @property
     def metrics(self) -> list[str]:
-        """None: of 88 keys, some four of which sound, silence would be 95 % right."""
+        """No accuracy: some four of 88 keys sound, so predicting silence would score 95 %."""
         return []
 
     @functools.cached_property
     def baseline(self) -> float:
-        """−Σ_k [y_k ln p_k + (1 − y_k) ln(1 − p_k)], mean over the evaluation's frames."""
+        """−Σ_k [y_k ln p_k + (1 − y_k) ln(1 − p_k)], mean over the evaluation frames."""
         train, evaluation = (
             targets[weights > 0] for _, targets, weights in (self._train, self._evaluation)
         )
@@ -100,12 +101,12 @@ class JsbChorales(InMemoryTask):
         return float(-(sounding * np.log(p) + (1 - sounding) * np.log1p(-p)).sum())
 
     def to_model(self, *stored: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """All as float32."""
+        """Convert all arrays to float32."""
         return tuple(tf.cast(each, tf.float32) for each in stored)
 
 
 def _examples(builder: JsbChoralesBuilder, split: str) -> tuple[np.ndarray, ...]:
-    """Inputs and targets as int8, and weights."""
+    """Return inputs and targets as int8, and weights."""
     with quiet():
         dataset = builder.as_dataset(split=split).as_numpy_iterator()
     chorales = [example["frames"].astype(np.int8) for example in dataset]

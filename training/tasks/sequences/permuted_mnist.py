@@ -1,4 +1,4 @@
-"""Handwritten digits, read pixel by pixel in a scrambled order."""
+"""Handwritten digits, read pixel by pixel in a random order."""
 
 from os import PathLike
 from typing import Any
@@ -10,17 +10,17 @@ from gradkeeper.training.tasks.sequences.sequential_mnist import SIDE, Sequentia
 
 
 class PermutedMnist(SequentialMnist):
-    """Tell which digit was written, having seen its pixels in an order without meaning.
+    """Classify a handwritten digit from its pixels in a fixed random order.
 
     Q. Le, N. Jaitly and G. Hinton, "A simple way to initialize recurrent networks of rectified
-    linear units", 2015, section 4.2. One order for all images, training and evaluation. What
-    belongs together stands far apart, which makes it harder than `sequential_mnist`, whose
-    inputs, targets and baseline it has.
+    linear units", 2015, section 4.2. All training and evaluation images have the same order.
+    Neighbouring pixels are far apart in it, so the task is harder than `sequential_mnist`. Inputs,
+    targets and baseline: see `SequentialMnist`.
 
     Args:
         size: See `SequentialMnist`.
-        permutation_seed: Seed of the order, apart from that of the training: runs with several
-            seeds are runs on one task.
+        permutation_seed: Seed of the order, independent of `seed`, so that runs with different
+            seeds have the same task.
         data_dir: See `SequentialMnist`.
         seed: Seed of the training batches.
     """
@@ -42,6 +42,6 @@ class PermutedMnist(SequentialMnist):
         return {**super()._options(), "permutation_seed": self.permutation_seed}
 
     def _in_order(self, pixels: np.ndarray) -> np.ndarray:
-        # RandomState and not a Generator: its numbers stay the same in every NumPy.
+        # RandomState instead of a Generator: its numbers are the same in every NumPy version.
         order = np.random.RandomState(self.permutation_seed).permutation(pixels.shape[1])
         return pixels[:, order]

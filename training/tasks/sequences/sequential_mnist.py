@@ -19,7 +19,7 @@ _READ_AT_ONCE = 1_000
 
 
 class SequentialMnist(InMemoryTask):
-    """Tell which digit was written, having seen one pixel per time step.
+    """Classify a handwritten digit from one pixel per time step.
 
     Q. Le, N. Jaitly and G. Hinton, "A simple way to initialize recurrent networks of rectified
     linear units", 2015, section 4.2: the images of Y. LeCun and others, "Gradient-based
@@ -30,23 +30,23 @@ class SequentialMnist(InMemoryTask):
     Inputs: float32 [batch, size², 1] in [0, 1].
     Targets: int32 [batch], the digit.
 
-    Baseline: the entropy −Σ p ln p of the digits in training, in nats, close to ln 10.
+    Baseline: the entropy −Σ p ln p of the training digits, in nats, close to ln 10.
 
     Args:
-        size: Pixels on a side. 28: the images as they are, 784 steps; 14 or 7: each pixel the
+        size: Pixels per side. 28: the original images, 784 steps; 14 or 7: each pixel is the
             mean of a square of 2 × 2 or 4 × 4, 196 or 49 steps.
-        data_dir: Folder of tensorflow-datasets; the images are downloaded to it unless they are
+        data_dir: Data folder of tensorflow-datasets; the images are downloaded unless they are
             prepared there.
         seed: Seed of the training batches.
 
     Raises:
-        ValueError: Another size.
+        ValueError: `size` has another value.
     """
 
     name = "sequential_mnist"
     head = "classification"
     output_units = CLASSES
-    baseline_label = "nats of knowing how frequent each digit is"
+    baseline_label = "nats, the entropy of the training digits"
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class SequentialMnist(InMemoryTask):
         return entropy(self._train[1])
 
     def to_model(self, *stored: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """Pixels as float32 in [0, 1], one feature per step."""
+        """Convert pixels to float32 in [0, 1], one feature per step."""
         pixels, digits = stored
         return tf.cast(pixels, tf.float32)[..., None] / 255, digits
 
@@ -85,13 +85,13 @@ class SequentialMnist(InMemoryTask):
         return {"size": self.size}
 
     def _in_order(self, pixels: np.ndarray) -> np.ndarray:
-        """Pixels [images, size²] in the order in which they are shown."""
+        """Arrange pixels [images, size²] in the order of the time steps."""
         return pixels
 
     def _examples(
         self, builder: tfds.core.DatasetBuilder, split: str
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels, uint8 [images, size²], and digits, int32 [images]."""
+        """Return pixels, uint8 [images, size²], and digits, int32 [images]."""
         with quiet():
             batches = builder.as_dataset(split=split, batch_size=_READ_AT_ONCE)
         parts = [(_shrunk(b["image"], self.size), b["label"]) for b in batches.as_numpy_iterator()]
@@ -100,7 +100,7 @@ class SequentialMnist(InMemoryTask):
 
 
 def _shrunk(images: np.ndarray, size: int) -> np.ndarray:
-    """uint8 [images, 28, 28, 1] to [images, size²]: means of squares."""
+    """Shrink uint8 [images, 28, 28, 1] to [images, size²] by averaging squares."""
     square = SIDE // size
     squares = images.reshape(-1, size, square, size, square)
     return np.round(squares.mean(axis=(2, 4))).astype(np.uint8).reshape(-1, size**2)

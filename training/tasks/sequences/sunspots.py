@@ -1,4 +1,4 @@
-"""Sunspot numbers since 1749, the next ones."""
+"""Sunspot numbers since 1749: prediction of the next ones."""
 
 from os import PathLike
 from typing import ClassVar
@@ -8,26 +8,26 @@ from gradkeeper.training.tasks.sequences.forecasting import ForecastingTask
 
 
 class Sunspots(ForecastingTask):
-    """Predict how many spots the sun will have.
+    """Predict the number of sunspots.
 
-    Sunspot numbers of the National Geophysical Data Center, as statsmodels keeps them: 3,126
-    monthly means from January 1749 to June 2009, or 309 yearly ones from 1700 to 2008, the
-    series of G. Yule, "On a method of investigating periodicities in disturbed series", 1927.
-    They rise and fall in some eleven years. Inputs, targets and baseline: see
-    `ForecastingTask`; the cycle is too uneven for a seasonal forecast.
+    Sunspot numbers of the National Geophysical Data Center, from statsmodels: 3,126 monthly means
+    from January 1749 to June 2009, or 309 yearly ones from 1700 to 2008, the series of G. Yule,
+    "On a method of investigating periodicities in disturbed series", 1927. They rise and fall in
+    a cycle of some eleven years. Inputs, targets and baseline: see `ForecastingTask`; the cycle is
+    too irregular for a seasonal forecast.
 
     Args:
         frequency: "monthly" or "yearly".
-        length: Values in a window.
-        horizon: Values to predict.
+        length: Values per window.
+        horizon: Number of values to predict.
         difference: Predict the changes instead of the values.
-        evaluation_fraction: Of the series, at its end.
-        data_dir: Folder of tensorflow-datasets; the file is downloaded to it unless it is
+        evaluation_fraction: Fraction of the series for evaluation, at its end.
+        data_dir: Data folder of tensorflow-datasets; the file is downloaded unless it is
             prepared there.
         seed: Seed of the training batches.
 
     Raises:
-        ValueError: An unknown frequency; a part of the series without a single window.
+        ValueError: The frequency is unknown, or a part of the series is shorter than a window.
     """
 
     name = "sunspots"

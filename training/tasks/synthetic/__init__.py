@@ -1,1 +1,1 @@
-"""Tasks whose examples are drawn by a formula."""
+"""Tasks with randomly generated examples."""

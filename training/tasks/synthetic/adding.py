@@ -19,8 +19,8 @@ class Adding(SyntheticTask):
     Targets: float32 [batch, 1], the sum of the two marked numbers.
 
     Baseline: the mean squared error of the best constant. A U(0, 1) number has variance
-    ∫(u − 1/2)² du = 1/12. The two are independent, so that their sum has variance 2/12 = 1/6,
-    and the best constant, the mean 1, errs by just this variance.
+    ∫(u − 1/2)² du = 1/12. The two numbers are independent, so their sum has variance 2/12 = 1/6,
+    which is the error of the best constant, the mean 1.
     """
 
     name = "adding"

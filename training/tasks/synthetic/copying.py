@@ -20,13 +20,13 @@ class Copying(SyntheticTask):
     in the form of M. Arjovsky, A. Shah and Y. Bengio, "Unitary evolution recurrent neural
     networks", ICML 2016, section 5.1. `length` is the pause T.
 
-    Inputs: float32 [batch, T + 20, 10], one-hot: ten symbols out of 0 to 7, each equally
-        probable; T − 1 blanks (8); the sign to begin (9); ten blanks.
+    Inputs: float32 [batch, T + 20, 10], one-hot: ten symbols from 0 to 7, each equally
+        probable; T − 1 blanks (8); the start signal (9); ten blanks.
     Targets: int32 [batch, T + 20]: T + 10 blanks (8), then the ten symbols.
 
     Baseline: the cross-entropy, in nats per time step, of the best answer without memory: the
-    T + 10 blanks are certain and cost nothing, each of the ten symbols costs ln 8. The mean
-    over all steps is 10 ln 8 / (T + 20).
+    T + 10 blanks are certain and contribute 0, each of the ten symbols contributes ln 8. The
+    mean over all steps is 10 ln 8 / (T + 20).
     """
 
     name = "copying"
@@ -45,7 +45,7 @@ class Copying(SyntheticTask):
         return COPIED * math.log(SYMBOLS) / (self.length + 2 * COPIED)
 
     def sample(self, batch_size: int, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """See `SyntheticTask.sample`. Symbols as uint8 [batch, T + 20]."""
+        """See `SyntheticTask.sample`. Symbols are uint8 [batch, T + 20]."""
         drawn = tf.random.stateless_uniform([batch_size, COPIED], seed, 0, SYMBOLS, tf.int32)
         symbols = tf.cast(drawn, tf.uint8)
 
@@ -57,5 +57,5 @@ class Copying(SyntheticTask):
         return inputs, tf.concat([blanks(self.length + COPIED), symbols], axis=1)
 
     def to_model(self, inputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """One-hot inputs, int32 targets."""
+        """Convert to one-hot inputs and int32 targets."""
         return tf.one_hot(inputs, CLASSES), tf.cast(targets, tf.int32)

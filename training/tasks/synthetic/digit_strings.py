@@ -11,14 +11,14 @@ from gradkeeper.training.tasks.text.vocabulary import START, Vocabulary
 
 
 class DigitStrings(SyntheticTask):
-    """Answer a string with a string.
+    """Map a string to another string.
 
     Inputs: {"source": int32 [batch, time], "target": int32 [batch, steps]}, ids of
-        `vocabulary`. The target is the answer shifted right by one, `START` first: the decoder
-        is trained by teacher forcing.
+        `vocabulary`. The target is the answer, shifted right by one, with `START` first: the
+        decoder is trained by teacher forcing.
     Targets: int32 [batch, steps], the answer.
 
-    `gradkeeper.zoo.generate` writes answers, with the id of `START` as its `start_token`.
+    To decode answers, use `gradkeeper.zoo.generate` with the id of `START` as `start_token`.
     """
 
     head = "sequence_to_sequence"
@@ -39,7 +39,7 @@ class DigitStrings(SyntheticTask):
         return len(self.vocabulary)
 
     def to_model(self, inputs: tf.Tensor, targets: tf.Tensor) -> tuple[Any, ...]:
-        """Strings, as bytes uint8 [batch, time], to ids."""
+        """Convert strings, bytes in uint8 [batch, time], to ids."""
         source, answer = (
             tf.gather(self._ids, tf.cast(text, tf.int32)) for text in (inputs, targets)
         )

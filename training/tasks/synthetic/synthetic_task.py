@@ -1,4 +1,4 @@
-"""Tasks whose examples are drawn by a formula."""
+"""Base class of tasks with randomly generated examples."""
 
 import abc
 import math
@@ -18,25 +18,25 @@ from gradkeeper.training.tasks.task import Task
 
 EVALUATION_EXAMPLES = 1_000
 EXAMPLES_PER_EPOCH = 10_000
-# Training seeds are 0 or more, so that no training batch repeats the evaluation split.
+# Training seeds are 0 or larger, so no training batch repeats the evaluation split.
 EVALUATION_SEED = -1
 
 
 class SyntheticTask(Task):
-    """A task with a `sample` method and one option, the length.
+    """Task with a `sample` method and one option, the length.
 
-    Training batches are drawn on the fly inside tf.data: batch i from the stateless seed
-    (seed, i), so that no batch repeats. The evaluation split is drawn once by the same
-    method, prepared on disk by tensorflow-datasets and read from there ever after.
+    Training batches are drawn inside tf.data: batch i from the stateless seed (seed, i), so that
+    no batch repeats. The evaluation split is drawn once by the same method, prepared on disk by
+    tensorflow-datasets, and read from there afterwards.
 
     Args:
         length: Number of time steps, or the lag that the task documents.
-        data_dir: Folder of tensorflow-datasets for the evaluation split.
+        data_dir: Data folder of tensorflow-datasets for the evaluation split.
         seed: Seed of the training batches.
     """
 
-    # To be raised whenever `sample` draws other numbers: old evaluation splits are then
-    # left alone on disk, and a fresh one is prepared beside them.
+    # Raise the version whenever `sample` draws other numbers: old evaluation splits then stay
+    # on disk unused, and another split is prepared.
     version: ClassVar[str] = "1.0.0"
     minimum_length: ClassVar[int] = 1
 
@@ -48,10 +48,10 @@ class SyntheticTask(Task):
 
     @abc.abstractmethod
     def sample(self, batch_size: int, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """A batch as it is stored. `seed` is int64 [2]; equal seeds draw equal batches."""
+        """Draw a batch in stored form. `seed` is int64 [2]; equal seeds draw equal batches."""
 
     def to_model(self, inputs: tf.Tensor, targets: tf.Tensor) -> tuple[Any, ...]:
-        """A stored batch as a model takes it: inputs, targets, and weights where it has any."""
+        """Convert a stored batch to the model's inputs, targets, and optional weights."""
         return inputs, targets
 
     def _batches_from(self, batch_size: int, epoch: int | tf.Tensor) -> tf.data.Dataset:
@@ -61,7 +61,7 @@ class SyntheticTask(Task):
         return batches.map(self.to_model).prefetch(tf.data.AUTOTUNE)
 
     def evaluation_dataset(self, batch_size: int) -> tf.data.Dataset:
-        """See `Task.evaluation_dataset`; prepares the split on disk at its first use."""
+        """See `Task.evaluation_dataset`; prepare the split on disk on first use."""
         integer("batch_size", batch_size)
         split = self.evaluation_builder()
         prepare(split)
@@ -72,11 +72,11 @@ class SyntheticTask(Task):
         return batches.map(self.to_model).prefetch(tf.data.AUTOTUNE)
 
     def steps_per_epoch(self, batch_size: int) -> int:
-        """An epoch is 10,000 examples."""
+        """Return the number of batches in 10,000 examples."""
         return math.ceil(EXAMPLES_PER_EPOCH / integer("batch_size", batch_size))
 
     def evaluation_builder(self) -> EvaluationSplit:
-        """The tensorflow-datasets builder of the evaluation split."""
+        """Return the tensorflow-datasets builder of the evaluation split."""
         config = EvaluationSplitConfig(
             name=f"{self.name}-length_{self.length}",
             version=self.version,

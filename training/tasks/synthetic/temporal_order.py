@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from gradkeeper.training.tasks.synthetic.synthetic_task import SyntheticTask
 
-# Symbols: a, b, c, d are distractors, X and Y carry the class, E starts and B ends.
+# Symbols: a, b, c, d are distractors, X and Y determine the class, E starts and B ends.
 DISTRACTORS = 4
 X = 4
 START = 6
@@ -16,19 +16,19 @@ SYMBOLS = 8
 
 
 class TemporalOrder(SyntheticTask):
-    """Tell in which order two symbols came, X or Y each.
+    """Classify the order of two symbols, each X or Y.
 
     S. Hochreiter and J. Schmidhuber, "Long short-term memory", Neural Computation 9(8), 1997,
     experiment 6a, with a fixed length and positions that scale with it.
 
     Inputs: float32 [batch, length, 8], one-hot over (a, b, c, d, X, Y, E, B). Step 0 is E, the
-        last is B. The first of the two symbols stands at a step from ⌊length/10⌋ to
-        ⌊2·length/10⌋, the second from ⌊5·length/10⌋ to ⌊6·length/10⌋, both included; the
-        other steps are random letters out of a, b, c, d. `length` is at least 10.
+        last is B. The first of the two symbols is at a step from ⌊length/10⌋ to ⌊2·length/10⌋,
+        the second from ⌊5·length/10⌋ to ⌊6·length/10⌋, both inclusive; the other steps are
+        random letters from a, b, c, d. `length` is at least 10.
     Targets: int32 [batch]: XX 0, XY 1, YX 2, YY 3.
 
-    Baseline: four classes of equal probability, of which a constant can say no more than 1/4
-    each: a cross-entropy of ln 4 nats.
+    Baseline: a cross-entropy of ln 4 nats, the best constant prediction for four equally
+    probable classes.
     """
 
     name = "temporal_order"
@@ -44,7 +44,7 @@ class TemporalOrder(SyntheticTask):
         return (self.length, SYMBOLS)
 
     def sample(self, batch_size: int, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """See `SyntheticTask.sample`. Symbols as uint8 [batch, length], classes [batch]."""
+        """See `SyntheticTask.sample`. Symbols are uint8 [batch, length], classes [batch]."""
         seeds = tf.unstack(tf.random.split(seed, 4))
 
         def integers(index: int, size: list[int], low: int, high: int) -> tf.Tensor:
@@ -64,11 +64,11 @@ class TemporalOrder(SyntheticTask):
         return tf.cast(symbols, tf.uint8), tf.cast(classes, tf.uint8)
 
     def to_model(self, inputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """One-hot inputs, int32 classes."""
+        """Convert to one-hot inputs and int32 classes."""
         return tf.one_hot(inputs, SYMBOLS), tf.cast(targets, tf.int32)
 
 
 def _place(symbols: tf.Tensor, position: tf.Tensor, symbol: tf.Tensor) -> tf.Tensor:
-    """`symbols` [batch, length] with `symbol` [batch] at `position` [batch]."""
+    """Put `symbol` [batch] into `symbols` [batch, length] at `position` [batch]."""
     steps = tf.range(tf.shape(symbols)[1])
     return tf.where(steps == position[:, None], symbol[:, None], symbols)

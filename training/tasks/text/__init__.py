@@ -1,1 +1,1 @@
-"""Tasks made of text: the next character."""
+"""Text tasks: prediction of the next character."""

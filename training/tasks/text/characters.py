@@ -1,4 +1,4 @@
-"""Language modelling by characters, whatever the text."""
+"""Character-level language modelling of any text."""
 
 import functools
 from os import PathLike
@@ -21,25 +21,25 @@ class CharacterTask(Task):
     Inputs: int32 [batch, length], ids of consecutive characters.
     Targets: int32 [batch, length], the ids one character later.
 
-    Training: in each epoch the text is cut into windows at an offset drawn for that epoch,
-    and all windows come once, in an order drawn for that epoch. Evaluation: consecutive
-    windows from the first character on; what is left over at the end, less than a window, is
-    not used. The vocabulary holds the characters of both texts.
+    Training: each epoch cuts the text into windows at a random offset and yields every window
+    once, in a random order; both are drawn for that epoch. Evaluation: consecutive windows from
+    the first character on; a remainder shorter than a window is not used. The vocabulary contains
+    the characters of both texts.
 
     Baseline: the entropy −Σ p ln p of the single characters of the training text, in nats per
-    character: the loss of a model that knows how frequent each character is and nothing else.
+    character: the loss of a model that knows only the frequency of each character.
 
     Args:
         train_text: Text for training.
         evaluation_text: Text for evaluation.
-        length: Characters in a window.
+        length: Characters per window.
         preprocessing: "none", or "letters" (see `gradkeeper.training.tasks.text.preprocessing`).
-        options: What `Task.options` holds besides `length` and `preprocessing`.
-        data_dir: Where the text came from, see `Task`.
+        options: Entries of `Task.options` besides `length` and `preprocessing`.
+        data_dir: Source folder of the text, see `Task`.
         seed: Seed of the training batches.
 
     Raises:
-        ValueError: A text without a single window; an unknown preprocessing.
+        ValueError: A text is shorter than a window, or the preprocessing is unknown.
     """
 
     name = "characters"
@@ -80,7 +80,7 @@ class CharacterTask(Task):
     def _batches_from(self, batch_size: int, epoch: int | tf.Tensor) -> tf.data.Dataset:
         """See `Task._batches_from`."""
         size = integer("batch_size", batch_size)
-        # Outside of the graph of a dataset, on the CPU, where tf.data works.
+        # Create the tensor outside a dataset's graph and on the CPU, where tf.data runs.
         with tf.init_scope(), tf.device("CPU"):
             ids = tf.constant(self._train)
 
@@ -101,16 +101,16 @@ class CharacterTask(Task):
         return examples.batch(integer("batch_size", batch_size)).prefetch(tf.data.AUTOTUNE)
 
     def steps_per_epoch(self, batch_size: int) -> int:
-        """An epoch is one pass over the training text."""
+        """Return the number of batches in one pass over the training text."""
         return max(1, self._windows_per_epoch // integer("batch_size", batch_size))
 
     @property
     def _windows_per_epoch(self) -> int:
-        """Windows that fit behind any offset below `length`; one for a short text."""
+        """Number of windows that fit after any offset below `length`; at least 1."""
         return max(1, (len(self._train) - self.length) // self.length)
 
     def _starts(self, epoch: tf.Tensor) -> tf.data.Dataset:
-        """First characters of the windows of one epoch, in their order."""
+        """Return the first characters of one epoch's windows, in order."""
         count = self._windows_per_epoch
         offsets = min(self.length, len(self._train) - count * self.length)
         seed = tf.stack([tf.constant(self.seed, tf.int64), epoch])
@@ -123,7 +123,7 @@ class CharacterTask(Task):
         if len(text) > self.length:
             return text
         raise ValueError(
-            f"The {which} text is {'too short' if text else 'empty'}: one window takes "
+            f"The {which} text is {'too short' if text else 'empty'}: a window needs "
             f"length + 1 = {self.length + 1} characters (after preprocessing). "
             f"Received: {len(text)} characters"
         )

@@ -1,4 +1,4 @@
-"""Your own file of short texts, such as a name a line, character by character."""
+"""Your own file of short texts, such as one name per line, character by character."""
 
 import functools
 from os import PathLike
@@ -17,32 +17,33 @@ from gradkeeper.training.tasks.text.vocabulary import END, PADDING, START, Vocab
 
 
 class DelimitedText(InMemoryTask):
-    """Predict the next character of short texts that have nothing to do with each other.
+    """Predict the next character of independent short texts.
 
     Inputs: int32 [batch, steps], `START` and the characters of an example, then padding (0);
         steps: one more than the longest example has characters.
     Targets: int32 [batch, steps], the characters and `END`, then padding.
-    Weights: float32 [batch, steps], see `step_weights`: the loss is in nats per target, the
-        `END` of an example included, mean over all of the split.
+    Weights: float32 [batch, steps], see `step_weights`: the loss is in nats per target, including
+        the `END` of each example, mean over the split.
 
-    Which examples are for evaluation is drawn, the same ones for every seed: files are often
-    sorted. Examples are stripped of white space around them, and empty ones left out.
+    The evaluation examples are drawn at random, because files are often sorted; they are the same
+    for every seed. Surrounding white space is removed, and empty examples are dropped.
 
     Baseline: the entropy −Σ p ln p of the single training targets, in nats per character.
 
     Args:
         file: A text file in UTF-8.
-        delimiter: What stands between two examples; a line each by default.
-        length: Most characters of an example; longer ones are cut and have no `END`. None: as
-            many as the longest has.
+        delimiter: The text between two examples; by default a line break.
+        length: Largest number of characters per example; longer ones are cut and have no `END`.
+            None: the length of the longest example.
         preprocessing: Of each example: "none", or "letters": lower-case letters and ` .,!?`.
-        evaluation_fraction: Of the examples.
+        evaluation_fraction: Fraction of the examples for evaluation.
         data_dir: Not used.
         seed: Seed of the training batches.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is not UTF-8, holds fewer than two examples, or one of our three signs.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is not UTF-8, has fewer than two examples, or contains `PADDING`,
+            `START` or `END`.
     """
 
     name = "delimited_text"
@@ -90,12 +91,12 @@ class DelimitedText(InMemoryTask):
 
     @property
     def model_options(self) -> dict[str, Any]:
-        """Token 0 is padding."""
+        """Model options; token 0 is padding."""
         return {"mask_zero": True}
 
     @property
     def loss(self) -> TokenCrossentropy:
-        """Nats per character."""
+        """Loss in nats per character."""
         return TokenCrossentropy()
 
     @functools.cached_property
@@ -105,7 +106,7 @@ class DelimitedText(InMemoryTask):
         return entropy(targets[weights > 0])
 
     def _encoded(self, texts: list[str]) -> tuple[np.ndarray, ...]:
-        """Inputs, targets and weights."""
+        """Return inputs, targets and weights."""
         steps = self.length + 1
         ids = [self.vocabulary.encode(START + text + END)[: steps + 1] for text in texts]
         inputs = padded([each[:-1] for each in ids], 0, steps=steps)
@@ -116,12 +117,14 @@ class DelimitedText(InMemoryTask):
 
 def _examples(file: str | PathLike[str], delimiter: str, preprocessing: str) -> list[str]:
     if not isinstance(delimiter, str) or not delimiter:
-        raise ValueError(f"`delimiter` must be a text. Received: delimiter={delimiter!r}")
+        raise ValueError(
+            f"`delimiter` must be a non-empty string. Received: delimiter={delimiter!r}"
+        )
     text = read_text(file)
     ours = {PADDING, START, END} & set(text)
     if ours:
         raise ValueError(
-            "The text has signs that mark padding, start and end of an example. "
+            "The text contains characters reserved for padding, start and end of an example. "
             f"Received: {sorted(ours)!r}, file={str(file)!r}"
         )
     examples = [preprocess(part, preprocessing).strip() for part in text.split(delimiter)]

@@ -1,19 +1,19 @@
-"""Text files of the user."""
+"""Reading of the user's text files."""
 
 from os import PathLike
 from pathlib import Path
 
 
 def read_text(file: str | PathLike[str]) -> str:
-    """The text of a UTF-8 file, lines ended by a newline sign, without a byte order mark.
+    """Read a UTF-8 file; convert line ends to newlines and remove a byte order mark.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is not UTF-8.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is not UTF-8.
     """
     path = Path(str(file)).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f"There is no such text file. Received: file={str(file)!r}")
+        raise FileNotFoundError(f"The text file does not exist. Received: file={str(file)!r}")
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

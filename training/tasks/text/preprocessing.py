@@ -1,4 +1,4 @@
-"""What is done to a text before it is cut into characters."""
+"""Preprocessing of texts."""
 
 import re
 import string
@@ -11,10 +11,10 @@ LETTERS = frozenset(string.ascii_lowercase + " .,!?")
 
 
 def letters_only(text: str) -> str:
-    """Lower-case letters a to z and ` .,!?`.
+    """Reduce a text to lower-case letters a to z and ` .,!?`.
 
-    Accents are split off by Unicode normalisation NFD and dropped (é → e), letters are
-    lower-cased, every other character is left out, and a run of white space becomes one blank.
+    Unicode normalisation NFD separates accents, which are dropped (é → e); letters become
+    lower-case, all other characters are dropped, and a run of white space becomes one space.
     """
     plain = re.sub(r"\s", " ", unicodedata.normalize("NFD", text).lower())
     return re.sub(" +", " ", "".join(filter(LETTERS.__contains__, plain)))
@@ -24,7 +24,7 @@ PREPROCESSING: dict[str, Callable[[str], str]] = {"none": str, "letters": letter
 
 
 def preprocess(text: str, how: str) -> str:
-    """`text` after the step of `PREPROCESSING` that `how` names; ValueError if there is none."""
+    """Apply the entry `how` of `PREPROCESSING` to `text`; ValueError for an unknown name."""
     if how not in PREPROCESSING:
         raise unknown_name("preprocessing", how, PREPROCESSING)
     return PREPROCESSING[how](text)

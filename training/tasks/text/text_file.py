@@ -15,15 +15,15 @@ class TextFile(CharacterTask):
 
     Args:
         file: A text file in UTF-8.
-        length: Characters in a window.
+        length: Characters per window.
         preprocessing: "none", or "letters": lower-case letters and ` .,!?` only.
-        evaluation_fraction: Of the characters, at the end.
+        evaluation_fraction: Fraction of the characters for evaluation, at the end.
         data_dir: Not used.
         seed: Seed of the training batches.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is not UTF-8, or one of its two parts is shorter than a window.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is not UTF-8, or one of its two parts is shorter than a window.
     """
 
     name = "text_file"

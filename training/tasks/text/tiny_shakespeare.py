@@ -12,14 +12,14 @@ class TinyShakespeare(CharacterTask):
     """Predict the next character of Shakespeare's plays.
 
     A. Karpathy, "The unreasonable effectiveness of recurrent neural networks", 2015: about
-    1.1 million characters, 65 different ones; 1,003,854 are for training and the validation
-    split of 55,770 for evaluation, as the dataset `tiny_shakespeare` of tensorflow-datasets
-    cuts them. Inputs, targets and baseline: see `CharacterTask`.
+    1.1 million characters, 65 distinct ones. 1,003,854 characters are for training and the
+    validation split of 55,770 for evaluation, as in the dataset `tiny_shakespeare` of
+    tensorflow-datasets. Inputs, targets and baseline: see `CharacterTask`.
 
     Args:
-        length: Characters in a window.
+        length: Characters per window.
         preprocessing: "none", or "letters": lower-case letters and ` .,!?` only.
-        data_dir: Folder of tensorflow-datasets; the text is downloaded to it unless it is
+        data_dir: Data folder of tensorflow-datasets; the text is downloaded unless it is
             prepared there.
         seed: Seed of the training batches.
     """
@@ -48,5 +48,5 @@ class TinyShakespeare(CharacterTask):
 
 
 def _read(builder: tfds.core.DatasetBuilder, split: str) -> str:
-    """The text of a split, which is a single example."""
+    """Return the text of a split, which has a single example."""
     return builder.as_dataset(split=split).get_single_element()["text"].numpy().decode()

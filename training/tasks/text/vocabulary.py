@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-# Signs that no text has; in the order of code points they come before all that a text has.
+# Characters that texts do not contain; their code points sort before all other characters.
 PADDING = "\x00"
 START = "\x02"
 END = "\x03"
@@ -13,7 +13,7 @@ END = "\x03"
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
-    """A fixed set of characters; the id of each is its place.
+    """Fixed set of characters; the id of a character is its position.
 
     Attributes:
         characters: The characters in the order of their code points, each once.
@@ -24,21 +24,21 @@ class Vocabulary:
     def __post_init__(self) -> None:
         if list(self.characters) != sorted(set(self.characters)) or not self.characters:
             raise ValueError(
-                "`characters` must hold at least one character, each once, in the order of "
+                "`characters` must contain at least one character, each once, in the order of "
                 f"code points. Received: characters={self.characters!r}"
             )
 
     @classmethod
     def from_text(cls, text: str) -> "Vocabulary":
-        """The vocabulary of all characters in `text`."""
+        """Return the vocabulary of all characters in `text`."""
         return cls("".join(sorted(set(text))))
 
     def __len__(self) -> int:
-        """Number of characters."""
+        """Return the number of characters."""
         return len(self.characters)
 
     def encode(self, text: str) -> np.ndarray:
-        """The ids of a text, int32 [characters].
+        """Return the ids of a text, int32 [characters].
 
         Raises:
             ValueError: `text` has characters that the vocabulary lacks.
@@ -55,16 +55,16 @@ class Vocabulary:
         return ids.astype(np.int32)
 
     def decode(self, ids: Iterable[int] | np.ndarray) -> str:
-        """The text of some ids.
+        """Return the text of some ids.
 
         Raises:
-            ValueError: An id outside [0, len(self)).
+            ValueError: An id is outside [0, len(self)).
         """
         numbers = np.asarray(list(ids) if not isinstance(ids, np.ndarray) else ids, dtype=np.int64)
         outside = (numbers < 0) | (numbers >= len(self))
         if outside.any():
             raise ValueError(
-                f"Ids must lie in [0, {len(self)}). Received: {numbers[outside][:10].tolist()}"
+                f"Ids must be in [0, {len(self)}). Received: {numbers[outside][:10].tolist()}"
             )
         return "".join(self.characters[number] for number in numbers)
 

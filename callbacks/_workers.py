@@ -1,0 +1,62 @@
+"""Identification of the worker process in multi-worker training, and its directory."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+_FOLDER = "worker-"
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Worker process of a run.
+
+    Attributes:
+        number: index of the worker; 0 for the chief.
+        count: number of workers.
+    """
+
+    number: int = 0
+    count: int = 1
+
+    @classmethod
+    def of(cls, strategy: "tf.distribute.Strategy") -> "Worker":
+        """Return the worker that this process is; the chief if there is one worker."""
+        if strategy.num_replicas_in_sync == 1:
+            return cls()
+        count = strategy.num_replicas_in_sync // len(strategy.extended.worker_devices)
+        if count == 1:
+            return cls()
+        resolver = strategy.cluster_resolver
+        if resolver.task_type == "chief":
+            return cls(0, count)
+        has_chief = "chief" in resolver.cluster_spec().jobs
+        return cls(int(resolver.task_id) + int(has_chief), count)
+
+    @property
+    def is_chief(self) -> bool:
+        """True for the chief, which writes the data that all workers share."""
+        return self.number == 0
+
+    def folder_in(self, folder: str | Path) -> Path:
+        """Return the directory to write to: `folder` for the chief, else `worker-N` in it."""
+        return Path(folder) if self.is_chief else Path(folder) / f"{_FOLDER}{self.number}"
+
+
+def strategy_of(owner: Any) -> "tf.distribute.Strategy":
+    """Return the strategy under which a model or variable value was created."""
+    import tensorflow as tf  # imported late, because reading a history does not require TensorFlow
+
+    made_under = getattr(owner, "distribute_strategy", None)
+    return tf.distribute.get_strategy() if made_under is None else made_under
+
+
+def folders_of_others(folder: str | Path) -> dict[int, Path]:
+    """Return the subdirectories of the workers other than the chief, by worker number."""
+    found = {path.name.removeprefix(_FOLDER): path for path in Path(folder).glob(f"{_FOLDER}*")}
+    numbered = {int(number): path for number, path in found.items() if number.isdecimal()}
+    return dict(sorted(numbered.items()))

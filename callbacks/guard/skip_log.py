@@ -1,0 +1,281 @@
+"""Counters and log of skipped steps, and the signal that the host reads."""
+
+import weakref
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias, get_args
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from gradkeeper.callbacks.guard.event import Cause, GuardEvent
+from gradkeeper.callbacks.instrument.replica import Replica, make_variable
+from gradkeeper.callbacks.instrument.variable_names import variable_names
+from gradkeeper.callbacks.recording.ring_buffer import MISSING, Ring
+
+
+class HostSignal:
+    """Signal that a train step sends to the host when it records a bad step.
+
+    Without the signal, the host reads a small variable after every step, which takes about 50 to
+    100 microseconds.
+    """
+
+    def __init__(self) -> None:
+        self._is_supported, self._is_set = True, True
+
+    @property
+    def may_be_set(self) -> bool:
+        """Return True if a step signalled since `clear`, or if some step cannot signal."""
+        return self._is_set or not self._is_supported
+
+    def mark_unsupported(self) -> None:
+        """Record that some step cannot signal: XLA compiles it, or another process runs it."""
+        self._is_supported = False
+
+    def clear(self) -> None:
+        """Clear the signal."""
+        self._is_set = False
+
+    def set(self) -> None:
+        """Send the signal when the graph runs this operation."""
+        if self._is_supported:
+            with tf.device("CPU:0"):
+                tf.numpy_function(self._set, [], [])
+
+    def _set(self) -> None:
+        self._is_set = True
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Counters of one replica: tensors in the graph, numbers on the host.
+
+    Attributes:
+        seen: number of finished steps.
+        noted: number of optimizer calls recorded as bad.
+        in_a_row: number of consecutive bad optimizer calls up to the last one.
+        halted: 1 while the gate skips every step, 0 otherwise.
+    """
+
+    seen: Any
+    noted: Any
+    in_a_row: Any
+    halted: Any
+
+
+_STEP = np.array([1, 0, 0, 0])
+_KEPT_AFTER_A_HALT = np.array([1, 1, 0, 0])
+
+
+class Counters:
+    """Counters in a single variable, because the host reads one variable faster than four.
+
+    Args:
+        device: device of the variable; None for TensorFlow's choice.
+    """
+
+    def __init__(self, device: str | None) -> None:
+        self._counts = make_variable(np.zeros(4, np.int64), device)
+
+    def in_graph(self) -> Counts:
+        """Read the counters at this point of the step, in the graph."""
+        return Counts(*tf.unstack(self._counts.read_value()))
+
+    def write(self, counts: Counts) -> None:
+        """Set all counters, in the graph."""
+        fields = (counts.seen, counts.noted, counts.in_a_row, counts.halted)
+        self._counts.assign(tf.stack([tf.cast(each, tf.int64) for each in fields]))
+
+    def count_step(self) -> None:
+        """Count a finished step, in the graph."""
+        self._counts.assign_add(_STEP)
+
+    def on_host(self) -> Counts:
+        """Return the counters. Blocks until the running steps have finished."""
+        # The raw operation is several times faster than `Variable.read_value`.
+        read = tf.raw_ops.ReadVariableOp(resource=self._counts.handle, dtype=tf.int64)
+        return Counts(*read.numpy().tolist())
+
+    def resume(self) -> None:
+        """Reset the consecutive bad calls and the halt."""
+        self._counts.assign(self._counts * _KEPT_AFTER_A_HALT)
+
+
+CAUSES: tuple[Cause, ...] = get_args(Cause)
+_CAPACITY = 64
+
+# float32 overflows when a larger gradient is squared.
+_LARGEST_SQUARED = 1.8e19
+
+
+class Facts(NamedTuple):
+    """Scalars of a bad step: tensors in the graph, numbers on the host.
+
+    Attributes:
+        step: the step, counted from the gate's first.
+        cause: the index of the cause in `CAUSES`.
+        loss: the replica's loss; NaN if unknown.
+        norm: the global gradient norm; NaN if unknown.
+        learning_rate: the learning rate; NaN if unknown.
+    """
+
+    step: tf.Tensor
+    cause: tf.Tensor
+    loss: tf.Tensor
+    norm: tf.Tensor
+    learning_rate: tf.Tensor
+
+
+# The `id` of each variable of an optimizer call.
+_Call: TypeAlias = tuple[int, ...]
+
+
+class SkipLog:
+    """Log of bad steps with their gradient statistics, in ring buffers for each replica.
+
+    Args:
+        model: the model, from which the names of the variables are taken.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        self._model = weakref.ref(model)
+        self._replica_logs: dict[int, _ReplicaSkipLog] = {}
+        self._names: dict[_Call, tuple[str, ...]] = {}
+        self._read = 0
+
+    def open(self, replica: Replica, device: str | None) -> None:
+        """Create the replica's ring buffers. Call it outside of the graph.
+
+        Args:
+            replica: the replica.
+            device: device of the ring buffers; None for TensorFlow's choice.
+        """
+        self._replica_logs[replica.index] = _ReplicaSkipLog(device)
+
+    def write(
+        self, replica: Replica, variables: list[Any], measured: tf.Tensor | None, facts: Facts
+    ) -> None:
+        """Record a step, in the graph.
+
+        Args:
+            replica: the replica.
+            variables: the variables of the optimizer call, or for the causes "state" and
+                "update" the checked variables.
+            measured: `statistics` of their gradients or values, [3, variables]; None without
+                variables.
+            facts: scalars of the step.
+        """
+        call = tuple(map(id, variables))
+        if call not in self._names:
+            self._names[call] = variable_names(self._model(), variables)
+        self._replica_logs[replica.index].write(call, measured, facts)
+
+    @property
+    def count(self) -> int:
+        """Return the number of steps recorded so far. Blocks until running steps have finished."""
+        return min((int(log.count.numpy()) for log in self._replica_logs.values()), default=0)
+
+    @property
+    def has_unread(self) -> bool:
+        """Return True if `drain` has bad steps to return. Blocks until running steps have finished."""
+        return self.count > self._read
+
+    def drain(self) -> tuple[list[GuardEvent], int]:
+        """Return the steps recorded since the last call, and clear the log.
+
+        Returns:
+            The events that the ring buffers still hold (steps counted from the gate's first
+            step), and the number of all recorded steps.
+        """
+        end = self.count
+        count, self._read, begin = end - self._read, end, self._read
+        kept = np.arange(max(begin, end - _CAPACITY), end)
+        if not len(kept):
+            return [], count
+        logs = [self._replica_logs[index] for index in sorted(self._replica_logs)]
+        slots = kept % _CAPACITY
+        facts = np.stack([log.facts.read(slots) for log in logs], axis=1)
+        # For each optimizer call: [logs][events, 3, variables].
+        rows = {
+            call: [log.gradients[call].read(slots).reshape(len(slots), 3, -1) for log in logs]
+            for call in logs[0].gradients
+        }
+        events = [
+            self._event(fact, {call: [log[i] for log in each] for call, each in rows.items()})
+            for i, fact in enumerate(facts)
+        ]
+        for log in logs:
+            for ring in log.gradients.values():
+                ring.clear()
+        return events, count
+
+    def _event(self, facts: np.ndarray, rows: dict[_Call, list[np.ndarray]]) -> GuardEvent:
+        """Return the event of a step.
+
+        Args:
+            facts: the scalars of each replica, [replicas, scalars].
+            rows: for each optimizer call, the statistics of each replica, [3, variables].
+        """
+        first = Facts(*facts[0])
+        # Only the first bad optimizer call of a step has written its row.
+        known = (call for call, logs in rows.items() if not (logs[0] == MISSING).any())
+        call = next(known, ())
+        logs = np.stack(rows[call]) if call else np.zeros((len(facts), 3, 0))
+        variables, cause = self._names.get(call, ()), CAUSES[int(first.cause)]
+        if cause == "update":
+            variables, logs = self._of_model(variables, call, logs)
+        norms, largest, nonfinite = logs[:, 0], logs[:, 1], logs[:, 2].astype(np.int64)
+        if cause == "gradient" and not nonfinite.any() and (largest > _LARGEST_SQUARED).any():
+            cause = "norm"
+        norm = np.linalg.norm(norms.astype(np.float64)) if np.isnan(first.norm) else first.norm
+        return GuardEvent(
+            step=int(first.step),
+            cause=cause,
+            loss=float(first.loss),
+            norm=float(norm),
+            variables=variables,
+            norms=norms,
+            nonfinite=nonfinite,
+            rows=tuple(sorted(self._replica_logs)),
+            losses=tuple(facts[:, Facts._fields.index("loss")].tolist()),
+            learning_rate=float(first.learning_rate),
+        )
+
+    def _of_model(
+        self, variables: tuple[str, ...], call: _Call, logs: np.ndarray
+    ) -> tuple[tuple[str, ...], np.ndarray]:
+        """Drop the optimizer's variables if a variable of the model is non-finite.
+
+        Args:
+            variables: names of the variables.
+            call: `id` of each variable.
+            logs: statistics, [replicas, 3, variables].
+        """
+        model = self._model()
+        own = {id(each) for each in model.variables} if model is not None else set()
+        kept = [column for column, number in enumerate(call) if number in own]
+        if not logs[:, 2, kept].any():
+            return variables, logs
+        return tuple(variables[column] for column in kept), logs[:, :, kept]
+
+
+class _ReplicaSkipLog:
+    """Log of one replica. All replicas see the same flags and record the same steps."""
+
+    def __init__(self, device: str | None) -> None:
+        self._device = device
+        self.count = make_variable(np.array(0), device)
+        self.facts = Ring(_CAPACITY, len(Facts._fields), tf.float64, empty=np.nan, device=device)
+        self.gradients: dict[_Call, Ring] = {}
+
+    def write(self, call: _Call, measured: tf.Tensor | None, facts: Facts) -> None:
+        if call and call not in self.gradients:
+            width = 3 * len(call)
+            ring = Ring(_CAPACITY, width, tf.float32, empty=MISSING, device=self._device)
+            self.gradients[call] = ring
+        slot = tf.reshape(self.count % _CAPACITY, [1])
+        if measured is not None:
+            self.gradients[call].write(slot, measured)
+        self.facts.write(slot, tf.stack([tf.cast(fact, tf.float64) for fact in facts]))
+        self.count.assign_add(1)

@@ -1,0 +1,218 @@
+"""Gradient transform that skips bad train steps and records their statistics."""
+
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from gradkeeper.callbacks.capsule.state import state_of
+from gradkeeper.callbacks.guard.capture import FailureCapture, GraphCapture, HostCapture
+from gradkeeper.callbacks.guard.checks import Note, ReplicaChecks, SkipOptions
+from gradkeeper.callbacks.guard.event import GuardEvent
+from gradkeeper.callbacks.guard.skip_log import Facts, HostSignal, SkipLog
+from gradkeeper.callbacks.instrument.conditional import when
+from gradkeeper.callbacks.instrument.losses import mean_loss, with_values
+from gradkeeper.callbacks.instrument.observer import GradientTransform
+from gradkeeper.callbacks.instrument.optimizer_call import (
+    Gradients,
+    OptimizerCall,
+    pair_with_variables,
+)
+from gradkeeper.callbacks.instrument.replica import Replica, may_have_functions
+from gradkeeper.callbacks.instrument.rollback import StateRollback
+
+
+@dataclass(frozen=True)
+class SkipStatus:
+    """Status of a gate between two train steps.
+
+    Attributes:
+        steps: number of train steps so far.
+        has_skips: True if a bad step was recorded since the last `drain`.
+        has_halted: True if the gate skips every step until `resume`.
+    """
+
+    steps: int
+    has_skips: bool
+    has_halted: bool
+
+
+class SkipTransform(GradientTransform):
+    """Gradient transform that skips a train step with a non-finite value on any replica.
+
+    Gradients, loss, learning rate, moving averages and layer states are checked before the
+    update. Variables and optimizer are checked after an update that may be non-finite.
+
+    With a `LossScaleOptimizer`, gradients overflow occasionally, and the optimizer skips these
+    steps. The gate checks them only if the loss is non-finite as well or the scale is below 1.
+
+    Args:
+        options: the conditions under which a step is skipped.
+        model: the model.
+        optimizers: the optimizers whose calls are checked; None for all.
+        compiled: whether XLA compiles the whole train step.
+    """
+
+    def __init__(
+        self,
+        options: SkipOptions,
+        model: keras.Model,
+        *,
+        optimizers: tuple[keras.optimizers.Optimizer, ...] | None = None,
+        compiled: bool = False,
+    ) -> None:
+        super().__init__(optimizers)
+        self._compiled = compiled
+        self.options = options
+        self.needs_batches = (
+            compiled
+            and options.can_keep(compiled)
+            and (options.keeps_batch or options.outruns_host)
+        )
+        self._model = weakref.ref(model)
+        self._has_functions = may_have_functions(model.train_step)
+        self._checks: dict[int, ReplicaChecks] = {}
+        self._skip_log = SkipLog(model)
+        self._signal = HostSignal()
+        self._drained = 0
+        self._in_graph: GraphCapture | None = None
+        self._on_host: HostCapture | None = None
+        if options.can_keep(compiled) and compiled:
+            self._on_host = HostCapture(keeps_batch=options.keeps_batch)
+        elif options.can_keep(compiled):
+            state_is_lost = not options.refuses or options.outruns_host
+            self._in_graph = GraphCapture(
+                keeps_batch=options.keeps_batch, keeps_state=state_is_lost
+            )
+
+    @property
+    def may_have_skips(self) -> bool:
+        """Return True if a skipped step may be pending."""
+        return self._signal.may_be_set
+
+    def status(self) -> SkipStatus:
+        """Return the status. Blocks until the running steps have finished."""
+        self._signal.clear()
+        counts = [checks.counters.on_host() for checks in self._checks.values()]
+        noted = min((each.noted for each in counts), default=0)
+        return SkipStatus(
+            steps=max((each.seen for each in counts), default=0),
+            has_skips=noted > self._drained,
+            has_halted=any(each.halted for each in counts),
+        )
+
+    def reset(self) -> None:
+        """Discard the recorded steps, and stop skipping every step."""
+        self.drain()
+        self.resume()
+
+    def resume(self) -> None:
+        """Stop skipping every step."""
+        for checks in self._checks.values():
+            checks.counters.resume()
+
+    def discard(self, status: SkipStatus) -> None:
+        """Release the batches of good steps."""
+        if self._on_host is not None:
+            self._on_host.discard(status.steps)
+
+    def drain(self) -> tuple[list[GuardEvent], int, FailureCapture | None]:
+        """Return the steps recorded since the last call, and clear the log.
+
+        Returns:
+            The events that the log still holds (steps counted from the gate's first step), the
+            number of all recorded steps, and the captured data of one of them.
+        """
+        events, count = self._skip_log.drain()
+        self._drained += count
+        kept = None
+        if self._in_graph is not None:
+            kept = self._in_graph.take()
+        elif self._on_host is not None:
+            kept = self._on_host.take(events[0].step) if events else None
+            self.discard(self.status())
+        return events, count, kept
+
+    def on_batch(self, batch: Any) -> None:
+        capture, model = self._on_host, self._model()
+        assert capture is not None
+        assert model is not None
+        if self.options.outruns_host and capture.holds_any and capture.state is None:
+            # A skipped step changes no variable, so this is the state from before the step.
+            capture.state = state_of(model) if self._skip_log.has_unread else None
+        capture.on_batch(batch)
+
+    def on_step_begin(self, replica: Replica, data: Any) -> None:
+        if replica.index not in self._checks:
+            device = replica.home(compiled=self._compiled)
+            self._checks[replica.index] = ReplicaChecks(
+                self.options, device, has_functions=self._has_functions
+            )
+            self._skip_log.open(replica, device)
+        self._checks[replica.index].begin_step()
+        if not self._is_plain_call or tf.distribute.has_strategy():
+            self._signal.mark_unsupported()
+        if self._in_graph is not None:
+            self._in_graph.on_step_begin(replica, data, self._model())
+
+    def on_loss(self, replica: Replica, value: Any) -> None:
+        self._checks[replica.index].loss.hold(mean_loss(value))
+
+    def may_undo_update(self, call: OptimizerCall) -> bool:
+        if not self.observes(call.optimizer):
+            return False
+        return self._checks[call.replica.index].saves_weights(call)
+
+    def should_apply(self, call: OptimizerCall, gradients: Gradients) -> tf.Tensor | None:
+        grads_and_vars = pair_with_variables(gradients, call.variables)
+        if not grads_and_vars or not self.observes(call.optimizer):
+            return None
+        self.has_seen_gradients = True
+        replica = call.replica
+        # A function that the step calls cannot read the step's batch: see `on_step_end`.
+        note = self._note(replica, keeps=not self._has_functions)
+        return self._checks[replica.index].should_apply(call, grads_and_vars, note)
+
+    def should_keep(self, replica: Replica, rollback: StateRollback) -> tf.Tensor | None:
+        note = self._note(replica, keeps=not self._has_functions)
+        return self._checks[replica.index].should_keep(replica, rollback, note)
+
+    def transform(self, call: OptimizerCall, gradients: Gradients) -> Gradients:
+        finite = self._checks[call.replica.index].gradients_are_finite
+        is_scaled = isinstance(call.optimizer, keras.optimizers.LossScaleOptimizer)
+        if not is_scaled or call.replica.count == 1 or finite is None:
+            return gradients
+
+        # Keras checks only the first replica's gradients.
+        def or_nan(values: tf.Tensor) -> tf.Tensor:
+            nan = values.dtype.as_numpy_dtype("nan")
+            return values * tf.where(finite, tf.ones([], values.dtype), nan)
+
+        return [with_values(gradient, or_nan) for gradient in gradients]
+
+    def on_step_end(self, replica: Replica, done: Sequence[tf.Tensor]) -> None:
+        checks, capture = self._checks[replica.index], self._in_graph
+        with tf.control_dependencies(done):
+            if capture is not None and self._has_functions:
+                counts = checks.counters.in_graph()
+                when(counts.noted > checks.noted, lambda: capture.keep(replica, counts.seen))
+            checks.counters.count_step()
+
+    @property
+    def _is_plain_call(self) -> bool:
+        """Return True if Python or TensorFlow's executor runs the whole step, without XLA."""
+        return self.is_called_by_keras and not self._compiled and not self._has_functions
+
+    def _note(self, replica: Replica, *, keeps: bool) -> Note:
+        """Return a function that records a bad step of the replica, in the graph."""
+
+        def note(variables: list[Any], measured: tf.Tensor | None, facts: Facts) -> None:
+            self._skip_log.write(replica, variables, measured, facts)
+            if self._in_graph is not None and keeps:
+                self._in_graph.keep(replica, facts.step)
+            self._signal.set()
+
+        return note

@@ -1,0 +1,195 @@
+"""Interfaces of step observers and gradient transforms."""
+
+import weakref
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import keras
+import tensorflow as tf
+
+from gradkeeper.callbacks.instrument.optimizer_call import Gradients, OptimizerCall, Variables
+from gradkeeper.callbacks.instrument.replica import Replica
+from gradkeeper.callbacks.instrument.rollback import StateRollback
+
+
+class StepObserver:
+    """Base class of step observers.
+
+    Every method is called while the step is traced or run eagerly. Each gradient belongs to the
+    variable at the same position. A gradient is None if the loss does not depend on the variable.
+    Gradients have the values that the optimizer receives: they are not divided by `scale`.
+    """
+
+    def on_step_begin(self, replica: Replica, data: Any) -> None:
+        """Called before the model's `train_step`; outside of one, before each `apply`.
+
+        Args:
+            replica: the replica whose step begins.
+            data: the argument of `train_step`; None outside of one.
+        """
+
+    def on_loss(self, replica: Replica, value: Any) -> None:
+        """Called with the loss of the train step.
+
+        Args:
+            replica: the replica that computed the loss.
+            value: the return value of the model's `compute_loss`, during the step. If the step does
+                not call `compute_loss`, the losses in the logs that the step returns, at the end of
+                the step; None if the logs have no loss.
+        """
+
+    def on_mask_end(self, layer: keras.layers.Layer) -> None:
+        """Called with a layer that uses the mask of its input and does not pass the mask on."""
+
+    def on_gradients(self, call: OptimizerCall, gradients: Gradients) -> None:
+        """Called with the gradients that the train step passes to the optimizer."""
+
+    def on_clip(
+        self, call: OptimizerCall, entered: Gradients, left: Gradients, variables: Variables
+    ) -> None:
+        """Called with the gradients before and after the optimizer's clipping."""
+
+    def on_reduce(self, call: OptimizerCall, gradients: Gradients, variables: Variables) -> None:
+        """Called with the gradients that are applied, summed over all replicas."""
+
+    def on_skip(self, call: OptimizerCall, gradients: Gradients) -> None:
+        """Called on each of several replicas with its gradients if they are not applied.
+
+        In this case, the gradients are not summed over replicas, because the sum is a part of
+        `apply`.
+        """
+
+    def on_update(self, call: OptimizerCall) -> None:
+        """Called after `apply` has returned."""
+
+    def on_step_end(self, replica: Replica, done: Sequence[tf.Tensor]) -> None:
+        """Called after the model's `train_step`; outside of one, after each `apply`.
+
+        Args:
+            replica: the replica whose step ends.
+            done: tensors that are computed only if the step has a batch and completes. TensorFlow
+                also runs operations that do not depend on them if the batch is missing.
+        """
+
+
+class Owner(Protocol):
+    """Reader of an observer's records."""
+
+    def flush(self) -> None:
+        """Read the pending records."""
+
+
+class CallTimer(Protocol):
+    """Timer of the calls of the train function."""
+
+    def call_begins(self, observer: Any) -> None:
+        """Called before each call of the train function."""
+
+    def call_ends(self, observer: Any) -> None:
+        """Called after the train function has returned."""
+
+
+class ReusableObserver(StepObserver):
+    """Observer that callbacks with equal options reuse, one after the other.
+
+    A later callback therefore does not trace the step again. The records belong to the current
+    owner; see `claim`.
+
+    Attributes:
+        has_seen_gradients: whether an optimizer was called in a train step that was traced or run.
+        optimizers: the optimizers whose calls are observed; None for all.
+        timer: timer of the calls of the train function; None without one.
+        is_called_by_keras: whether Keras's own train function calls the train step, and no user
+            function wraps that train function.
+    """
+
+    def __init__(self, optimizers: tuple[keras.optimizers.Optimizer, ...] | None = None) -> None:
+        self.has_seen_gradients = False
+        self.optimizers = optimizers
+        self.timer: CallTimer | None = None
+        self.is_called_by_keras = False
+        self._owner: weakref.ref[Owner] | None = None
+
+    def acquire(self, owner: Owner) -> bool:
+        """Transfer ownership to `owner`, after flushing pending records to the previous owner.
+
+        Returns:
+            True if the owner has changed.
+        """
+        before = self._owner() if self._owner else None
+        if before is owner:
+            return False
+        if before is not None:
+            before.flush()
+        self._owner = weakref.ref(owner)
+        self.timer = None
+        self.reset()
+        return True
+
+    def observes(self, optimizer: keras.optimizers.Optimizer) -> bool:
+        """Return True if calls of the optimizer are observed."""
+        return self.optimizers is None or any(optimizer is each for each in self.optimizers)
+
+    def is_owned_by(self, owner: Owner | None) -> bool:
+        """Return True if `owner` is the current owner."""
+        return self._owner is not None and self._owner() is owner
+
+    def reset(self) -> None:
+        """Discard the records."""
+
+
+class GradientTransform(ReusableObserver):
+    """Observer that can change or reject gradients.
+
+    Attributes:
+        clips: whether `transform_before_clip` changes gradients.
+        clips_after_reduce: whether the optimizer's own clipping acts on the sum of the gradients over
+            all replicas, instead of each replica's gradients.
+        needs_batches: whether `on_batch` is called. Python then starts each step of an execution
+            separately.
+    """
+
+    clips = False
+    clips_after_reduce = False
+    needs_batches = False
+
+    def on_batch(self, batch: Any) -> None:
+        """Called with each batch before the batch's step begins; not in the graph."""
+
+    def should_apply(self, call: OptimizerCall, gradients: Gradients) -> tf.Tensor | None:
+        """Return whether to apply the gradients, the same on every replica; None to apply them.
+
+        A step with rejected gradients changes no weights, optimizer variables, moving averages,
+        metrics or random seeds.
+        """
+
+    def may_undo_update(self, call: OptimizerCall) -> bool:
+        """Return True if `should_keep` may reject the step after this call's update is applied.
+
+        The values of variables and optimizer from before the update are then stored.
+        """
+        return False
+
+    def should_keep(self, replica: Replica, rollback: StateRollback) -> tf.Tensor | None:
+        """Return whether to keep the results of the finished step; None to keep them.
+
+        The answer is the same on every replica. The method is called before `on_step_end`. If the
+        answer is False, all variables that `rollback` holds are restored.
+        """
+
+    def transform(self, call: OptimizerCall, gradients: Gradients) -> Gradients:
+        """Return the gradients to apply instead of this replica's.
+
+        Called only if the gradients are applied.
+        """
+        return gradients
+
+    def transform_before_clip(
+        self, call: OptimizerCall, gradients: Gradients, variables: Variables
+    ) -> Gradients:
+        """Return the gradients to pass to the optimizer's own clipping instead of this replica's.
+
+        The given gradients are those of an update: accumulated, divided by the loss scale, and of a
+        step that is not skipped.
+        """
+        return gradients

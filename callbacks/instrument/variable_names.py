@@ -1,0 +1,116 @@
+"""Readable names for the variables of a model."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from gradkeeper.callbacks._keras_private import sublayers
+
+
+def variable_names(model: keras.Model | None, variables: Sequence[Any]) -> tuple[str, ...]:
+    """Return a unique name for each variable: the path of layers from the model to it.
+
+    Example: `encoder/bidirectional/forward_lstm/lstm_cell/recurrent_kernel`. (Keras's own
+    `variable.path` omits the models that a layer is nested in.) A shared layer has the first path
+    that is found. A variable outside the model has its own path. Equal names get a suffix `_1`,
+    `_2`, ...
+
+    Args:
+        model: the model; None if there is none.
+        variables: Keras or TensorFlow variables.
+    """
+    paths: dict[int, str] = {}
+    if model is not None:
+        for path, variable in _walk(model, "", set()):
+            paths.setdefault(id(variable), path)
+    return unique_names([paths.get(id(each)) or _own_path(each) for each in variables])
+
+
+def unlisted_variables(model: keras.Model) -> list[Any]:
+    """Return the variables in attributes of layers that Keras does not list.
+
+    Examples are the states of `LSTM(stateful=True)` and every `tf.Variable` of a layer. The
+    attributes may also be lists, tuples and dicts of variables.
+    """
+    layers = [layer for _, layer in layer_paths(model)]
+    found = [variable for layer in layers for _, variable in _unlisted(layer)]
+    return list({id(each): each for each in found}.values())
+
+
+def layer_paths(model: keras.Model) -> list[tuple[str, keras.layers.Layer]]:
+    """Return all layers inside a model, each with the path of layers from the model to it.
+
+    Example: `encoder/bidirectional/forward_lstm/lstm_cell`. The first entry is the model with its
+    own name. A shared layer has the first path that is found.
+    """
+    found: list[tuple[str, keras.layers.Layer]] = [(model.name, model)]
+    visited = {id(model)}
+    waiting: list[tuple[str, keras.layers.Layer]] = [("", model)]
+    while waiting:
+        prefix, layer = waiting.pop(0)
+        for each in sublayers(layer):
+            if id(each) not in visited:
+                visited.add(id(each))
+                found.append((f"{prefix}{each.name}", each))
+                waiting.append((f"{prefix}{each.name}/", each))
+    return found
+
+
+def unique_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names, with a suffix `_1`, `_2`, ... for names that occurred before."""
+    taken = set(names)
+    seen: set[str] = set()
+    unique = []
+    for name in names:
+        number = 0
+        candidate = name
+        while candidate in seen or (number and candidate in taken):
+            number += 1
+            candidate = f"{name}_{number}"
+        seen.add(candidate)
+        unique.append(candidate)
+    return tuple(unique)
+
+
+def _walk(
+    layer: keras.layers.Layer, prefix: str, visited: set[int]
+) -> Iterator[tuple[str, keras.Variable]]:
+    visited.add(id(layer))
+    inside = [each for each in sublayers(layer) if id(each) not in visited]
+    theirs = {id(variable) for each in sublayers(layer) for variable in each.variables}
+    for variable in layer.variables:
+        if id(variable) not in theirs:
+            yield f"{prefix}{variable.name}", variable
+    for name, variable in _unlisted(layer):
+        yield f"{prefix}{name}", variable
+    for each in inside:
+        if id(each) not in visited:
+            yield from _walk(each, f"{prefix}{each.name}/", visited)
+
+
+def _unlisted(layer: keras.layers.Layer) -> Iterator[tuple[str, Any]]:
+    """Yield each variable of one layer that Keras does not list, with the attribute's name."""
+    listed = [*layer.variables, *layer.metrics_variables]
+    known = {id(each) for variable in listed for each in (variable, variable.value)}
+    for name, value in vars(layer).items():
+        if name.startswith("_self_"):  # TensorFlow's lists of the attributes
+            continue
+        for variable in _variables_in(value):
+            if id(variable) not in known:
+                yield name, variable
+
+
+def _variables_in(value: Any) -> Iterator[Any]:
+    if isinstance(value, (keras.Variable, tf.Variable)):
+        yield value
+    elif isinstance(value, dict):
+        yield from _variables_in(list(value.values()))
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            yield from _variables_in(each)
+
+
+def _own_path(variable: Any) -> str:
+    return getattr(variable, "path", None) or str(variable.name).partition(":")[0]

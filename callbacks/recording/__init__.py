@@ -1,0 +1,1 @@
+"""Recording of train steps: the step log, its reader and the history."""

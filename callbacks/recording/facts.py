@@ -1,0 +1,89 @@
+"""Facts about a run, collected from its model and optimizers."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import keras
+
+from gradkeeper.callbacks.instrument.optimizers import nested_optimizers, with_nested
+from gradkeeper.callbacks.instrument.variable_names import layer_paths
+from gradkeeper.callbacks.recording.step_log import OptimizerLog
+from gradkeeper.callbacks.run_facts import RecurrentLayer, RunFacts
+
+# Looked up by name, because some supported versions of Keras lack some of them.
+_ADAPTIVE = tuple(
+    getattr(keras.optimizers, name)
+    for name in (
+        *("Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "Ftrl", "Lamb"),
+        *("Lion", "Muon", "Nadam", "RMSprop", "ScheduleFreeAdamW"),
+    )
+    if hasattr(keras.optimizers, name)
+)
+
+
+def facts_of(
+    model: keras.Model | None, optimizer_logs: Sequence[OptimizerLog], *, has_loss: bool = False
+) -> RunFacts:
+    """Return the facts about a run.
+
+    Args:
+        model: the model; None if there is none.
+        optimizer_logs: the log of each optimizer call, in the order of the first calls.
+        has_loss: whether the loss of every step is recorded.
+    """
+    optimizers = [
+        each for optimizer_log in optimizer_logs for each in _innermost(optimizer_log.optimizer)
+    ]
+    layers = [] if model is None else layer_paths(model)
+    return RunFacts(
+        optimizers=tuple(dict.fromkeys(type(each).__name__ for each in optimizers)),
+        is_adaptive=_is_adaptive(optimizers),
+        layer_types={path: type(layer).__name__ for path, layer in layers},
+        recurrent=tuple(
+            _recurrent(path, layer) for path, layer in layers if isinstance(layer, keras.layers.RNN)
+        ),
+        shapes={
+            name: tuple(variable.shape)
+            for optimizer_log in optimizer_logs
+            for name, variable in zip(optimizer_log.names, optimizer_log.variables, strict=True)
+        },
+        has_loss=has_loss,
+    )
+
+
+def _innermost(
+    optimizer: keras.optimizers.Optimizer,
+) -> Iterator[keras.optimizers.Optimizer]:
+    return (each for each in with_nested(optimizer) if not nested_optimizers(each))
+
+
+def _is_adaptive(optimizers: Iterable[keras.optimizers.Optimizer]) -> bool | None:
+    every = list(optimizers)
+    if every and all(isinstance(each, _ADAPTIVE) for each in every):
+        return True
+    if every and all(isinstance(each, keras.optimizers.SGD) for each in every):
+        return False
+    return None
+
+
+def _recurrent(path: str, layer: keras.layers.RNN) -> RecurrentLayer:
+    cells = list(getattr(layer.cell, "cells", [layer.cell]))
+    widths = [width for cell in cells for width in _gate_widths(cell)]
+    activations = {
+        argument: _name_of(getattr(cell, argument))
+        for cell in cells
+        for argument in ("activation", "recurrent_activation")
+        if getattr(cell, argument, None) is not None
+    }
+    return RecurrentLayer(path, any(widths) if widths else None, activations)
+
+
+def _gate_widths(cell: Any) -> Iterator[bool]:
+    """Yield, for each recurrent matrix, True if it has more columns than the state has units."""
+    for variable in getattr(cell, "weights", ()):
+        if "recurrent" in variable.name and len(variable.shape) > 1:
+            yield variable.shape[-1] > variable.shape[-2]
+
+
+def _name_of(activation: Any) -> str:
+    return str(getattr(activation, "__name__", type(activation).__name__))

@@ -1,0 +1,351 @@
+"""Observer that records the statistics of every train step in ring buffers, in the graph."""
+
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from gradkeeper.callbacks._arguments import matching
+from gradkeeper.callbacks.instrument.losses import mean_loss, with_values
+from gradkeeper.callbacks.instrument.observer import ReusableObserver
+from gradkeeper.callbacks.instrument.optimizer_call import (
+    GradAndVar,
+    Gradients,
+    OptimizerCall,
+    Variables,
+    pair_with_variables,
+    sum_over_replicas,
+)
+from gradkeeper.callbacks.instrument.optimizers import clip_limit_of
+from gradkeeper.callbacks.instrument.replica import Replica
+from gradkeeper.callbacks.instrument.variable_names import variable_names
+from gradkeeper.callbacks.recording.facts import facts_of
+from gradkeeper.callbacks.recording.reader import Records, collect
+from gradkeeper.callbacks.recording.settings import Options
+from gradkeeper.callbacks.recording.step_log import (
+    OptimizerLog,
+    ReplicaLog,
+    recorded_gradients,
+    row_of,
+    scatter_to_columns,
+)
+from gradkeeper.callbacks.run_facts import RunFacts
+from gradkeeper.callbacks.statistics.gradients import l2_norms, statistics, sums_of_squares
+from gradkeeper.callbacks.statistics.histogram import BINS, histograms
+
+
+class Recorder(ReusableObserver):
+    """Observer that records gradient statistics in ring buffers, in the graph.
+
+    The host must read the ring buffers at least every `options.capacity` rows. With several
+    replicas, each replica records the norms of its gradients before they are summed. The first
+    replica of this process also records the statistics of the sum over replicas, which is the
+    gradient of the global batch.
+
+    Args:
+        options: the recording options.
+        model: the model, which names the variables; None if there is no model.
+        variables: the variables to record, in this order, if there is no model; None for all.
+        optimizers: the optimizers whose calls are recorded; None for all.
+        compiled: whether XLA compiles the whole train step.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        model: keras.Model | None = None,
+        *,
+        variables: list[Any] | None = None,
+        optimizers: tuple[keras.optimizers.Optimizer, ...] | None = None,
+        compiled: bool = False,
+    ) -> None:
+        super().__init__(optimizers)
+        self.options = options
+        self._model = (lambda: None) if model is None else weakref.ref(model)
+        self._variables = variables
+        self._compiled = compiled
+        self._logs: dict[int, ReplicaLog] = {}
+        self._order: tuple[str, ...] = ()
+        self._replicas = 1
+        self._facts: tuple[tuple[int, bool], RunFacts] | None = None
+        self._masks_end_at: dict[str, str] = {}
+
+    def reset(self) -> None:
+        """Discard the records, and restore the sampling that `options` specifies."""
+        self.drain()
+        self.measure_every(self.options.every)
+        self.measure_twice(False)
+
+    def measure_every(self, period: int) -> None:
+        """Measure one of every `period` train steps."""
+        for log in self._logs.values():
+            log.measure_every(period)
+
+    def measure_twice(self, twice: bool) -> None:
+        """Set whether steps are measured a second time, to determine the cost of measuring."""
+        for log in self._logs.values():
+            log.measure_twice(twice)
+
+    def wait(self) -> int:
+        """Wait for running train steps, and return the total number of steps."""
+        return max((log.wait() for log in self._logs.values()), default=0)
+
+    def drain(self) -> Records | None:
+        """Read and clear the rows written since the last call; return None if there are none."""
+        if not self.has_seen_gradients:
+            return None
+        return collect(self._logs, self._order, self._replicas, self._known_facts())
+
+    def _known_facts(self) -> RunFacts:
+        """Return the facts about the run; collect them again if the calls or the loss change."""
+        optimizer_logs = self._logs[min(self._logs)].optimizer_logs
+        has_loss = all(log.has_loss for log in self._logs.values())
+        if self._facts is None or self._facts[0] != (len(optimizer_logs), has_loss):
+            facts = facts_of(self._model(), optimizer_logs, has_loss=has_loss)
+            self._facts = (len(optimizer_logs), has_loss), facts
+        return self._facts[1]
+
+    def on_step_begin(self, replica: Replica, data: Any) -> None:
+        self._replicas = replica.count
+        if replica.index not in self._logs:
+            device = replica.home(compiled=self._compiled)
+            self._logs[replica.index] = ReplicaLog(self.options, replica.device, counters=device)
+        self._logs[replica.index].begin_step()
+
+    def on_loss(self, replica: Replica, value: Any) -> None:
+        mean = mean_loss(value)
+        if mean is not None:
+            self._logs[replica.index].note_loss(mean)
+
+    @property
+    def masks_end_at(self) -> dict[str, str]:
+        """Return the names and types of layers that receive a mask and do not pass it on."""
+        return self._masks_end_at
+
+    def on_mask_end(self, layer: keras.layers.Layer) -> None:
+        self._masks_end_at[layer.name] = type(layer).__name__
+
+    def on_gradients(self, call: OptimizerCall, gradients: Gradients) -> None:
+        if not self._is_about(call):
+            return
+        log, optimizer_log = self._place(call)
+        grads_and_vars = pair_with_variables(gradients, call.variables)
+        self._remember_weights(call, optimizer_log)
+        if call.replica.count > 1:
+            scale = call.scale
+            norms = log.when_measuring(
+                lambda: self._write_norms(log, optimizer_log, "replica_norm", grads_and_vars, scale)
+            )
+            call.measured += [] if norms is None else [norms]
+            if not call.is_plain:
+                gradients = sum_over_replicas([gradient for gradient, _ in grads_and_vars])
+                call.measured += [each for each in gradients if tf.is_tensor(each)]
+                grads_and_vars = list(
+                    zip(gradients, [variable for _, variable in grads_and_vars], strict=True)
+                )
+                self._write_before(call, grads_and_vars)
+        else:
+            self._write_before(call, grads_and_vars)
+
+    def on_clip(
+        self, call: OptimizerCall, entered: Gradients, left: Gradients, variables: Variables
+    ) -> None:
+        if call.is_plain or call.replica.count > 1:
+            return
+        if not self._is_about(call):
+            return
+        log, optimizer_log = self._place(call)
+        number = call.clippings
+
+        def write() -> None:
+            self._write_norms(
+                log, optimizer_log, f"applied_norm {number}", pair_with_variables(left, variables)
+            )
+            if call.accumulates:
+                norms = l2_norms(
+                    recorded_gradients(pair_with_variables(entered, variables), optimizer_log),
+                    optimizer_log.dtype,
+                )
+                log.per_step(optimizer_log, f"unclipped_norm {number}").write(
+                    log.row_index, tf.norm(norms)
+                )
+
+        log.when_measuring(write)
+
+    def on_reduce(self, call: OptimizerCall, gradients: Gradients, variables: Variables) -> None:
+        if call.replica.count == 1 or not self._is_about(call):
+            return
+        grads_and_vars = pair_with_variables(gradients, variables)
+        if call.is_plain:
+            self._write_before(call, grads_and_vars)
+        elif call.replica.is_first:
+            log, optimizer_log = self._place(call)
+            name = f"applied_norm {call.clippings}"
+            log.when_measuring(lambda: self._write_norms(log, optimizer_log, name, grads_and_vars))
+
+    def on_skip(self, call: OptimizerCall, gradients: Gradients) -> None:
+        if not call.is_plain or not self._is_about(call):
+            return
+        grads_and_vars = pair_with_variables(gradients, call.variables)
+        whole = sum_over_replicas([gradient for gradient, _ in grads_and_vars])
+        variables = [variable for _, variable in grads_and_vars]
+        self._write_before(call, list(zip(whole, variables, strict=True)))
+
+    def on_update(self, call: OptimizerCall) -> None:
+        if not self._is_about(call):
+            return
+        log, optimizer_log = self._place(call)
+        # If an optimizer bypasses Keras's clipping, only the gradients before the call can be read.
+        optimizer_log.applies_all = call.is_plain or not call.clippings
+        if call.allowed is not None:
+            allowed = tf.cast(call.allowed, tf.float64)
+            ring = log.per_step(optimizer_log, "allowed")
+            log.when_measuring(lambda: ring.write(log.row_index, allowed))
+        if not self._watches_weights or not call.replica.is_first:
+            return
+        weights = call.weights
+
+        def write() -> None:
+            new = [tf.convert_to_tensor(variable) for variable in optimizer_log.variables]
+            if self.options.weights:
+                row = l2_norms(weights, optimizer_log.dtype)
+                log.per_variable(optimizer_log, "weight_norm").write(log.row_index, row)
+            if self.options.updates:
+                moved = [tf.subtract(a, b) for a, b in zip(new, weights, strict=True)]
+                row = l2_norms(moved, optimizer_log.dtype)
+                log.per_variable(optimizer_log, "update_norm").write(log.row_index, row)
+
+        log.when_measuring(write)
+
+    def on_step_end(self, replica: Replica, done: Sequence[tf.Tensor]) -> None:
+        log = self._logs[replica.index]
+        with tf.control_dependencies(done):
+            log.enter_scope()
+            log.end_step()
+
+    def _write_before(self, call: OptimizerCall, grads_and_vars: list[GradAndVar]) -> None:
+        """Record the statistics before clipping. Of several replicas, only the first records."""
+        if not call.replica.is_first:
+            return
+        log, optimizer_log = self._place(call)
+        clips_by_norm = call.clipping in ("clipnorm", "global_clipnorm")
+        clipping = call.clipping if clips_by_norm else None
+
+        def sums() -> list[tf.Tensor] | None:
+            if clipping is None and not self._compiled:
+                return None  # `statistics` computes them
+            gradients = recorded_gradients(grads_and_vars, optimizer_log)
+            return sums_of_squares(
+                gradients, optimizer_log.dtype, clipping, compiled=self._compiled
+            )
+
+        # Outside the branch, so that TensorFlow merges these sums with those of the clipping.
+        shared = sums() if clips_by_norm else None
+        loss = log.noted_loss(optimizer_log.dtype)
+
+        def write() -> None:
+            measured = statistics(
+                recorded_gradients(grads_and_vars, optimizer_log),
+                optimizer_log.dtype,
+                sums=sums() if shared is None else shared,
+                review=log.review,
+            )
+            if call.scale is not None:
+                scale = tf.cast(tf.convert_to_tensor(call.scale), optimizer_log.dtype)
+                measured = tf.stack([measured[0] / scale, measured[1] / scale, measured[2]])
+                log.per_step(optimizer_log, "loss_scale").write(log.row_index, scale)
+            # An optimizer that contains several others has no learning rate.
+            rate = getattr(call.optimizer, "learning_rate", None)
+            rate = None if rate is None else tf.convert_to_tensor(rate)
+            row = row_of(scatter_to_columns(measured, grads_and_vars, optimizer_log), loss, rate)
+            log.measured(optimizer_log).write(log.row_index, row)
+
+        log.when_measuring(write)
+        if self.options.histograms:
+            log.when_histograms(lambda step: self._write_histograms(call, grads_and_vars, step))
+
+    def _write_histograms(
+        self, call: OptimizerCall, grads_and_vars: list[GradAndVar], step: tf.Tensor
+    ) -> None:
+        log, optimizer_log = self._place(call)
+        gradients = recorded_gradients(grads_and_vars, optimizer_log)
+        if call.scale is not None:
+            scale = tf.cast(tf.convert_to_tensor(call.scale), tf.float32)
+            gradients = [
+                with_values(gradient, lambda values: tf.cast(values, tf.float32) / scale)
+                for gradient in gradients
+            ]
+        counts = scatter_to_columns(
+            tf.transpose(histograms(gradients, tf.float64)), grads_and_vars, optimizer_log
+        )
+        row = tf.concat([tf.cast(tf.reshape(step, [1]), tf.float64), tf.reshape(counts, [-1])], 0)
+        log.histograms(optimizer_log, BINS).write(tf.constant([0]), row)
+
+    def _write_norms(
+        self,
+        log: ReplicaLog,
+        optimizer_log: OptimizerLog,
+        name: str,
+        grads_and_vars: list[GradAndVar],
+        scale: Any = None,
+    ) -> tf.Tensor:
+        norms = l2_norms(recorded_gradients(grads_and_vars, optimizer_log), optimizer_log.dtype)
+        if scale is not None:
+            norms = norms / tf.cast(tf.convert_to_tensor(scale), optimizer_log.dtype)
+        row = scatter_to_columns(norms[tf.newaxis], grads_and_vars, optimizer_log)[0]
+        log.per_variable(optimizer_log, name).write(log.row_index, row)
+        return row
+
+    def _is_about(self, call: OptimizerCall) -> bool:
+        if not self.observes(call.optimizer):
+            return False
+        self._logs[call.replica.index].enter_scope()
+        return len(self._place(call)[1].names) > 0
+
+    @property
+    def _watches_weights(self) -> bool:
+        return self.options.updates or self.options.weights
+
+    def _remember_weights(self, call: OptimizerCall, optimizer_log: OptimizerLog) -> None:
+        if self._watches_weights and call.replica.is_first:
+            call.weights = [tf.convert_to_tensor(each) for each in optimizer_log.variables]
+
+    def _place(self, call: OptimizerCall) -> tuple[ReplicaLog, OptimizerLog]:
+        """Return the log and the optimizer_log of the call; create the optimizer_log at the first call.
+
+        Before the first call, the model may not be built.
+        """
+        log = self._logs[call.replica.index]
+        optimizer_log = log.optimizer_log(call.optimizer, call.round, call.variables)
+        if optimizer_log is None:
+            names = self._names(call.variables)
+            chosen = [i for i, name in enumerate(names) if self._records(name)]
+            optimizer_log = OptimizerLog(
+                call.optimizer,
+                call.round,
+                tuple(names[i] for i in chosen),
+                tuple(call.variables[i] for i in chosen),
+                tuple(map(id, call.variables)),
+                clip_limit_of(call.optimizer),
+            )
+            log.optimizer_logs.append(optimizer_log)
+            self.has_seen_gradients = True
+        optimizer_log.lacks_loss_scaling = call.lacks_loss_scaling
+        return log, optimizer_log
+
+    def _records(self, name: str) -> bool:
+        return self.options.selects(name) and (self._variables is None or name in self._order)
+
+    def _names(self, variables: Variables) -> list[str]:
+        """Return names for the variables, unique among these and all trained variables."""
+        model = self._model()
+        trained = self._variables or [] if model is None else model.trainable_variables
+        every = list({id(each): each for each in (*trained, *variables)}.values())
+        names = dict(zip(map(id, every), variable_names(model, every), strict=True))
+        order = [names[id(each)] for each in trained]
+        if order and self.options.layers:
+            order = [order[i] for i in matching(order, self.options.layers)]
+        self._order = tuple(order)
+        return [names[id(each)] for each in variables]

@@ -1,0 +1,254 @@
+"""Numbers of train steps, over the fits and custom loops of a monitor."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from gradkeeper.callbacks.instrument.observer import Owner, StepObserver
+from gradkeeper.callbacks.instrument.replica import Replica
+from gradkeeper.callbacks.instrument.step_patches import StepPatches
+from gradkeeper.callbacks.recording.reader import Records, Track, merged
+from gradkeeper.callbacks.recording.recorder import Recorder
+from gradkeeper.callbacks.recording.settings import Settings
+from gradkeeper.callbacks.window import Window
+
+
+class LoopSteps:
+    """Grouping of the calls of several optimizers into one row per train step, as in `fit`.
+
+    The recorder of a custom loop writes one row per call. A train step ends after the call that
+    completes one call of every optimizer, or before a second call of the same optimizer. Example:
+    with five critic calls per generator call, each critic call is a train step, and the fifth step
+    also contains the generator call.
+
+    Args:
+        optimizers: number of optimizers that the loop calls.
+    """
+
+    def __init__(self, optimizers: int) -> None:
+        self._optimizers = optimizers
+        self._waiting: Records | None = None
+        self.steps = 0
+
+    def together(self, records: Records | None, *, is_last: bool = False) -> Records | None:
+        """Return the complete train steps; None if there are none.
+
+        Args:
+            records: the calls since the last call of this method.
+            is_last: whether the loop has ended, which also completes a partial step.
+        """
+        records = _joined(self._waiting, records)
+        self._waiting = None
+        if records is None:
+            return None
+        owners = _owners(records)
+        numbers, is_complete = self._numbers(owners)
+        if not (is_complete or is_last):
+            begun = int(np.argmax(numbers == numbers[-1]))
+            records, self._waiting = _split(records, begun)
+            owners, numbers = owners[:begun], numbers[:begun]
+        if not len(numbers):
+            return None
+        first, self.steps = self.steps, self.steps + int(numbers[-1]) + 1
+        return _by_step(records, owners, numbers, first)
+
+    def _numbers(self, owners: np.ndarray) -> tuple[np.ndarray, bool]:
+        """Return the train step of each call, from 0, and whether the last step is complete."""
+        numbers: list[int] = []
+        step, called = 0, set[int]()
+        for owner in owners.tolist():
+            if owner in called:
+                step, called = step + 1, set[int]()
+            numbers.append(step)
+            called.add(owner)
+            if len(called) == self._optimizers:
+                step, called = step + 1, set[int]()
+        return np.array(numbers), not called
+
+
+def _owners(records: Records) -> np.ndarray:
+    """Return the index of the track of each row, [rows]."""
+    called = [track.present.any(axis=1) for track in records.by_optimizer.values()]
+    return np.argmax(called, axis=0)
+
+
+def _by_step(records: Records, owners: np.ndarray, numbers: np.ndarray, first: int) -> Records:
+    count = int(numbers[-1]) + 1
+    steps = np.arange(first, first + count)
+    rows = [np.full(count, -1) for _ in records.by_optimizer]
+    for row, (owner, number) in enumerate(zip(owners, numbers, strict=True)):
+        rows[owner][number] = row
+    tracks = {
+        track: _placed(window, at, steps)
+        for (track, window), at in zip(records.by_optimizer.items(), rows, strict=True)
+    }
+    parts = [_placed(records.window, at, steps) for at in rows]
+    window = dataclasses.replace(
+        merged(parts, records.window.variables),
+        calls=tuple(tracks.values()) if len(tracks) > 1 else (),
+        facts=records.window.facts,
+    )
+    step_of = dict(zip(records.window.steps.tolist(), (first + numbers).tolist(), strict=True))
+    pictures: dict[int, dict] = {}
+    for call, histograms in records.histograms.items():
+        pictures.setdefault(step_of[call], {}).update(histograms)
+    return Records(window, tracks, records.lost, pictures)
+
+
+def _placed(window: Window, rows: np.ndarray, steps: np.ndarray) -> Window:
+    """Return the rows at these indices; index -1 gives a step without a gradient."""
+    is_missing = rows < 0
+    placed = dataclasses.replace(window[np.maximum(rows, 0)], steps=steps, calls=())
+    for flags in (placed.present, placed.updated):
+        flags[is_missing] = False
+    replica_norms = placed.replica_norms.copy()
+    replica_norms[is_missing] = np.nan
+    return dataclasses.replace(
+        placed,
+        values={name: _blank(value, is_missing) for name, value in placed.values.items()},
+        scalars={name: _blank(value, is_missing) for name, value in placed.scalars.items()},
+        replica_norms=replica_norms,
+    )
+
+
+def _blank(values: np.ndarray, is_missing: np.ndarray) -> np.ndarray:
+    values = values.copy()
+    values[is_missing] = np.nan
+    return values
+
+
+def _joined(one: Records | None, other: Records | None) -> Records | None:
+    if one is None or other is None:
+        return one or other
+    tracks: dict[Track, Window] = {}
+    for track in dict.fromkeys([*one.by_optimizer, *other.by_optimizer]):
+        parts = [each.by_optimizer.get(track) or _none(each.window.steps) for each in (one, other)]
+        tracks[track] = Window.concatenate(parts)
+    window = Window.concatenate([one.window, other.window])
+    histograms = {**one.histograms, **other.histograms}
+    return Records(window, tracks, one.lost + other.lost, histograms)
+
+
+def _split(records: Records, row: int) -> tuple[Records, Records]:
+    def part(rows: slice, lost: int) -> Records:
+        window = dataclasses.replace(records.window, calls=())[rows]
+        tracks = {track: window[rows] for track, window in records.by_optimizer.items()}
+        steps = set(window.steps.tolist())
+        pictures = {step: each for step, each in records.histograms.items() if step in steps}
+        return Records(window, tracks, lost, pictures)
+
+    return part(slice(row), records.lost), part(slice(row, None), 0)
+
+
+def _none(steps: np.ndarray) -> Window:
+    """Return a window of these steps without variables."""
+    none = np.zeros((len(steps), 0), bool)
+    return Window(steps, (), none, none, {})
+
+
+class StepNumbering:
+    """Step numbering over all `fit` calls of a monitor.
+
+    Attributes:
+        recorder: the current recorder; None before the first step.
+        next_step: number of the next train step; None before the first step.
+    """
+
+    def __init__(self) -> None:
+        self.recorder: Recorder | None = None
+        self.next_step: int | None = None
+        self._offset = 0
+        self._loop: LoopSteps | None = None
+        self._has_ended = False
+
+    def follow(self, recorder: Recorder, *, loop: LoopSteps | None = None) -> None:
+        """Switch to a recorder. Its next step gets the number `next_step`.
+
+        Args:
+            recorder: the recorder.
+            loop: groups the rows of the recorder into train steps, for a custom loop with several
+                optimizers.
+        """
+        self.recorder = recorder
+        self._loop, self._has_ended = loop, False
+        self._offset = (self.next_step or 0) - (recorder.wait() if loop is None else loop.steps)
+
+    def end_loop(self) -> None:
+        """Mark the custom loop as ended, which completes its last step."""
+        self._has_ended = True
+
+    def leave(self) -> None:
+        """Release the recorder, which keeps the variables of the model alive."""
+        self.recorder = None
+
+    def read(self, owner: Owner) -> Records | None:
+        """Return the records since the last call, with continuous step numbers.
+
+        Args:
+            owner: the reader. If another owner has claimed the recorder, the result is None.
+        """
+        if self.recorder is None or not self.recorder.is_owned_by(owner):
+            return None
+        taken = self.recorder.wait()
+        records = self.recorder.drain()
+        if self._loop is not None:
+            records = self._loop.together(records, is_last=self._has_ended)
+            taken = self._loop.steps
+        self.next_step = self._offset + taken
+        if records is None:
+            return None
+        tracks = {name: self._numbered(window) for name, window in records.by_optimizer.items()}
+        window = self._numbered(records.window)
+        pictures = {step + self._offset: each for step, each in records.histograms.items()}
+        return Records(window, tracks, records.lost, pictures)
+
+    def _numbered(self, window: Window) -> Window:
+        calls = tuple(self._numbered(call) for call in window.calls)
+        return dataclasses.replace(window, steps=window.steps + self._offset, calls=calls)
+
+
+# No callback flushes in a custom loop, so many rows may have to wait.
+_CAPACITY = 4096
+
+
+class _EagerFlush(StepObserver):
+    """Observer that flushes the owner periodically when steps run eagerly."""
+
+    def __init__(self, owner: Owner, every: int) -> None:
+        self._owner, self._every, self._steps = owner, every, 0
+
+    def on_step_end(self, replica: Replica, done: Sequence[tf.Tensor]) -> None:
+        self._steps += tf.executing_eagerly()
+        if self._steps >= self._every:
+            self._steps = 0
+            self._owner.flush()
+
+
+@contextmanager
+def watched_loop(
+    recorder: Recorder, optimizers: Sequence[keras.optimizers.Optimizer], owner: Any, every: int
+) -> Iterator[None]:
+    """Record each call of `apply` of the optimizers inside the block as one step."""
+    recorder.acquire(owner)
+    observers = [recorder, _EagerFlush(owner, every)]
+    with StepPatches(observers, optimizers).applied():
+        yield
+
+
+def recorder_for(
+    settings: Settings,
+    optimizers: Sequence[keras.optimizers.Optimizer],
+    variables: Sequence[Any] | None,
+) -> Recorder:
+    """Return a recorder for a custom loop.
+
+    Reuse the recorder for later loops, because their functions are already traced with it.
+    """
+    named = None if variables is None else list(variables)
+    options = dataclasses.replace(settings.options(1, compiled=True), capacity=_CAPACITY)
+    return Recorder(options, variables=named, optimizers=tuple(optimizers))

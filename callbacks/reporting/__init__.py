@@ -1,0 +1,1 @@
+"""Plots, reports and advice from a history."""

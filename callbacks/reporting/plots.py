@@ -1,0 +1,280 @@
+"""Plots of a history."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import cycle
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap, LogNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from gradkeeper.callbacks.finding import Finding
+from gradkeeper.callbacks.recording.history import GradientHistory
+from gradkeeper.callbacks.reporting.clip_advisor import ClipLimit
+from gradkeeper.callbacks.window import layer_of, total_norm
+
+_ROWS = 40
+
+
+@dataclass(frozen=True)
+class LayerGroups:
+    """Norms of layers, or of groups of adjacent layers.
+
+    Attributes:
+        names: path of the layer; common leading path of several layers, followed by `/…`; or the
+            paths of the first and last layer of a group without a common path.
+        norms: L2 norms before clipping over all variables of a group, [steps, groups].
+        present: True where a variable of the group has a gradient, bool [steps, groups].
+    """
+
+    names: list[str]
+    norms: np.ndarray
+    present: np.ndarray
+
+    @classmethod
+    def of(cls, history: GradientHistory, rows: int = _ROWS) -> "LayerGroups":
+        """Group the layers of a history into at most `rows` groups, as fine as possible."""
+        if len(history.layers) <= rows:
+            members = {layer: [layer] for layer in history.layers}
+        else:
+            members = _by_prefix(history.layers, rows) or _neighbours(history.layers, rows)
+        norms, present = history.norms, history.present
+        owners = [layer_of(name) for name in history.variables]
+        ours = [np.isin(owners, layers) for layers in members.values()]
+        if not ours:
+            return cls([], np.zeros((len(norms), 0)), np.zeros((len(norms), 0), bool))
+        return cls(
+            list(members),
+            np.stack([total_norm(norms[:, each], present[:, each]) for each in ours], axis=1),
+            np.stack([present[:, each].any(axis=1) for each in ours], axis=1),
+        )
+
+
+def _by_prefix(layers: list[str], rows: int) -> dict[str, list[str]] | None:
+    """Group layers by the longest leading paths that give at most `rows` groups."""
+    for depth in range(max(layer.count("/") for layer in layers), 0, -1):
+        groups: dict[str, list[str]] = {}
+        for layer in layers:
+            groups.setdefault("/".join(layer.split("/")[:depth]), []).append(layer)
+        if len(groups) <= rows:
+            return {
+                path if each == [path] else f"{path}/… ({len(each)})": each
+                for path, each in groups.items()
+            }
+    return None
+
+
+def _neighbours(layers: list[str], rows: int) -> dict[str, list[str]]:
+    parts = np.array_split(np.array(layers, dtype=object), rows)
+    return {
+        part[0] if len(part) == 1 else f"{part[0]} … {part[-1]} ({len(part)})": list(part)
+        for part in parts
+    }
+
+
+BEFORE, APPLIED, ALARM, ZERO = "#1f6fb4", "#e08a1e", "#c0392b", "#555555"
+_DASHES = (":", "--", "-.", (0, (6, 4)), (0, (1, 4)))
+# Categories that a logarithmic color scale cannot show.
+_KINDS = (("zero", "#c9ced6"), ("NaN or Inf", "#e5988f"), ("no gradient", "#ffffff"))
+# A page cannot resolve more columns than this; each column shows the maximum of its bin.
+_COLUMNS = 600
+# A legend with more lines than this is unreadable.
+_LABELLED = 20
+
+
+def plot_history(history: GradientHistory, findings: Sequence[Finding] = ()) -> Figure:
+    """Plot the global norm over steps, and below it the norms per layer."""
+    layers = len(LayerGroups.of(history).names)
+    figure = Figure(figsize=(10, 5 + 0.3 * layers), layout="constrained", dpi=110)
+    upper, lower = figure.subplots(2, 1, height_ratios=[4, max(1.5, 0.3 * layers)], sharex=True)
+    draw_global_norm(upper, history, findings)
+    draw_layers(lower, history)
+    upper.set_xlabel("")
+    return figure
+
+
+def plot_global_norm(history: GradientHistory, findings: Sequence[Finding] = ()) -> Figure:
+    """Plot the global norm over steps, before and after clipping."""
+    figure = Figure(figsize=(10, 4), layout="constrained", dpi=110)
+    draw_global_norm(figure.subplots(), history, findings)
+    return figure
+
+
+def plot_layers(history: GradientHistory) -> Figure:
+    """Plot the norm of every layer over steps as a heat map with logarithmic colors."""
+    rows = len(LayerGroups.of(history).names)
+    figure = Figure(figsize=(10, 1.6 + 0.3 * rows), layout="constrained", dpi=110)
+    draw_layers(figure.subplots(), history)
+    return figure
+
+
+def plot_clip_limits(norms: np.ndarray, limits: Sequence[ClipLimit]) -> Figure:
+    """Plot a histogram of the global norms, [steps], with clipping limits as vertical lines."""
+    figure = Figure(figsize=(10, 4), layout="constrained", dpi=110)
+    axes = figure.subplots()
+    positive = norms[norms > 0]
+    if len(positive):
+        edges = np.geomspace(positive.min(), positive.max() * 1.001, 80).tolist()
+        axes.hist(positive, edges, color=BEFORE)
+    for limit in limits:
+        axes.axvline(limit.global_clipnorm, color=APPLIED, lw=1.2)
+        axes.annotate(
+            f"{limit.global_clipnorm:.3g}: {100 * limit.clip_fraction:.0f} %",
+            (limit.global_clipnorm, 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(3, -4),
+            textcoords="offset points",
+            rotation=90,
+            va="top",
+            fontsize="small",
+        )
+    axes.set(xscale="log", xlabel="global gradient norm before clipping", ylabel="train steps")
+    axes.grid(alpha=0.25)
+    return figure
+
+
+def plot_update_ratios(history: GradientHistory) -> Figure:
+    """Plot update norm divided by weight norm per variable, and the usual value 1e-3."""
+    figure = Figure(figsize=(10, 4), layout="constrained", dpi=110)
+    axes = figure.subplots()
+    ratios = history.update_ratios
+    few = len(history.variables) <= _LABELLED
+    for name, ratio in zip(history.variables, ratios.T, strict=True):
+        axes.plot(history.steps, _drawable(ratio), lw=0.9, label=name if few else None)
+    axes.axhline(1e-3, color="#888888", lw=1, linestyle="--", label="usual, 1e-3")
+    axes.set(xlabel="train step", ylabel="update / weight", yscale="log")
+    _mark_zeros(axes, history.steps[(ratios == 0).any(axis=1)], "a variable's update is zero")
+    axes.grid(alpha=0.25)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="x-small", frameon=False)
+    return figure
+
+
+def draw_global_norm(
+    axes: Axes, history: GradientHistory, findings: Sequence[Finding] = ()
+) -> None:
+    """Draw the global norm, the applied norm, non-finite steps and findings into `axes`.
+
+    With several replicas, the norm of each replica is a thin line in the background. A logarithmic
+    axis cannot show zero: steps with a norm of zero have a mark at the lower edge.
+    """
+    steps, norms, applied = history.steps, history.global_norm, history.applied_global_norm
+    drawn = _drawable(norms)
+    zero = history.present.any(axis=1) & (norms == 0)
+    # With few steps, draw points as well: a single finite step between NaN gives no line.
+    marker = "." if np.isfinite(drawn).sum() < 60 else ""
+    for replica, own in enumerate(history.replica_global_norms.T, history.first_replica):
+        axes.plot(steps, _drawable(own), lw=0.7, alpha=0.6, label=f"replica {replica}")
+    axes.plot(steps, drawn, marker=marker, lw=1.1, color=BEFORE, label="before clipping")
+    if history.clipped.any():
+        applied = _drawable(applied)
+        axes.plot(steps, applied, marker=marker, lw=1.1, color=APPLIED, label="applied")
+    if np.isfinite(drawn).any():
+        axes.set_yscale("log")
+    else:
+        axes.set_yticks([])
+    _mark_zeros(axes, steps[zero], "norm is zero")
+    bad = history.present.any(axis=1) & ~np.isfinite(norms)
+    for number, (first, last) in enumerate(_runs(bad)):
+        label = None if number else "NaN or Inf"
+        axes.axvspan(steps[first] - 0.5, steps[last] + 0.5, color=ALARM, alpha=0.15, label=label)
+    _draw_findings(axes, findings)
+    axes.set(xlabel="train step", ylabel="global gradient norm")
+    axes.grid(alpha=0.25)
+    if len(steps):
+        axes.legend(loc="best", fontsize="small", framealpha=0.9)
+
+
+def _draw_findings(axes: Axes, findings: Sequence[Finding]) -> None:
+    """Draw a line at the step of each finding, with one dash pattern and label per rule."""
+    counts = Counter(finding.rule for finding in findings)
+    dashes = dict(zip(counts, cycle(_DASHES), strict=False))
+    named = set()
+    for finding in findings:
+        rule, times = finding.rule, counts[finding.rule]
+        label = f"finding: {rule}" + (f" ({times} layers)" if times > 1 else "")
+        axes.axvline(
+            finding.step, color=ALARM, lw=1, ls=dashes[rule], label=None if rule in named else label
+        )
+        named.add(rule)
+
+
+def _mark_zeros(axes: Axes, steps: np.ndarray, label: str) -> None:
+    """Mark steps at the lower edge of the axes, because a logarithmic axis cannot show zero."""
+    if len(steps):
+        axes.plot(
+            steps, np.full(len(steps), 0.02), "v", ms=5, color=ZERO, label=label,
+            transform=axes.get_xaxis_transform(),
+        )  # fmt: skip
+
+
+def draw_layers(axes: Axes, history: GradientHistory) -> None:
+    """Draw the norms per layer as a heat map into `axes`.
+
+    The legend names the colors for zero, for NaN or Inf, and for no gradient.
+    """
+    groups = LayerGroups.of(history)
+    bad = groups.present & ~np.isfinite(groups.norms)
+    norms, edges = _binned(np.where(bad, np.nan, groups.norms), history.steps)
+    bad, _ = _binned(bad.astype(float), history.steps)
+    kinds = np.select([bad > 0, norms == 0, np.isnan(norms)], [1.0, 0.0, 2.0], np.nan)
+    if kinds.size:
+        _draw_kinds(axes, edges, kinds)
+    axes.set_yticks(np.arange(len(groups.names)) + 0.5, groups.names, fontsize="small")
+    axes.set_xlabel("train step")
+    positive = norms[np.isfinite(norms) & (norms > 0)]
+    if len(positive):
+        _draw_norms(axes, edges, np.where(np.isnan(kinds), norms, np.nan), positive)
+    axes.invert_yaxis()
+
+
+def _draw_kinds(axes: Axes, edges: np.ndarray, kinds: np.ndarray) -> None:
+    """Draw the categories, [bins, groups] of indices in `_KINDS`, as colors."""
+    rows = np.arange(kinds.shape[1] + 1)
+    colours = ListedColormap([colour for _, colour in _KINDS])
+    axes.pcolormesh(edges, rows, kinds.T, cmap=colours, vmin=-0.5, vmax=2.5, rasterized=True)
+    shown = [
+        Patch(facecolor=colour, edgecolor="#999999", lw=0.5, label=name)
+        for index, (name, colour) in enumerate(_KINDS)
+        if (kinds == index).any()
+    ]
+    if shown:
+        axes.legend(
+            handles=shown, loc="lower right", bbox_to_anchor=(1, 1), ncols=len(shown),
+            fontsize="small", frameon=False,
+        )  # fmt: skip
+
+
+def _draw_norms(axes: Axes, edges: np.ndarray, norms: np.ndarray, positive: np.ndarray) -> None:
+    """Draw the norms, [bins, groups], as colors."""
+    # Limit the color range around the median: otherwise an explosion gives all others one color.
+    usual = np.median(positive)
+    low, high = max(positive.min(), usual * 1e-6), min(positive.max(), usual * 1e6)
+    colours = LogNorm(low, high if high > low else low * 10)
+    rows = np.arange(norms.shape[1] + 1)
+    mesh = axes.pcolormesh(edges, rows, norms.T, norm=colours, cmap="viridis", rasterized=True)
+    axes.figure.colorbar(mesh, ax=axes, label="norm per layer", pad=0.01)
+
+
+def _drawable(norms: np.ndarray) -> np.ndarray:
+    """Replace zero and non-finite norms by NaN, which a logarithmic axis draws as gaps."""
+    return np.where(np.isfinite(norms) & (norms > 0), norms, np.nan)
+
+
+def _runs(flags: np.ndarray) -> list[tuple[int, int]]:
+    """Return the first and last index of each run of True."""
+    changes = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(int)))
+    return [(int(a), int(b) - 1) for a, b in changes.reshape(-1, 2)]
+
+
+def _binned(norms: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the largest norm of each bin of consecutive steps, and the bin edges."""
+    if not len(steps):
+        return norms, np.arange(1)
+    starts = np.unique(
+        np.linspace(0, len(steps), min(len(steps), _COLUMNS), endpoint=False, dtype=int)
+    )
+    edges = np.append(steps[starts], steps[-1] + 1) - 0.5
+    return np.fmax.reduceat(norms, starts, axis=0), edges
