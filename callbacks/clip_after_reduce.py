@@ -7,8 +7,8 @@ import keras
 from gradkeeper.callbacks._fit_frame import FitFrame
 from gradkeeper.callbacks._step_callback import StepCallback
 from gradkeeper.callbacks.instrument.observer import GradientTransform
-from gradkeeper.callbacks.instrument.optimizer_call import Gradients, OptimizerCall
 from gradkeeper.callbacks.instrument.optimizers import clipping_of, optimizers_of
+from gradkeeper.callbacks.instrument.step_context import Gradients, OptimizerCall
 
 
 class ClipAfterReduce(StepCallback["_ClipSumTransform"]):

@@ -13,6 +13,7 @@ from gradkeeper.callbacks._step_callback import StepCallback, no_gradients_warni
 from gradkeeper.callbacks._workers import Worker, strategy_of
 from gradkeeper.callbacks.finding import Finding
 from gradkeeper.callbacks.instrument.optimizers import attribute_name, optimizers_of
+from gradkeeper.callbacks.measurements import Measurement
 from gradkeeper.callbacks.recording.epoch_logs import EpochSummary
 from gradkeeper.callbacks.recording.history import GradientHistory, Histories
 from gradkeeper.callbacks.recording.overhead import Overhead, OverheadMeter
@@ -101,6 +102,7 @@ class GradientMonitor(StepCallback[Recorder]):
         rules: Sequence[Rule | str] | None = None,
         optimizers: Optimizers | None = None,
         watch: Sequence[str] = ("gradients",),
+        measurements: Sequence[Measurement | str] = (),
         layers: Names | None = None,
         every_n_steps: int = 1,
         flush_every: int | None = None,
@@ -117,6 +119,7 @@ class GradientMonitor(StepCallback[Recorder]):
         self._settings = Settings(
             optimizers=optimizers,
             watch=watch,
+            measurements=measurements,
             layers=layers,
             every_n_steps=every_n_steps,
             flush_every=flush_every,

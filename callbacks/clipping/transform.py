@@ -11,7 +11,7 @@ import tensorflow as tf
 from gradkeeper.callbacks.clipping.methods import AGC, Limit, Method
 from gradkeeper.callbacks.instrument.losses import with_values
 from gradkeeper.callbacks.instrument.observer import GradientTransform
-from gradkeeper.callbacks.instrument.optimizer_call import (
+from gradkeeper.callbacks.instrument.step_context import (
     Gradients,
     OptimizerCall,
     Variables,

@@ -19,10 +19,9 @@ from gradkeeper.callbacks.diagnosis.operations import OperationTrace
 from gradkeeper.callbacks.diagnosis.ranges import Range, range_of
 from gradkeeper.callbacks.instrument.losses import mean_loss
 from gradkeeper.callbacks.instrument.observer import StepObserver
-from gradkeeper.callbacks.instrument.optimizer_call import Gradients, OptimizerCall
 from gradkeeper.callbacks.instrument.optimizers import optimizers_of, with_nested
-from gradkeeper.callbacks.instrument.replica import Replica
 from gradkeeper.callbacks.instrument.rollback import functions_run_eagerly
+from gradkeeper.callbacks.instrument.step_context import Gradients, OptimizerCall, StepContext
 from gradkeeper.callbacks.instrument.step_patches import StepPatches
 from gradkeeper.callbacks.instrument.variable_names import variable_names
 
@@ -95,7 +94,7 @@ class StepTrace(StepObserver):
     rates: list[float] = field(default_factory=list)
     refusal: tf.errors.InvalidArgumentError | None = None
 
-    def on_loss(self, replica: Replica, value: Any) -> None:
+    def on_loss(self, context: StepContext, value: Any) -> None:
         self.losses += [each for each in keras.tree.flatten(value) if tf.is_tensor(each)]
 
     def on_gradients(self, call: OptimizerCall, gradients: Gradients) -> None:
@@ -139,13 +138,13 @@ def run_step(model: keras.Model, batch: Any, *, compiled: bool = False) -> StepT
     optimizers = optimizers_of(model)
     trace = StepTrace(model, OperationTrace(layers.current), layers)
     trace.rates = [rate for each in optimizers for rate in _rates(each)]
-    hooks = StepPatches([trace], optimizers, model)
+    patches = StepPatches([trace], optimizers, model)
     with (
         functions_run_eagerly(),
         drawn_by_xla() if compiled else nullcontext(),
         slopes_as_in_xla() if compiled else nullcontext(),
         layers.watching(),
-        hooks.applied(),
+        patches.applied(),
         trace.operations.watching(),
     ):
         try:

@@ -9,16 +9,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from gradkeeper.callbacks.guard.loss import HeldLoss, PassedLoss, StepLoss
 from gradkeeper.callbacks.guard.skip_log import CAUSES, Counters, Counts, Facts
 from gradkeeper.callbacks.guard.trigger import Trigger
 from gradkeeper.callbacks.instrument.conditional import all_replicas, when
-from gradkeeper.callbacks.instrument.optimizer_call import (
-    GradAndVar,
-    Gradients,
-    OptimizerCall,
-    sum_over_replicas,
-)
 from gradkeeper.callbacks.instrument.optimizers import (
     LARGEST_RATE,
     learning_rates_of,
@@ -27,20 +20,27 @@ from gradkeeper.callbacks.instrument.optimizers import (
 )
 from gradkeeper.callbacks.instrument.replica import Replica
 from gradkeeper.callbacks.instrument.rollback import SavedValue, StateRollback
+from gradkeeper.callbacks.instrument.step_context import (
+    GradAndVar,
+    Gradients,
+    OptimizerCall,
+    StepContext,
+    sum_over_replicas,
+)
 from gradkeeper.callbacks.statistics.finite import all_finite, remain_finite, statistics_if
 from gradkeeper.callbacks.statistics.gradients import l2_norms
 
 # Records the variables, their statistics [3, variables] and the scalars of a bad step.
-Note = Callable[[list[Any], tf.Tensor | None, Facts], None]
+WriteSkip = Callable[[list[Any], tf.Tensor | None, Facts], None]
 
 
 @dataclass(frozen=True)
 class SkipOptions:
-    """Options of a gate. Callbacks with equal options can share a gate.
+    """Options of the checks. Callbacks with equal options can share them.
 
     Attributes:
         refuses: whether to skip bad steps; otherwise they are only recorded.
-        halts_after: number of consecutive bad steps after which the gate skips every step until
+        halts_after: number of consecutive bad steps after which every step is skipped until
             the host has read them; 0 for never.
         checks_loss: whether a non-finite loss makes a step bad.
         trigger: condition that makes a finite but too large gradient bad; None for none.
@@ -69,31 +69,28 @@ class ReplicaChecks:
     """Checks of the train steps of one replica. All replicas see the same flags and agree.
 
     Args:
-        options: the options of the gate.
+        options: the options.
         device: device of the variables; None for TensorFlow's choice.
         has_functions: whether the train step is custom and may call `tf.function`s.
 
     Attributes:
         counters: the counters.
-        loss: the loss of the running step.
         gradients_are_finite: True if the gradients of the last optimizer call are finite on
             every replica.
-        noted: the number of bad optimizer calls when the step began.
+        bad_before: the number of bad optimizer calls when the step began.
     """
 
     def __init__(self, options: SkipOptions, device: str | None, *, has_functions: bool) -> None:
         self._options, self._has_functions = options, has_functions
         self.counters = Counters(device)
-        self.loss: StepLoss = HeldLoss(device) if has_functions else PassedLoss()
         self._trigger = None if options.trigger is None else options.trigger.begin(device)
         self._checks_updates = False
         self.gradients_are_finite: tf.Tensor | None = None
-        self.noted: tf.Tensor | None = None
+        self.bad_before: tf.Tensor | None = None
 
     def begin_step(self) -> None:
-        """Reset the loss and read the counters, before the step changes a variable."""
-        self.loss.begin_step()
-        self.noted = self.counters.in_graph().noted
+        """Read the counters, before the step changes a variable."""
+        self.bad_before = self.counters.in_graph().bad
 
     def saves_weights(self, call: OptimizerCall) -> bool:
         """Return True if the values from before this update are needed at the end of the step."""
@@ -103,17 +100,17 @@ class ReplicaChecks:
         # Never reset: a function that the step calls is traced once, and runs in later steps.
         self._checks_updates |= checks
         loss_comes_late = self._has_functions and self._options.checks_loss
-        return checks or (self._options.refuses and loss_comes_late and not self.loss.is_known)
+        return checks or (
+            self._options.refuses and loss_comes_late and not call.context.loss.is_known
+        )
 
     def should_apply(
-        self, call: OptimizerCall, grads_and_vars: list[GradAndVar], note: Note
+        self, call: OptimizerCall, grads_and_vars: list[GradAndVar], write_skip: WriteSkip
     ) -> tf.Tensor | None:
-        """Return True if the gradients may be applied; None if the gate skips no steps."""
-        gradients, variables = (
-            [each for each, _ in grads_and_vars],
-            [each for _, each in grads_and_vars],
-        )
-        states = self._states(call.rollback)
+        """Return True if the gradients may be applied; None if no step is skipped."""
+        gradients = [gradient for gradient, _ in grads_and_vars]
+        variables = [variable for _, variable in grads_and_vars]
+        states = self._states(call.context.rollback)
         flags = self._flags(call, gradients, states)
         self.gradients_are_finite = flags["gradient"]
         bad = ~tf.reduce_all(tf.stack(self._refusing(call, flags)))
@@ -127,13 +124,15 @@ class ReplicaChecks:
 
         def write() -> None:
             cause = _first_cause(flags, otherwise="norm")
-            facts = Facts(counts.seen, cause, self.loss.value, norm, reported_rate(_rates(call)))
+            facts = Facts(
+                counts.steps, cause, call.context.loss.value, norm, reported_rate(_rates(call))
+            )
             if states:
                 state_is_cause = tf.equal(cause, CAUSES.index("state"))
-                when(state_is_cause, lambda: _note_values(note, states, facts))
-                when(~state_is_cause, lambda: note(variables, measured, facts))
+                when(state_is_cause, lambda: _write_values(write_skip, states, facts))
+                when(~state_is_cause, lambda: write_skip(variables, measured, facts))
             else:
-                note(variables, measured, facts)
+                write_skip(variables, measured, facts)
 
         is_checked_again = self._has_functions or self._checks_updates
         self._count(refused, counts, write, counts.in_a_row if is_checked_again else 0)
@@ -143,52 +142,57 @@ class ReplicaChecks:
             when(flags["gradient"] & is_taken, lambda: trigger.learn(norm))
         return is_taken if self._options.refuses else None
 
-    def should_keep(
-        self, replica: Replica, rollback: StateRollback, note: Note
-    ) -> tf.Tensor | None:
+    def should_keep(self, context: StepContext, write_skip: WriteSkip) -> tf.Tensor | None:
         """Return True if the results of the step may stay; None if nothing can be undone."""
+        rollback, loss = context.rollback, context.loss
+        assert rollback is not None
         held = rollback.floating("state") if self._has_functions else []
         held += rollback.floating("weight") if self._checks_updates else []
         flags: dict[str, tf.Tensor] = {}
         if held:
             flags["update"] = remain_finite(_values(held), [each.before for each in held])
         if self._has_functions and self._options.checks_loss:
-            flags["loss"] = self.loss.is_ok
+            flags["loss"] = loss.is_ok
         if not flags:
             return None
-        flags = _agreed(flags, replica)
+        flags = _agreed(flags, context.replica)
         counts = self.counters.in_graph()
-        is_refused = (counts.noted > self.noted) | (counts.halted > 0)
+        is_refused = (counts.bad > self.bad_before) | (counts.halted > 0)
         bad = ~tf.reduce_all(tf.stack(list(flags.values()))) & ~is_refused
 
         def write() -> None:
             unknown = tf.constant(np.nan)
             if not held:
                 cause = tf.constant(CAUSES.index("loss"))
-                note([], None, Facts(counts.seen, cause, self.loss.value, unknown, unknown))
+                write_skip([], None, Facts(counts.steps, cause, loss.value, unknown, unknown))
                 return
             states = [each for each in held if each.role == "state"]
             after = {"loss": flags.get("loss", tf.constant(True))}
             if states:
                 after["state"] = remain_finite(_values(states), [each.before for each in states])
             cause = _first_cause(after, otherwise="update")
-            _note_values(note, held, Facts(counts.seen, cause, self.loss.value, unknown, unknown))
+            _write_values(
+                write_skip, held, Facts(counts.steps, cause, loss.value, unknown, unknown)
+            )
 
         self._count(bad, counts, write, tf.where(is_refused, counts.in_a_row, 0))
         return ~bad if self._options.refuses else None
 
     def _states(self, rollback: StateRollback | None) -> list[SavedValue]:
         """Return the moving averages and layer states to check before the update."""
-        return (
-            rollback.floating("state") if rollback is not None and rollback.is_in_step_scope else []
-        )
+        if rollback is None or not rollback.is_in_step_scope:
+            return []
+        return rollback.floating("state")
 
     def _flags(
         self, call: OptimizerCall, gradients: Gradients, states: list[SavedValue]
     ) -> dict[str, tf.Tensor]:
         """Return the condition that each cause sets for the update, combined over replicas."""
         squares = squares_gradients(call.optimizer)
-        flags = {"gradient": all_finite(gradients, squares=squares), "loss": self.loss.is_ok}
+        flags = {
+            "gradient": all_finite(gradients, squares=squares),
+            "loss": call.context.loss.is_ok,
+        }
         rates = _rates(call)
         if rates:
             flags["learning_rate"] = functools.reduce(tf.logical_and, map(_is_usable, rates))
@@ -219,14 +223,14 @@ class ReplicaChecks:
         halted = counts.halted > 0
 
         def count() -> None:
-            is_noted = bad & ~halted
-            when(is_noted, write)
+            is_logged = bad & ~halted
+            when(is_logged, write)
             in_a_row = tf.where(bad, counts.in_a_row + 1, otherwise)
             halts = halted
             if self._options.refuses and self._options.halts_after:
                 halts |= in_a_row >= self._options.halts_after
-            noted = counts.noted + tf.cast(is_noted, tf.int64)
-            self.counters.write(Counts(counts.seen, noted, in_a_row, halts))
+            bad_calls = counts.bad + tf.cast(is_logged, tf.int64)
+            self.counters.write(Counts(counts.steps, bad_calls, in_a_row, halts))
 
         with tf.control_dependencies([halted]):
             # A run without bad steps has no counters to change.
@@ -273,10 +277,10 @@ def _values(held: Sequence[SavedValue]) -> list[tf.Tensor]:
     return [each.part.read_value() for each in held]
 
 
-def _note_values(note: Note, held: Sequence[SavedValue], facts: Facts) -> None:
+def _write_values(write_skip: WriteSkip, held: Sequence[SavedValue], facts: Facts) -> None:
     """Record the statistics of values in place of gradients."""
     measured = statistics_if(tf.constant(True), _values(held), None)
-    note([each.variable for each in held], measured, facts)
+    write_skip([each.variable for each in held], measured, facts)
 
 
 def _global_norm(call: OptimizerCall, gradients: Gradients) -> tf.Tensor:

@@ -1,7 +1,6 @@
 """Counters and log of skipped steps, and the signal that the host reads."""
 
 import weakref
-from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias, get_args
 
 import keras
@@ -10,8 +9,10 @@ import tensorflow as tf
 
 from gradkeeper.callbacks.guard.event import Cause, GuardEvent
 from gradkeeper.callbacks.instrument.replica import Replica, make_variable
+from gradkeeper.callbacks.instrument.step_context import StepContext
 from gradkeeper.callbacks.instrument.variable_names import variable_names
 from gradkeeper.callbacks.recording.ring_buffer import MISSING, Ring
+from gradkeeper.callbacks.recording.step_log import RowReader, StepLog
 
 
 class HostSignal:
@@ -47,19 +48,18 @@ class HostSignal:
         self._is_set = True
 
 
-@dataclass(frozen=True)
-class Counts:
+class Counts(NamedTuple):
     """Counters of one replica: tensors in the graph, numbers on the host.
 
     Attributes:
-        seen: number of finished steps.
-        noted: number of optimizer calls recorded as bad.
+        steps: number of finished steps.
+        bad: number of optimizer calls logged as bad.
         in_a_row: number of consecutive bad optimizer calls up to the last one.
-        halted: 1 while the gate skips every step, 0 otherwise.
+        halted: 1 while every step is skipped, 0 otherwise.
     """
 
-    seen: Any
-    noted: Any
+    steps: Any
+    bad: Any
     in_a_row: Any
     halted: Any
 
@@ -84,8 +84,7 @@ class Counters:
 
     def write(self, counts: Counts) -> None:
         """Set all counters, in the graph."""
-        fields = (counts.seen, counts.noted, counts.in_a_row, counts.halted)
-        self._counts.assign(tf.stack([tf.cast(each, tf.int64) for each in fields]))
+        self._counts.assign(tf.stack([tf.cast(each, tf.int64) for each in counts]))
 
     def count_step(self) -> None:
         """Count a finished step, in the graph."""
@@ -113,7 +112,7 @@ class Facts(NamedTuple):
     """Scalars of a bad step: tensors in the graph, numbers on the host.
 
     Attributes:
-        step: the step, counted from the gate's first.
+        step: the step, counted from the first.
         cause: the index of the cause in `CAUSES`.
         loss: the replica's loss; NaN if unknown.
         norm: the global gradient norm; NaN if unknown.
@@ -140,84 +139,82 @@ class SkipLog:
 
     def __init__(self, model: keras.Model) -> None:
         self._model = weakref.ref(model)
-        self._replica_logs: dict[int, _ReplicaSkipLog] = {}
+        self._logs: dict[int, _ReplicaSkipLog] = {}
         self._names: dict[_Call, tuple[str, ...]] = {}
-        self._read = 0
+        self._reader = RowReader()
 
-    def open(self, replica: Replica, device: str | None) -> None:
-        """Create the replica's ring buffers. Call it outside of the graph.
-
-        Args:
-            replica: the replica.
-            device: device of the ring buffers; None for TensorFlow's choice.
-        """
-        self._replica_logs[replica.index] = _ReplicaSkipLog(device)
+    def open(self, context: StepContext) -> None:
+        """Create the log of a replica; not in the graph."""
+        self._logs[context.replica.index] = _ReplicaSkipLog(context.device)
 
     def write(
         self, replica: Replica, variables: list[Any], measured: tf.Tensor | None, facts: Facts
     ) -> None:
-        """Record a step, in the graph.
+        """Log a bad step, in the graph.
 
         Args:
             replica: the replica.
-            variables: the variables of the optimizer call, or for the causes "state" and
-                "update" the checked variables.
-            measured: `statistics` of their gradients or values, [3, variables]; None without
-                variables.
-            facts: scalars of the step.
+            variables: the variables of the optimizer call, or the non-finite variables.
+            measured: `statistics` of their gradients or values, [3, variables]; None if
+                `variables` is empty.
+            facts: the scalars of the step.
         """
         call = tuple(map(id, variables))
         if call not in self._names:
             self._names[call] = variable_names(self._model(), variables)
-        self._replica_logs[replica.index].write(call, measured, facts)
-
-    @property
-    def count(self) -> int:
-        """Return the number of steps recorded so far. Blocks until running steps have finished."""
-        return min((int(log.count.numpy()) for log in self._replica_logs.values()), default=0)
+        self._logs[replica.index].write(call, measured, facts)
 
     @property
     def has_unread(self) -> bool:
-        """Return True if `drain` has bad steps to return. Blocks until running steps have finished."""
-        return self.count > self._read
+        """Return True if a step was logged since the last `drain`.
+
+        Blocks until the running steps have finished.
+        """
+        return self._reader.unread(self._sorted_logs) > 0
 
     def drain(self) -> tuple[list[GuardEvent], int]:
-        """Return the steps recorded since the last call, and clear the log.
+        """Return the steps logged since the last call, counted from the first step of the log.
 
         Returns:
-            The events that the ring buffers still hold (steps counted from the gate's first
-            step), and the number of all recorded steps.
+            The events that the log still holds, and the number of all logged steps.
         """
-        end = self.count
-        count, self._read, begin = end - self._read, end, self._read
-        kept = np.arange(max(begin, end - _CAPACITY), end)
-        if not len(kept):
-            return [], count
-        logs = [self._replica_logs[index] for index in sorted(self._replica_logs)]
-        slots = kept % _CAPACITY
-        facts = np.stack([log.facts.read(slots) for log in logs], axis=1)
-        # For each optimizer call: [logs][events, 3, variables].
-        rows = {
-            call: [log.gradients[call].read(slots).reshape(len(slots), 3, -1) for log in logs]
+        logs = self._sorted_logs
+        rows = self._reader.read(logs)
+        if not len(rows.steps):
+            return [], rows.lost
+        facts = np.stack([log.facts.read(rows.indices) for log in logs], axis=1)
+        # The gradients of a call, [logs][events, 3, variables].
+        gradients = {
+            call: [
+                log.gradients[call].read(rows.indices).reshape(len(rows.steps), 3, -1)
+                for log in logs
+            ]
             for call in logs[0].gradients
         }
         events = [
-            self._event(fact, {call: [log[i] for log in each] for call, each in rows.items()})
-            for i, fact in enumerate(facts)
+            self._event(
+                step, fact, {call: [log[i] for log in each] for call, each in gradients.items()}
+            )
+            for i, (step, fact) in enumerate(zip(rows.steps, facts, strict=True))
         ]
         for log in logs:
-            for ring in log.gradients.values():
-                ring.clear()
-        return events, count
+            log.clear()
+        return events, len(events) + rows.lost
 
-    def _event(self, facts: np.ndarray, rows: dict[_Call, list[np.ndarray]]) -> GuardEvent:
+    @property
+    def _sorted_logs(self) -> "list[_ReplicaSkipLog]":
+        return [self._logs[index] for index in sorted(self._logs)]
+
+    def _event(
+        self, step: int, facts: np.ndarray, rows: dict[_Call, list[np.ndarray]]
+    ) -> GuardEvent:
         """Return the event of a step.
 
         Args:
             facts: the scalars of each replica, [replicas, scalars].
             rows: for each optimizer call, the statistics of each replica, [3, variables].
         """
-        first = Facts(*facts[0])
+        first = Facts(step, *facts[0])
         # Only the first bad optimizer call of a step has written its row.
         known = (call for call, logs in rows.items() if not (logs[0] == MISSING).any())
         call = next(known, ())
@@ -230,15 +227,15 @@ class SkipLog:
             cause = "norm"
         norm = np.linalg.norm(norms.astype(np.float64)) if np.isnan(first.norm) else first.norm
         return GuardEvent(
-            step=int(first.step),
+            step=int(step),
             cause=cause,
             loss=float(first.loss),
             norm=float(norm),
             variables=variables,
             norms=norms,
             nonfinite=nonfinite,
-            rows=tuple(sorted(self._replica_logs)),
-            losses=tuple(facts[:, Facts._fields.index("loss")].tolist()),
+            rows=tuple(sorted(self._logs)),
+            losses=tuple(facts[:, Facts._fields.index("loss") - 1].tolist()),
             learning_rate=float(first.learning_rate),
         )
 
@@ -260,22 +257,19 @@ class SkipLog:
         return tuple(variables[column] for column in kept), logs[:, :, kept]
 
 
-class _ReplicaSkipLog:
-    """Log of one replica. All replicas see the same flags and record the same steps."""
+class _ReplicaSkipLog(StepLog):
+    """Log of one replica. All replicas see the same flags and log the same steps."""
 
     def __init__(self, device: str | None) -> None:
-        self._device = device
-        self.count = make_variable(np.array(0), device)
-        self.facts = Ring(_CAPACITY, len(Facts._fields), tf.float64, empty=np.nan, device=device)
+        super().__init__(_CAPACITY, device, counters=device, every_step=False)
+        self.facts = self.add_ring(len(Facts._fields) - 1, tf.float64, empty=np.nan)
         self.gradients: dict[_Call, Ring] = {}
 
     def write(self, call: _Call, measured: tf.Tensor | None, facts: Facts) -> None:
         if call and call not in self.gradients:
-            width = 3 * len(call)
-            ring = Ring(_CAPACITY, width, tf.float32, empty=MISSING, device=self._device)
-            self.gradients[call] = ring
-        slot = tf.reshape(self.count % _CAPACITY, [1])
+            self.gradients[call] = self.add_ring(3 * len(call), tf.float32, empty=MISSING)
+        row_index = self.next_row()
         if measured is not None:
-            self.gradients[call].write(slot, measured)
-        self.facts.write(slot, tf.stack([tf.cast(fact, tf.float64) for fact in facts]))
-        self.count.assign_add(1)
+            self.gradients[call].write(row_index, measured)
+        self.facts.write(row_index, tf.stack([tf.cast(fact, tf.float64) for fact in facts[1:]]))
+        self.commit(row_index, facts.step)

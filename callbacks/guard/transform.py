@@ -10,29 +10,29 @@ import tensorflow as tf
 
 from gradkeeper.callbacks.capsule.state import state_of
 from gradkeeper.callbacks.guard.capture import FailureCapture, GraphCapture, HostCapture
-from gradkeeper.callbacks.guard.checks import Note, ReplicaChecks, SkipOptions
+from gradkeeper.callbacks.guard.checks import ReplicaChecks, SkipOptions, WriteSkip
 from gradkeeper.callbacks.guard.event import GuardEvent
 from gradkeeper.callbacks.guard.skip_log import Facts, HostSignal, SkipLog
 from gradkeeper.callbacks.instrument.conditional import when
-from gradkeeper.callbacks.instrument.losses import mean_loss, with_values
+from gradkeeper.callbacks.instrument.losses import with_values
 from gradkeeper.callbacks.instrument.observer import GradientTransform
-from gradkeeper.callbacks.instrument.optimizer_call import (
+from gradkeeper.callbacks.instrument.replica import Replica, may_have_functions
+from gradkeeper.callbacks.instrument.step_context import (
     Gradients,
     OptimizerCall,
+    StepContext,
     pair_with_variables,
 )
-from gradkeeper.callbacks.instrument.replica import Replica, may_have_functions
-from gradkeeper.callbacks.instrument.rollback import StateRollback
 
 
 @dataclass(frozen=True)
 class SkipStatus:
-    """Status of a gate between two train steps.
+    """Status of a guard between two train steps.
 
     Attributes:
         steps: number of train steps so far.
         has_skips: True if a bad step was recorded since the last `drain`.
-        has_halted: True if the gate skips every step until `resume`.
+        has_halted: True if every step is skipped until `resume`.
     """
 
     steps: int
@@ -47,7 +47,7 @@ class SkipTransform(GradientTransform):
     update. Variables and optimizer are checked after an update that may be non-finite.
 
     With a `LossScaleOptimizer`, gradients overflow occasionally, and the optimizer skips these
-    steps. The gate checks them only if the loss is non-finite as well or the scale is below 1.
+    steps. The guard checks them only if the loss is non-finite as well or the scale is below 1.
 
     Args:
         options: the conditions under which a step is skipped.
@@ -55,6 +55,8 @@ class SkipTransform(GradientTransform):
         optimizers: the optimizers whose calls are checked; None for all.
         compiled: whether XLA compiles the whole train step.
     """
+
+    reads_loss = True
 
     def __init__(
         self,
@@ -97,10 +99,9 @@ class SkipTransform(GradientTransform):
         """Return the status. Blocks until the running steps have finished."""
         self._signal.clear()
         counts = [checks.counters.on_host() for checks in self._checks.values()]
-        noted = min((each.noted for each in counts), default=0)
         return SkipStatus(
-            steps=max((each.seen for each in counts), default=0),
-            has_skips=noted > self._drained,
+            steps=max((each.steps for each in counts), default=0),
+            has_skips=min((each.bad for each in counts), default=0) > self._drained,
             has_halted=any(each.halted for each in counts),
         )
 
@@ -123,7 +124,7 @@ class SkipTransform(GradientTransform):
         """Return the steps recorded since the last call, and clear the log.
 
         Returns:
-            The events that the log still holds (steps counted from the gate's first step), the
+            The events that the log still holds (steps counted from the first step), the
             number of all recorded steps, and the captured data of one of them.
         """
         events, count = self._skip_log.drain()
@@ -145,21 +146,18 @@ class SkipTransform(GradientTransform):
             capture.state = state_of(model) if self._skip_log.has_unread else None
         capture.on_batch(batch)
 
-    def on_step_begin(self, replica: Replica, data: Any) -> None:
+    def on_step_begin(self, context: StepContext, data: Any) -> None:
+        replica = context.replica
         if replica.index not in self._checks:
-            device = replica.home(compiled=self._compiled)
             self._checks[replica.index] = ReplicaChecks(
-                self.options, device, has_functions=self._has_functions
+                self.options, context.device, has_functions=self._has_functions
             )
-            self._skip_log.open(replica, device)
+            self._skip_log.open(context)
         self._checks[replica.index].begin_step()
         if not self._is_plain_call or tf.distribute.has_strategy():
             self._signal.mark_unsupported()
         if self._in_graph is not None:
             self._in_graph.on_step_begin(replica, data, self._model())
-
-    def on_loss(self, replica: Replica, value: Any) -> None:
-        self._checks[replica.index].loss.hold(mean_loss(value))
 
     def may_undo_update(self, call: OptimizerCall) -> bool:
         if not self.observes(call.optimizer):
@@ -173,12 +171,12 @@ class SkipTransform(GradientTransform):
         self.has_seen_gradients = True
         replica = call.replica
         # A function that the step calls cannot read the step's batch: see `on_step_end`.
-        note = self._note(replica, keeps=not self._has_functions)
-        return self._checks[replica.index].should_apply(call, grads_and_vars, note)
+        write_skip = self._skip_writer(replica, keeps=not self._has_functions)
+        return self._checks[replica.index].should_apply(call, grads_and_vars, write_skip)
 
-    def should_keep(self, replica: Replica, rollback: StateRollback) -> tf.Tensor | None:
-        note = self._note(replica, keeps=not self._has_functions)
-        return self._checks[replica.index].should_keep(replica, rollback, note)
+    def should_keep(self, context: StepContext) -> tf.Tensor | None:
+        write_skip = self._skip_writer(context.replica, keeps=not self._has_functions)
+        return self._checks[context.replica.index].should_keep(context, write_skip)
 
     def transform(self, call: OptimizerCall, gradients: Gradients) -> Gradients:
         finite = self._checks[call.replica.index].gradients_are_finite
@@ -193,12 +191,14 @@ class SkipTransform(GradientTransform):
 
         return [with_values(gradient, or_nan) for gradient in gradients]
 
-    def on_step_end(self, replica: Replica, done: Sequence[tf.Tensor]) -> None:
-        checks, capture = self._checks[replica.index], self._in_graph
+    def on_step_end(self, context: StepContext, done: Sequence[tf.Tensor]) -> None:
+        replica, capture = context.replica, self._in_graph
+        checks = self._checks[replica.index]
         with tf.control_dependencies(done):
             if capture is not None and self._has_functions:
                 counts = checks.counters.in_graph()
-                when(counts.noted > checks.noted, lambda: capture.keep(replica, counts.seen))
+                is_bad = counts.bad > checks.bad_before
+                when(is_bad, lambda: capture.keep(replica, counts.steps))
             checks.counters.count_step()
 
     @property
@@ -206,13 +206,13 @@ class SkipTransform(GradientTransform):
         """Return True if Python or TensorFlow's executor runs the whole step, without XLA."""
         return self.is_called_by_keras and not self._compiled and not self._has_functions
 
-    def _note(self, replica: Replica, *, keeps: bool) -> Note:
+    def _skip_writer(self, replica: Replica, *, keeps: bool) -> WriteSkip:
         """Return a function that records a bad step of the replica, in the graph."""
 
-        def note(variables: list[Any], measured: tf.Tensor | None, facts: Facts) -> None:
+        def write(variables: list[Any], measured: tf.Tensor | None, facts: Facts) -> None:
             self._skip_log.write(replica, variables, measured, facts)
             if self._in_graph is not None and keeps:
                 self._in_graph.keep(replica, facts.step)
             self._signal.set()
 
-        return note
+        return write

@@ -1,15 +1,18 @@
 """Interfaces of step observers and gradient transforms."""
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import keras
 import tensorflow as tf
 
-from gradkeeper.callbacks.instrument.optimizer_call import Gradients, OptimizerCall, Variables
-from gradkeeper.callbacks.instrument.replica import Replica
-from gradkeeper.callbacks.instrument.rollback import StateRollback
+from gradkeeper.callbacks.instrument.step_context import (
+    Gradients,
+    OptimizerCall,
+    StepContext,
+    Variables,
+)
 
 
 class StepObserver:
@@ -18,21 +21,26 @@ class StepObserver:
     Every method is called while the step is traced or run eagerly. Each gradient belongs to the
     variable at the same position. A gradient is None if the loss does not depend on the variable.
     Gradients have the values that the optimizer receives: they are not divided by `scale`.
+
+    Attributes:
+        reads_loss: whether the observer reads `StepContext.loss`.
     """
 
-    def on_step_begin(self, replica: Replica, data: Any) -> None:
+    reads_loss = False
+
+    def on_step_begin(self, context: StepContext, data: Any) -> None:
         """Called before the model's `train_step`; outside of one, before each `apply`.
 
         Args:
-            replica: the replica whose step begins.
+            context: the step that begins.
             data: the argument of `train_step`; None outside of one.
         """
 
-    def on_loss(self, replica: Replica, value: Any) -> None:
+    def on_loss(self, context: StepContext, value: Any) -> None:
         """Called with the loss of the train step.
 
         Args:
-            replica: the replica that computed the loss.
+            context: the step.
             value: the return value of the model's `compute_loss`, during the step. If the step does
                 not call `compute_loss`, the losses in the logs that the step returns, at the end of
                 the step; None if the logs have no loss.
@@ -62,11 +70,11 @@ class StepObserver:
     def on_update(self, call: OptimizerCall) -> None:
         """Called after `apply` has returned."""
 
-    def on_step_end(self, replica: Replica, done: Sequence[tf.Tensor]) -> None:
+    def on_step_end(self, context: StepContext, done: Sequence[tf.Tensor]) -> None:
         """Called after the model's `train_step`; outside of one, after each `apply`.
 
         Args:
-            replica: the replica whose step ends.
+            context: the step that ends.
             done: tensors that are computed only if the step has a batch and completes. TensorFlow
                 also runs operations that do not depend on them if the batch is missing.
         """
@@ -93,7 +101,7 @@ class ReusableObserver(StepObserver):
     """Observer that callbacks with equal options reuse, one after the other.
 
     A later callback therefore does not trace the step again. The records belong to the current
-    owner; see `claim`.
+    owner; see `acquire`.
 
     Attributes:
         has_seen_gradients: whether an optimizer was called in a train step that was traced or run.
@@ -170,11 +178,11 @@ class GradientTransform(ReusableObserver):
         """
         return False
 
-    def should_keep(self, replica: Replica, rollback: StateRollback) -> tf.Tensor | None:
+    def should_keep(self, context: StepContext) -> tf.Tensor | None:
         """Return whether to keep the results of the finished step; None to keep them.
 
         The answer is the same on every replica. The method is called before `on_step_end`. If the
-        answer is False, all variables that `rollback` holds are restored.
+        answer is False, all variables that `context.rollback` holds are restored.
         """
 
     def transform(self, call: OptimizerCall, gradients: Gradients) -> Gradients:
@@ -193,3 +201,26 @@ class GradientTransform(ReusableObserver):
         step that is not skipped.
         """
         return gradients
+
+
+class Observers:
+    """The observers of a train step.
+
+    Args:
+        observers: the observers.
+
+    Attributes:
+        transforms: the gradient transforms among them.
+        read_loss: whether an observer reads `StepContext.loss`.
+    """
+
+    def __init__(self, observers: Sequence[StepObserver]) -> None:
+        self._observers = tuple(observers)
+        self.transforms = tuple(each for each in observers if isinstance(each, GradientTransform))
+        self.read_loss = any(each.reads_loss for each in observers)
+
+    @tf.autograph.experimental.do_not_convert
+    def notify(self, event: Callable[[StepObserver], None]) -> None:
+        """Call `event` with each observer."""
+        for observer in self._observers:
+            event(observer)

@@ -11,6 +11,7 @@ from gradkeeper.callbacks._fit_frame import FitFrame
 from gradkeeper.callbacks.instrument.observer import GradientTransform, Owner, ReusableObserver
 from gradkeeper.callbacks.instrument.optimizers import optimizers_of
 from gradkeeper.callbacks.instrument.patch import find_train_function, is_made_by_keras
+from gradkeeper.callbacks.instrument.step_context import StepContexts
 from gradkeeper.callbacks.instrument.step_patches import StepPatches
 
 
@@ -55,6 +56,8 @@ class InstrumentedTrainFunction:
         # A user's function that does not contain Keras's train function has no slot and runs
         # unchanged.
         self._slot = None if self._can_be_made else find_train_function(plain)
+        compiled = bool(model.jit_compile) and not model.run_eagerly
+        self._contexts = StepContexts(compiled=compiled)
         self._patches: dict[tuple[ReusableObserver, ...], StepPatches] = {}
         self._twins: dict[tuple[ReusableObserver, ...], Callable] = {}
         self._settled: dict[tuple[ReusableObserver, ...], _Settled] = {}
@@ -226,7 +229,8 @@ class InstrumentedTrainFunction:
             named = [each for observer in observers for each in observer.optimizers or ()]
             optimizers = [*optimizers_of(self._model), *named]
             if patches is None:
-                patches = self._patches[observers] = StepPatches(observers, optimizers, self._model)
+                patches = StepPatches(observers, optimizers, self._model, self._contexts)
+                self._patches[observers] = patches
             else:
                 patches.add_optimizers(optimizers)
         return patches

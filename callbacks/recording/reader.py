@@ -1,4 +1,4 @@
-"""Conversion of the ring buffers of all replicas to windows of train steps."""
+"""Conversion of the logs of all replicas to windows of train steps."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -8,21 +8,20 @@ from typing import TypeAlias
 import keras
 import numpy as np
 
-from gradkeeper.callbacks.recording.ring_buffer import MISSING, Ring
-from gradkeeper.callbacks.recording.step_log import (
+from gradkeeper.callbacks.measurements import MEASUREMENTS, Measurement
+from gradkeeper.callbacks.measurements.histogram import BINS, EDGES
+from gradkeeper.callbacks.recording.replica_log import (
     MEASURED,
-    MEASURED_ROW,
     OptimizerLog,
     ReplicaLog,
     by_variable,
     empty_row,
     of_step,
 )
+from gradkeeper.callbacks.recording.ring_buffer import MISSING, Ring
+from gradkeeper.callbacks.recording.step_log import Rows
 from gradkeeper.callbacks.run_facts import RunFacts
-from gradkeeper.callbacks.statistics.histogram import BINS, EDGES
 from gradkeeper.callbacks.window import Window
-
-_WEIGHTS = ("update_norm", "weight_norm")
 
 # An optimizer, and the number of earlier calls in the same train step for the same variables.
 Track: TypeAlias = tuple[keras.optimizers.Optimizer, int]
@@ -50,64 +49,57 @@ class Records:
 
 def collect(
     logs: Mapping[int, ReplicaLog],
+    rows: Rows,
+    *,
     order: Sequence[str],
+    measurements: Sequence[Measurement] = (),
     replicas_in_sync: int = 1,
     facts: RunFacts | None = None,
-) -> Records | None:
-    """Read and clear the logs of all replicas; return None if there is no new row.
+) -> Records:
+    """Return the records of some rows of all replicas.
 
     Args:
-        logs: the log of each replica of this process; the first log numbers the steps.
+        logs: the log of each replica of this process.
+        rows: the rows.
         order: names of the model's variables, which become the first columns of the window.
+        measurements: the measurements that were recorded.
         replicas_in_sync: number of replicas in all processes.
         facts: facts about the run.
     """
     replicas = sorted(logs)
-    written = {replica: logs[replica].rows() for replica in replicas}
-    steps = written[replicas[0]][1]
-    for replica in replicas[1:]:  # after an exception, one may be a step ahead
-        steps = np.intersect1d(steps, written[replica][1])
-    if not len(steps):
-        return None
-    row_indices = {
-        replica: row_indices[np.isin(at, steps)]
-        for replica, (row_indices, at, _) in written.items()
+    measured = {
+        replica: [_measured(each, rows.indices) for each in logs[replica].optimizer_logs]
+        for replica in replicas
     }
     # Each replica's loss is its share of the mean over the global batch. The losses of other
     # processes are unknown here; their mean is assumed to be the same.
-    measured = {
-        r: [_measured(optimizer_log, row_indices[r]) for optimizer_log in logs[r].optimizer_logs]
-        for r in replicas
-    }
-    losses = [_loss(logs[r], row_indices[r], measured[r]) for r in replicas]
+    losses = [_loss(logs[replica], rows.indices, measured[replica]) for replica in replicas]
     loss = np.sum(losses, axis=0) * (replicas_in_sync / len(replicas))
-    # Every replica creates its optimizer_logs in the same order.
+    # Every replica creates its optimizer logs in the same order.
     groups = zip(*(logs[replica].optimizer_logs for replica in replicas), strict=False)
     calls: list[Window] = []
-    for group, rows in zip(groups, measured[replicas[0]], strict=False):
-        part = _window(group[0], row_indices[replicas[0]], rows, steps, loss)
+    for group, measured_rows in zip(groups, measured[replicas[0]], strict=False):
+        part = _window(group[0], rows, measured_rows, loss, measurements)
         if replicas_in_sync > 1:
-            norms = _replica_norms(
-                group, [row_indices[replica] for replica in replicas], part.present
-            )
+            norms = _replica_norms(group, rows.indices, part.present)
             part = dataclasses.replace(part, replica_norms=norms, first_replica=replicas[0])
         calls.append(part)
     calls = _without_undone(calls)
-    tracks = _tracks(logs[replicas[0]].optimizer_logs, calls)
+    by_optimizer = _by_optimizer(logs[replicas[0]].optimizer_logs, calls)
     window = dataclasses.replace(
-        merged(list(tracks.values()), order),
+        merged(list(by_optimizer.values()), order),
         replica_losses=np.stack(losses, axis=1) if replicas_in_sync > 1 else np.zeros((0, 0)),
         calls=tuple(calls) if len(calls) > 1 else (),
         facts=facts or RunFacts(),
     )
-    pictures = _histograms(logs[replicas[0]].optimizer_logs)
-    for log in logs.values():
-        log.clear()
-    return Records(window, tracks, max(lost for _, _, lost in written.values()), pictures)
+    histograms = _histograms(logs[replicas[0]].optimizer_logs)
+    return Records(window, by_optimizer, rows.lost, histograms)
 
 
-def _tracks(optimizer_logs: Sequence[OptimizerLog], calls: Sequence[Window]) -> dict[Track, Window]:
-    """Return one window per optimizer and round, from the window of each optimizer_log's calls."""
+def _by_optimizer(
+    optimizer_logs: Sequence[OptimizerLog], calls: Sequence[Window]
+) -> dict[Track, Window]:
+    """Return one window per optimizer and round, from the window of each optimizer log."""
     parts: dict[Track, list[Window]] = {}
     for optimizer_log, call in zip(optimizer_logs, calls, strict=False):
         parts.setdefault((optimizer_log.optimizer, optimizer_log.round), []).append(call)
@@ -144,7 +136,7 @@ def _loss(log: ReplicaLog, row_indices: np.ndarray, measured: Sequence[np.ndarra
     Args:
         log: the log of the replica.
         row_indices: the row indices of the steps.
-        measured: the rows by optimizer_log.
+        measured: the rows of measured steps of each optimizer log.
     """
     loss = _cells(log.loss, row_indices, 1)[:, 0]
     for rows in reversed(measured):
@@ -154,81 +146,80 @@ def _loss(log: ReplicaLog, row_indices: np.ndarray, measured: Sequence[np.ndarra
 
 def _measured(optimizer_log: OptimizerLog, row_indices: np.ndarray) -> np.ndarray:
     """Return the rows of measured steps, or empty rows if there are none; see `row_of`."""
-    ring = optimizer_log.rings.get(MEASURED_ROW)
+    ring = optimizer_log.rings.get("measured")
     if ring is None:
         return np.tile(empty_row(len(optimizer_log.names)), (len(row_indices), 1))
     return ring.read(row_indices)
 
 
 def _histograms(optimizer_logs: Sequence[OptimizerLog]) -> dict[int, dict[str, Histogram]]:
-    """Return the latest histograms of each optimizer_log that have not been read before."""
+    """Return the latest histograms of each optimizer log that have not been read before."""
     found: dict[int, dict[str, Histogram]] = {}
     for optimizer_log in optimizer_logs:
-        row = (
-            None
-            if optimizer_log.histograms is None
-            else optimizer_log.histograms.read(np.zeros(1, int))[0]
-        )
+        ring = optimizer_log.rings.get("histograms")
+        row = None if ring is None else ring.read(np.zeros(1, int))[0]
         if row is None or row[0] == MISSING:
             continue
-        counts = row[1:].reshape(BINS, len(optimizer_log.names)).T
-        known = {
-            n: (EDGES, c) for n, c in zip(optimizer_log.names, counts, strict=True) if c[0] >= 0
-        }
+        names = optimizer_log.names
+        counts = row[1:].reshape(BINS, len(names)).T
+        known = {n: (EDGES, c) for n, c in zip(names, counts, strict=True) if c[0] >= 0}
         found.setdefault(int(row[0]), {}).update(known)
     return found
 
 
 def _window(
     optimizer_log: OptimizerLog,
-    row_indices: np.ndarray,
-    rows: np.ndarray,
-    steps: np.ndarray,
+    rows: Rows,
+    measured: np.ndarray,
     loss: np.ndarray,
+    measurements: Sequence[Measurement],
 ) -> Window:
-    """Return the window of the first replica's optimizer_log and its rows of measured steps."""
-    width = len(optimizer_log.names)
+    """Return the window of an optimizer log of the first replica.
 
-    def column(name: str) -> np.ndarray:
-        return _cells(optimizer_log.rings.get(name), row_indices, width)
-
-    values = by_variable(rows)
+    Args:
+        optimizer_log: the optimizer log.
+        rows: the rows to read.
+        measured: the rows of measured steps; see `row_of`.
+        loss: the loss of each step, [steps].
+        measurements: the measurements that were recorded.
+    """
+    rings, width = optimizer_log.rings, len(optimizer_log.names)
+    values = by_variable(measured)
     present = values["norm"] != MISSING
-    values["applied_norm"] = (
-        values["norm"] if optimizer_log.applies_all else _applied(optimizer_log, row_indices, width)
-    )
-    refused = _cells(optimizer_log.rings.get("allowed"), row_indices, 1) == 0
-    updated = present & (values["applied_norm"] != MISSING) & ~refused
-    values |= {name: column(name) for name in _WEIGHTS if name in optimizer_log.rings}
-    there = {name: present if name in MEASURED else updated for name in values}
+    applied = values["norm"]
+    if not optimizer_log.applies_all:
+        applied = _applied(optimizer_log, rows.indices, width)
+    allowed = _cells(rings.get("allowed"), rows.indices, 1)[:, 0]
+    updated = present & (applied != MISSING) & (allowed != 0)[:, np.newaxis]
+    values = {name: np.where(present, value, np.nan) for name, value in values.items()}
+    values["applied_norm"] = np.where(updated, applied, np.nan)
+    for each in measurements:
+        if each.name in rings:
+            there = present if each.event == "gradients" else updated
+            values[each.name] = np.where(there, rings[each.name].read(rows.indices), np.nan)
+    limit = np.nan if optimizer_log.clip_limit is None else optimizer_log.clip_limit
     scalars = {
-        "learning_rate": of_step(rows, "learning_rate"),
-        "loss_scale": _cells(optimizer_log.rings.get("loss_scale"), row_indices, 1)[:, 0],
-        "unclipped_norm": _unclipped(optimizer_log, row_indices),
+        "loss": loss,
+        "clip_limit": np.full(len(loss), limit),
+        "learning_rate": of_step(measured, "learning_rate"),
+        "loss_scale": _cells(rings.get("loss_scale"), rows.indices, 1)[:, 0],
+        "unclipped_norm": _unclipped(optimizer_log, rows.indices),
     }
-    if "allowed" in optimizer_log.rings:
-        scalars["allowed"] = _cells(optimizer_log.rings["allowed"], row_indices, 1)[:, 0]
+    if "allowed" in rings:
+        scalars["allowed"] = allowed
     if optimizer_log.lacks_loss_scaling:
         scalars["missing_loss_scale"] = scalars["loss_scale"]
-    limit = np.nan if optimizer_log.clip_limit is None else optimizer_log.clip_limit
-    return Window(
-        steps,
-        optimizer_log.names,
-        present,
-        updated,
-        {name: np.where(there[name], value, np.nan) for name, value in values.items()},
-        {"loss": loss, "clip_limit": np.full(len(steps), limit), **scalars},
-    )
+    return Window(rows.steps, optimizer_log.names, present, updated, values, scalars)
 
 
 def _replica_norms(
-    optimizer_logs: Sequence[OptimizerLog], row_indices: Sequence[np.ndarray], present: np.ndarray
+    optimizer_logs: Sequence[OptimizerLog], row_indices: np.ndarray, present: np.ndarray
 ) -> np.ndarray:
     """Return the norms of each replica's own gradient, [steps, replicas, variables]."""
     width = len(optimizer_logs[0].names)
     norms = [
-        np.where(present, _cells(each.rings.get("replica_norm"), at, width), np.nan)
-        for each, at in zip(optimizer_logs, row_indices, strict=True)
+        np.where(present, _cells(each.rings.get("replica_norm"), row_indices, width), np.nan)
+        for each in optimizer_logs
     ]
     return np.stack(norms, axis=1)
 
@@ -298,9 +289,12 @@ def merged(windows: Sequence[Window], order: Sequence[str] = ()) -> Window:
 
 
 def _owners(name: str, one: Window, other: Window) -> tuple[np.ndarray, np.ndarray]:
+    """Return where each of two windows has the statistic, [steps, variables]."""
     if name in MEASURED:
         return one.present, other.present
-    return one.updated, other.updated
+    if name == "applied_norm" or (name in MEASUREMENTS and MEASUREMENTS[name].event == "update"):
+        return one.updated, other.updated
+    return ~np.isnan(one.value(name)), ~np.isnan(other.value(name))
 
 
 def _larger(

@@ -8,32 +8,33 @@ import keras
 import tensorflow as tf
 
 from gradkeeper.callbacks._arguments import matching
-from gradkeeper.callbacks.instrument.losses import mean_loss, with_values
+from gradkeeper.callbacks.instrument.losses import with_values
 from gradkeeper.callbacks.instrument.observer import ReusableObserver
-from gradkeeper.callbacks.instrument.optimizer_call import (
+from gradkeeper.callbacks.instrument.optimizers import clip_limit_of
+from gradkeeper.callbacks.instrument.step_context import (
     GradAndVar,
     Gradients,
     OptimizerCall,
+    StepContext,
     Variables,
     pair_with_variables,
     sum_over_replicas,
 )
-from gradkeeper.callbacks.instrument.optimizers import clip_limit_of
-from gradkeeper.callbacks.instrument.replica import Replica
 from gradkeeper.callbacks.instrument.variable_names import variable_names
+from gradkeeper.callbacks.measurements.histogram import BINS, histograms
+from gradkeeper.callbacks.measurements.registry import Event, MeasurementContext
 from gradkeeper.callbacks.recording.facts import facts_of
 from gradkeeper.callbacks.recording.reader import Records, collect
+from gradkeeper.callbacks.recording.replica_log import OptimizerLog, ReplicaLog, row_of
 from gradkeeper.callbacks.recording.settings import Options
-from gradkeeper.callbacks.recording.step_log import (
-    OptimizerLog,
-    ReplicaLog,
-    recorded_gradients,
-    row_of,
-    scatter_to_columns,
-)
+from gradkeeper.callbacks.recording.step_log import RowReader
 from gradkeeper.callbacks.run_facts import RunFacts
-from gradkeeper.callbacks.statistics.gradients import l2_norms, statistics, sums_of_squares
-from gradkeeper.callbacks.statistics.histogram import BINS, histograms
+from gradkeeper.callbacks.statistics.gradients import (
+    l2_norms,
+    measurable,
+    statistics,
+    sums_of_squares,
+)
 
 
 class Recorder(ReusableObserver):
@@ -52,6 +53,8 @@ class Recorder(ReusableObserver):
         compiled: whether XLA compiles the whole train step.
     """
 
+    reads_loss = True
+
     def __init__(
         self,
         options: Options,
@@ -67,6 +70,7 @@ class Recorder(ReusableObserver):
         self._variables = variables
         self._compiled = compiled
         self._logs: dict[int, ReplicaLog] = {}
+        self._reader = RowReader()
         self._order: tuple[str, ...] = ()
         self._replicas = 1
         self._facts: tuple[tuple[int, bool], RunFacts] | None = None
@@ -96,7 +100,20 @@ class Recorder(ReusableObserver):
         """Read and clear the rows written since the last call; return None if there are none."""
         if not self.has_seen_gradients:
             return None
-        return collect(self._logs, self._order, self._replicas, self._known_facts())
+        rows = self._reader.read([self._logs[replica] for replica in sorted(self._logs)])
+        if not len(rows.steps):
+            return None
+        records = collect(
+            self._logs,
+            rows,
+            order=self._order,
+            measurements=self.options.measurements,
+            replicas_in_sync=self._replicas,
+            facts=self._known_facts(),
+        )
+        for log in self._logs.values():
+            log.clear()
+        return records
 
     def _known_facts(self) -> RunFacts:
         """Return the facts about the run; collect them again if the calls or the loss change."""
@@ -107,17 +124,12 @@ class Recorder(ReusableObserver):
             self._facts = (len(optimizer_logs), has_loss), facts
         return self._facts[1]
 
-    def on_step_begin(self, replica: Replica, data: Any) -> None:
+    def on_step_begin(self, context: StepContext, data: Any) -> None:
+        replica = context.replica
         self._replicas = replica.count
         if replica.index not in self._logs:
-            device = replica.home(compiled=self._compiled)
-            self._logs[replica.index] = ReplicaLog(self.options, replica.device, counters=device)
+            self._logs[replica.index] = ReplicaLog(self.options, context)
         self._logs[replica.index].begin_step()
-
-    def on_loss(self, replica: Replica, value: Any) -> None:
-        mean = mean_loss(value)
-        if mean is not None:
-            self._logs[replica.index].note_loss(mean)
 
     @property
     def masks_end_at(self) -> dict[str, str]:
@@ -130,47 +142,38 @@ class Recorder(ReusableObserver):
     def on_gradients(self, call: OptimizerCall, gradients: Gradients) -> None:
         if not self._is_about(call):
             return
-        log, optimizer_log = self._place(call)
+        log, part = self._place(call)
         grads_and_vars = pair_with_variables(gradients, call.variables)
-        self._remember_weights(call, optimizer_log)
-        if call.replica.count > 1:
-            scale = call.scale
-            norms = log.when_measuring(
-                lambda: self._write_norms(log, optimizer_log, "replica_norm", grads_and_vars, scale)
-            )
-            call.measured += [] if norms is None else [norms]
-            if not call.is_plain:
-                gradients = sum_over_replicas([gradient for gradient, _ in grads_and_vars])
-                call.measured += [each for each in gradients if tf.is_tensor(each)]
-                grads_and_vars = list(
-                    zip(gradients, [variable for _, variable in grads_and_vars], strict=True)
-                )
-                self._write_before(call, grads_and_vars)
-        else:
+        if self._measures_updates and call.replica.is_first:
+            call.weights = [tf.convert_to_tensor(each) for each in part.variables]
+        if call.replica.count == 1:
             self._write_before(call, grads_and_vars)
+            return
+        norms = log.when_measuring(
+            lambda: self._write_norms(part, log, "replica_norm", grads_and_vars, call.scale)
+        )
+        call.measured += [] if norms is None else [norms]
+        if not call.is_plain:
+            gradients = sum_over_replicas([gradient for gradient, _ in grads_and_vars])
+            call.measured += [each for each in gradients if tf.is_tensor(each)]
+            variables = [variable for _, variable in grads_and_vars]
+            self._write_before(call, list(zip(gradients, variables, strict=True)))
 
     def on_clip(
         self, call: OptimizerCall, entered: Gradients, left: Gradients, variables: Variables
     ) -> None:
-        if call.is_plain or call.replica.count > 1:
+        if call.is_plain or call.replica.count > 1 or not self._is_about(call):
             return
-        if not self._is_about(call):
-            return
-        log, optimizer_log = self._place(call)
+        log, part = self._place(call)
         number = call.clippings
 
         def write() -> None:
-            self._write_norms(
-                log, optimizer_log, f"applied_norm {number}", pair_with_variables(left, variables)
-            )
+            applied = pair_with_variables(left, variables)
+            self._write_norms(part, log, f"applied_norm {number}", applied)
             if call.accumulates:
-                norms = l2_norms(
-                    recorded_gradients(pair_with_variables(entered, variables), optimizer_log),
-                    optimizer_log.dtype,
-                )
-                log.per_step(optimizer_log, f"unclipped_norm {number}").write(
-                    log.row_index, tf.norm(norms)
-                )
+                before = part.recorded(pair_with_variables(entered, variables))
+                norm = tf.norm(l2_norms(before, part.dtype))
+                part.per_step(f"unclipped_norm {number}").write(log.row_index, norm)
 
         log.when_measuring(write)
 
@@ -181,9 +184,9 @@ class Recorder(ReusableObserver):
         if call.is_plain:
             self._write_before(call, grads_and_vars)
         elif call.replica.is_first:
-            log, optimizer_log = self._place(call)
+            log, part = self._place(call)
             name = f"applied_norm {call.clippings}"
-            log.when_measuring(lambda: self._write_norms(log, optimizer_log, name, grads_and_vars))
+            log.when_measuring(lambda: self._write_norms(part, log, name, grads_and_vars))
 
     def on_skip(self, call: OptimizerCall, gradients: Gradients) -> None:
         if not call.is_plain or not self._is_about(call):
@@ -196,107 +199,123 @@ class Recorder(ReusableObserver):
     def on_update(self, call: OptimizerCall) -> None:
         if not self._is_about(call):
             return
-        log, optimizer_log = self._place(call)
+        log, part = self._place(call)
         # If an optimizer bypasses Keras's clipping, only the gradients before the call can be read.
-        optimizer_log.applies_all = call.is_plain or not call.clippings
+        part.applies_all = call.is_plain or not call.clippings
         if call.allowed is not None:
             allowed = tf.cast(call.allowed, tf.float64)
-            ring = log.per_step(optimizer_log, "allowed")
+            ring = part.per_step("allowed")
             log.when_measuring(lambda: ring.write(log.row_index, allowed))
-        if not self._watches_weights or not call.replica.is_first:
+        if not self._measures_updates or not call.replica.is_first:
             return
-        weights = call.weights
 
         def write() -> None:
-            new = [tf.convert_to_tensor(variable) for variable in optimizer_log.variables]
-            if self.options.weights:
-                row = l2_norms(weights, optimizer_log.dtype)
-                log.per_variable(optimizer_log, "weight_norm").write(log.row_index, row)
-            if self.options.updates:
-                moved = [tf.subtract(a, b) for a, b in zip(new, weights, strict=True)]
-                row = l2_norms(moved, optimizer_log.dtype)
-                log.per_variable(optimizer_log, "update_norm").write(log.row_index, row)
+            after = [tf.convert_to_tensor(variable) for variable in part.variables]
+            updates = [tf.subtract(a, b) for a, b in zip(after, call.weights, strict=True)]
+            self._measure("update", call, list(zip(updates, part.variables, strict=True)))
 
         log.when_measuring(write)
 
-    def on_step_end(self, replica: Replica, done: Sequence[tf.Tensor]) -> None:
-        log = self._logs[replica.index]
+    def on_step_end(self, context: StepContext, done: Sequence[tf.Tensor]) -> None:
         with tf.control_dependencies(done):
-            log.enter_scope()
-            log.end_step()
+            self._logs[context.replica.index].end_step(context.loss)
 
     def _write_before(self, call: OptimizerCall, grads_and_vars: list[GradAndVar]) -> None:
         """Record the statistics before clipping. Of several replicas, only the first records."""
         if not call.replica.is_first:
             return
-        log, optimizer_log = self._place(call)
+        log, part = self._place(call)
         clips_by_norm = call.clipping in ("clipnorm", "global_clipnorm")
         clipping = call.clipping if clips_by_norm else None
+        gradients = part.recorded(grads_and_vars)
 
         def sums() -> list[tf.Tensor] | None:
             if clipping is None and not self._compiled:
                 return None  # `statistics` computes them
-            gradients = recorded_gradients(grads_and_vars, optimizer_log)
-            return sums_of_squares(
-                gradients, optimizer_log.dtype, clipping, compiled=self._compiled
-            )
+            return sums_of_squares(gradients, part.dtype, clipping, compiled=self._compiled)
 
         # Outside the branch, so that TensorFlow merges these sums with those of the clipping.
         shared = sums() if clips_by_norm else None
-        loss = log.noted_loss(optimizer_log.dtype)
+        loss = log.loss_for_row(call.context.loss, part.dtype)
 
         def write() -> None:
             measured = statistics(
-                recorded_gradients(grads_and_vars, optimizer_log),
-                optimizer_log.dtype,
+                gradients,
+                part.dtype,
                 sums=sums() if shared is None else shared,
                 review=log.review,
             )
             if call.scale is not None:
-                scale = tf.cast(tf.convert_to_tensor(call.scale), optimizer_log.dtype)
+                scale = tf.cast(tf.convert_to_tensor(call.scale), part.dtype)
                 measured = tf.stack([measured[0] / scale, measured[1] / scale, measured[2]])
-                log.per_step(optimizer_log, "loss_scale").write(log.row_index, scale)
+                part.per_step("loss_scale").write(log.row_index, scale)
             # An optimizer that contains several others has no learning rate.
             rate = getattr(call.optimizer, "learning_rate", None)
             rate = None if rate is None else tf.convert_to_tensor(rate)
-            row = row_of(scatter_to_columns(measured, grads_and_vars, optimizer_log), loss, rate)
-            log.measured(optimizer_log).write(log.row_index, row)
+            row = row_of(part.scatter_to_columns(measured, grads_and_vars), loss, rate)
+            part.measured.write(log.row_index, row)
+            self._measure("gradients", call, grads_and_vars)
 
         log.when_measuring(write)
         if self.options.histograms:
             log.when_histograms(lambda step: self._write_histograms(call, grads_and_vars, step))
 
+    def _measure(self, event: Event, call: OptimizerCall, pairs: list[GradAndVar]) -> None:
+        """Record the measurements of an event.
+
+        Args:
+            event: the event.
+            call: the optimizer call.
+            pairs: gradients or updates, each with its variable.
+        """
+        measurements = [each for each in self.options.measurements if each.event == event]
+        if not measurements:
+            return
+        log, part = self._place(call)
+        if event == "gradients":
+            pairs = [(g, v) for g, v in pairs if id(v) in part.columns]
+            pairs = [(_true_gradient(g, call.scale), v) for g, v in pairs]
+        context = MeasurementContext(call, part.dtype, call.weights)
+        for each in measurements:
+            values = tf.cast(each.compute(pairs, context), part.dtype)
+            values = tf.reshape(values, [1, len(pairs)])
+            row = part.scatter_to_columns(values, pairs)
+            part.per_variable(each.name).write(log.row_index, row)
+
     def _write_histograms(
         self, call: OptimizerCall, grads_and_vars: list[GradAndVar], step: tf.Tensor
     ) -> None:
-        log, optimizer_log = self._place(call)
-        gradients = recorded_gradients(grads_and_vars, optimizer_log)
+        _, part = self._place(call)
+        gradients = part.recorded(grads_and_vars)
         if call.scale is not None:
             scale = tf.cast(tf.convert_to_tensor(call.scale), tf.float32)
             gradients = [
                 with_values(gradient, lambda values: tf.cast(values, tf.float32) / scale)
                 for gradient in gradients
             ]
-        counts = scatter_to_columns(
-            tf.transpose(histograms(gradients, tf.float64)), grads_and_vars, optimizer_log
-        )
+        counts = tf.transpose(histograms(gradients, tf.float64))
+        counts = part.scatter_to_columns(counts, grads_and_vars)
         row = tf.concat([tf.cast(tf.reshape(step, [1]), tf.float64), tf.reshape(counts, [-1])], 0)
-        log.histograms(optimizer_log, BINS).write(tf.constant([0]), row)
+        part.histograms(BINS).write(tf.constant([0]), row)
 
     def _write_norms(
         self,
+        part: OptimizerLog,
         log: ReplicaLog,
-        optimizer_log: OptimizerLog,
         name: str,
         grads_and_vars: list[GradAndVar],
         scale: Any = None,
     ) -> tf.Tensor:
-        norms = l2_norms(recorded_gradients(grads_and_vars, optimizer_log), optimizer_log.dtype)
+        norms = l2_norms(part.recorded(grads_and_vars), part.dtype)
         if scale is not None:
-            norms = norms / tf.cast(tf.convert_to_tensor(scale), optimizer_log.dtype)
-        row = scatter_to_columns(norms[tf.newaxis], grads_and_vars, optimizer_log)[0]
-        log.per_variable(optimizer_log, name).write(log.row_index, row)
+            norms = norms / tf.cast(tf.convert_to_tensor(scale), part.dtype)
+        row = part.scatter_to_columns(norms[tf.newaxis], grads_and_vars)[0]
+        part.per_variable(name).write(log.row_index, row)
         return row
+
+    @property
+    def _measures_updates(self) -> bool:
+        return any(each.event == "update" for each in self.options.measurements)
 
     def _is_about(self, call: OptimizerCall) -> bool:
         if not self.observes(call.optimizer):
@@ -304,25 +323,18 @@ class Recorder(ReusableObserver):
         self._logs[call.replica.index].enter_scope()
         return len(self._place(call)[1].names) > 0
 
-    @property
-    def _watches_weights(self) -> bool:
-        return self.options.updates or self.options.weights
-
-    def _remember_weights(self, call: OptimizerCall, optimizer_log: OptimizerLog) -> None:
-        if self._watches_weights and call.replica.is_first:
-            call.weights = [tf.convert_to_tensor(each) for each in optimizer_log.variables]
-
     def _place(self, call: OptimizerCall) -> tuple[ReplicaLog, OptimizerLog]:
-        """Return the log and the optimizer_log of the call; create the optimizer_log at the first call.
+        """Return the log of the replica and its part for the call, which the first call creates.
 
         Before the first call, the model may not be built.
         """
         log = self._logs[call.replica.index]
-        optimizer_log = log.optimizer_log(call.optimizer, call.round, call.variables)
-        if optimizer_log is None:
+        part = log.optimizer_log(call.optimizer, call.round, call.variables)
+        if part is None:
             names = self._names(call.variables)
             chosen = [i for i, name in enumerate(names) if self._records(name)]
-            optimizer_log = OptimizerLog(
+            part = OptimizerLog(
+                log,
                 call.optimizer,
                 call.round,
                 tuple(names[i] for i in chosen),
@@ -330,10 +342,10 @@ class Recorder(ReusableObserver):
                 tuple(map(id, call.variables)),
                 clip_limit_of(call.optimizer),
             )
-            log.optimizer_logs.append(optimizer_log)
+            log.optimizer_logs.append(part)
             self.has_seen_gradients = True
-        optimizer_log.lacks_loss_scaling = call.lacks_loss_scaling
-        return log, optimizer_log
+        part.lacks_loss_scaling = call.lacks_loss_scaling
+        return log, part
 
     def _records(self, name: str) -> bool:
         return self.options.selects(name) and (self._variables is None or name in self._order)
@@ -349,3 +361,11 @@ class Recorder(ReusableObserver):
             order = [order[i] for i in matching(order, self.options.layers)]
         self._order = tuple(order)
         return [names[id(each)] for each in variables]
+
+
+def _true_gradient(gradient: Any, scale: Any) -> tf.Tensor:
+    """Return a dense, real gradient without loss scale, read without an effect on training."""
+    tensor, factor = measurable(gradient)
+    if factor is not None:
+        tensor = tensor * tf.cast(factor, tensor.dtype)
+    return tensor if scale is None else tensor / tf.cast(tf.convert_to_tensor(scale), tensor.dtype)

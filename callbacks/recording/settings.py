@@ -8,6 +8,7 @@ import keras
 
 from gradkeeper.callbacks._arguments import Names, check_least, matches, patterns_of
 from gradkeeper.callbacks.instrument.variable_names import unique_names
+from gradkeeper.callbacks.measurements import Measurement, measurements_from
 
 # The largest magnitudes are computed in one of this many measured steps. A power of two.
 LARGEST_EVERY = 8
@@ -20,8 +21,7 @@ class Options:
     Attributes:
         capacity: number of train steps that fit in the ring buffers between two reads.
         every: measure one of this many train steps.
-        updates: whether the norms of updates are measured.
-        weights: whether the norms of weights are measured.
+        measurements: what is measured besides the statistics of gradients.
         largest: whether the largest magnitudes are computed in every measured step; otherwise, in
             one of `LARGEST_EVERY` steps and where a norm requires them.
         histograms: record a histogram of magnitudes in one of this many train steps; 0 for none.
@@ -32,8 +32,7 @@ class Options:
 
     capacity: int
     every: int = 1
-    updates: bool = False
-    weights: bool = False
+    measurements: tuple[Measurement, ...] = ()
     largest: bool = False
     histograms: int = 0
     layers: tuple[str, ...] = ()
@@ -53,7 +52,8 @@ Optimizers: TypeAlias = (
 
 _FLUSH_EVERY = 50
 _FLUSH_AT_LEAST_EVERY = 400
-_WATCHABLE = ("gradients", "max_abs", "updates", "weights")
+_MEASUREMENTS = {"updates": "update_norm", "weights": "weight_norm"}
+_WATCHABLE = ("gradients", "max_abs", *_MEASUREMENTS)
 
 
 class Settings:
@@ -76,6 +76,7 @@ class Settings:
         *,
         optimizers: Optimizers | None,
         watch: Sequence[str],
+        measurements: Sequence[Measurement | str],
         layers: Names | None,
         every_n_steps: int,
         flush_every: int | None,
@@ -96,6 +97,8 @@ class Settings:
         self.flushes_late = flush_every is None
         self.warmup = warmup
         self._watch = watch
+        watched = [_MEASUREMENTS[name] for name in watch if name in _MEASUREMENTS]
+        self._measurements = measurements_from([*watched, *measurements])
         self._layers = patterns_of(layers or ())
         self.every_n_steps = every_n_steps
         self._has_budget = budget is not None
@@ -135,8 +138,7 @@ class Settings:
         return Options(
             capacity=_power_of_two(steps_per_execution + unread),
             every=self.every_n_steps,
-            updates="updates" in self._watch,
-            weights="weights" in self._watch,
+            measurements=self._measurements,
             largest="max_abs" in self._watch,
             histograms=self.flush_every if self._histograms else 0,
             layers=self._layers,

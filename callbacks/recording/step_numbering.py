@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from gradkeeper.callbacks.instrument.observer import Owner, StepObserver
-from gradkeeper.callbacks.instrument.replica import Replica
+from gradkeeper.callbacks.instrument.step_context import StepContext
 from gradkeeper.callbacks.instrument.step_patches import StepPatches
 from gradkeeper.callbacks.recording.reader import Records, Track, merged
 from gradkeeper.callbacks.recording.recorder import Recorder
@@ -222,7 +222,7 @@ class _EagerFlush(StepObserver):
     def __init__(self, owner: Owner, every: int) -> None:
         self._owner, self._every, self._steps = owner, every, 0
 
-    def on_step_end(self, replica: Replica, done: Sequence[tf.Tensor]) -> None:
+    def on_step_end(self, context: StepContext, done: Sequence[tf.Tensor]) -> None:
         self._steps += tf.executing_eagerly()
         if self._steps >= self._every:
             self._steps = 0

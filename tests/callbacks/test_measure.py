@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from gradkeeper.callbacks.measurements.histogram import histograms
 from gradkeeper.callbacks.statistics import gradients as measure
 from gradkeeper.callbacks.statistics.finite import all_finite
 from gradkeeper.callbacks.statistics.gradients import l2_norms, statistics
 from gradkeeper.callbacks.statistics.groups import Review
-from gradkeeper.callbacks.statistics.histogram import histograms
 
 
 def norm_of(gradient: tf.Tensor | tf.IndexedSlices, jit_compile: bool) -> float:

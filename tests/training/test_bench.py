@@ -120,7 +120,7 @@ def test_collecting_trains_nothing(tmp_path, data_dir, small):
     assert not (tmp_path / "gru").exists()
     done = bench("adding_zoo", "--collect", "--runs", tmp_path, "--out", tmp_path / "results")
     assert done.exit_code == 2
-    assert "nothing to collect" in done.output
+    assert "no run to collect" in done.output
 
 
 def test_a_run_stops_when_there_is_nothing_to_wait_for(tmp_path, data_dir, small):

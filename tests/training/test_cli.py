@@ -162,8 +162,8 @@ def test_an_interrupted_training_ends_with_130_and_says_how_to_go_on(tmp_path, s
         (["train", "grew", "--task", "adding"], "Did you mean 'gru'"),
         (["train", "gru", "--task", "added"], "Did you mean 'adding'"),
         (["train", "gru"], "`--task` is missing"),
-        (["train"], "Name a model"),
-        (["train", "--resume"], "needs `--run-dir`"),
+        (["train"], "model is missing"),
+        (["train", "--resume"], "needs the run's `--run-dir`"),
         (["train", "gru", "--task", "adding", "--optimizer", "adm"], "Did you mean 'adam'"),
         (["train", "gru", "--task", "adding", "--length", "0"], "length=0"),
         (["train", "gru", "--task", "adding", "--option", "size=3"], "Allowed: length"),
@@ -171,7 +171,7 @@ def test_an_interrupted_training_ends_with_130_and_says_how_to_go_on(tmp_path, s
         (["train", "gru", "--task", "adding", "--clipnorm", "-1"], "clipnorm=-1"),
         (
             ["train", "gru", "--task", "adding", "--clipnorm", "1", "--clipvalue", "1"],
-            "one way at a time",
+            "one kind of clipping",
         ),
         (["compare", "gru", "gru", "--task", "adding"], "each once"),
         (["compare", "gru:units=3", "gru:units=3"], "each once"),
@@ -302,11 +302,11 @@ def test_the_command_for_a_model_with_parts_of_ones_own(tmp_path, own, function)
 def test_a_place_that_gives_no_model(tmp_path, own):
     capsule = failing(tmp_path / "capsules", own.loss()).capsule
     for place, message in {
-        "my_models": "takes MODULE:FUNCTION or FILE.py:FUNCTION",
+        "my_models": "must be MODULE:FUNCTION or FILE.py:FUNCTION",
         "my_models:none": "There is no 'none' in my_models",
         "my_models:wrong": "must return a compiled keras.Model. Received: --model my_models:wrong, "
         "which returns an object of type int",
-        "my_models:needs": "takes a function without arguments",
+        "my_models:needs": "must name a function without arguments",
         "no_module:build": "There is no module no_module",
         "no_file.py:build": "There is no file no_file.py",
     }.items():

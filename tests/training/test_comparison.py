@@ -201,7 +201,7 @@ def test_variants_that_clip_by_themselves_are_trained_once(small, tmp_path):
     ("models", "message"),
     [
         ({}, r"each once\. Received: models=\[\]"),
-        ({"mine": {"units": 3}}, r"A variant has a `model`.*Received: 'mine': \{'units': 3\}"),
+        ({"mine": {"units": 3}}, r"A variant needs a `model`.*Received: 'mine': \{'units': 3\}"),
         ({"mine": {"model": "gru", "unitz": 3}}, "num_layers.*Received: 'mine': .*unitz"),
         ({"mine": {"model": "gru", "task": "copying"}}, "Received: 'mine': .*task"),
         (

@@ -306,7 +306,7 @@ def test_refusals():
     with pytest.raises(ValueError, match="no recurrent layer"):
         regularize_flow(model_of(L.Dense(1)), 1.0)
     parallel = model_of(MinGRU(UNITS, name="scanned"))
-    with pytest.raises(ValueError, match=r"scan in parallel.*Received: scanned$"):
+    with pytest.raises(ValueError, match=r"parallel scan.*Received: scanned$"):
         regularize_flow(parallel, 1.0)
     with pytest.raises(ValueError, match=r"mixed_bfloat16 or float32. Received: half$"):
         regularize_flow(model_of(L.LSTM(UNITS, dtype="mixed_float16", name="half")), 1.0)

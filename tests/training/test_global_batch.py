@@ -102,7 +102,7 @@ def test_what_was_accumulated_is_forgotten_even_where_it_was_infinite(two_replic
 
 def test_accumulation_goes_without_averages_under_replicas(two_replicas):
     options = {"gradient_accumulation_steps": 2, "use_ema": True}
-    with pytest.raises(ValueError, match=r"goes without `use_ema`"):
+    with pytest.raises(ValueError, match=r"does not support `use_ema`"):
         trained(two_replicas, rounds=1, **options)
     trained(None, rounds=1, **options)
 

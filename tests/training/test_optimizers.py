@@ -76,7 +76,7 @@ def test_weight_decay_left_out_is_the_keras_default():
 
 
 def test_two_ways_to_clip_are_refused_and_named():
-    with pytest.raises(ValueError, match=r"one way.*Received: clipnorm=1\.0, clipvalue=0\.5"):
+    with pytest.raises(ValueError, match=r"one kind.*Received: clipnorm=1\.0, clipvalue=0\.5"):
         make_optimizer("sgd", 0.1, clipnorm=1.0, clipvalue=0.5)
 
 

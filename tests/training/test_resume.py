@@ -92,7 +92,7 @@ def test_what_a_kill_left_half_written_is_overwritten(tmp_path):
 
 def test_weights_of_another_callback_are_refused(tmp_path):
     compiled().save_weights(tmp_path / "latest.weights.h5")
-    with pytest.raises(ValueError, match=r"another callback wrote them.*Received: .*latest"):
+    with pytest.raises(ValueError, match=r"another callback wrote it.*Received: .*latest"):
         _ = EpochBackup(tmp_path).epoch
 
 

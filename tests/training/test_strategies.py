@@ -148,7 +148,7 @@ def test_what_names_no_strategy_is_refused(name, cluster, message, monkeypatch):
 
 
 def test_several_workers_are_told_one_run_directory(small):
-    with pytest.raises(ValueError, match=r"told one `run_dir`.*Received: run_dir=None"):
+    with pytest.raises(ValueError, match=r"need the same `run_dir`.*Received: run_dir=None"):
         Experiment(**small, strategy=TwoWorkers())
 
 

@@ -196,11 +196,11 @@ def test_refuses_residual_lstm_without_residuals():
 
 @pytest.mark.parametrize("option", [{"stateful": True, "batch_size": 2}, {"residual": True}])
 def test_refuses_for_an_encoder_decoder(option):
-    with pytest.raises(ValueError, match="An encoder-decoder is built without `stateful`"):
+    with pytest.raises(ValueError, match="An encoder-decoder does not support `stateful`"):
         build("seq2seq_attention", input_shape=(None,), num_layers=2, **option)
 
 
 @pytest.mark.parametrize("name", ["gru", "ln_gru"])
 def test_refuses_unknown_layer_options(name):
-    with pytest.raises(TypeError, match=r"passes on .* use_bias.* Received: dropuot$"):
+    with pytest.raises(TypeError, match=r"takes the arguments .* use_bias.* Received: dropuot$"):
         build(name, dropuot=0.1)

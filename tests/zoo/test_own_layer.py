@@ -150,7 +150,7 @@ def test_one_of_name_and_layer_is_needed():
         zoo.create_model(**sizes)
     with pytest.raises(TypeError, match=r"Received: name='gru', layer=<class .*LeakyLayer'>"):
         zoo.create_model("gru", layer=LeakyLayer, **sizes)
-    with pytest.raises(TypeError, match=r"leave out `weights` or `layer`.*weights='a.npz'"):
+    with pytest.raises(TypeError, match=r"Remove `weights` or `layer`.*weights='a.npz'"):
         zoo.create_model(layer=LeakyLayer, weights="a.npz")
 
 
@@ -167,14 +167,14 @@ REFUSED = [
     (lambda **_: LeakyCell(2), {}, TypeError, r"returned <LeakyCell .*Wrap a cell"),
     (3, {}, TypeError, r"Received: layer=3$"),
     (lambda **_: None, {}, TypeError, r"returned None.*Received: layer=<function"),
-    (without_name, {}, TypeError, r"must pass `name` on.*'without_name_1' was asked"),
+    (without_name, {}, TypeError, r"must pass `name` to.*should be 'without_name_1'"),
     (one_vector, {"num_layers": 2}, ValueError, r"must return \[batch, time, 4\].*\(None, 4\)$"),
     (one_vector, {"dropout": 0.1}, TypeError, r"it has no dropout. Received: layer=<function one"),
     (Convolution, {"bidirectional": True}, ValueError, r"Convolution has no go_backwards, ret"),
-    (WithoutConfig, {"seed": 1}, ValueError, r"WithoutConfig.get_config` must return units as"),
-    (Scaled, {"bidirectional": True, "scale": 2.0}, ValueError, r"must return scale as well"),
+    (WithoutConfig, {"seed": 1}, ValueError, r"WithoutConfig.get_config` must return units to"),
+    (Scaled, {"bidirectional": True, "scale": 2.0}, ValueError, r"must return scale too"),
     (keras.layers.LSTMCell, {}, TypeError, r"not a cell. Wrap a cell"),
-    (wrapped, {"return_state": True}, TypeError, r"chooses the arg.*Received: return_state$"),
+    (wrapped, {"return_state": True}, TypeError, r"sets the arg.*Received: return_state$"),
     (LeakyLayer, {"leek": 1}, TypeError, r"LeakyLayer takes the arguments .*Received: leek"),
 ]
 

@@ -67,7 +67,7 @@ def test_unknown_name_proposes_the_nearest(wrong, near):
 
 def test_a_name_twice_is_refused():
     info = zoo.model_info("lstm")
-    with pytest.raises(ValueError, match=r"Two entries have one name. Received: name='lstm'"):
+    with pytest.raises(ValueError, match=r"must be unique. Received: name='lstm'"):
         collect([info], [info])
 
 

@@ -168,13 +168,13 @@ def test_the_format_is_stored_as_json(series):
         ),
         ((), {"features": ["cold"]}, "Unknown column.*Received: column='cold'"),
         ((), {"features": ["heat", "heat"]}, "each once.*Received: features="),
-        ((), {"features": ["load"], "window": None}, "except the target.*window=None"),
+        ((), {"features": ["load"], "window": None}, "not the target.*window=None"),
         ((), {"window": 0}, "Received: window=0"),
         ((), {"horizon": 0}, "Received: horizon=0"),
         ((), {"window": 50}, "A window takes 50 rows. Received: 40 rows"),
         ((), {"window": 30}, "The training part has no complete example; .* takes 31 rows"),
         ((), {"head": "labelling"}, "Unknown head"),
-        ((), {"head": "classification"}, "predicted as numbers.*window=4"),
+        ((), {"head": "classification"}, "predicted as a number.*window=4"),
         ((), {"missing": "fill"}, "Choose one of: drop, refuse. Received: missing='fill'"),
         ((), {"delimiter": "::"}, "`delimiter` must be one character"),
         ((), {"delimiter": ";"}, "Unknown column.*date,load,heat"),
@@ -194,7 +194,7 @@ def test_what_does_not_fit_is_refused(series, changes, options, message):
     [
         ("a,b\n", "at least one row. Received: 1 lines"),
         ("a,a\n1,2\n", "each name once. Received: 'a', 'a'"),
-        ("a,\n1,2\n", "must name each column"),
+        ("a,\n1,2\n", "must name every column"),
     ],
 )
 def test_other_files_are_refused(tmp_path, text, message):

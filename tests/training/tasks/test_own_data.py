@@ -110,14 +110,14 @@ class TestArrays:
         [
             ({"x": X}, {}, r"must hold x, y, or x_train, .*Received: x in file='.*data\.npz'"),
             ({"x": X, "y": CLASSES[:9]}, {}, r"as many. Received: x \[20, 5, 3\], y \[9\]"),
-            ({"x": X[:, 0, 0], "y": CLASSES}, {}, r"Inputs are finite.*float64 \[16\]"),
-            ({"x": X + np.inf, "y": CLASSES}, {}, "Inputs are finite numbers"),
+            ({"x": X[:, 0, 0], "y": CLASSES}, {}, r"Inputs must be finite.*float64 \[16\]"),
+            ({"x": X + np.inf, "y": CLASSES}, {}, "Inputs must be finite numbers"),
             ({"x": X, "y": CLASSES - 1}, {}, "classes 0, 1, .*head='classification'"),
             ({"x": X, "y": X}, {}, r"Received: float64 \[16, 5, 3\] for head='regression'"),
             ({"x": X, "y": X[:, :, 0]}, {"head": "labelling"}, "steps=5.*head='labelling'"),
             ({"x": X, "y": CLASSES}, {"head": "language_model"}, "Unknown head.*labelling"),
             ({"x": X[:1], "y": CLASSES[:1]}, {}, "At least two examples"),
-            ({"x": CLASSES[:, None], "y": CLASSES}, {"mask_value": 0}, "tokens are padded by 0"),
+            ({"x": CLASSES[:, None], "y": CLASSES}, {"mask_value": 0}, "Pad tokens with 0"),
         ],
     )
     def test_arrays_that_do_not_fit_are_refused(self, arrays, content, options, message):
@@ -126,7 +126,7 @@ class TestArrays:
 
     def test_other_files_are_refused(self, tmp_path):
         file = tmp_path / "data.npz"
-        with pytest.raises(FileNotFoundError, match=r"no such \.npz file. Received: file="):
+        with pytest.raises(FileNotFoundError, match=r"\.npz file does not exist. Received: file="):
             load_task("arrays", file=file)
         for content in (b"text", b""):
             file.write_bytes(content)

@@ -115,7 +115,7 @@ class TestDelimitedText:
         ("content", "options", "message"),
         [
             ("one\n\n", {}, r"At least two examples.*Received: 1 between delimiters '\\n'"),
-            ("a\x02\nb", {}, r"signs that mark padding.*Received: \['\\x02'\]"),
+            ("a\x02\nb", {}, r"reserved for padding.*Received: \['\\x02'\]"),
             ("a\nb", {"delimiter": ""}, "`delimiter` must be a text. Received: delimiter=''"),
             ("a\nb", {"length": 0}, "`length` must be .* Received: length=0"),
         ],

@@ -1,0 +1,128 @@
+"""Registry of the measurements by name."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import tensorflow as tf
+
+from gradkeeper.callbacks.instrument.step_context import OptimizerCall
+from gradkeeper.callbacks.statistics.gradients import l2_norms
+
+Event: TypeAlias = Literal["gradients", "update"]
+
+# Names that windows and files use for other statistics.
+_RESERVED = frozenset(
+    (
+        *("norm", "applied_norm", "max_abs", "nonfinite", "replica_norm", "replica_norms"),
+        *("step", "present", "updated", "loss", "learning_rate", "loss_scale"),
+        *("clip_coefficient", "unclipped_norm", "clip_limit", "missing_loss_scale", "allowed"),
+        *("measured", "histograms"),
+    )
+)
+
+
+@dataclass(frozen=True)
+class MeasurementContext:
+    """What a measurement may use besides the gradients.
+
+    Attributes:
+        call: the optimizer call: `call.optimizer`, `call.replica`, `call.scale`, ...
+        dtype: the dtype in which the result is recorded.
+        weights: the values of the variables before the update, for the event "update".
+    """
+
+    call: OptimizerCall
+    dtype: tf.DType
+    weights: Sequence[tf.Tensor] = ()
+
+
+Compute: TypeAlias = Callable[[Sequence[tuple[tf.Tensor, Any]], MeasurementContext], tf.Tensor]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A statistic of each variable, computed inside the compiled train step.
+
+    Attributes:
+        name: the column in history, data frame and files.
+        compute: returns the statistic, [variables], given pairs and a context. For the event
+            "gradients", a pair has the true gradient of the global batch (real, dense, before
+            clipping, without loss scale) and its variable. For "update", the change of the
+            variable and the variable. The function may use any TensorFlow operation, and must
+            not change a variable.
+        event: "gradients" to measure before the update, "update" to measure after it.
+
+    Raises:
+        ValueError: if the name is not an identifier, or belongs to another statistic.
+    """
+
+    name: str
+    compute: Compute = field(repr=False)
+    event: Event = "gradients"
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier() or self.name in _RESERVED:
+            raise ValueError(
+                "The name of a measurement must be an identifier that no other statistic has. "
+                f"Received: name={self.name!r}"
+            )
+
+
+MEASUREMENTS: dict[str, Measurement] = {}
+
+
+def measurement(name: str, *, event: Event = "gradients") -> Callable[[Compute], Measurement]:
+    """Register a function as a measurement.
+
+    Args:
+        name: the name; see `Measurement`.
+        event: see `Measurement`.
+
+    Raises:
+        ValueError: if a measurement of this name exists.
+    """
+
+    def register(compute: Compute) -> Measurement:
+        if name in MEASUREMENTS:
+            raise ValueError(f"A measurement of this name exists. Received: name={name!r}")
+        MEASUREMENTS[name] = Measurement(name, compute, event)
+        return MEASUREMENTS[name]
+
+    return register
+
+
+def measurements_from(given: Iterable[Measurement | str]) -> tuple[Measurement, ...]:
+    """Return measurements given as objects or by name, each once.
+
+    Raises:
+        ValueError: if a name is unknown, or two measurements have the same name.
+        TypeError: if an item is neither a measurement nor a name.
+    """
+    chosen: dict[str, Measurement] = {}
+    for each in given:
+        if isinstance(each, str) and each not in MEASUREMENTS:
+            known = ", ".join(sorted(MEASUREMENTS))
+            raise ValueError(f"Known measurements: {known}. Received: {each!r}")
+        one = MEASUREMENTS[each] if isinstance(each, str) else each
+        if not isinstance(one, Measurement):
+            raise TypeError(f"A measurement is a Measurement or a name. Received: {one!r}")
+        if chosen.setdefault(one.name, one) is not one:
+            raise ValueError(f"Two measurements have the same name. Received: {one.name!r}")
+    return tuple(chosen.values())
+
+
+@measurement("update_norm", event="update")
+def update_norm(
+    updates_and_vars: Sequence[tuple[tf.Tensor, Any]], context: MeasurementContext
+) -> tf.Tensor:
+    """Return the L2 norm of each update, [variables]."""
+    return l2_norms([update for update, _ in updates_and_vars], context.dtype)
+
+
+@measurement("weight_norm", event="update")
+def weight_norm(
+    updates_and_vars: Sequence[tuple[tf.Tensor, Any]], context: MeasurementContext
+) -> tf.Tensor:
+    """Return the L2 norm of each variable before the update, [variables]."""
+    return l2_norms(context.weights, context.dtype)
