@@ -2,6 +2,7 @@ from . import capsule as capsule
 from . import diagnosis as diagnosis
 from . import flow as flow
 from . import guard as guard
+from . import measurements as measurements
 from . import rules as rules
 from . import sinks as sinks
 from .adaptive_clipping import AdaptiveClipping as AdaptiveClipping
@@ -16,6 +17,8 @@ from .flow import gradient_flow as gradient_flow
 from .flow import spectral_report as spectral_report
 from .gradient_monitor import GradientMonitor as GradientMonitor
 from .guard import NonFiniteGradientError as NonFiniteGradientError
+from .measurements import Measurement as Measurement
+from .measurements import measurement as measurement
 from .non_finite_guard import NonFiniteGuard as NonFiniteGuard
 from .recording.history import GradientHistory as GradientHistory
 from .reporting.clip_advisor import ClipAdvisor as ClipAdvisor

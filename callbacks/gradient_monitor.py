@@ -65,6 +65,8 @@ class GradientMonitor(StepCallback[Recorder]):
         watch: statistics to record. "gradients" is always included. "updates" adds the norms of
             the updates, "weights" adds the norms of the weights before the update. "max_abs"
             records the largest magnitude of each gradient in every step instead of every eighth.
+        measurements: further statistics of each variable: `Measurement` objects, or names of
+            registered measurements.
         layers: layers or variables to record, all by default: Keras layer names ("memory"),
             paths, variable names, or patterns ("*lstm*"); one or several.
         every_n_steps: measure one in this many train steps.

@@ -13,6 +13,9 @@ from gradkeeper.callbacks.run_facts import RunFacts
 _CLIPPED_BELOW = 1.0 - 1e-4
 
 
+_BUILT_IN = ("norm", "applied_norm", "max_abs", "nonfinite", "update_norm", "weight_norm")
+
+
 @dataclass(frozen=True)
 class Window:
     """Statistics of consecutive recorded train steps, oldest first.
@@ -89,6 +92,11 @@ class Window:
     def scalar(self, name: str) -> np.ndarray:
         """Return a statistic per step, [steps]; NaN if not recorded."""
         return self.scalars[name] if name in self.scalars else np.full(len(self), np.nan)
+
+    @property
+    def measurements(self) -> tuple[str, ...]:
+        """Names of the user-defined measurements in `values`."""
+        return tuple(name for name in self.values if name not in _BUILT_IN)
 
     @property
     def loss(self) -> np.ndarray:

@@ -2,10 +2,10 @@
 
     python examples/clip_after_reduce.py
 
-Uses two replicas on one CPU. The first part is an extreme case: a single weight with a gradient of 10
-on one replica and -9 on the other. The second part trains a network on data with heavy-tailed noise:
-on one device, on two replicas with Keras's clipping, and on two replicas with `ClipAfterReduce`.
-Writes `clip-after-reduce.png`.
+Uses two replicas on one CPU. The first part is an extreme case: a single weight with a gradient of
+10 on one replica and -9 on the other. The second part trains a network on data with heavy-tailed
+noise: on one device, on two replicas with Keras's clipping, and on two replicas with
+`ClipAfterReduce`. Writes `clip-after-reduce.png`.
 """
 
 import keras
@@ -83,7 +83,7 @@ def main(steps: int = 300) -> None:
         "ClipAfterReduce:\nadd, then clip": -update(several, [ClipAfterReduce()]),
     }
     for name, value in updates.items():
-        print(f"{name.splitlines()[0]:16} of gradients 10 and -9 applies {value + 0.0:.3g}")
+        print(f"{name.splitlines()[0]:16} applies, for gradients of 10 and -9, {value + 0.0:.3g}")
     alone = train(one, [], steps)
     clipped_apart = train(several, [], steps)
     clipped_together = train(several, [ClipAfterReduce()], steps)

@@ -1,4 +1,4 @@
-"""The same network without clipping, and with each of the three kinds of clipping.
+"""A network without clipping, and with each of the three kinds of clipping.
 
     python examples/clipping_compared.py
 

@@ -38,7 +38,7 @@ def main(task: str = "adding", length: int = 50, steps: int = 1000, units: int =
     )
     Console(highlight=False).print(comparison.table())
     comparison.plot_flow("remedies.png")
-    print(f"Picture: remedies.png; the runs: {folder / 'report.html'}")
+    print(f"Picture: remedies.png; report of the runs: {folder / 'report.html'}")
 
 
 if __name__ == "__main__":

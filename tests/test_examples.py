@@ -25,7 +25,7 @@ EXAMPLES = {
     ),
     "clip_after_reduce": (
         ["--steps", "20"],
-        "ClipAfterReduce: of gradients 10 and -9 applies 1",
+        "ClipAfterReduce: applies, for gradients of 10 and -9, 1",
         "clip-after-reduce.png",
     ),
     "clipping_compared": (["--steps", "20"], "clipvalue=0.1", "clipping-compared.png"),

@@ -42,9 +42,9 @@ def fraction(name: str, value: object) -> float:
 
 
 def integer(name: str, value: object, *, minimum: int = 1) -> int:
-    """Return `value` as an int; raise a ValueError unless it is an integer >= `minimum`."""
+    """Return `value` as an int; raise a ValueError unless it is a whole number >= `minimum`."""
     if isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= minimum:
         return int(value)
     raise ValueError(
-        f"`{name}` must be an integer of at least {minimum}. Received: {name}={value!r}"
+        f"`{name}` must be a whole number of at least {minimum}. Received: {name}={value!r}"
     )

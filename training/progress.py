@@ -11,7 +11,7 @@ from rich.table import Column
 
 from gradkeeper.callbacks import Finding, GradientMonitor
 
-# Reading a loss waits for the device, and nobody reads updates faster than this.
+# Reading a loss waits for the device, and a person cannot read more frequent updates.
 _SECONDS_BETWEEN_READINGS = 0.25
 _SHOWN = {"loss": "loss", "val_loss": "validation loss", "grad_norm": "grad_norm"}
 

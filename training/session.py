@@ -39,7 +39,7 @@ class Session:
     """Training of a model in a run directory.
 
     With several workers, all of them train and only the chief writes, except for the gradient
-    history: each worker writes a part of it, with the norms of its own replicas.
+    history: each worker writes the norms of its replicas to a part of it.
 
     Args:
         directory: prepared run directory with its `config.json`.

@@ -11,7 +11,7 @@ from gradkeeper.callbacks.sinks import read_all_workers
 def disagreements(log_dir: Path, replicas: int) -> Iterator[Finding]:
     """Yield findings about replicas that differ from those of the other workers.
 
-    During training, each worker knows only the gradients of its own replicas.
+    During training, each worker knows the gradients of its replicas only.
 
     Args:
         log_dir: the chief's log directory, which contains the directories of the other workers.

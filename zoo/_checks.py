@@ -1,4 +1,4 @@
-"""Checks of single arguments; each message names what is allowed and what was received."""
+"""Checks of single arguments. Each message names the allowed values and the received one."""
 
 from collections.abc import Iterable
 from numbers import Integral, Real
@@ -12,7 +12,7 @@ def positive_int(name: str, value: Any) -> int:
 
 
 def rate(name: str, value: Any) -> float:
-    """A fraction of units to drop: at least 0 and less than 1."""
+    """Return a dropout rate as a float, after checking that it is in [0, 1)."""
     if not isinstance(value, Real) or not 0 <= float(value) < 1:
         raise ValueError(
             f"`{name}` must be a number of at least 0 and less than 1. Received: {name}={value!r}"
@@ -29,7 +29,7 @@ def choice(name: str, value: Any, choices: Iterable[Any]) -> Any:
 
 
 def no_unknown(owner: str, unknown: Iterable[str], allowed: Iterable[str]) -> None:
-    """Refuses keyword arguments that `owner` does not take."""
+    """Raise TypeError if there are keyword arguments that `owner` does not take."""
     names = sorted(unknown)
     if names:
         raise TypeError(
@@ -57,7 +57,7 @@ def fraction(name: str, value: Any) -> float:
 
 
 def interval(name: str, value: Any) -> tuple[float, float]:
-    """Two numbers in (0, 1), the least first."""
+    """Return two floats, after checking that 0 < low <= high < 1."""
     pair = tuple(value) if isinstance(value, (list, tuple)) else ()
     if (
         len(pair) != 2
@@ -65,6 +65,6 @@ def interval(name: str, value: Any) -> tuple[float, float]:
         or not 0 < pair[0] <= pair[1] < 1
     ):
         raise ValueError(
-            f"`{name}` must be two numbers between 0 and 1, the least first. Received: {name}={value!r}"
+            f"`{name}` must be two numbers between 0 and 1, lower first. Received: {name}={value!r}"
         )
     return float(pair[0]), float(pair[1])

@@ -1,10 +1,10 @@
-"""The private Keras names that the zoo needs, and why each has no public twin.
+"""Private Keras names that the zoo uses. Neither has a public equivalent.
 
-`DropoutRNNCell`: `keras.layers.RNN` draws one dropout mask per sequence, and clears it
-    afterwards, only for cells of this class; any other cell would draw a mask per step.
-`rnn`: the loop under `keras.layers.RNN`. The layer always hands it `cell.call`; a layer that
-    projects the whole sequence before the loop has to hand it the recurrent part alone. As of
-    Keras 3.16 it is a function of the backend's module `rnn`.
+`DropoutRNNCell`: base class of cells for which `keras.layers.RNN` draws one dropout mask per
+    sequence and clears it afterwards. Other cells would draw a mask per step.
+`rnn`: the loop of `keras.layers.RNN`. The Keras layer always passes `cell.call` to the loop; a
+    layer that projects the whole sequence before the loop must pass only the recurrent part. As
+    of Keras 3.16, `rnn` is a function in the backend's module `rnn`.
 """
 
 from keras.src import backend

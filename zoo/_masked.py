@@ -1,8 +1,9 @@
-"""Keras's recurrent layers with masks passed on to the layers after them.
+"""Keras recurrent layers that pass their mask to the next layer.
 
-As of Keras 3.16, `RNN` and `Bidirectional` set `supports_masking = False`: they use the mask of
-their input, and the layers after them and the loss do not get it. A saved layer does not remember
-the attribute. So models with masks hold layers of these classes, which set it, under such a Keras.
+As of Keras 3.16, `RNN` and `Bidirectional` set `supports_masking = False`. They use the mask of
+their input, but do not pass it to the next layers and the loss. The attribute is not saved with
+the layer. With such Keras versions, models with masks use the subclasses of this module, which
+set the attribute in the constructor.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import keras
 
 
 class _PassesMasks:
-    """Sets `supports_masking`, so that Keras attaches `compute_mask` to the layer's output."""
+    """Mixin that sets `supports_masking`, so that Keras attaches the mask to the layer's output."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -21,22 +22,22 @@ class _PassesMasks:
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
 class MaskedSimpleRNN(_PassesMasks, keras.layers.SimpleRNN):
-    """`keras.layers.SimpleRNN`."""
+    """`keras.layers.SimpleRNN` that passes its mask on."""
 
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
 class MaskedLSTM(_PassesMasks, keras.layers.LSTM):
-    """`keras.layers.LSTM`."""
+    """`keras.layers.LSTM` that passes its mask on."""
 
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
 class MaskedGRU(_PassesMasks, keras.layers.GRU):
-    """`keras.layers.GRU`."""
+    """`keras.layers.GRU` that passes its mask on."""
 
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
 class MaskedBidirectional(_PassesMasks, keras.layers.Bidirectional):
-    """`keras.layers.Bidirectional`."""
+    """`keras.layers.Bidirectional` that passes its mask on."""
 
 
 _MASKED: dict[Callable[..., Any], type[keras.layers.Layer]] = {
@@ -48,7 +49,7 @@ _MASKED: dict[Callable[..., Any], type[keras.layers.Layer]] = {
 
 
 def passes_masks(layer: Callable[..., Any]) -> Callable[..., Any]:
-    """The layer class or function, or a subclass where Keras's own class passes no masks on."""
+    """Return `layer`, or its subclass that passes masks on if the Keras class does not."""
     if keras.layers.SimpleRNN(1).supports_masking:
         return layer
     return _MASKED.get(layer, layer)

@@ -1,4 +1,4 @@
-"""ModelInfo: what the zoo knows about an entry."""
+"""Description of a model of the zoo."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,31 +7,32 @@ from types import MappingProxyType
 from typing import Any
 
 SEQUENCE_TASKS = ("regression", "classification", "labelling", "language_model")
-WIDTH = 90  # of a line of prose
+WIDTH = 90  # characters per line of prose
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInfo:
-    """One entry of the zoo. Reading its attributes does not load Keras; `layer_options` does.
+    """Description of an entry of the zoo.
 
-    `print(model_info(name))` shows all of it, with the options of the layer and their defaults.
+    The attributes are plain data and do not load Keras; the property `layer_options` loads it.
+    `print(model_info(name))` shows all attributes and the options of the layer with their defaults.
 
     Attributes:
-        name: the entry's name in `create_model`.
-        title: one line.
-        paper: authors, title, where it appeared.
-        year: of the paper.
-        equations: one step, in plain text; W are weights, b biases, `*` is elementwise.
-        gradient_property: why its gradients explode, vanish or do neither.
-        initialization: how the weights start, and why.
-        recipe: training settings to start from: `optimizer`, `learning_rate`, and at most one
+        name: name of the entry, for `create_model`.
+        title: description in one line.
+        paper: authors, title and publication.
+        year: year of the paper.
+        equations: one time step in plain text. W are weights, b are biases, `*` is elementwise.
+        gradient_property: why the gradients explode, vanish or do neither.
+        initialization: initial values of the weights, and the reason for them.
+        recipe: recommended training settings: `optimizer`, `learning_rate`, and at most one
             of `clipnorm`, `global_clipnorm`, `clipvalue`.
-        layer: where its recurrent layer is, "module:name".
-        layer_name: what the model's recurrent layers are called, before their number.
-        tasks: what it can be built for, the default first.
-        options: the entry's own defaults for arguments of `create_model`.
-        symbols: the symbols of the equations that are options of the layer, each with the
-            option's name.
+        layer: the recurrent layer as "module:name".
+        layer_name: prefix of the names of the model's recurrent layers; a number follows.
+        tasks: the tasks that the entry supports, the default first.
+        options: the entry's defaults for arguments of `create_model`.
+        symbols: symbols of the equations that are options of the layer, mapped to the name of
+            the option.
     """
 
     name: str
@@ -54,9 +55,9 @@ class ModelInfo:
 
     @property
     def layer_options(self) -> dict[str, Any]:
-        """The options that `create_model` passes on to the recurrent layers, with the defaults.
+        """Options that `create_model` passes to the recurrent layers, with their defaults.
 
-        The entry's own `options` replace these defaults. Loads Keras.
+        The entry's `options` override these defaults. Reading this property loads Keras.
         """
         from gradkeeper.zoo._recurrent import layer_arguments
 
@@ -85,5 +86,5 @@ def _settings(values: Mapping[str, Any]) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value as code; of an object's config, its class."""
+    """Format a value as code, or the config of a Keras object as its class name."""
     return value["class_name"] if isinstance(value, dict) else repr(value)

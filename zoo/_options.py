@@ -1,4 +1,4 @@
-"""The options of a model, checked: each by itself, and each against the others."""
+"""Options of a model, with checks of single options and of combinations."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,10 +14,9 @@ POOLINGS = ("last", "mean", "max")
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """What `create_model` was asked for, the entry's defaults filled in.
+    """Arguments of `create_model`, merged with the defaults of the entry.
 
-    The attributes are the arguments of `create_model`; `layer_options` are further arguments of
-    the recurrent layers.
+    `layer_options` are further arguments of the recurrent layers.
     """
 
     task: str
@@ -47,7 +46,7 @@ class ModelOptions:
 
     @property
     def takes_tokens(self) -> bool:
-        """Whether the inputs are integers [batch, time] rather than vectors per step."""
+        """True if the inputs are integer tokens [batch, time], False if they are vectors."""
         return len(self.input_shape) == 1
 
     @property
@@ -56,10 +55,10 @@ class ModelOptions:
 
 
 def merge(info: ModelInfo, given: Mapping[str, Any]) -> ModelOptions:
-    """Options that were given (not None) over the entry's defaults, checked.
+    """Override the entry's defaults with the given options that are not None, and check them.
 
     Raises:
-        ValueError: a value that is not allowed, or two that exclude each other.
+        ValueError: if a value is not allowed, or if two options exclude each other.
     """
     chosen = {name: value for name, value in given.items() if value is not None}
     chosen["task"] = _checks.choice("task", chosen.get("task", info.tasks[0]), info.tasks)
@@ -73,10 +72,10 @@ def merge(info: ModelInfo, given: Mapping[str, Any]) -> ModelOptions:
 
 
 def _input_shape(shape: Any) -> tuple[int | None, ...]:
-    """(time,) of tokens or (time, features), without the batch; time may be None."""
+    """Return the shape as a tuple, after checking that it is (time,) or (time, features)."""
     allowed = (
-        "`input_shape` must be (time,) for integer tokens or (time, features), without the "
-        "batch; each at least 1, time may be None."
+        "`input_shape` must be (time,) for integer tokens or (time, features), without the batch "
+        "dimension. Each size must be at least 1; time may be None."
     )
     if not isinstance(shape, (tuple, list)) or len(shape) not in (1, 2):
         raise ValueError(f"{allowed} Received: input_shape={shape!r}")
@@ -104,31 +103,33 @@ def _check_inputs(options: ModelOptions) -> None:
     task = options.task
     if task in ("language_model", "sequence_to_sequence"):
         if not options.takes_tokens:
-            raise ValueError(f'`task="{task}"` takes integer tokens, input_shape (time,). {shape}')
+            raise ValueError(
+                f'`task="{task}"` takes integer tokens. Use an input_shape of (time,). {shape}'
+            )
     elif options.takes_tokens and options.vocabulary_size is None:
         raise ValueError(
-            "Integer tokens need `vocabulary_size`, the number of distinct tokens; vectors per "
-            f"step need an input_shape (time, features). {shape}, vocabulary_size=None"
+            "Integer tokens need `vocabulary_size`, the number of distinct tokens. If the inputs "
+            f"are vectors, use an input_shape of (time, features). {shape}, vocabulary_size=None"
         )
     if options.takes_tokens and options.mask_value is not None:
         raise ValueError(
-            "`mask_value` is for vectors per step; mask the token 0 with `mask_zero=True`. "
+            "`mask_value` is for inputs that are vectors. Use `mask_zero=True` to mask token 0. "
             f"{shape}, mask_value={options.mask_value}"
         )
     for name in ("vocabulary_size", "embedding_units", "mask_zero"):
         if not options.takes_tokens and getattr(options, name):
             raise ValueError(
-                f"`{name}` is for integer tokens, input_shape (time,). "
+                f"`{name}` is for integer tokens. Remove it, or use an input_shape of (time,). "
                 f"{shape}, {name}={getattr(options, name)}"
             )
 
 
 def _check_pairs(options: ModelOptions) -> None:
-    """Refuses options that exclude each other."""
+    """Raise ValueError if two options exclude each other."""
     refusals = (
         (
             options.task == "language_model" and options.bidirectional,
-            "A language model must not see the future; leave out `bidirectional`.",
+            "A language model must not see the future. Remove `bidirectional`.",
             ("task", "bidirectional"),
         ),
         (
@@ -138,22 +139,22 @@ def _check_pairs(options: ModelOptions) -> None:
         ),
         (
             options.residual and options.num_layers < 2,
-            "Residual connections lead around layers 2 and up; use `num_layers=2` or more.",
+            "Residual connections start at layer 2. Use `num_layers=2` or more.",
             ("residual", "num_layers"),
         ),
         (
             options.pooling != "last" and options.per_step,
-            "This task has one output per step and nothing to pool; leave out `pooling`.",
+            "This task has one output per step, so that there is no pooling. Remove `pooling`.",
             ("task", "pooling"),
         ),
         (
             options.pooling != "last" and options.attention is not None,
-            "Attention pools the sequence by itself; leave out `pooling` or `attention`.",
+            "Attention already pools the sequence. Remove `pooling` or `attention`.",
             ("pooling", "attention"),
         ),
         (
             options.task == "sequence_to_sequence" and (options.stateful or options.residual),
-            "An encoder-decoder is built without `stateful` and without `residual`.",
+            "An encoder-decoder does not support `stateful` and `residual`. Remove them.",
             ("stateful", "residual"),
         ),
     )
@@ -164,9 +165,9 @@ def _check_pairs(options: ModelOptions) -> None:
 
 
 def _check_entry(info: ModelInfo, chosen: Mapping[str, Any]) -> None:
-    """Refuses to take from an entry what its name promises."""
+    """Raise ValueError if an option contradicts the definition of the entry."""
     if info.options.get("residual") and chosen.get("residual") is False:
         raise ValueError(
-            f"{info.name!r} is residual by definition; use {info.layer_name!r} for the same "
-            "network without residual connections. Received: residual=False"
+            f"{info.name!r} has residual connections by definition. For the same network without "
+            f"them, use {info.layer_name!r} and set `num_layers`. Received: residual=False"
         )

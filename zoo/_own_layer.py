@@ -1,4 +1,4 @@
-"""A user's recurrent layer in place of an entry's, and checks that it fits."""
+"""Support for a user's recurrent layer in `create_model`, with checks of its interface."""
 
 import inspect
 import re
@@ -10,15 +10,15 @@ import keras
 from gradkeeper.zoo._model_info import ModelInfo
 from gradkeeper.zoo._options import ModelOptions
 
-# Arguments of the layers that `create_model` chooses.
+# Layer arguments that `create_model` sets, so that a user must not pass them.
 CHOSEN_HERE = frozenset({"units", "name", "return_sequences", "return_state", "go_backwards"})
 
 
 def own_info(layer: Callable[..., Any]) -> ModelInfo:
-    """An entry for a user's layer: its name in snake case, and no defaults.
+    """Return an entry for a user's layer, named after the layer in snake case, without defaults.
 
     Raises:
-        TypeError: a layer instance, a cell, or nothing that can be called.
+        TypeError: if `layer` is a layer instance, a cell, or not callable.
     """
     is_cell = hasattr(layer, "get_initial_state") and not (
         isinstance(layer, type) and issubclass(layer, keras.layers.RNN)
@@ -46,16 +46,16 @@ def own_info(layer: Callable[..., Any]) -> ModelInfo:
 
 
 def own_arguments(options: ModelOptions) -> dict[str, Any]:
-    """Arguments of a user's layer: those of `create_model` that were given.
+    """Return `units` and the given arguments among dropout, recurrent_dropout and stateful.
 
     Raises:
-        TypeError: `layer_options` that `create_model` chooses itself.
+        TypeError: if `layer_options` has an argument that `create_model` sets.
     """
     taken = sorted(CHOSEN_HERE & set(options.layer_options))
     if taken:
         raise TypeError(
-            "`create_model` chooses the arguments "
-            f"{', '.join(sorted(CHOSEN_HERE))} of its layers. Received: {', '.join(taken)}"
+            f"`create_model` sets the arguments {', '.join(sorted(CHOSEN_HERE))} of its layers. "
+            f"Remove them. Received: {', '.join(taken)}"
         )
     asked = {name: getattr(options, name) for name in ("dropout", "recurrent_dropout", "stateful")}
     chosen = {name: value for name, value in asked.items() if value}
@@ -63,30 +63,31 @@ def own_arguments(options: ModelOptions) -> dict[str, Any]:
 
 
 def make_own_layer(make: Callable[..., Any], arguments: Mapping[str, Any]) -> keras.layers.Layer:
-    """The user's layer, created with the arguments.
+    """Create the user's layer with the given arguments.
 
     Raises:
-        TypeError: `make` does not take the arguments, or does not return a layer of that name.
+        TypeError: if `make` does not take the arguments, or if it does not return a recurrent
+            layer with the given name.
     """
     parameters = inspect.signature(make).parameters
     if all(each.kind is not each.VAR_KEYWORD for each in parameters.values()):
         missing = [name for name in arguments if name not in parameters]
         if missing:
             raise TypeError(
-                f"`layer` must take the arguments {', '.join(arguments)}; it has no "
+                f"`layer` must take the arguments {', '.join(arguments)}, but it has no "
                 f"{', '.join(missing)}. Received: layer={make!r}"
             )
     layer = make(**arguments)
     is_cell = hasattr(layer, "state_size") and not isinstance(layer, keras.layers.RNN)
     if not isinstance(layer, keras.layers.Layer) or is_cell:
         raise TypeError(
-            f"`layer` must return a recurrent layer; it returned {layer!r}. Wrap a cell in "
+            f"`layer` must return a recurrent layer, but it returned {layer!r}. Wrap a cell in "
             f"`keras.layers.RNN`. Received: layer={make!r}"
         )
     if layer.name != arguments["name"]:
         raise TypeError(
-            f"`layer` must pass `name` on to the layer: the name {arguments['name']!r} was asked "
-            f"for, and the layer is called {layer.name!r}. Received: layer={make!r}"
+            "`layer` must pass `name` to the layer that it creates. The name should be "
+            f"{arguments['name']!r}, but it is {layer.name!r}. Received: layer={make!r}"
         )
     return layer
 
@@ -94,38 +95,38 @@ def make_own_layer(make: Callable[..., Any], arguments: Mapping[str, Any]) -> ke
 def check_config(
     make: Callable[..., Any], layer: keras.layers.Layer, options: Iterable[str]
 ) -> None:
-    """Refuses a user's layer class whose config lacks an argument that the class was called with.
+    """Raise ValueError if the config of a user's layer lacks an argument that it was created with.
 
-    `seed` and `bidirectional` build the layer again from its config, and would lose the argument.
+    `seed` and `bidirectional` rebuild the layer from its config and would lose the argument.
     """
     lost = set(options) - set(layer.get_config()) if isinstance(make, type) else set()
     if lost:
         raise ValueError(
-            "`seed` and `bidirectional` build the layer from its config, as saving a model does. "
-            f"`{type(layer).__name__}.get_config` must return {', '.join(sorted(lost))} as well. "
+            "`seed` and `bidirectional` rebuild the layer from its config, as loading a model "
+            f"does. `{type(layer).__name__}.get_config` must return {', '.join(sorted(lost))} too. "
             f"Received: layer={make!r}"
         )
 
 
 def known_to_keras(layer: keras.layers.Layer) -> keras.saving.custom_object_scope:
-    """A scope in which Keras builds the layer from its config, registered or not."""
+    """Return a scope in which Keras can build the layer from its config without registration."""
     classes = [type(layer), *([type(layer.cell)] if hasattr(layer, "cell") else [])]
     return keras.saving.custom_object_scope({each.__name__: each for each in classes})
 
 
 def check_two_directions(layer: keras.layers.Layer) -> None:
-    """Refuses a layer that `keras.layers.Bidirectional` cannot use."""
+    """Raise ValueError if `keras.layers.Bidirectional` cannot wrap the layer."""
     needed = ("go_backwards", "return_sequences", "return_state", "stateful")
     missing = [name for name in needed if not hasattr(layer, name)]
     if missing:
         raise ValueError(
-            "`bidirectional` needs a layer with the attributes of `keras.layers.RNN`; "
+            "`bidirectional` needs a layer with the attributes of `keras.layers.RNN`, but "
             f"{type(layer).__name__} has no {', '.join(missing)}. Received: bidirectional=True"
         )
 
 
 def check_outputs(outputs: Any, options: ModelOptions, *, return_sequences: bool) -> None:
-    """Refuses a user's layer whose outputs are not one vector per step, or one per sequence."""
+    """Raise ValueError unless the outputs are one vector per step, or one per sequence."""
     width = options.units * (2 if options.bidirectional else 1)
     shape = getattr(outputs, "shape", None)
     rank = 3 if return_sequences else 2

@@ -1,4 +1,4 @@
-"""One recurrent layer of a model, and the stack of them."""
+"""Recurrent layers of a model, and stacks of these layers."""
 
 import importlib
 import inspect
@@ -27,14 +27,14 @@ from gradkeeper.zoo.layers.cell_layer import CellLayer
 
 
 def layer_class(info: ModelInfo) -> type[keras.layers.Layer]:
-    """The recurrent layer that an entry refers to."""
+    """Import the recurrent layer class of an entry."""
     module, name = info.layer.split(":")
     found: type[keras.layers.Layer] = getattr(importlib.import_module(module), name)
     return found
 
 
 def layer_arguments(info: ModelInfo) -> dict[str, Any]:
-    """The arguments of an entry's layers that `create_model` passes on, with their defaults."""
+    """Return the arguments that `create_model` passes to an entry's layers, with their defaults."""
     layer = layer_class(info)
     if issubclass(layer, CellLayer):
         defaults = {**dict.fromkeys(layer.option_names()), **option_defaults(layer.cell_class)}
@@ -47,10 +47,10 @@ def layer_arguments(info: ModelInfo) -> dict[str, Any]:
 
 
 def seeded(layer: keras.layers.Layer, seed: int | None) -> keras.layers.Layer:
-    """The same unbuilt layer with seeds of its own wherever none is set.
+    """Return a copy of an unbuilt layer in which each seed that was None is set.
 
-    Each seed follows from `seed`, the layer's name and the option's name: no two weights start
-    alike, and adding a layer leaves the others as they were.
+    Each seed is derived from `seed`, the layer's name and the option's name. Initial weights
+    therefore differ between weights, and adding a layer does not change those of other layers.
     """
     if seed is None:
         return layer
@@ -61,7 +61,7 @@ def seeded(layer: keras.layers.Layer, seed: int | None) -> keras.layers.Layer:
 
 
 def _set_seeds(config: dict[str, Any], path: str) -> None:
-    """Sets each seed of a config that is None, those of a cell in it as well."""
+    """Set each seed in a layer's config that is None, including those of nested objects."""
     for option, value in config.items():
         own = zlib.crc32(f"{path}/{option}".encode()) & 0x7FFFFFFF
         settings = value.get("config") if isinstance(value, dict) else None
@@ -77,14 +77,19 @@ def _set_seeds(config: dict[str, Any], path: str) -> None:
 def recurrent_layer(
     info: ModelInfo, options: ModelOptions, name: str, **loop: Any
 ) -> keras.layers.Layer:
-    """One recurrent layer, in two directions if asked for; it passes its input's mask on.
+    """Create one recurrent layer, wrapped in `Bidirectional` if `options.bidirectional`.
+
+    The layer passes the mask of its input on.
 
     Args:
-        loop: `return_sequences`, `return_state`.
+        info: the entry.
+        options: the options of the model.
+        name: name of the layer.
+        **loop: `return_sequences`, `return_state`.
 
     Raises:
-        TypeError: `options.layer_options` that the layer does not take.
-        ValueError: a user's layer that does not fit in two directions.
+        TypeError: if the layer does not take one of `options.layer_options`.
+        ValueError: if `Bidirectional` cannot wrap a user's layer.
     """
     layer = _layer(info, options, name, loop)
     inner = [layer.forward_layer, layer.backward_layer] if options.bidirectional else []
@@ -120,14 +125,17 @@ def _layer(
 def recurrent_stack(
     x: Any, info: ModelInfo, options: ModelOptions, *, return_sequences: bool
 ) -> Any:
-    """Recurrent layers on top of each other, with LayerNormalization and residual sums if asked.
+    """Stack recurrent layers, with optional LayerNormalization and residual connections.
 
     Args:
-        x: [batch, time, features].
+        x: inputs [batch, time, features].
+        info: the entry.
+        options: the options of the model.
         return_sequences: whether the last layer returns all time steps.
 
     Returns:
-        [batch, time, width] or [batch, width]; width is `units`, twice that if bidirectional.
+        Outputs [batch, time, width] or [batch, width]. The width is `units`, or 2 * `units` if
+        bidirectional.
     """
     for index in range(1, options.num_layers + 1):
         every_step = return_sequences or index < options.num_layers
@@ -154,7 +162,7 @@ def _layer_arguments(info: ModelInfo, options: ModelOptions) -> dict[str, Any]:
         return {**own_arguments(options), **chosen, **options.layer_options}
     allowed = layer_arguments(info).keys()
     unknown = set(options.layer_options) - allowed
-    _checks.no_unknown(f"create_model({info.name!r}) passes on to its layers and", unknown, allowed)
+    _checks.no_unknown(f"The recurrent layer of {info.name!r}", unknown, allowed)
     return {
         "units": options.units,
         "dropout": options.dropout,
@@ -166,6 +174,6 @@ def _layer_arguments(info: ModelInfo, options: ModelOptions) -> dict[str, Any]:
 
 
 def _defaults(layer: type[keras.layers.Layer]) -> dict[str, Any]:
-    """The arguments of a Keras layer's constructor, with their defaults."""
+    """Return the arguments of a Keras layer's constructor, with their defaults."""
     parameters = inspect.signature(layer).parameters.values()
     return {each.name: each.default for each in parameters if each.kind is not each.VAR_KEYWORD}

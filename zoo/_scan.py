@@ -1,8 +1,8 @@
-"""All prefixes of a sequence at once.
+"""Parallel associative scan over time.
 
-`keras.ops.associative_scan` does the same, but on the TensorFlow backend XLA does not compile it
-where the batch size is not known when the model is traced, as in `fit`; and it reads and writes
-memory about four times as often.
+`keras.ops.associative_scan` computes the same. On the TensorFlow backend, however, XLA cannot
+compile it if the batch size is unknown at tracing, as in `fit`, and it needs about four times as
+many memory accesses.
 """
 
 from collections.abc import Callable
@@ -13,24 +13,26 @@ from keras import ops
 Parts = tuple[Any, ...]
 Combine = Callable[[Parts, Parts], Parts]
 
-# Elements that are put together one after the other: more save memory traffic, fewer rounds.
+# Elements per group, combined sequentially: a larger group saves memory traffic, a smaller group
+# saves rounds.
 _RADIX = 8
 
 
 def prefixes(combine: Combine, parts: Parts) -> Parts:
-    """What the elements make up to each time step, put together by an associative function.
+    """Compute all prefixes of a sequence under an associative function.
 
-    The sequence is cut into groups of eight, whose elements are put together one after the
-    other, all groups at once; the groups' totals are a sequence eight times as short (Blelloch:
-    "Prefix Sums and Their Applications", 1990). So there are about 16 * log8(time) rounds.
+    The sequence is split into groups of eight elements. The elements of a group are combined
+    sequentially, in all groups at once. The totals of the groups form a sequence of an eighth of
+    the length, which is scanned recursively (Blelloch: "Prefix Sums and Their Applications",
+    1990). The number of rounds is about 16 * log8(time).
 
     Args:
-        combine: makes one element of two in a row; called with many at once.
-        parts: the tensors of an element, each [batch, time, ...] with a known time; a batch of 1
-            stands for any.
+        combine: associative function of two consecutive elements; it receives batches of pairs.
+        parts: the tensors of the elements, each [batch, time, ...]. The time dimension must be
+            known. A batch of 1 broadcasts.
 
     Returns:
-        Tensors of the same time.
+        A tuple of tensors [batch, time, ...].
     """
     time = parts[0].shape[1]
     groups = time // _RADIX
@@ -49,7 +51,7 @@ def prefixes(combine: Combine, parts: Parts) -> Parts:
 
 
 def _steps(parts: Parts, start: int, end: int) -> list[Parts]:
-    """The elements by themselves, each [batch, 1, ...]."""
+    """Return the elements from `start` to `end` as a list, each [batch, 1, ...]."""
     return [tuple(each[:, at : at + 1] for each in parts) for at in range(start, end)]
 
 
@@ -61,7 +63,7 @@ def _running(combine: Combine, elements: list[Parts]) -> list[Parts]:
 
 
 def _grouped(parts: Parts, groups: int) -> list[Parts]:
-    """The first elements of all groups, the second ones, ..., each [batch, groups, ...]."""
+    """Return the first elements of all groups, the second elements, ..., [batch, groups, ...]."""
     cut = (
         ops.reshape(each[:, : groups * _RADIX], (-1, groups, _RADIX, *each.shape[2:]))
         for each in parts
@@ -70,7 +72,7 @@ def _grouped(parts: Parts, groups: int) -> list[Parts]:
 
 
 def _behind(combine: Combine, before: Parts, inside: Parts) -> Parts:
-    """What a group has made, behind all groups before it; the first one has none."""
+    """Combine the prefixes inside each group with the total of all groups before it."""
     later = combine(before, tuple(each[:, 1:] for each in inside))
     first = tuple(each[:, :1] for each in inside)
     return _joined([first, later])
@@ -85,7 +87,7 @@ def _ungrouped(found: list[Parts], groups: int) -> Parts:
 
 
 def _joined(elements: list[Parts]) -> Parts:
-    """One after the other in time."""
+    """Concatenate elements along the time axis."""
     return tuple(
         ops.concatenate(_alike([element[part] for element in elements]), axis=1)
         for part in range(len(elements[0]))
@@ -93,7 +95,7 @@ def _joined(elements: list[Parts]) -> Parts:
 
 
 def _alike(tensors: list[Any]) -> list[Any]:
-    """The tensors with the batch of the widest: of some the one example stands for all."""
+    """Broadcast tensors with a batch of 1 to the batch of the others."""
     batches = [each.shape[0] for each in tensors]
     if all(batch == batches[0] for batch in batches):
         return tensors

@@ -1,8 +1,8 @@
-"""Steps of models with stateful layers.
+"""Prediction with models that have stateful layers.
 
-The states of a stateful layer are not among a model's variables, and on JAX the variables are all
-that Keras carries from one compiled call to the next: `predict` starts each batch from the same
-states (Keras 3.15). There such a model is called as it is.
+The states of a stateful layer are not variables of the model. On JAX, Keras carries only the
+variables from one compiled call to the next, so that `predict` starts each batch from the same
+states (Keras 3.15). On JAX, the model is therefore called directly.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 
 
 def predict_next(model: keras.Model, inputs: Any) -> np.ndarray:
-    """The outputs for one batch, which continues the last one."""
+    """Return the outputs for one batch that continues the sequences of the last batch."""
     if keras.backend.backend() == "jax":
         return np.asarray(model(inputs, training=False))
     return np.asarray(model.predict_on_batch(inputs))

@@ -1,4 +1,4 @@
-"""What weights are held to, in the form of Keras constraints."""
+"""Keras weight constraints."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from gradkeeper.zoo import _checks
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
 class MaxMagnitude(keras.constraints.Constraint):
-    """Holds every element in [-limit, limit].
+    """Constraint that clips every element to [-limit, limit].
 
     Args:
-        limit: the limit, above 0.
+        limit: largest magnitude, above 0.
     """
 
     def __init__(self, limit: float) -> None:

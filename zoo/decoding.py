@@ -1,4 +1,4 @@
-"""generate: an encoder-decoder put to use."""
+"""Greedy decoding with an encoder-decoder."""
 
 from typing import Any
 
@@ -16,24 +16,27 @@ def generate(
     max_length: int,
     end_token: int | None = None,
 ) -> np.ndarray:
-    """Greedy decoding: each step takes the likeliest token and feeds it back.
+    """Generate target sequences by greedy decoding.
 
-    Runs the whole target through the model at every step, in one fixed shape: what stands after
-    the current step is filler, which the decoder does not see.
+    Each step appends the most probable token to the target input. The whole target is passed
+    through the model at every step, in a fixed shape. The decoder at the current step does not
+    depend on the placeholder tokens after it.
 
     Args:
-        model: of `create_model("seq2seq_attention", ...)`, trained.
-        source: integer tokens [batch, time], or of one sequence [time].
-        start_token: what training put first into the target input.
-        max_length: most tokens to generate.
-        end_token: ends a sequence; generation stops when all have ended. None: never.
+        model: a trained model of `create_model("seq2seq_attention", ...)`.
+        source: integer tokens [batch, time], or [time] for one sequence.
+        start_token: the first token of the target input, as in training.
+        max_length: maximum number of tokens to generate.
+        end_token: the token that ends a sequence. Generation stops when all sequences have ended.
+            If None, `max_length` tokens are generated.
 
     Returns:
-        int32 [batch, length], or [length]; length is at most `max_length`. After an `end_token`
-        only more of it.
+        int32 tokens [batch, length], or [length] for one sequence, with length at most
+        `max_length`. After its first `end_token`, a sequence is filled with `end_token`.
 
     Raises:
-        ValueError: not an encoder-decoder, an empty source, or tokens that it does not know.
+        ValueError: if the model is not an encoder-decoder, if the source is empty, or if a token
+            is outside the model's vocabulary.
     """
     tokens = _source_tokens(source)
     _checks.positive_int("max_length", max_length)
@@ -65,8 +68,8 @@ def _check_model(model: keras.Model, source: np.ndarray, **ends: int | None) -> 
     names = sorted(model.input) if isinstance(model.input, dict) else []
     if names != ["source", "target"]:
         raise ValueError(
-            "`generate` needs an encoder-decoder with the inputs 'source' and 'target'; "
-            "`generate_text` is for language models. "
+            "`generate` needs an encoder-decoder with the inputs 'source' and 'target'. For a "
+            "language model, use `generate_text`. "
             f"Received: model={model.name!r} with the inputs {model.input}"
         )
     embedded = {side: model.get_layer(f"{side}_embedding") for side in names}
@@ -75,7 +78,9 @@ def _check_model(model: keras.Model, source: np.ndarray, **ends: int | None) -> 
         if token is not None:
             _check_tokens(name, np.asarray(token), embedded["target"].input_dim)
     if embedded["target"].mask_zero and ends["start_token"] == 0:
-        raise ValueError("Token 0 is padding in this model. Received: start_token=0")
+        raise ValueError(
+            "Token 0 is padding in this model. Use another start token. Received: start_token=0"
+        )
 
 
 def _check_tokens(name: str, tokens: np.ndarray, size: int) -> None:

@@ -1,4 +1,4 @@
-"""What stands on top of the recurrent layers."""
+"""Pooling, attention and output layers on top of the recurrent layers."""
 
 from typing import Any
 
@@ -13,22 +13,23 @@ from gradkeeper.zoo.layers.sequence_pooling import SequencePooling
 
 
 def needs_sequence(options: ModelOptions) -> bool:
-    """Whether the head looks at all time steps of the last recurrent layer."""
+    """Return True if the head needs all time steps of the last recurrent layer."""
     pooled = options.pooling != "last" or options.attention is not None
-    # Around the last layer the residual sum needs the layer below at the same step.
+    # The residual sum of the last layer adds the outputs of the layer below, step by step.
     return options.per_step or pooled or options.residual
 
 
 def features(x: Any, options: ModelOptions) -> Any:
-    """What the output layer sees.
+    """Compute the inputs of the output layer.
 
     Args:
-        x: output of the last recurrent layer, [batch, time, width] where `needs_sequence`.
+        x: output of the last recurrent layer, [batch, time, width] if `needs_sequence`.
+        options: the options of the model.
 
     Returns:
-        Per-step tasks: x, or with attention [context_t; x_t] for each step t, where the language
-        model's context is of the steps up to t. Otherwise the pooled x, or with attention
-        [context; x_T], the last output being the query.
+        For per-step tasks, x, or with attention [context_t; x_t] for each step t; in a language
+        model, the context at t covers only the steps up to t. For other tasks, the pooled x, or
+        with attention [context; x_T], with the last output x_T as the query.
     """
     if not needs_sequence(options):
         return x
@@ -40,7 +41,7 @@ def features(x: Any, options: ModelOptions) -> Any:
 
 
 def attended(query: Any, values: Any, options: ModelOptions) -> Any:
-    """[context; query], the context from the attention of the query over the values."""
+    """Return [context; query], with the context from attention of the query over the values."""
     context = attention_layer(options)(query, values)
     return keras.layers.Concatenate(name="attended")([context, query])
 
@@ -56,6 +57,6 @@ def attention_layer(options: ModelOptions) -> SequenceAttention:
 
 
 def output_layer(options: ModelOptions) -> keras.layers.Layer:
-    """Linear, in float32 at least: losses of float16 logits overflow."""
+    """Return the linear output layer, in at least float32, as losses of float16 logits overflow."""
     dtype = keras.backend.result_type(keras.config.dtype_policy().compute_dtype, "float32")
     return seeded(keras.layers.Dense(options.output_units, dtype=dtype, name="head"), options.seed)

@@ -1,4 +1,4 @@
-"""Initial recurrent matrices, in the form of Keras initializers."""
+"""Keras initializers for recurrent matrices."""
 
 from collections.abc import Sequence
 from math import pi
@@ -10,17 +10,17 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
 class NormalizedPositiveDefinite(keras.initializers.Initializer):
-    """A symmetric positive definite matrix whose largest eigenvalue is 1.
+    """Initializer of a symmetric positive definite matrix with largest eigenvalue 1.
 
     Talathi, Vartak: "Improving performance of recurrent neural network with relu nonlinearity",
-    2015, arXiv 1511.03771: with R standard normal, [n, n]::
+    2015, arXiv 1511.03771, with R standard normal, [n, n]::
 
         A = R^T R / n,  W = (A + I) / e,  e the largest eigenvalue of A + I
 
-    One direction is kept, all others shrink.
+    W keeps the length of vectors in one direction and shrinks them in all others.
 
     Args:
-        seed: of R.
+        seed: seed of R.
     """
 
     def __init__(self, seed: int | None = None) -> None:
@@ -40,13 +40,14 @@ class NormalizedPositiveDefinite(keras.initializers.Initializer):
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
 class SkewAngles(keras.initializers.Initializer):
-    """A strictly upper triangle U whose exp(U - U^T) turns pairs of units by random angles.
+    """Initializer of a strictly upper triangular U such that exp(U - U^T) rotates pairs of units.
 
     Henaff, Szlam, LeCun: "Recurrent Orthogonal Networks and Long-Memory Tasks", 2016, arXiv
-    1602.06662, as Lezcano-Casado, Martinez-Rubio 2019 begin: angles uniform in [-pi, pi].
+    1602.06662, as used by Lezcano-Casado, Martinez-Rubio 2019: the angles of the rotations are
+    uniform in [-pi, pi].
 
     Args:
-        seed: of the angles.
+        seed: seed of the angles.
     """
 
     def __init__(self, seed: int | None = None) -> None:

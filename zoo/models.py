@@ -1,4 +1,4 @@
-"""create_model."""
+"""Construction of the models of the zoo."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -47,11 +47,11 @@ def create_model(
     weights: str | PathLike[str] | None = None,
     **layer_options: Any,
 ) -> keras.Model:
-    """Builds a model of the zoo: a plain functional `keras.Model`, not compiled.
+    """Create a model of the zoo, a functional `keras.Model` that is not compiled.
 
-    Arguments that are None take the entry's default (`model_info(name).options`), or the one
-    named below. The outputs are linear: classification, labelling, language models and
-    encoder-decoders give logits, whose losses want `from_logits=True`.
+    An argument that is None takes the entry's default (`model_info(name).options`), or else the
+    default named below. The output layer is linear: for classification, labelling, language models
+    and encoder-decoders, the outputs are logits. Use `from_logits=True` in their losses.
 
     Inputs and outputs by task:
         "regression", "classification": [batch, time, features] to [batch, output_units].
@@ -59,58 +59,63 @@ def create_model(
         "language_model": tokens [batch, time] to [batch, time, output_units].
         "sequence_to_sequence": {"source": tokens [batch, time], "target": tokens [batch, steps]}
             to [batch, steps, output_units]. The target input is the target shifted right by one,
-            a start token first.
-    The tasks with features take tokens [batch, time] as well, with `vocabulary_size`.
+            with a start token first.
+    The tasks with features also take tokens [batch, time], if `vocabulary_size` is set.
 
     Args:
-        name: an entry of `list_models()`. Give either `name` or `layer`.
-        layer: your own recurrent layer in place of an entry's: a class, such as a subclass of
+        name: an entry of `list_models()`. Pass either `name` or `layer`.
+        layer: your recurrent layer instead of an entry: a class, such as a subclass of
             `gradkeeper.zoo.layers.CellLayer` or `keras.layers.RNN`, or a function that returns a
-            layer. It is called with `units`, `return_sequences` and `name`, and with `dropout`,
-            `recurrent_dropout`, `stateful`, `activation`, `recurrent_initializer`,
-            `kernel_initializer` and the `layer_options` where they are given. The layer maps
+            layer. It is called with `units`, `return_sequences` and `name`, and, if they are
+            given, with `dropout`, `recurrent_dropout`, `stateful`, `activation`,
+            `recurrent_initializer`, `kernel_initializer` and the `layer_options`. The layer maps
             [batch, time, features] to [batch, units], or with `return_sequences=True` to
-            [batch, time, units]. `bidirectional` also passes `go_backwards=True` to the second
-            layer. `bidirectional` and `seed` build the layer from its config, as saving does, so
+            [batch, time, units]. With `bidirectional`, a second layer is created with
+            `go_backwards=True`. `bidirectional` and `seed` rebuild the layer from its config, so
             that `get_config` must be complete. To save the model, register the class with
             `keras.saving.register_keras_serializable`.
-        input_shape: without the batch: (time, features), or (time,) for integer tokens. time
-            may be None; of an encoder-decoder it is the source's. Only with `weights` it may be
-            left out, as may `output_units`.
-        output_units: numbers per output; for language models the size of the vocabulary, for
-            encoder-decoders that of the target's.
-        units: width of each recurrent layer (and direction). None: 128.
-        num_layers: recurrent layers on top of each other. None: 1.
-        task: None: "regression", or what the entry is for.
-        bidirectional: each layer reads the sequence in both directions; of an encoder-decoder,
-            the encoder.
-        residual: adds its input to the output of each layer from the second on.
-        layer_norm: LayerNormalization after every recurrent layer.
-        dropout: fraction of each recurrent layer's inputs to drop, the same at all steps.
+        input_shape: shape without the batch dimension: (time, features), or (time,) for integer
+            tokens. time may be None. For an encoder-decoder, the shape of the source. Optional
+            if `weights` are given.
+        output_units: number of values per output. For a language model, the size of the
+            vocabulary; for an encoder-decoder, the size of the target vocabulary. Optional if
+            `weights` are given.
+        units: width of each recurrent layer, per direction. Default: 128.
+        num_layers: number of recurrent layers. Default: 1.
+        task: one of the tasks above. Default: the first of `model_info(name).tasks`.
+        bidirectional: whether each layer reads the sequence in both directions. In an
+            encoder-decoder, this applies to the encoder.
+        residual: whether to add the input of each layer to its output, from layer 2 on.
+        layer_norm: whether to apply LayerNormalization after every recurrent layer.
+        dropout: fraction of each recurrent layer's inputs to drop, with one mask for all steps.
         recurrent_dropout: fraction of each recurrent layer's previous output to drop.
         attention: "additive" (Bahdanau) or "multiplicative" (Luong) over the hidden states.
-        pooling: "last", "mean" or "max" over time, for one output per sequence.
-        activation, recurrent_initializer, kernel_initializer: of the recurrent layers.
-        vocabulary_size: number of distinct input tokens. None: `output_units`, for language
+        pooling: "last", "mean" or "max" over time, for tasks with one output per sequence.
+        activation: activation of the recurrent layers.
+        recurrent_initializer: initializer of the recurrent kernels.
+        kernel_initializer: initializer of the input kernels.
+        vocabulary_size: number of distinct input tokens. Default: `output_units`, for language
             models and encoder-decoders.
-        embedding_units: width of the token embedding. None: `units`.
-        mask_zero: token 0 is padding.
-        mask_value: steps whose features all have this value are padding.
-        stateful: states are kept from batch to batch; needs `batch_size`.
+        embedding_units: width of the token embedding. Default: `units`.
+        mask_zero: whether token 0 is padding.
+        mask_value: value of padding; a step whose features all have this value is masked.
+        stateful: whether to keep the states from batch to batch. Needs `batch_size`.
         batch_size: fixed number of sequences per batch.
-        seed: makes initial weights and dropout repeatable, whatever else draws random numbers.
-        model_name: of the `keras.Model`. None: `name`, or the name of `layer` in snake case.
-        weights: trained ones, a name of `list_weights(name)` or the path of such an `.npz` file.
-            The options that they were trained with become the defaults.
-        layer_options: further arguments of the recurrent layers, as `use_bias=False`.
+        seed: seed that makes initial weights and dropout reproducible, independent of other
+            random numbers.
+        model_name: name of the `keras.Model`. Default: `name`, or the name of `layer` in snake
+            case.
+        weights: trained weights: a name of `list_weights(name)`, or the path of an `.npz` file.
+            The options that the weights were trained with become the defaults.
+        **layer_options: further arguments of the recurrent layers, such as `use_bias=False`.
 
     Raises:
-        ValueError: unknown name, or options that are not allowed or exclude each other; unknown
-            weights, or options that these do not have; a `layer` whose outputs have another
-            shape.
-        TypeError: `layer_options` that the recurrent layer does not have; neither a shape nor
-            weights; neither `name` nor `layer`, or both; a `layer` that is neither a class nor a
-            function.
+        ValueError: if the name or the weights are unknown, if an option is not allowed, if two
+            options exclude each other, if an option does not fit the weights, or if the outputs
+            of `layer` have the wrong shape.
+        TypeError: if the recurrent layer does not have one of `layer_options`, if the sizes are
+            missing without `weights`, if both or neither of `name` and `layer` are given, or if
+            `layer` is neither a class nor a function.
     """
     given = {
         key: value
@@ -126,7 +131,7 @@ def create_model(
     if weights is not None:
         if layer is not None:
             raise TypeError(
-                "`weights` are those of an entry; leave out `weights` or `layer`. "
+                "`weights` belong to an entry of the zoo. Remove `weights` or `layer`. "
                 f"Received: layer={layer!r}, weights={weights!r}"
             )
         given = with_trained(given, _defaults(), weights_info(info.name, weights))
@@ -148,7 +153,7 @@ def _build(info: ModelInfo, options: ModelOptions, name: str) -> keras.Model:
 
 
 def _defaults() -> dict[str, Any]:
-    """Those of the arguments above."""
+    """Return the defaults of the arguments of `create_model`."""
     parameters = inspect.signature(create_model).parameters.values()
     return {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
 
@@ -168,7 +173,7 @@ def _sequence_model(info: ModelInfo, options: ModelOptions, name: str) -> keras.
 
 
 def _vectors(inputs: Any, options: ModelOptions) -> Any:
-    """One vector per time step, with its mask: tokens are embedded."""
+    """Return one vector per time step: embed tokens, and mask padding."""
     if options.takes_tokens:
         embedding = keras.layers.Embedding(
             options.vocabulary_size or options.output_units,

@@ -1,4 +1,4 @@
-"""Weights that were trained, and what is known about them."""
+"""Trained weights of the zoo, and their descriptions."""
 
 import difflib
 import json
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import keras
 
 FOLDER = Path(__file__).with_name("weights")
-# Options that no weight depends on.
+# Options that may differ from those in training, because no weight depends on them.
 _FREE = (
     "dropout",
     "recurrent_dropout",
@@ -30,21 +30,21 @@ _FREE = (
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsInfo:
-    """Trained weights of an entry, as plain data: reading it does not load Keras.
+    """Description of an entry's trained weights. Reading the attributes does not load Keras.
 
     Attributes:
-        model: the entry's name.
-        name: of the weights, the `weights` of `create_model`.
-        options: the arguments of `create_model` that they belong to.
-        vocabulary: the characters in the order of their tokens, for `generate_text`; None where
-            the inputs are numbers.
-        loss: what they reached.
-        loss_description: what that loss is.
-        steps: train steps that they took.
-        command: what trained them.
-        recipe: the arguments of the training.
-        probe: what the model answers at the last step of `probe_inputs`, by which it is known
-            that weights were loaded as they were trained.
+        model: name of the entry.
+        name: name of the weights, for the argument `weights` of `create_model`.
+        options: arguments of `create_model` that the weights were trained with.
+        vocabulary: the characters in the order of their tokens, for `generate_text`. None if the
+            inputs are numbers.
+        loss: loss that the weights reached.
+        loss_description: unit and data set of the loss.
+        steps: number of train steps.
+        command: command that trained the weights.
+        recipe: arguments of the training.
+        probe: the model's outputs at the last step of `probe_inputs`, to verify that the weights
+            are loaded correctly.
     """
 
     model: str
@@ -64,10 +64,10 @@ class WeightsInfo:
 
 
 def list_weights(model: str, pattern: str = "*") -> list[str]:
-    """Names of an entry's trained weights that match a pattern with wildcards, sorted.
+    """List the names of an entry's trained weights that match a pattern with wildcards, sorted.
 
     Raises:
-        ValueError: no such entry.
+        ValueError: if the entry is unknown.
     """
     model_info(model)
     names = sorted(path.stem.removeprefix(f"{model}-") for path in FOLDER.glob(f"{model}-*.json"))
@@ -75,20 +75,21 @@ def list_weights(model: str, pattern: str = "*") -> list[str]:
 
 
 def weights_info(model: str, weights: str | PathLike[str]) -> WeightsInfo:
-    """What is known about an entry's trained weights.
+    """Return the description of an entry's trained weights.
 
     Args:
-        model: the entry's name.
-        weights: a name of `list_weights(model)`, or the path of an `.npz` file with its `.json`
-            beside it.
+        model: name of the entry.
+        weights: a name of `list_weights(model)`, or the path of an `.npz` file. A `.json` file of
+            the same name must be in the same folder.
 
     Raises:
-        ValueError: no such entry or weights, or weights of another entry.
+        ValueError: if the entry or the weights are unknown, or if the weights belong to another
+            entry.
     """
     info = WeightsInfo(**json.loads(_file(model, weights).with_suffix(".json").read_text("utf-8")))
     if info.model != model:
         raise ValueError(
-            f"These weights are of the entry {info.model!r}. "
+            f"These weights are of the entry {info.model!r}. Use it as `name`. "
             f"Received: name={model!r}, weights={str(weights)!r}"
         )
     return info
@@ -97,15 +98,17 @@ def weights_info(model: str, weights: str | PathLike[str]) -> WeightsInfo:
 def with_trained(
     given: Mapping[str, Any], defaults: Mapping[str, Any], info: WeightsInfo
 ) -> dict[str, Any]:
-    """Options of `create_model`: those of trained weights where none was given.
+    """Fill in the options of `create_model` that were not given with those of trained weights.
 
     Args:
-        given: as `create_model` received them.
-        defaults: of its arguments; an option that equals its default was not given.
-        info: of the weights.
+        given: options as `create_model` received them.
+        defaults: defaults of `create_model`. An option that equals its default counts as not
+            given.
+        info: description of the weights.
 
     Raises:
-        ValueError: an option on which the weights depend, and that is another.
+        ValueError: if a given option differs from that of the weights and the weights depend on
+            it.
     """
     chosen = dict(given)
     for name, value in given.items():
@@ -117,19 +120,19 @@ def with_trained(
             chosen[name] = trained
         elif _comparable(name, value) != _comparable(name, trained):
             raise ValueError(
-                f"The weights {info.name!r} were trained with {name}={trained!r}; leave `{name}` "
-                f"out, or train others. Received: {name}={value!r}, weights={info.name!r}"
+                f"The weights {info.name!r} were trained with {name}={trained!r}. Remove `{name}`, "
+                f"or use other weights. Received: {name}={value!r}, weights={info.name!r}"
             )
     return chosen
 
 
 def _comparable(name: str, value: Any) -> Any:
-    """Weights are for any number of time steps."""
+    """Return the value without the number of time steps, which the weights do not depend on."""
     return tuple(value)[1:] if name == "input_shape" else value
 
 
 def load_weights(model: "keras.Model", name: str, weights: str | PathLike[str]) -> None:
-    """Gives a model of `create_model` its trained weights."""
+    """Load trained weights into a model of `create_model`."""
     import numpy as np
 
     with np.load(_file(name, weights)) as stored:
@@ -137,15 +140,16 @@ def load_weights(model: "keras.Model", name: str, weights: str | PathLike[str]) 
 
 
 def write_weights(folder: Path, model: "keras.Model", facts: Mapping[str, Any]) -> list[Path]:
-    """Writes a model's weights, and what is known about them.
+    """Write a model's weights and their description.
 
     Args:
-        folder: where to.
-        model: trained.
-        facts: the attributes of `WeightsInfo`, but for the probe.
+        folder: the folder to write to.
+        model: the trained model.
+        facts: the attributes of `WeightsInfo`, except `probe`.
 
     Returns:
-        The `.npz` file, an array per variable in the model's order, and the `.json` beside it.
+        The paths of the `.npz` file, with one array per variable in the model's order, and of the
+        `.json` file.
     """
     import numpy as np
 
@@ -166,7 +170,7 @@ def write_weights(folder: Path, model: "keras.Model", facts: Mapping[str, Any]) 
 
 
 def probe_inputs(options: Mapping[str, Any]) -> Any:
-    """A fixed batch of one sequence of 12 steps: tokens, or numbers from 0 to 1."""
+    """Return a fixed batch of one sequence of 12 steps: tokens, or numbers from 0 to 1."""
     import numpy as np
 
     features = options["input_shape"][1:]
@@ -177,12 +181,12 @@ def probe_inputs(options: Mapping[str, Any]) -> Any:
 
 
 def _file(model: str, weights: str | PathLike[str]) -> Path:
-    """The `.npz` file."""
+    """Return the path of the `.npz` file."""
     if str(weights).endswith(".npz"):
         path = Path(weights)
         if not (path.is_file() and path.with_suffix(".json").is_file()):
             raise ValueError(
-                "Weights are an `.npz` file with a `.json` file of the same name beside it. "
+                "Weights need an `.npz` file with a `.json` file of the same name in its folder. "
                 f"Received: weights={str(weights)!r}"
             )
         return path
@@ -192,7 +196,7 @@ def _file(model: str, weights: str | PathLike[str]) -> Path:
         hint = f"Did you mean {near[0]!r}? " if near else ""
         raise ValueError(
             f"The entry {model!r} has no such weights. {hint}Choose one of: "
-            f"{', '.join(known) or 'none'}; or the path of an `.npz` file. "
+            f"{', '.join(known) or 'none'}; or pass the path of an `.npz` file. "
             f"Received: weights={str(weights)!r}"
         )
     return FOLDER / f"{model}-{weights}.npz"

@@ -1,4 +1,4 @@
-"""The table of all entries."""
+"""Registry of all entries."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -21,11 +21,11 @@ from gradkeeper.zoo.entries import (
 
 
 def collect(*families: Iterable[ModelInfo]) -> Mapping[str, ModelInfo]:
-    """One table of several families; a name that comes twice raises ValueError."""
+    """Merge families of entries into one mapping by name. Raise ValueError on a duplicate name."""
     table: dict[str, ModelInfo] = {}
     for info in (info for family in families for info in family):
         if info.name in table:
-            raise ValueError(f"Two entries have one name. Received: name={info.name!r}")
+            raise ValueError(f"Names of entries must be unique. Received: name={info.name!r}")
         table[info.name] = info
     return MappingProxyType(table)
 
@@ -45,15 +45,15 @@ ENTRIES = collect(
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names of the entries that match a pattern with wildcards (`*lstm*`), sorted."""
+    """List the names of the entries that match a pattern with wildcards (`*lstm*`), sorted."""
     return sorted(name for name in ENTRIES if fnmatchcase(name, pattern))
 
 
 def model_info(name: str) -> ModelInfo:
-    """What the zoo knows about an entry.
+    """Return the description of an entry.
 
     Raises:
-        ValueError: no such entry; the message proposes the nearest names.
+        ValueError: if there is no such entry. The message suggests similar names.
     """
     if name in ENTRIES:
         return ENTRIES[name]
@@ -61,5 +61,5 @@ def model_info(name: str) -> ModelInfo:
     hint = f"Did you mean {' or '.join(repr(each) for each in near)}? " if near else ""
     raise ValueError(
         f"The zoo has no model of this name. {hint}"
-        f"`list_models()` names all {len(ENTRIES)}. Received: name={name!r}"
+        f"`list_models()` lists all {len(ENTRIES)} models. Received: name={name!r}"
     )

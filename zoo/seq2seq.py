@@ -1,4 +1,4 @@
-"""The encoder-decoder."""
+"""Encoder-decoder model with attention."""
 
 from dataclasses import replace
 from typing import Any
@@ -12,14 +12,15 @@ from gradkeeper.zoo._recurrent import recurrent_layer, seeded
 
 
 def encoder_decoder(info: ModelInfo, options: ModelOptions, name: str) -> keras.Model:
-    """A recurrent encoder, and a recurrent decoder that attends to it.
+    """Build a recurrent encoder and a recurrent decoder with attention over the encoder's outputs.
 
-    Teacher forcing: the target input is the target shifted right by one, a start token first;
-    `gradkeeper.zoo.generate` feeds the model its own outputs instead.
+    Train with teacher forcing: the target input is the target shifted right by one, with a start
+    token first. At inference, `gradkeeper.zoo.generate` feeds the model's outputs back instead.
 
-    Decoder layer l starts from the last states of encoder layer l, led through one tanh layer
-    per state where the encoder is bidirectional. The attention is Luong's: the decoder's output
-    d_t is the query, and tanh(W_c [context_t; d_t]) goes to the output layer.
+    The initial states of decoder layer l are the last states of encoder layer l. If the encoder is
+    bidirectional, a tanh layer per state maps them to the decoder's width. The attention is
+    Luong's: the decoder's output d_t is the query, and tanh(W_c [context_t; d_t]) is the input of
+    the output layer.
 
     Inputs: {"source": [batch, time], "target": [batch, steps]}, integer tokens.
     Output: logits [batch, steps, output_units].
@@ -51,7 +52,7 @@ def _normalized(x: Any, name: str, options: ModelOptions) -> Any:
 
 
 def _encoder(x: Any, info: ModelInfo, options: ModelOptions) -> tuple[Any, list[list[Any]]]:
-    """All outputs of the last layer, and for each layer the states that its decoder starts from."""
+    """Return the outputs of the last layer, and the initial states of each decoder layer."""
     states = []
     for index in range(1, options.num_layers + 1):
         layer = recurrent_layer(
@@ -64,7 +65,7 @@ def _encoder(x: Any, info: ModelInfo, options: ModelOptions) -> tuple[Any, list[
 
 
 def _bridge(last: list[Any], index: int, options: ModelOptions) -> list[Any]:
-    """Joins the states of both directions to states of the decoder's width."""
+    """Map the states of both directions to states of the decoder's width."""
     half = len(last) // 2
     joined = []
     for number, pair in enumerate(zip(last[:half], last[half:], strict=True), start=1):

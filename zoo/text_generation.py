@@ -1,4 +1,4 @@
-"""generate_text: a language model put to use."""
+"""Text generation with a language model."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -14,7 +14,7 @@ WINDOW = 128
 
 
 class Vocabulary(Protocol):
-    """Text to tokens and back."""
+    """Protocol of a mapping between text and tokens."""
 
     def encode(self, text: str) -> Any: ...
 
@@ -22,7 +22,7 @@ class Vocabulary(Protocol):
 
 
 class Characters:
-    """A vocabulary of single characters; a character's token is its place in the list."""
+    """Vocabulary of single characters. The token of a character is its index in the list."""
 
     def __init__(self, characters: Sequence[str]) -> None:
         self.characters = list(characters)
@@ -50,28 +50,29 @@ def generate_text(
     temperature: float = 1.0,
     seed: int | None = None,
 ) -> str:
-    """Lets a language model continue a text.
+    """Generate a continuation of a text with a language model.
 
-    A copy of the model with the same weights and `stateful=True` reads the prompt and then its
-    own output, one token at a time. A model with attention looks back instead over a window of
-    its fixed length, or of 128 tokens.
+    A copy of the model with the same weights and `stateful=True` reads the prompt and then the
+    generated tokens, one at a time. A model with attention reads a window of the last tokens
+    instead; the window has the model's fixed length, or 128 tokens.
 
     Args:
-        model: of `create_model(..., task="language_model")`, trained.
-        prompt: what to continue; at least one token.
-        vocabulary: has `encode(text) -> tokens` and `decode(tokens) -> text`; or the characters,
-            as a string or list, in the order of their tokens.
-        length: tokens to generate.
-        temperature: divides the logits before sampling: below 1 safer, above 1 wilder, 0 always
-            the likeliest token.
-        seed: of the sampling; the same seed gives the same text.
+        model: a trained model of `create_model(..., task="language_model")`.
+        prompt: the text to continue, at least one token.
+        vocabulary: an object with `encode(text) -> tokens` and `decode(tokens) -> text`, or the
+            characters in the order of their tokens, as a string or a list.
+        length: number of tokens to generate.
+        temperature: divisor of the logits before sampling. Lower values make the text more
+            predictable; 0 always takes the most probable token.
+        seed: seed of the sampling. The same seed gives the same text.
 
     Returns:
         The prompt and its continuation.
 
     Raises:
-        ValueError: not a language model, an empty prompt, characters that are not in the
-            vocabulary, a vocabulary of another size than the model's, a negative temperature.
+        ValueError: if the model is not a language model, if the prompt is empty, if the prompt
+            has characters that are not in the vocabulary, if the sizes of the vocabulary and the
+            model differ, or if the temperature is negative.
     """
     _check_model(model)
     _checks.positive_int("length", length)
@@ -88,7 +89,7 @@ def generate_text(
 
 
 def _stepped(model: keras.Model) -> Callable[[list[int]], np.ndarray]:
-    """Logits after the tokens so far, of which only those not yet read are read."""
+    """Return a function that computes the next logits and reads only tokens that are unread."""
     twin = _twin(model, length=1, stateful=True)
     read = 0
 
@@ -103,7 +104,10 @@ def _stepped(model: keras.Model) -> Callable[[list[int]], np.ndarray]:
 
 
 def _windowed(model: keras.Model) -> Callable[[list[int]], np.ndarray]:
-    """Logits after the last tokens; what fills the window behind them is not seen."""
+    """Return a function that computes the next logits from a window of the last tokens.
+
+    A shorter text is padded at the end. The logits do not depend on this padding.
+    """
     length = model.input_shape[1] or WINDOW
     twin = _twin(model, length=length, stateful=False)
 
@@ -117,13 +121,13 @@ def _windowed(model: keras.Model) -> Callable[[list[int]], np.ndarray]:
 
 
 def _twin(model: keras.Model, *, length: int, stateful: bool) -> keras.Model:
-    """A copy with the same weights for one sequence of a fixed length."""
+    """Return a copy of the model with the same weights, for one sequence of a fixed length."""
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
         config = layer.get_config()
         if "stateful" in config:
             config["stateful"] = stateful
-            # Around a single step a loop is only a burden; JAX compiles it anew for each token.
+            # A loop over a single step only costs time; JAX would recompile it for each token.
             config["unroll"] = config["unroll"] or length == 1
         return type(layer).from_config(config)
 
@@ -135,7 +139,10 @@ def _twin(model: keras.Model, *, length: int, stateful: bool) -> keras.Model:
 
 def _sample(logits: np.ndarray, temperature: float, random: np.random.Generator) -> int:
     if not np.isfinite(logits).all():
-        raise ValueError("The model's logits are not finite. Received: NaN or infinite logits")
+        raise ValueError(
+            "The model's logits are not finite. Check the model's weights for NaN and infinity. "
+            "Received: NaN or infinite logits"
+        )
     if temperature == 0:
         return int(logits.argmax())
     scaled = (logits.astype("float64") - logits.max()) / temperature
@@ -151,14 +158,14 @@ def _check_model(model: keras.Model) -> None:
     shapes = (model.input_shape, model.output_shape)
     if isinstance(model.input_shape, dict) or [len(shape) for shape in shapes] != [2, 3]:
         raise ValueError(
-            "`generate_text` needs a language model: integer tokens [batch, time] in, logits "
-            "[batch, time, vocabulary] out; `generate` is for encoder-decoders. "
+            "`generate_text` needs a language model that maps integer tokens [batch, time] to "
+            "logits [batch, time, vocabulary]. For an encoder-decoder, use `generate`. "
             f"Received: model={model.name!r} with input_shape={shapes[0]}, output_shape={shapes[1]}"
         )
 
 
 def _vocabulary(vocabulary: Any, size: int) -> Vocabulary:
-    # A str has an `encode` too, into bytes.
+    # `encode` is no criterion: a str has an `encode` to bytes.
     if hasattr(vocabulary, "decode"):
         known: Vocabulary = vocabulary
         return known
@@ -176,7 +183,7 @@ def _prompt_tokens(prompt: str, vocabulary: Vocabulary, size: int) -> list[int]:
         raise ValueError(f"`prompt` must have at least one token. Received: prompt={prompt!r}")
     if min(tokens) < 0 or max(tokens) >= size:
         raise ValueError(
-            f"The model knows the tokens 0 to {size - 1}; the vocabulary does not fit it. "
+            f"The vocabulary does not fit the model, which has the tokens 0 to {size - 1}. "
             f"Received: tokens from {min(tokens)} to {max(tokens)}"
         )
     return tokens

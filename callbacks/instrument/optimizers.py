@@ -154,7 +154,7 @@ def loss_scale(optimizer: keras.optimizers.Optimizer, variables: Sequence[Any]) 
 def build_like_apply(optimizer: keras.optimizers.Optimizer, variables: Sequence[Any]) -> None:
     """Build the optimizer if it is not built, as `apply` does first."""
     if not optimizer.built:
-        with keras.name_scope(optimizer.name):
+        with keras.name_scope(optimizer.name, caller=optimizer):
             optimizer.build(variables)
         optimizer.built = True
 

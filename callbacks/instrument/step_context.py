@@ -28,7 +28,7 @@ class StepLoss:
         device: the device of the variable; None for TensorFlow's choice.
 
     Attributes:
-        is_known: whether `set` was called in this trace of the step.
+        latest: the last loss that was set in this trace of the step; None if there is none.
     """
 
     def __init__(self, device: str | None) -> None:
@@ -36,13 +36,12 @@ class StepLoss:
         # The loss, and 1 if it is known.
         self._variable: tf.Variable | None = None
         self._in_variable = False
-        self._tensor: tf.Tensor | None = None
+        self.latest: tf.Tensor | None = None
         self._scope: TraceScope | None = None
-        self.is_known = False
 
     def begin_step(self, *, in_variable: bool) -> None:
         """Mark the loss as unknown. `in_variable` states whether a variable carries it."""
-        self._tensor, self.is_known, self._in_variable = None, False, in_variable
+        self.latest, self._in_variable = None, in_variable
         if in_variable:
             if self._variable is None:
                 self._variable = make_variable(_UNKNOWN_LOSS, self._device)
@@ -50,7 +49,7 @@ class StepLoss:
 
     def set(self, loss: tf.Tensor) -> None:
         """Set the loss, a scalar."""
-        self._tensor, self._scope, self.is_known = loss, TraceScope.current(), True
+        self.latest, self._scope = loss, TraceScope.current()
         if self._in_variable:
             assert self._variable is not None
             self._variable.assign(tf.stack([tf.cast(loss, tf.float64), 1.0]))
@@ -58,7 +57,12 @@ class StepLoss:
     @property
     def tensor(self) -> tf.Tensor | None:
         """Return the loss as a tensor; None if it is unknown or this graph cannot read it."""
-        return self._tensor if self.is_known and self._scope == TraceScope.current() else None
+        return self.latest if self._scope == TraceScope.current() else None
+
+    @property
+    def is_known(self) -> bool:
+        """Return True if `set` was called in this trace of the step."""
+        return self.latest is not None
 
     @property
     def may_be_known(self) -> bool:
@@ -71,7 +75,7 @@ class StepLoss:
         if self._in_variable:
             assert self._variable is not None
             return self._variable[0]
-        return tf.constant(np.nan, tf.float64) if self._tensor is None else self._tensor
+        return tf.constant(np.nan, tf.float64) if self.latest is None else self.latest
 
     @property
     def is_ok(self) -> tf.Tensor:
@@ -80,7 +84,7 @@ class StepLoss:
             assert self._variable is not None
             value, is_known = tf.unstack(self._variable.read_value())
             return tf.math.is_finite(value) | tf.equal(is_known, 0.0)
-        return tf.constant(True) if self._tensor is None else tf.math.is_finite(self._tensor)
+        return tf.constant(True) if self.latest is None else tf.math.is_finite(self.latest)
 
 
 class StepContext:

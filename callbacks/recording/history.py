@@ -144,6 +144,9 @@ class GradientHistory:
         if layers is not None:
             return self.select(layers).to_dataframe()
         columns: dict[str, Any] = dict(zip(self.variables, self.norms.T, strict=True))
+        for name in self.measurements:
+            names = [f"{variable}:{name}" for variable in self.variables]
+            columns |= dict(zip(names, self.value(name).T, strict=True))
         columns["global_norm"] = self.global_norm
         columns["applied_global_norm"] = self.applied_global_norm
         columns["clipped"] = self.clipped
@@ -218,6 +221,20 @@ class GradientHistory:
     def update_ratios(self) -> np.ndarray:
         """Update norm divided by weight norm before the update, [steps, variables]."""
         return self._all.update_ratios
+
+    @property
+    def measurements(self) -> tuple[str, ...]:
+        """Names of the recorded user-defined measurements."""
+        return self._all.measurements
+
+    def value(self, name: str) -> np.ndarray:
+        """Return a statistic of each variable by name, [steps, variables]; NaN if not recorded.
+
+        Args:
+            name: `norm`, `applied_norm`, `max_abs`, `nonfinite`, `update_norm`, `weight_norm`, or
+                the name of a user-defined measurement.
+        """
+        return self._all.value(name)
 
     @property
     def loss(self) -> np.ndarray:

@@ -178,7 +178,7 @@ class ReplicaLog(StepLog):
         self._is_measured: tf.Tensor
         self._scope: TraceScope | None = None
         self.has_loss = True
-        self._loss_in_row = False
+        self._loss_in_row: tf.Tensor | None = None
         self.loss: Ring | None = None  # for steps without a row for the loss
 
     def optimizer_log(
@@ -191,7 +191,7 @@ class ReplicaLog(StepLog):
 
     def begin_step(self) -> None:
         """Begin a train step, in the graph."""
-        self._scope, self._loss_in_row = None, False
+        self._scope, self._loss_in_row = None, None
         self.enter_scope()
 
     def enter_scope(self) -> None:
@@ -237,14 +237,15 @@ class ReplicaLog(StepLog):
         tensor = loss.tensor
         if tensor is None or tensor.dtype.size > dtype.size:
             return None
-        self._loss_in_row = True
+        self._loss_in_row = tensor
         return tensor
 
     def end_step(self, loss: StepLoss) -> None:
         """Count the step, and store its number if not every step has a row, in the graph."""
         self.enter_scope()
         self.has_loss &= loss.is_known
-        if loss.may_be_known and not self._loss_in_row:
+        # The last loss of the step counts.
+        if loss.may_be_known and (loss.latest is None or loss.latest is not self._loss_in_row):
             if self.loss is None:
                 self.loss = self.add_ring(1, tf.float64, empty=np.nan)
             self.loss.write(self.row_index, loss.value)

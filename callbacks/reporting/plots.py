@@ -152,6 +152,20 @@ def plot_update_ratios(history: GradientHistory) -> Figure:
     return figure
 
 
+def plot_measurement(history: GradientHistory, name: str) -> Figure:
+    """Plot a user-defined measurement of each variable over the train steps."""
+    figure = Figure(figsize=(10, 4), layout="constrained", dpi=110)
+    axes = figure.subplots()
+    few = len(history.variables) <= _LABELLED
+    for variable, values in zip(history.variables, history.value(name).T, strict=True):
+        axes.plot(history.steps, values, lw=0.9, label=variable if few else None)
+    axes.set(xlabel="train step", ylabel=name)
+    axes.grid(alpha=0.25)
+    if few:
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="x-small", frameon=False)
+    return figure
+
+
 def draw_global_norm(
     axes: Axes, history: GradientHistory, findings: Sequence[Finding] = ()
 ) -> None:

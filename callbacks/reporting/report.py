@@ -19,6 +19,7 @@ from gradkeeper.callbacks.reporting.plots import (
     LayerGroups,
     plot_global_norm,
     plot_layers,
+    plot_measurement,
     plot_update_ratios,
 )
 
@@ -87,6 +88,8 @@ def write_report(
         pictures["Gradient norm per layer"] = plot_layers(history)
     if np.isfinite(history.update_ratios).any():
         pictures["Update over weight, per variable"] = plot_update_ratios(history)
+    for name in history.measurements:
+        pictures[f"{name}, per variable"] = plot_measurement(history, name)
     return write_page(
         path,
         _PACKAGE,

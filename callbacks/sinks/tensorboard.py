@@ -26,6 +26,7 @@ class TensorBoardSink(Sink):
         gradients/clip_coefficient: norm after clipping divided by norm before clipping; 1 where
             clipping changed nothing.
         gradients/nonfinite: number of gradient elements that are NaN or infinite.
+        gradients/<measurement>/<variable>: user-defined measurements.
         gradients/layers/<layer>: L2 norm before clipping over all variables of the layer.
         train/loss: loss of the train step, in the unit of the loss.
         train/learning_rate: learning rate of the optimizer.
@@ -143,6 +144,9 @@ def _scalars(window: Window) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     for name in ("loss", "learning_rate", "loss_scale"):
         value = window.scalar(name)
         tags[f"train/{name}"] = value, ~np.isnan(value)
+    for name in window.measurements:
+        for variable, value in zip(window.variables, window.value(name).T, strict=True):
+            tags[f"gradients/{name}/{variable}"] = value, ~np.isnan(value)
     return tags
 
 

@@ -1,36 +1,37 @@
-"""Our docstrings as the Markdown that mkdocstrings makes pages of; a griffe extension."""
+"""Griffe extension that converts this package's docstrings to Markdown for mkdocstrings."""
 
 import re
 from typing import Any
 
 import griffe
 
-# What griffe reads as sections by itself.
+# Section headings that griffe parses; other headings are converted here.
 SECTIONS = ("Args:", "Attributes:", "Raises:", "Returns:", "Yields:", "Gives:")
 
 _SHARED = re.compile(r"^ {4}(\w+(?:, \w+)+):(.*(?:\n {8}.*)*)", re.MULTILINE)
 
 
 class Docstrings(griffe.Extension):
-    """Rewrites each docstring before it is parsed."""
+    """Extension that rewrites each docstring before griffe parses it."""
 
     def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
-        """Called for every module, class, function and attribute."""
+        """Rewrite the docstring of a module, class, function or attribute."""
         if obj.docstring is not None:
             obj.docstring.value = to_markdown(obj.docstring.value)
 
 
 def to_markdown(text: str) -> str:
-    """Lists of `name: what it is` become Markdown lists, `::` before code one colon.
+    """Convert a docstring to Markdown.
 
-    Arguments that share a line (`units, num_layers: ...`) get one each. Asterisks stay asterisks, as
-    those of "*lstm*".
+    Convert lists of `name: description` to Markdown lists, and `::` before code to one colon.
+    Split arguments that share a line (`units, num_layers: ...`). Escape asterisks, such as those
+    in "*lstm*".
     """
     text = re.sub(r"^Args: (.+)\n(?= )", r"Arguments: \1\n\nArgs:\n", text, flags=re.MULTILINE)
     text = _SHARED.sub(lambda found: _each_its_own(found[1], found[2]), text)
     lines = re.sub(r"::$", ":", text, flags=re.MULTILINE).splitlines()
     result: list[str] = []
-    inside = "text"  # or a section of griffe's, a list of ours, code
+    inside = "text"  # or "section" (parsed by griffe), "list" (converted here), "code"
     for number, line in enumerate(lines):
         before = lines[number - 1] if number else ""
         if line and not line.startswith(" "):
@@ -50,7 +51,7 @@ def _each_its_own(names: str, what: str) -> str:
 
 
 def _escaped(line: str) -> str:
-    """The line with its asterisks escaped, but for code and for the name of an argument."""
+    """Escape the asterisks of a line, except in code and in the name of an argument."""
     name, rest = re.match(r"( *\*{1,2}\w+:)?(.*)", line).groups(default="")
     parts = rest.split("`")
     parts[::2] = [part.replace("*", r"\*") for part in parts[::2]]

@@ -1,4 +1,4 @@
-"""Equations as MathML, which browsers draw by themselves: no script, no font, no network."""
+"""Hook that converts equations to MathML, which browsers render without scripts or fonts."""
 
 import html
 import re
@@ -10,7 +10,7 @@ _BLOCK = re.compile(r'<div class="arithmatex">\s*\\\[(.*?)\\\]\s*</div>', re.DOT
 
 
 def on_page_content(content: str, **_: object) -> str:
-    """Replaces the LaTeX that arithmatex has set apart."""
+    """Replace the LaTeX that arithmatex has marked."""
     content = _INLINE.sub(lambda found: convert(html.unescape(found[1])), content)
     return _BLOCK.sub(
         lambda found: f'<div class="equation">{_block(html.unescape(found[1]))}</div>', content

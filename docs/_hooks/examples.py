@@ -1,4 +1,4 @@
-"""The examples, and what stands at the root of the project, as pages of the site."""
+"""Hook that adds the examples, CONTRIBUTING.md and CHANGELOG.md to the site."""
 
 import ast
 import re
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 NOTEBOOKS = sorted((ROOT / "examples" / "notebooks").glob("*.ipynb"))
-# Pages of the repository, by their place in the site.
+# Pages of the site, with their source at the root of the repository.
 OTHERS = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
 
 _EXAMPLE_LINK = re.compile(r"\]\(\.\./examples/(\w+)\.py\)")
 
 
 def on_config(config: "MkDocsConfig") -> None:
-    """Lists the pages in the navigation."""
+    """Add the pages to the navigation."""
     pages = [{path.stem: f"examples/{path.stem}.md"} for path in EXAMPLES]
     for item in config.nav:
         if item == {"Examples": "examples/index.md"}:
@@ -27,7 +27,7 @@ def on_config(config: "MkDocsConfig") -> None:
 
 
 def on_files(files: "Files", config: "MkDocsConfig") -> None:
-    """Adds the pages."""
+    """Add the pages to the site."""
     from mkdocs.structure.files import File
 
     for page, source in OTHERS.items():
@@ -40,21 +40,21 @@ def on_files(files: "Files", config: "MkDocsConfig") -> None:
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
-    """Leads links to the examples' files, which hold in the repository, to their pages."""
+    """Replace links to the files of the examples by links to their pages."""
     return _EXAMPLE_LINK.sub(r"](examples/\1.md)", markdown)
 
 
 def overview() -> str:
-    """A list of all examples."""
-    lines = ["# Examples", "", "Scripts of a page each, in `examples/`:", ""]
+    """Return the list of all examples as Markdown."""
+    lines = ["# Examples", "", "Short scripts in `examples/`:", ""]
     lines += [f"- [`{path.stem}`]({path.stem}.md): {_documentation(path)[0]}" for path in EXAMPLES]
-    lines += ["", "As notebooks, in `examples/notebooks/`:", ""]
+    lines += ["", "Notebooks in `examples/notebooks/`:", ""]
     lines += [f"- `{path.name}`" for path in NOTEBOOKS]
     return "\n".join(lines) + "\n"
 
 
 def example_page(path: Path) -> str:
-    """An example: what it is, and its code."""
+    """Return the page of an example, with its docstring and its code."""
     summary, rest = _documentation(path)
     code = path.read_text(encoding="utf-8")
     body = code[code.index('"""\n', 3) + 4 :].strip()
@@ -62,7 +62,7 @@ def example_page(path: Path) -> str:
 
 
 def _documentation(path: Path) -> tuple[str, str]:
-    """The first line of the script's docstring, and the rest."""
+    """Return the first line of the script's docstring, and the rest of it."""
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     summary, _, rest = text.partition("\n\n")
     return summary, rest

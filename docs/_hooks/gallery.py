@@ -1,6 +1,6 @@
-"""The gallery of the zoo, from its registry: a page for each family of entries, and one over all.
+"""Hook that generates the gallery of the zoo: a page per family of entries, and an overview.
 
-The pictures and `gradient-flow.csv` lie in `docs/gallery/`; `docs/_pictures/gallery.py` makes them.
+`docs/_pictures/gallery.py` draws the pictures and writes `gradient-flow.csv`, in `docs/gallery/`.
 """
 
 import csv
@@ -20,7 +20,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "gallery"
 
 
 def families() -> dict[str, list[zoo.ModelInfo]]:
-    """The entries by the module that they stand in, in the registry's order."""
+    """Group the entries by the module that defines them, in the order of the registry."""
     modules = {name: getattr(entries, name) for name in entries.__all__}
     family = {info.name: name for name, module in modules.items() for info in module.ENTRIES}
     found: dict[str, list[zoo.ModelInfo]] = {}
@@ -30,7 +30,7 @@ def families() -> dict[str, list[zoo.ModelInfo]]:
 
 
 def on_config(config: "MkDocsConfig") -> None:
-    """Lists the pages in the navigation."""
+    """Add the pages to the navigation."""
     pages = [{family.replace("_", " "): f"gallery/{family}.md"} for family in families()]
     for item in config.nav:
         if item == {"Gallery": "gallery/index.md"}:
@@ -38,7 +38,7 @@ def on_config(config: "MkDocsConfig") -> None:
 
 
 def on_files(files: "Files", config: "MkDocsConfig") -> None:
-    """Adds the pages."""
+    """Add the pages to the site."""
     from mkdocs.structure.files import File
 
     for name, content in pages().items():
@@ -46,13 +46,13 @@ def on_files(files: "Files", config: "MkDocsConfig") -> None:
 
 
 def pages() -> dict[str, str]:
-    """Their Markdown by name."""
+    """Return the Markdown of the pages by name."""
     found = {family: family_page(family, infos) for family, infos in families().items()}
     return {"index": overview(), **found}
 
 
 def overview() -> str:
-    """Every entry with its picture."""
+    """Return the overview of all entries with their pictures."""
     lines = [INTRODUCTION, ""]
     for family, infos in families().items():
         lines += [f"## {_title(family)}", "", '<div class="gallery" markdown>', ""]
@@ -64,7 +64,7 @@ def overview() -> str:
 
 
 def family_page(family: str, infos: list[zoo.ModelInfo]) -> str:
-    """A family with all that the registry knows of its entries."""
+    """Return the page of a family, with the descriptions of its entries."""
     flows = gradient_flows()
     return "\n\n".join(
         [f"# {_title(family)}", *(entry(info, flows.get(info.name, [])) for info in infos)]
@@ -72,7 +72,7 @@ def family_page(family: str, infos: list[zoo.ModelInfo]) -> str:
 
 
 def entry(info: zoo.ModelInfo, flows: list[dict[str, str]]) -> str:
-    """An entry: equations, paper, gradient, recipe, code and picture."""
+    """Return the section of an entry: equations, paper, gradient, recipe, code and picture."""
     reaches = "; ".join(map(_reach, flows))
     recipe = ", ".join(f"`{name}={value!r}`" for name, value in info.recipe.items())
     symbols = ", ".join(f"`{symbol}` is `{option}`" for symbol, option in info.symbols.items())
@@ -89,7 +89,7 @@ def entry(info: zoo.ModelInfo, flows: list[dict[str, str]]) -> str:
 {f"**Symbols that are options.** {symbols}." if symbols else ""}
 
 **Gradient.** {prose(info.gradient_property)}
-At initialisation, over 100 steps: {reaches}.
+At initialization, over 100 steps: {reaches}.
 
 **Initialization.** {prose(info.initialization)}
 
@@ -101,7 +101,7 @@ At initialisation, over 100 steps: {reaches}.
 
 
 def code(info: zoo.ModelInfo) -> str:
-    """Lines that create and compile the entry by its recipe."""
+    """Return code that creates the entry and compiles it with its recipe."""
     if "sequence_to_sequence" in info.tasks:
         sizes = "input_shape=(None,), output_units=11, units=64"
         loss = "keras.losses.SparseCategoricalCrossentropy(from_logits=True)"
@@ -123,7 +123,7 @@ model.compile(optimizer, loss={loss})"""
 
 
 def gradient_flows() -> dict[str, list[dict[str, str]]]:
-    """What the pictures show, by entry: a row for each state."""
+    """Read the numbers behind the pictures, by entry, one row per state."""
     found: dict[str, list[dict[str, str]]] = {}
     with (FOLDER / "gradient-flow.csv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
@@ -132,7 +132,7 @@ def gradient_flows() -> dict[str, list[dict[str, str]]]:
 
 
 def prose(text: str) -> str:
-    """Plain text as Markdown; what stands in backticks is code already."""
+    """Escape plain text for Markdown, except code in backticks."""
     parts = text.split("`")
     parts[::2] = [re.sub(r"([\\*_<>\[\]])", r"\\\1", part) for part in parts[::2]]
     return "`".join(parts)
@@ -141,7 +141,7 @@ def prose(text: str) -> str:
 def _reach(flow: dict[str, str]) -> str:
     state, growth = prose(flow["state"]), float(flow["growth"])
     if growth == 0 or flow["growth"] == "nan":
-        return f"{state} hands nothing back"
+        return f"{state} has no gradient"
     return f"{state} {flow['reach']}, times {growth:.3g} per step back"
 
 
@@ -163,13 +163,13 @@ def _layer(info: zoo.ModelInfo) -> str:
 
 INTRODUCTION = """# Gallery of the zoo
 
-Every entry of `gradkeeper.zoo.list_models()`, with the gradient that it hands back through time
-before it is trained: ‖∂L/∂h_t‖ at each of 100 time steps, over its value at the last one (the
-largest one where that is 0). L is the squared error after the last step on the adding problem's
-inputs, with 64 units and the entry's own initialization; the line is the median of 16 examples, the
-band the range from 5 to 95 %. `python docs/_pictures/gallery.py` makes the pictures, and
-`zoo.model_info(name)` has the texts. All pictures have the same axes.
+The gallery shows every entry of `gradkeeper.zoo.list_models()` and its gradient through time before
+training: ‖∂L/∂h_t‖ at each of 100 time steps, divided by the value at the last step, or by the
+largest value if the last one is 0. L is the squared error after the last step on the inputs of the
+adding problem. The networks have 64 units and the initialization of the entry. The line is the
+median of 16 examples, the band the range from the 5th to the 95th percentile. All pictures have the
+same axes. `python docs/_pictures/gallery.py` draws the pictures, and `zoo.model_info(name)` has the
+texts.
 
-A gradient that falls from right to left vanishes, one that rises explodes. What a network is before
-its training is not what it becomes: see
-[what training makes of it](../gradients-through-time.md#remedies)."""
+A gradient that falls from right to left vanishes; a gradient that rises explodes. Training changes
+these gradients: see [remedies before and after training](../gradients-through-time.md#remedies)."""

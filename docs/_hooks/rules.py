@@ -1,4 +1,4 @@
-"""The table of rules, from the rules."""
+"""Hook that inserts the table of rules, generated from their docstrings."""
 
 import inspect
 
@@ -8,12 +8,12 @@ MARKER = "<!-- the table of rules -->"
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
-    """Puts the table where a page asks for it."""
+    """Replace the marker on a page by the table."""
     return markdown.replace(MARKER, table()) if MARKER in markdown else markdown
 
 
 def table() -> str:
-    """A row for each rule: what it finds, and its arguments with their defaults."""
+    """Return a table of the rules, their findings, and their arguments with defaults."""
     rows = ["| rule | finds | arguments |", "|---|---|---|"]
     for name, rule in RULES.items():
         finds = inspect.cleandoc(rule.__doc__ or "").partition("\n\n")[0].replace("\n", " ")

@@ -1,8 +1,7 @@
-"""Shows mkdocstrings the sources as the one package that they are installed as.
+"""Hook that presents the sources to mkdocstrings as one package.
 
-`zoo/`, `callbacks/` and `training/` become `gradkeeper.zoo` and so on by setuptools'
-`package-dir`, through an import hook that a reader of files cannot follow. A folder of links can
-be followed.
+`package-dir` of setuptools maps `zoo/`, `callbacks/` and `training/` to `gradkeeper.zoo` etc. by an
+import hook. mkdocstrings reads files and cannot follow an import hook, but can follow links.
 """
 
 import tempfile
@@ -18,7 +17,7 @@ _folder = tempfile.TemporaryDirectory()
 
 
 def link_package(folder: Path) -> None:
-    """Makes `folder/gradkeeper` with links to the checkout's files."""
+    """Create `folder/gradkeeper` with links to the files of the checkout."""
     package = folder / "gradkeeper"
     package.mkdir()
     for file in (ROOT / "src" / "gradkeeper").glob("*.py"):
@@ -29,7 +28,7 @@ def link_package(folder: Path) -> None:
 
 @event_priority(100)  # before mkdocstrings reads its configuration
 def on_config(config: MkDocsConfig) -> None:
-    """Points mkdocstrings to the links."""
+    """Set the search path of mkdocstrings to the links."""
     folder = Path(_folder.name)
     if not (folder / "gradkeeper").exists():
         link_package(folder)

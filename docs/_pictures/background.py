@@ -1,4 +1,4 @@
-"""The pictures of `docs/background.md`: `docs/background/*.svg`.
+"""Script that draws the pictures of `docs/background.md`, `docs/background/*.svg`.
 
 python docs/_pictures/background.py
 """
@@ -16,7 +16,7 @@ from gradkeeper.callbacks import GradientMonitor, gradient_flow, spectral_report
 
 FOLDER = Path(__file__).resolve().parents[1] / "background"
 STEPS = 100
-# Label, entry, line; dashed with a Gaussian recurrent matrix in place of Keras's orthogonal one.
+# Label, entry, line style. Dashed: Gaussian recurrent matrix instead of Keras's orthogonal matrix.
 CELLS = (
     ("simple_rnn", "simple_rnn", "--"),
     ("attention_rnn", "attention_rnn", "--"),
@@ -29,7 +29,7 @@ COLOURS = ("#00796b", "#d84315", "#5e35b1", "#f9a825", "#1565c0", "#546e7a")
 
 
 def main() -> None:
-    """Makes all of them."""
+    """Draw all pictures."""
     mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "gradkeeper"})
     FOLDER.mkdir(exist_ok=True)
     pictures = {
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def spectrum() -> Figure:
-    """Gradient of a linear network over the steps back, between its two bounds."""
+    """Draw the gradient of linear networks over the steps back, with powers of ρ and σ₁."""
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
     for radius, colour in zip((0.9, 1.0, 1.1), COLOURS, strict=False):
@@ -64,7 +64,7 @@ def spectrum() -> Figure:
 
 
 def saturation() -> Figure:
-    """The same matrices under three activations."""
+    """Draw the gradients of equal matrices with three activations."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     row = figure.subplots(1, 3, sharey=True)
     for axes, activation in zip(row, ("linear", "relu", "tanh"), strict=True):
@@ -81,7 +81,7 @@ def saturation() -> Figure:
 
 
 def cells() -> Figure:
-    """Remedies, each before its training."""
+    """Draw the gradients of six networks before training."""
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
     for (label, name, line), colour in zip(CELLS, COLOURS, strict=True):
@@ -101,7 +101,7 @@ def cells() -> Figure:
 
 
 def wall() -> Figure:
-    """Gradient descent at the wall of a network with one unit, without clipping and with it."""
+    """Draw gradient descent at a steep wall of the loss, with and without clipping."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     surface, norms = figure.subplots(1, 2)
     w, b = np.meshgrid(np.linspace(3.8, 6, 300), np.linspace(-2.8, -1.8, 300))
@@ -123,7 +123,7 @@ def wall() -> Figure:
 
 
 def one_unit_error(w: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(h_50 − 0.7)² for h_t = sigmoid(w h_{t-1} + b), from h_0 = 0."""
+    """Compute (h_50 − 0.7)² for h_t = sigmoid(w h_{t-1} + b), h_0 = 0."""
     h = np.zeros_like(w)
     for _ in range(50):
         h = 1 / (1 + np.exp(-(w * h + b)))
@@ -131,7 +131,14 @@ def one_unit_error(w: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def descend(clip: float | None) -> tuple[np.ndarray, GradientMonitor]:
-    """Weights (w, b) before each step, [steps, 2], of a descent that begins above the wall."""
+    """Run gradient descent from above the wall.
+
+    Args:
+        clip: the `global_clipnorm`, or None.
+
+    Returns:
+        The weights (w, b) before each step, [steps, 2], and the monitor.
+    """
     layer = keras.layers.SimpleRNN(1, activation="sigmoid", kernel_initializer="zeros")
     model = keras.Sequential([keras.Input((50, 1)), layer])
     layer.cell.kernel.trainable = False
@@ -150,7 +157,7 @@ def descend(clip: float | None) -> tuple[np.ndarray, GradientMonitor]:
 
 
 def simple_rnn(kernel: np.ndarray, activation: str) -> keras.Model:
-    """A simple network with this recurrent matrix, as W in h_t = φ(W h_{t-1} + ...)."""
+    """Create a simple RNN whose recurrent matrix is W in h_t = φ(W h_{t-1} + ...)."""
     keras.utils.set_random_seed(0)
     layer = keras.layers.SimpleRNN(len(kernel), activation=activation, name="simple_rnn")
     model = keras.Sequential([keras.Input((STEPS, 2)), layer, keras.layers.Dense(1)])
@@ -159,7 +166,7 @@ def simple_rnn(kernel: np.ndarray, activation: str) -> keras.Model:
 
 
 def flow_of(model: keras.Model, state: str = "h") -> np.ndarray:
-    """Norm of ∂L/∂h by steps back from the last one, relative to that, L the sum of outputs."""
+    """Compute the norm of ∂L/∂h by steps back, relative to the last step. L sums the outputs."""
     x = np.random.default_rng(0).uniform(size=(16, STEPS, 2)).astype("float32")
     flow = gradient_flow(model, x, loss=keras.ops.sum)
     norm = next(each for each in flow if each.state == state).norm[::-1]
@@ -167,7 +174,7 @@ def flow_of(model: keras.Model, state: str = "h") -> np.ndarray:
 
 
 def finish(axes: Axes, title: str) -> None:
-    """Labels, grid and legend."""
+    """Set labels, title, grid and legend."""
     axes.set(xlabel="steps back in time", ylabel="‖∂L/∂h‖, relative to the last step")
     axes.set_title(title, fontsize="medium")
     axes.grid(alpha=0.3)

@@ -1,8 +1,9 @@
-"""The gradient flow of every zoo entry before training: `docs/gallery/*.svg` and a table.
+"""Script that draws the gradient flow of the zoo's entries before training, `docs/gallery/*.svg`.
 
     python docs/_pictures/gallery.py [NAME ...]
 
-Pictures are the same, byte for byte, each time they are made on one machine.
+Without names, the script draws all entries and writes `gradient-flow.csv`. On the same machine, the
+pictures are identical to the byte in every run.
 """
 
 import csv
@@ -27,7 +28,7 @@ COLOURS = "#00796b", "#d84315", "#5e35b1", "#546e7a"
 
 
 def flow_of(name: str) -> GradientFlow:
-    """The entry's gradient flow, on the inputs of the adding problem."""
+    """Measure the gradient flow of an entry on the inputs of the adding problem."""
     keras.utils.set_random_seed(0)
     random = np.random.default_rng(0)
     if "sequence_to_sequence" in zoo.model_info(name).tasks:
@@ -40,7 +41,7 @@ def flow_of(name: str) -> GradientFlow:
 
 
 def _flow_of_decoder(name: str, random: np.random.Generator) -> GradientFlow:
-    """Of an encoder-decoder, the loss of all of the decoder's outputs."""
+    """Measure the gradient flow of an encoder-decoder, for the loss over all of its outputs."""
     model = zoo.create_model(name, input_shape=(STEPS,), output_units=11, units=UNITS, seed=0)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile("sgd", loss)
@@ -49,7 +50,7 @@ def _flow_of_decoder(name: str, random: np.random.Generator) -> GradientFlow:
 
 
 def draw(flow: GradientFlow) -> Figure:
-    """Median and range of each state's gradient, relative to the last step."""
+    """Draw the median and range of each state's gradient, relative to the last step."""
     figure = Figure(figsize=(3.6, 2.3), layout="constrained")
     axes = figure.subplots()
     shown = [state for state in flow if np.nanmax(state.norms) > 0]
@@ -58,7 +59,7 @@ def draw(flow: GradientFlow) -> Figure:
     for state, colour in zip(shown, COLOURS, strict=False):
         low, middle, high = state.percentiles((5, 50, 95))
         unit = middle[-1] if middle[-1] > 0 else np.nanmax(middle)
-        some = np.arange(1, len(middle), 2)  # the last step among them
+        some = np.arange(1, len(middle), 2)  # includes the last step
         low, middle, high = low[some] / unit, middle[some] / unit, high[some] / unit
         if len(shown) < 4:
             axes.fill_between(some + 1, low, high, color=colour, alpha=0.2, linewidth=0)
@@ -74,12 +75,12 @@ def draw(flow: GradientFlow) -> Figure:
 
 
 def label(flow: GradientFlow, state: StateFlow) -> str:
-    """The state's name, with its layer where there are several."""
+    """Return the state's name, with its layer if there are several."""
     return state.name if len({each.layer for each in flow}) > 1 else state.state
 
 
 def save(figure: Figure, path: Path) -> None:
-    """As SVG, to a tenth of a point and without line breaks in its curves."""
+    """Save as SVG, with coordinates rounded to 0.1 points and without line breaks in curves."""
     file = io.StringIO()
     figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     text = re.sub(r"(\d\.\d)\d+", r"\1", file.getvalue())
@@ -87,7 +88,7 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def main(names: list[str]) -> None:
-    """Draws these entries, or all of them, and with all the table."""
+    """Draw the given entries. If none are given, draw all and write the table."""
     fonts = {"svg.fonttype": "none", "font.sans-serif": ["DejaVu Sans", "Verdana"]}
     mpl.rcParams.update({"svg.hashsalt": "gradkeeper", **fonts})
     FOLDER.mkdir(exist_ok=True)

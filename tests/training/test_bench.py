@@ -88,7 +88,7 @@ def test_a_table_in_small_leaves_its_numbers_its_picture_and_its_runs(tmp_path, 
     page = write_page(tmp_path / "results", tmp_path / "results.md").read_text("utf-8")
     assert "gradkeeper bench adding_600" in page
     assert "(results/adding_600.png)" in page
-    assert "5.3·10⁻⁵ published" in page
+    assert "published 5.3·10⁻⁵" in page
     assert bench("page", "--out", tmp_path / "results").exit_code == 0
 
     done = bench("weights", "--quick", *place)
@@ -109,7 +109,7 @@ def test_a_table_that_was_interrupted_is_gone_on_with(tmp_path, data_dir, small)
     status.write_text(json.dumps(json.loads(status.read_text()) | {"status": "interrupted"}))
     longer = train(setup, "gru", arguments | {"epochs": 3})
     assert longer.result.status == "finished"
-    with pytest.raises(ValueError, match=r"other settings.*They differ in: units"):
+    with pytest.raises(ValueError, match=r"other settings.*Differences: units"):
         train(setup, "gru", arguments | {"units": 5})
 
 
@@ -153,7 +153,7 @@ def test_cells_are_read_as_they_were_written(tmp_path):
     assert (tmp_path / "t.csv").read_text().splitlines()[0] == ",".join(COLUMNS)
     assert read_cells(tmp_path / "t.csv") == cells
     (tmp_path / "t.csv").write_text("model,value\ngru,1\n")
-    with pytest.raises(ValueError, match="has the columns table, model"):
+    with pytest.raises(ValueError, match="have the columns table, model"):
         read_cells(tmp_path / "t.csv")
 
 

@@ -173,8 +173,8 @@ def test_an_interrupted_training_ends_with_130_and_says_how_to_go_on(tmp_path, s
             ["train", "gru", "--task", "adding", "--clipnorm", "1", "--clipvalue", "1"],
             "one kind of clipping",
         ),
-        (["compare", "gru", "gru", "--task", "adding"], "each once"),
-        (["compare", "gru:units=3", "gru:units=3"], "each once"),
+        (["compare", "gru", "gru", "--task", "adding"], "each model only once"),
+        (["compare", "gru:units=3", "gru:units=3"], "each model only once"),
         (["compare", "gru:layer_norm"], "takes key=value, each key once. Received: 'layer_norm'"),
         (["compare", "gru:norm=true"], "Received: norm"),
         (["compare", "gru:task=copying"], "Received: model_options={'task': 'copying'}"),
@@ -303,12 +303,12 @@ def test_a_place_that_gives_no_model(tmp_path, own):
     capsule = failing(tmp_path / "capsules", own.loss()).capsule
     for place, message in {
         "my_models": "must be MODULE:FUNCTION or FILE.py:FUNCTION",
-        "my_models:none": "There is no 'none' in my_models",
+        "my_models:none": "No attribute 'none' in my_models",
         "my_models:wrong": "must return a compiled keras.Model. Received: --model my_models:wrong, "
         "which returns an object of type int",
         "my_models:needs": "must name a function without arguments",
-        "no_module:build": "There is no module no_module",
-        "no_file.py:build": "There is no file no_file.py",
+        "no_module:build": "The module no_module does not exist",
+        "no_file.py:build": "The file no_file.py does not exist",
     }.items():
         refused = run("replay", capsule, "--model", place)
         assert refused.exit_code == 2

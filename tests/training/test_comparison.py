@@ -206,7 +206,7 @@ def test_variants_that_clip_by_themselves_are_trained_once(small, tmp_path):
         ({"mine": {"model": "gru", "task": "copying"}}, "Received: 'mine': .*task"),
         (
             {"a b": {"model": "gru"}, "A-b": {"model": "gru"}},
-            "Labels.*Received: more than one for a-b",
+            "Labels.*Received: duplicate names a-b",
         ),
     ],
 )

@@ -30,7 +30,7 @@ def test_a_small_demo_leaves_its_files_and_says_where(tmp_path):
 
 def test_a_demo_replaces_no_other_folder(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match=r"holds no demo\.json"):
+    with pytest.raises(FileExistsError, match=r"does not contain demo\.json"):
         demo(tmp_path)
     assert (tmp_path / "mine.txt").exists()
 

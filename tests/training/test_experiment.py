@@ -207,7 +207,7 @@ def test_an_existing_run_is_refused(finished, small):
 
 def test_what_is_not_a_run_is_never_overwritten(small, tmp_path):
     (tmp_path / "thesis.tex").write_text("two years of work")
-    with pytest.raises(FileExistsError, match=r"holds no config\.json"):
+    with pytest.raises(FileExistsError, match=r"does not contain config\.json"):
         Experiment(**small, run_dir=tmp_path, overwrite=True).run(verbose=0)
     assert (tmp_path / "thesis.tex").exists()
 
@@ -250,8 +250,8 @@ def test_a_run_is_resumed_with_its_own_configuration(finished, clipped):
         ({"units": 2.5}, "Received: units=2.5"),
         ({"schedule": "cosin"}, "Received: schedule='cosin'"),
         ({"model_options": {"activation": print}}, "JSON-serializable"),
-        ({"model_options": {"units": 3}}, "do not belong in `model_options`.*'units': 3"),
-        ({"optimizer_options": {"clipnorm": 1}}, "do not belong in `optimizer_options`"),
+        ({"model_options": {"units": 3}}, "not allowed in `model_options`.*'units': 3"),
+        ({"optimizer_options": {"clipnorm": 1}}, "not allowed in `optimizer_options`"),
         ({"overwrite": True}, "Received: run_dir=None"),
         ({"overwrite": True, "resume": True, "run_dir": "x"}, "either `overwrite`.*or `resume`"),
     ],

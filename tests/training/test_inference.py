@@ -143,5 +143,5 @@ def test_what_the_run_does_not_know_is_refused(series, text, other):
     with pytest.raises(ValueError, match=r"Did you mean 'lead'.*Received: column='load', file="):
         predict(series, other)
     other.write_text("heat,load\n1,2\n")
-    with pytest.raises(ValueError, match=r"A window takes 4 rows\. Received: 1 rows"):
+    with pytest.raises(ValueError, match=r"A window needs 4 rows\. Received: 1 rows"):
         predict(series, other)

@@ -113,5 +113,7 @@ def test_a_model_outside_the_scope_is_refused_where_several_workers_are_named(mo
 def test_an_unknown_keras_is_refused(monkeypatch):
     monkeypatch.setattr(keras, "__version__", "3.99.0")
     assert not keras_private.is_tested()
-    with pytest.raises(RuntimeError, match=r"and with no other. Received: keras 3.99.0"):
+    with pytest.raises(
+        RuntimeError, match=r"Install one of these versions. Received: keras 3.99.0"
+    ):
         enable_multi_worker(SimpleNamespace(distribute_strategy=TwoWorkers()))

@@ -60,13 +60,13 @@ def test_models_are_compared_on_a_text(work):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "gru", "--csv", "load.csv"], "needs options. Missing: target"),
+        (["train", "gru", "--csv", "load.csv"], "requires options. Missing: target"),
         (["train", "gru", "--csv", "none.csv", "--target", "load"], "file='"),
         (["train", "gru", "--csv", "load.csv", "--text", "a"], "either `--text` or `--csv`"),
         (["train", "gru", "--csv", "load.csv", "--target", "lod"], "Did you mean 'load'?"),
         (["compare", "gru", "--csv", "load.csv", "--target", "lod"], "Did you mean 'load'?"),
         (["train", "gru", "--target", "load"], "use `--text`, or `--csv` with `--target`"),
-        (["train", "gru", "--task", "adding", "--window", "3"], "'adding' does not take"),
+        (["train", "gru", "--task", "adding", "--window", "3"], "'adding' does not accept"),
         (["predict", "none", "--csv", "load.csv"], "Not a run directory"),
         (["generate", "none", "--prompt", "a"], "Not a run directory"),
     ],

@@ -72,7 +72,9 @@ def test_a_schedule_object_is_taken_as_it_is():
 
 def test_a_schedule_object_beside_a_rate_is_refused():
     schedule = keras.optimizers.schedules.CosineDecay(0.1, 10)
-    with pytest.raises(ValueError, match=r"alone.*Received: schedule=.*learning_rate=0\.1"):
+    with pytest.raises(
+        ValueError, match=r"remove the other arguments.*Received: schedule=.*learning_rate=0\.1"
+    ):
         make_optimizer("adam", 0.1, schedule=schedule)
 
 

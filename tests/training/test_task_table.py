@@ -35,7 +35,9 @@ def test_an_unknown_option_is_named_with_the_allowed_ones():
 
 @pytest.mark.parametrize("name", ["text_file", "delimited_text", "arrays"])
 def test_a_missing_option_is_named(name):
-    with pytest.raises(TypeError, match=rf"'{name}' needs options. Missing: file. Received: none"):
+    with pytest.raises(
+        TypeError, match=rf"'{name}' requires options. Missing: file. Received: none"
+    ):
         load_task(name)
 
 

@@ -17,7 +17,7 @@ _HEAD = """# Results
 
 Numbers measured with this project, and the published numbers. Each table shows the command that
 reproduces it, and links a CSV file with the settings, seeds, steps, seconds and machine of every
-number. Numbers from one seed can vary more between seeds than between two models here.
+number. Another seed can change a single-seed number by more than the difference between two models.
 `gradkeeper bench page` generates this page from the CSV files.
 """
 _WEIGHTS = """## Trained weights

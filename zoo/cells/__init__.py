@@ -1,4 +1,4 @@
-"""Recurrent cells, for `keras.layers.RNN`; each is also a layer in `gradkeeper.zoo.layers`."""
+"""Recurrent cells for `keras.layers.RNN`. `gradkeeper.zoo.layers` has the corresponding layers."""
 
 from gradkeeper.zoo.cells.antisymmetric_rnn import AntisymmetricRNNCell
 from gradkeeper.zoo.cells.atr import ATRCell

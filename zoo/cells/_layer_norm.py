@@ -12,21 +12,21 @@ from gradkeeper.zoo.cells.recurrent_cell import RecurrentCell
 
 
 def layer_norm(x: Any, gain: Any, epsilon: float) -> Any:
-    """LN(x; gain) = gain * (x - mean) / sqrt(variance + epsilon) over the last axis.
+    """Normalize over the last axis: gain * (x - mean) / sqrt(variance + epsilon).
 
-    Ba, Kiros, Hinton 2016, eq. 3-4. The statistics are taken in float32 at least: in float16
-    the squares of deviations beyond 256 overflow.
+    Ba, Kiros, Hinton 2016, eq. 3-4. The statistics are computed in at least float32, because
+    squares of deviations above 256 overflow in float16.
     """
     centred = _centred(_wide(x))
     return ops.cast(centred * (_inverse_deviation(centred, epsilon) * gain), x.dtype)
 
 
 class LayerNormCell(RecurrentCell):
-    """Options and helpers of the layer-normalized cells; mixed in before the base cell.
+    """Base class of cells with layer normalization, listed before the other base classes.
 
     Args:
-        epsilon: added to the variance.
-        gain_initializer: of every gain.
+        epsilon: constant added to the variance.
+        gain_initializer: initializer of every gain.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class LayerNormCell(RecurrentCell):
         self.gain_initializer = resolve("gain_initializer", gain_initializer)
 
     def add_gain(self, name: str, width: int) -> Any:
-        """A gain weight [width], read at full precision."""
+        """Add a gain weight [width] that is not cast to the compute dtype."""
         return self.add_weight(
             shape=(width,), name=name, initializer=self.gain_initializer, autocast=False
         )
@@ -52,13 +52,13 @@ class LayerNormCell(RecurrentCell):
 
 
 class NormalizedSumsCell(LayerNormCell, MadeKernelCell):
-    """A cell that normalizes its products with the inputs and those with h, each by itself.
+    """Base class of cells that normalize the products with x and with h separately.
 
-    A subclass sets `groups`, how many gates are normalized together, in their order, and has the
-    weights `input_gain` and `recurrent_gain`, each [gates * units].
+    A subclass sets `groups`, the numbers of gates that are normalized together, in order. It adds
+    the weights `input_gain` and `recurrent_gain`, each [gates * units].
 
-    LN(x W; a) is x (W - mean(W)) a / deviation: mean and gain are put into the kernel, once per
-    sequence, and the inputs are divided by the deviation before the loop.
+    LN(x W; a) is x (W - mean(W)) a / deviation. The mean and the gain are applied to the kernel
+    once per sequence, and the inputs are divided by the deviation before the loop.
     """
 
     groups: ClassVar[tuple[int, ...]]
@@ -86,12 +86,12 @@ class NormalizedSumsCell(LayerNormCell, MadeKernelCell):
         return project
 
     def made_kernel(self) -> Any:
-        """The recurrent kernel, whose products have a mean of 0 in each group."""
+        """Return the recurrent kernel, centred so that its products have mean 0 in each group."""
         parts = [_centred(_wide(each)) for each in self._parts(self.recurrent_kernel)]
         return ops.cast(_joined(parts), self.compute_dtype)
 
     def normalized(self, sums: Any) -> list[Any]:
-        """The products with `made_kernel`, normalized, by group."""
+        """Normalize the products with `made_kernel` and return them by group."""
         parts = zip(self._parts(_wide(sums)), self._parts(self.recurrent_gain), strict=True)
         return [
             ops.cast(each * (_inverse_deviation(each, self.epsilon) * gain), sums.dtype)
@@ -99,28 +99,28 @@ class NormalizedSumsCell(LayerNormCell, MadeKernelCell):
         ]
 
     def _parts(self, gates: Any) -> list[Any]:
-        """By group, along the last axis."""
+        """Split the gates into the groups, along the last axis."""
         if len(self.groups) == 1:
             return [gates]
         ends = [sum(self.groups[: count + 1]) * self.units for count in range(len(self.groups))]
         return ops.split(gates, ends[:-1], axis=-1)
 
     def _inverse_deviation(self, inputs: Any, kernel: Any) -> Any:
-        """1 / sqrt(variance + epsilon) of `inputs @ kernel` over the last axis."""
+        """Compute 1 / sqrt(variance + epsilon) of `inputs @ kernel` over the last axis."""
         kernel = _centred(_wide(kernel))
         features, width = kernel.shape
         steps = inputs.shape[1] if len(inputs.shape) == 3 else 1
         if features > min(width, steps or 1):
             return _inverse_deviation(ops.matmul(inputs, kernel), self.epsilon)
-        # The mean of squares as a quadratic form: for few features in many steps that is less
-        # than the sums, and as rounding may make it negative, not below 0.
+        # With few features and many steps, the mean of squares as a quadratic form needs fewer
+        # operations. Rounding may make it negative, hence the maximum with 0.
         form = ops.matmul(kernel, ops.transpose(kernel)) / width
         variance = ops.sum(inputs * ops.matmul(inputs, form), axis=-1, keepdims=True)
         return ops.rsqrt(ops.maximum(variance, 0) + self.epsilon)
 
 
 def _wide(x: Any) -> Any:
-    """In float32 at least."""
+    """Cast to at least float32."""
     return ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
 
 

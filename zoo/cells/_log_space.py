@@ -1,4 +1,4 @@
-"""Linear cells that reckon in logarithms."""
+"""Base class of linear cells that compute in logarithms."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,19 +7,19 @@ from keras import ops
 
 from gradkeeper.zoo.cells.linear_cell import Element, LinearCell
 
-# exp of this is 0 in every float, and sums of it over a sequence stay finite in float32.
+# exp(-1e30) is 0 in every float type, and sums of -1e30 over a sequence are finite in float32.
 _LOG_OF_NOTHING = -1e30
 _LEAST = 1e-30
 
 
 class LogSpaceCell(LinearCell):
-    """A `LinearCell` with coefficients and states above 0, kept as their logarithms.
+    """Base class of linear cells with positive coefficients and states, stored as logarithms.
 
-    Products of many a_t neither underflow nor lose digits then. In half precision all is
-    reckoned in float32.
+    With logarithms, products of many a_t neither underflow nor lose digits. In half precision, the
+    computation is in float32.
 
     Args:
-        log_space: whether that is done; otherwise as any `LinearCell`.
+        log_space: whether to compute in logarithms. If False, the cell computes as `LinearCell`.
     """
 
     def __init__(self, units: int, *, log_space: bool = True, **options: Any) -> None:
@@ -27,11 +27,11 @@ class LogSpaceCell(LinearCell):
         self.log_space = log_space
 
     def wide(self, projected: Any) -> Any:
-        """In float32 at least."""
+        """Cast to at least float32."""
         return projected if "64" in str(projected.dtype) else ops.cast(projected, "float32")
 
     def log_candidate(self, value: Any) -> Any:
-        """log g(v), g(v) = v + 0.5 for v >= 0 and sigmoid(v) otherwise: positive, continuous."""
+        """Compute log g(v), with the positive g(v) = v + 0.5 for v >= 0, sigmoid(v) otherwise."""
         positive = ops.log(ops.relu(value) + 0.5)
         return ops.where(value >= 0, positive, -ops.softplus(-value))
 

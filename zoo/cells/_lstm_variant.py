@@ -1,4 +1,4 @@
-"""The step that the variants of the LSTM share."""
+"""Base classes of the LSTM variants."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -10,7 +10,7 @@ from gradkeeper.zoo.cells.gated_cell import ForgetGateCell, GatedCell
 
 
 class LSTMVariantCell(GatedCell):
-    """A cell state c, carried from step to step, behind an output gate::
+    """Base class of cells with a cell state c and an output gate::
 
         h_t = sigmoid(o) * tanh(c_t)
 
@@ -28,15 +28,17 @@ class LSTMVariantCell(GatedCell):
         return h, [h, c]
 
     def gate_sums(self, projected: Any, h: Any) -> Any:
-        """What the gates and the candidate squash, side by side."""
+        """Return the inputs of the activations of gates and candidate, concatenated."""
         return projected + ops.matmul(h, self.recurrent_kernel)
 
     def remember(self, sums: Any, c: Any) -> tuple[Any, Any]:
-        """The next cell state, and the sum in the output gate; that of the LSTM unless overridden.
+        """Compute the next cell state and the input of the output gate's activation.
+
+        This implementation is that of the LSTM.
 
         Args:
-            sums: from `gate_sums`.
-            c: [batch, units].
+            sums: result of `gate_sums`.
+            c: cell state [batch, units].
         """
         i, f, n, o = ops.split(sums, 4, axis=-1)
         c = self.recurrent_activation(f) * c + self.recurrent_activation(i) * self.activation(n)
@@ -44,11 +46,11 @@ class LSTMVariantCell(GatedCell):
 
 
 class PeepholeCell(LSTMVariantCell, ForgetGateCell):
-    """A variant whose gates see the cell state, each unit its own.
+    """Base class of LSTM variants with peepholes from each cell state to the gates of its unit.
 
     Args:
-        peepholes: whether they do.
-        peephole_initializer: of the weights of the peepholes.
+        peepholes: whether the cell has peepholes.
+        peephole_initializer: initializer of the peephole weights.
     """
 
     peephole_gates: ClassVar[int]
@@ -75,7 +77,7 @@ class PeepholeCell(LSTMVariantCell, ForgetGateCell):
             )
 
     def peep(self, gate_sum: Any, c: Any, gate: int) -> Any:
-        """Adds to the sum of a gate what the gate sees of c."""
+        """Add the peephole term to the input of a gate's activation."""
         if self.peephole_kernel is None:
             return gate_sum
         weights = ops.split(self.peephole_kernel, self.peephole_gates)

@@ -1,4 +1,4 @@
-"""The base of cells that make their recurrent kernels of their weights."""
+"""Base class of cells that compute their recurrent kernel from weights."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -8,13 +8,13 @@ from gradkeeper.zoo.cells.recurrent_cell import RecurrentCell
 
 
 class MadeKernelCell(RecurrentCell):
-    """A cell whose recurrent kernel is no weight but a function of weights, the same at all steps.
+    """Base class of cells whose recurrent kernel is a function of weights, constant over the steps.
 
-    A subclass writes `made_kernel`, and `recur` with its result as the argument `kernel`.
+    A subclass defines `made_kernel`, and a `recur` that takes its result as the argument `kernel`.
     """
 
     def made_kernel(self) -> Any:
-        """What the states are multiplied with."""
+        """Compute the matrix that multiplies the states, once per sequence."""
         raise NotImplementedError(f"{type(self).__name__} must define `made_kernel`.")
 
     def stepper(self, training: bool = False) -> Callable[[Any, Any], tuple[Any, list[Any]]]:

@@ -1,4 +1,4 @@
-"""The options of a cell: the keyword-only arguments of its constructors, base class first."""
+"""Options of a cell: the keyword-only arguments of its constructors, base classes first."""
 
 import inspect
 from types import ModuleType
@@ -17,12 +17,12 @@ _KINDS: dict[str, ModuleType] = {
 
 
 def cell_options(cell_class: type) -> list[str]:
-    """Names of the options that a cell has besides `units` and the arguments of any layer."""
+    """Return the names of a cell's options, without `units` and the arguments of any layer."""
     return list(option_defaults(cell_class))
 
 
 def option_defaults(cell_class: type) -> dict[str, Any]:
-    """The options of a cell besides `units` and the arguments of any layer, with their defaults."""
+    """Return a cell's options with defaults, without `units` and the arguments of any layer."""
     defaults: dict[str, Any] = {}
     for owner in reversed(cell_class.__mro__):
         if owner.__module__.startswith("keras.") or "__init__" not in vars(owner):
@@ -34,12 +34,15 @@ def option_defaults(cell_class: type) -> dict[str, Any]:
 
 
 def resolve(option: str, value: Any) -> Any:
-    """Turns "glorot_uniform", a config or None into what the option's kind (its last word) is."""
+    """Convert a name or a config to a Keras object of the kind that the option's last word names.
+
+    For example, "glorot_uniform" becomes an initializer if the option is `kernel_initializer`.
+    """
     kind = _KINDS.get(option.rsplit("_", 1)[-1])
     return value if kind is None else kind.get(value)
 
 
 def serialize(option: str, value: Any) -> Any:
-    """The inverse of `resolve`, as plain data."""
+    """Convert the value of an option to plain data, the inverse of `resolve`."""
     kind = _KINDS.get(option.rsplit("_", 1)[-1])
     return value if kind is None or value is None else kind.serialize(value)

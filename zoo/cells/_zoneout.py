@@ -1,4 +1,4 @@
-"""What the cells with zoneout share."""
+"""Base class of the cells with zoneout."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,17 +11,17 @@ from gradkeeper.zoo.cells.gated_cell import GatedCell
 
 
 class ZoneoutCell(GatedCell):
-    """A cell whose units keep their last state now and then.
+    """Base class of cells with zoneout.
 
     Krueger et al.: "Zoneout: Regularizing RNNs by Randomly Preserving Hidden Activations", 2017,
-    arXiv 1606.01305. In training, each unit of each example keeps its state at a step with the
-    probability of the rate; at inference the state is the mean of both.
+    arXiv 1606.01305. In training, each unit of each example keeps its previous state with a
+    probability, the zoneout rate. At inference, the state is the expected value.
 
-    The random numbers of all steps are drawn at once, as the last blocks of what `prepare` and
-    `project` make: the loop itself draws none.
+    The random numbers of all steps are drawn at once, before the loop. They are the last blocks of
+    the results of `prepare` and `project`.
 
     Args:
-        zoneout: rate for h, 0 to 1.
+        zoneout: zoneout rate of h, from 0 to 1.
     """
 
     def __init__(self, units: int, *, zoneout: float = 0.1, **options: Any) -> None:
@@ -30,7 +30,7 @@ class ZoneoutCell(GatedCell):
 
     @property
     def rates(self) -> list[float]:
-        """The rate for each state."""
+        """Zoneout rates of the states."""
         return [self.zoneout]
 
     def prepare(self, inputs: Any, training: bool = False) -> Any:
@@ -51,7 +51,7 @@ class ZoneoutCell(GatedCell):
     def kept(
         self, projected: Any, states: Sequence[Any], after: Sequence[Any], training: bool
     ) -> list[Any]:
-        """What is left of the states before a step, and those that it has made."""
+        """Apply zoneout to the states before a step and those after it."""
         if not self._draws(training):
             return [
                 rate * old + (1 - rate) * new

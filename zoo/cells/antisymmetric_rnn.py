@@ -12,7 +12,7 @@ from gradkeeper.zoo.cells._made_kernel import MadeKernelCell
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
 class AntisymmetricRNNCell(MadeKernelCell):
-    """One Euler step of a differential equation that neither grows nor fades.
+    """Euler step of a differential equation whose solutions neither grow nor decay.
 
     Chang, Chen, Haber, Chi: "AntisymmetricRNN: A Dynamical System View on Recurrent Neural
     Networks", 2019, arXiv 1902.09689::
@@ -20,17 +20,17 @@ class AntisymmetricRNNCell(MadeKernelCell):
         A = W - W^T - gamma I
         h_t = h_{t-1} + epsilon * tanh(A h_{t-1} + V x_t + b)
 
-    The eigenvalues of A have the real part -gamma. The Euler step is stable around h where
-    |1 + epsilon * lambda| <= 1 for the eigenvalues lambda of the Jacobian diag(tanh') A; for an
-    eigenvalue -gamma + i omega of A itself that is epsilon * (gamma^2 + omega^2) <= 2 * gamma.
-    With gamma = 0 every Euler step grows a little, the less the smaller epsilon.
+    The eigenvalues of A have the real part -gamma. The Euler step is stable around h if
+    |1 + epsilon * lambda| <= 1 for the eigenvalues lambda of the Jacobian diag(tanh') A. For an
+    eigenvalue -gamma + i omega of A, the condition is epsilon * (gamma^2 + omega^2) <= 2 * gamma.
+    With gamma = 0, every Euler step grows slightly, and less with a smaller epsilon.
 
     Inputs: x_t [batch, features]. States: h [batch, units]. Output: h_t [batch, units].
 
     Weights:
         kernel: V, [features, units].
-        recurrent_kernel: W, [units, units], for row vectors: h W; only W - W^T counts.
-        bias: b, [units]; without `use_bias` None.
+        recurrent_kernel: W, [units, units], for row vectors: h W. Only W - W^T has an effect.
+        bias: b, [units]; None if `use_bias=False`.
 
     Args: those of `keras.layers.SimpleRNNCell`, and
         step_size: epsilon, above 0.

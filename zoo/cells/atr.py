@@ -11,7 +11,7 @@ from gradkeeper.zoo.cells.gated_cell import GatedCell
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
 class ATRCell(GatedCell):
-    """Addition-subtraction twin-gated cell: both gates from one map of input and state.
+    """Addition-subtraction twin-gated cell, whose two gates share their weights.
 
     Zhang, Xiong, Su, Lin, Zhang: "Simplifying Neural Machine Translation with
     Addition-Subtraction Twin-Gated Recurrent Networks", 2018, arXiv 1810.12546::
@@ -22,18 +22,18 @@ class ATRCell(GatedCell):
         f = sigmoid(p - q)
         h_t = i * p + f * h_{t-1}
 
-    The paper writes no biases: `use_bias=False`.
+    The paper has no biases. Use `use_bias=False` to omit them.
 
     Inputs: x_t [batch, features]. States: h [batch, units]. Output: h_t [batch, units].
 
     Weights:
         kernel: W, [features, units].
         recurrent_kernel: U, [units, units].
-        bias: b, [units]; without `use_bias` None.
-        recurrent_bias: b', [units]; without `use_bias` None.
+        bias: b, [units]; None if `use_bias=False`.
+        recurrent_bias: b', [units]; None if `use_bias=False`.
 
-    Args: those of `keras.layers.GRUCell`, without `reset_after`; `activation`, "linear", is that
-        of the p behind the input gate.
+    Args: those of `keras.layers.GRUCell` without `reset_after`, where
+        activation: activation of p in the sum h_t; "linear" by default.
     """
 
     def __init__(self, units: int, *, activation: Any = "linear", **options: Any) -> None:

@@ -11,7 +11,7 @@ from gradkeeper.zoo.cells.gated_cell import ForgetGateCell
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
 class CFNCell(ForgetGateCell):
-    """Chaos-free network: without inputs its state falls to zero from wherever it is.
+    """Chaos-free network: without inputs, the state converges to zero from any initial state.
 
     Laurent, von Brecht: "A recurrent neural network without chaos", 2016, arXiv 1612.06212::
 
@@ -26,11 +26,11 @@ class CFNCell(ForgetGateCell):
     Weights, in the order f, i, n:
         kernel: (W_f, W_i, W_n), [features, 3 * units].
         recurrent_kernel: (U_f, U_i), [units, 2 * units].
-        bias: (b_f, b_i), [2 * units], with `candidate_bias` followed by b_n, [3 * units]; with
-            `unit_forget_bias` 1 for f and -1 for i; without `use_bias` None.
+        bias: (b_f, b_i), [2 * units], or (b_f, b_i, b_n), [3 * units], with `candidate_bias`. With
+            `unit_forget_bias`, b_f starts at 1 and b_i at -1. None if `use_bias=False`.
 
     Args: those of `keras.layers.LSTMCell`, and
-        candidate_bias: tanh(W_n x_t + b_n), where the paper has no bias.
+        candidate_bias: whether the candidate is tanh(W_n x_t + b_n). The paper has no such bias.
     """
 
     gates = 3

@@ -12,7 +12,7 @@ from gradkeeper.zoo.cells.recurrent_cell import RecurrentCell
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
 class CoRNNCell(RecurrentCell):
-    """Coupled damped oscillators, driven by the inputs.
+    """Coupled damped oscillators with the inputs as a driving force.
 
     Rusch, Mishra: "Coupled Oscillatory Recurrent Neural Network (coRNN): An accurate and
     (gradient) stable architecture for learning long time dependencies", 2021, arXiv 2010.00951,
@@ -22,13 +22,13 @@ class CoRNNCell(RecurrentCell):
                               - gamma * h_{t-1} - epsilon * d)
         h_t = h_{t-1} + dt * c_t
 
-    where d = c_{t-1}, or with `implicit_damping` d = c_t, solved for c_t. The paper gives both.
+    with d = c_{t-1}, or with `implicit_damping` d = c_t, solved for c_t. The paper gives both.
 
-    Both states stay bounded, whatever the weights, if the damping outweighs the force and the
-    error of the step: 2 * epsilon >= 1 + dt * (gamma + epsilon^2), with `implicit_damping`
+    Both states are bounded for all weights if the damping is larger than the force and the error
+    of the step: 2 * epsilon >= 1 + dt * (gamma + epsilon^2), or with `implicit_damping`
     2 * epsilon >= 1 + dt * gamma. Then gamma * h_t^2 + c_t^2 grows by at most dt per step and
     unit (the paper's proposition on the energy, from h = c = 0). The gradient neither explodes
-    nor vanishes where dt * (1 + |W|) and dt * |W_c| are small as well.
+    nor vanishes if dt * (1 + |W|) and dt * |W_c| are small too.
 
     Inputs: x_t [batch, features]. States: h, c, each [batch, units]. Output: h_t [batch, units].
 
@@ -36,13 +36,13 @@ class CoRNNCell(RecurrentCell):
         kernel: V, [features, units].
         recurrent_kernel: W, [units, units].
         velocity_kernel: W_c, [units, units].
-        bias: b, [units]; without `use_bias` None.
+        bias: b, [units]; None if `use_bias=False`.
 
     Args: those of `keras.layers.SimpleRNNCell`, and
         step_size: dt, above 0.
         frequency: gamma, above 0.
         damping: epsilon, at least 0.
-        implicit_damping: whether the damping acts on c_t.
+        implicit_damping: whether the damping acts on c_t instead of c_{t-1}.
     """
 
     state_count = 2

@@ -10,7 +10,7 @@ from gradkeeper.zoo.cells._lstm_variant import PeepholeCell
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
 class CoupledLSTMCell(PeepholeCell):
-    """LSTM that writes as much as it forgets: its input gate is one minus the forget gate.
+    """LSTM with coupled gates: the input gate is one minus the forget gate.
 
     Greff, Srivastava, Koutník, Steunebrink, Schmidhuber: "LSTM: A Search Space Odyssey", 2015,
     arXiv 1503.04069, variant CIFG::
@@ -21,17 +21,17 @@ class CoupledLSTMCell(PeepholeCell):
         o = sigmoid(W_o x_t + U_o h_{t-1} + p_o * c_t + b_o)
         h_t = o * tanh(c_t)
 
-    The paper keeps the weights of the input gate i and sets f = 1 - i: the same function, with
-    the signs of W_f, U_f, p_f, b_f reversed.
+    The paper has the weights of the input gate i and sets f = 1 - i. This is the same function
+    with opposite signs of W_f, U_f, p_f and b_f.
 
     Inputs: x_t [batch, features]. States: h, c, each [batch, units]. Output: h_t [batch, units].
 
     Weights, in the order f, n, o:
         kernel: (W_f, W_n, W_o), [features, 3 * units].
         recurrent_kernel: (U_f, U_n, U_o), [units, 3 * units].
-        bias: (b_f, b_n, b_o), [3 * units], 1 for f with `unit_forget_bias`; without `use_bias`
-            None.
-        peephole_kernel: (p_f, p_o), [2 * units]; without `peepholes` None.
+        bias: (b_f, b_n, b_o), [3 * units]. b_f starts at 1 with `unit_forget_bias`. None if
+            `use_bias=False`.
+        peephole_kernel: (p_f, p_o), [2 * units]; None if `peepholes=False`.
 
     Args: those of `keras.layers.LSTMCell`, `peepholes` and `peephole_initializer`.
     """

@@ -11,7 +11,7 @@ from gradkeeper.zoo.cells.gated_cell import GatedCell
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
 class FastGRNNCell(GatedCell):
-    """A gate and a candidate that share their matrices.
+    """Gated cell whose gate and candidate share their matrices.
 
     Kusupati, Singh, Bhatia, Kumar, Jain, Varma: "FastGRNN: A Fast, Accurate, Stable and Tiny
     Kilobyte Sized Gated Recurrent Neural Network", 2018, arXiv 1901.02358, eq. 3-5::
@@ -25,8 +25,8 @@ class FastGRNNCell(GatedCell):
     Weights:
         kernel: W, [features, units].
         recurrent_kernel: U, [units, units].
-        bias: (b_z, b_n), [2 * units]; without `use_bias` None.
-        zeta, nu: [1] each, 1 and -4 at the start (as in the authors' code).
+        bias: (b_z, b_n), [2 * units]; None if `use_bias=False`.
+        zeta, nu: [1] each, initially 1 and -4 (as in the authors' code).
 
     Args: those of `keras.layers.GRUCell` without `reset_after`.
     """

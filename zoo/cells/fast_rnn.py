@@ -11,7 +11,7 @@ from gradkeeper.zoo.cells.recurrent_cell import RecurrentCell
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
 class FastRNNCell(RecurrentCell):
-    """A simple network with a weighted residual connection through time.
+    """Simple RNN with a weighted residual connection through time.
 
     Kusupati, Singh, Bhatia, Kumar, Jain, Varma: "FastGRNN: A Fast, Accurate, Stable and Tiny
     Kilobyte Sized Gated Recurrent Neural Network", 2018, arXiv 1901.02358, eq. 2::
@@ -23,9 +23,9 @@ class FastRNNCell(RecurrentCell):
     Weights:
         kernel: W, [features, units].
         recurrent_kernel: U, [units, units].
-        bias: b, [units]; without `use_bias` None.
-        alpha, beta: [1] each, -3 and 3 at the start (as in the authors' code), so that a step
-            changes little.
+        bias: b, [units]; None if `use_bias=False`.
+        alpha, beta: [1] each, initially -3 and 3 (as in the authors' code), so that a step
+            changes the state only slightly.
 
     Args: those of `keras.layers.SimpleRNNCell`.
     """

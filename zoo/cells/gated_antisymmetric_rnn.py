@@ -12,7 +12,7 @@ from gradkeeper.zoo.cells.antisymmetric_rnn import AntisymmetricRNNCell
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
 class GatedAntisymmetricRNNCell(AntisymmetricRNNCell):
-    """AntisymmetricRNN with an input gate, which sees the state through the same matrix.
+    """AntisymmetricRNN with an input gate that has the same recurrent matrix.
 
     Chang, Chen, Haber, Chi: "AntisymmetricRNN: A Dynamical System View on Recurrent Neural
     Networks", 2019, arXiv 1902.09689::
@@ -21,18 +21,18 @@ class GatedAntisymmetricRNNCell(AntisymmetricRNNCell):
         z = sigmoid(A h_{t-1} + V_z x_t + b_z)
         h_t = h_{t-1} + epsilon * z * tanh(A h_{t-1} + V_h x_t + b_h)
 
-    The gate shortens the step of each unit; the stability condition of `AntisymmetricRNNCell`
-    holds with epsilon * z in place of epsilon.
+    The gate scales the step size of each unit. The stability condition of `AntisymmetricRNNCell`
+    applies with epsilon * z instead of epsilon.
 
     Inputs: x_t [batch, features]. States: h [batch, units]. Output: h_t [batch, units].
 
     Weights, in the order z, h:
         kernel: (V_z, V_h), [features, 2 * units].
-        recurrent_kernel: W, [units, units], for row vectors: h W; only W - W^T counts.
-        bias: (b_z, b_h), [2 * units]; without `use_bias` None.
+        recurrent_kernel: W, [units, units], for row vectors: h W. Only W - W^T has an effect.
+        bias: (b_z, b_h), [2 * units]; None if `use_bias=False`.
 
     Args: those of `AntisymmetricRNNCell`, and
-        recurrent_activation: of the gate z.
+        recurrent_activation: activation of the gate z.
     """
 
     gates = 2

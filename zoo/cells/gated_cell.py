@@ -1,4 +1,4 @@
-"""Bases of the cells with gates."""
+"""Base classes of the cells with gates."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -11,10 +11,10 @@ from gradkeeper.zoo.cells.recurrent_cell import RecurrentCell
 
 
 class GatedCell(RecurrentCell):
-    """A cell with gates.
+    """Base class of cells with gates.
 
     Args:
-        recurrent_activation: squashes the gates, into [0, 1] where they are to be gates.
+        recurrent_activation: activation of the gates, usually with values in [0, 1].
     """
 
     def __init__(
@@ -25,11 +25,12 @@ class GatedCell(RecurrentCell):
 
 
 class ForgetGateCell(GatedCell):
-    """A cell with a forget gate, the block `forget_gate` of its kernel.
+    """Base class of cells with a forget gate, the block `forget_gate` of the kernel.
 
     Args:
-        unit_forget_bias: adds 1 to the forget gate's first bias, so that the cell starts by
-            remembering (Gers, Schmidhuber, Cummins 2000; Jozefowicz et al. 2015).
+        unit_forget_bias: whether to add 1 to the initial bias of the forget gate, so that the cell
+            keeps its state at the start of training (Gers, Schmidhuber, Cummins 2000; Jozefowicz
+            et al. 2015).
     """
 
     forget_gate: ClassVar[int] = 1

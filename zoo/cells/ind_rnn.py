@@ -12,25 +12,26 @@ from gradkeeper.zoo.constraints import MaxMagnitude
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
 class IndRNNCell(RecurrentCell):
-    """Units that each see their own last output alone.
+    """Independently recurrent units: each unit receives only its own previous output.
 
     Li, Li, Cook, Zhu, Gao: "Independently Recurrent Neural Network (IndRNN): Building A Longer and
     Deeper RNN", 2018, arXiv 1803.04831, eq. 2::
 
         h_t = relu(W x_t + u * h_{t-1} + b)
 
-    Over T steps the gradient of a unit is multiplied by at most |u|^T: with |u| <= 2^(1/T) (the
-    paper's section 3.1, for a growth by at most 2) it cannot explode.
+    Over T steps, the gradient of a unit is multiplied by at most |u|^T. With |u| <= 2^(1/T) (the
+    paper's section 3.1, for a growth of at most 2), the gradient cannot explode.
 
     Inputs: x_t [batch, features]. States: h [batch, units]. Output: h_t [batch, units].
 
     Weights:
         kernel: W, [features, units].
-        recurrent_kernel: u, [units], held to the bound by a `MaxMagnitude` constraint.
-        bias: b, [units]; without `use_bias` None.
+        recurrent_kernel: u, [units], with a `MaxMagnitude` constraint for the bound.
+        bias: b, [units]; None if `use_bias=False`.
 
     Args: those of `keras.layers.SimpleRNNCell`, and
-        sequence_length: T of the bound; None for |u| <= 1. `recurrent_constraint` takes its place.
+        sequence_length: T of the bound. If None, the bound is 1. Ignored if
+            `recurrent_constraint` is given.
     """
 
     def __init__(

@@ -11,7 +11,7 @@ from gradkeeper.zoo.cells.gated_cell import ForgetGateCell
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
 class JANETCell(ForgetGateCell):
-    """LSTM with nothing but the forget gate ("Just Another NETwork").
+    """LSTM with only the forget gate ("Just Another NETwork").
 
     Van der Westhuizen, Lasenby: "The unreasonable effectiveness of the forget gate", 2018, arXiv
     1804.04849::
@@ -20,24 +20,25 @@ class JANETCell(ForgetGateCell):
         n = tanh(W_n x_t + U_n h_{t-1} + b_n)
         h_t = sigmoid(s) * h_{t-1} + (1 - sigmoid(s - beta)) * n
 
-    The paper's c_t is its h_t. A beta above 0 lets the input count more than the gate takes away.
+    In the paper, h_t = c_t. With beta above 0, the input has a larger weight than 1 - sigmoid(s).
 
     Inputs: x_t [batch, features]. States: h [batch, units]. Output: h_t [batch, units].
 
     Weights, in the order f, n:
         kernel: (W_f, W_n), [features, 2 * units].
         recurrent_kernel: (U_f, U_n), [units, 2 * units].
-        bias: (b_f, b_n), [2 * units], 1 for f with `unit_forget_bias`; without `use_bias` None.
+        bias: (b_f, b_n), [2 * units]; None if `use_bias=False`. b_f starts at 1 with
+            `unit_forget_bias`.
 
     Args: those of `keras.layers.LSTMCell`, and
         beta: a constant, 1 in the paper.
-        chrono_steps: length T of the longest dependency, at least 3; b_f then starts at
-            log(u), u uniform in [1, T - 1], whatever `unit_forget_bias` says, and `seed` decides
-            the draw (Tallec, Ollivier: "Can recurrent neural networks warp time?", 2018, arXiv
-            1804.11188). The paper trains this way.
+        chrono_steps: length T of the longest dependency, at least 3. If given, b_f starts at
+            log(u), u uniform in [1, T - 1] and drawn with `seed`, and `unit_forget_bias` is
+            ignored (Tallec, Ollivier: "Can recurrent neural networks warp time?", 2018, arXiv
+            1804.11188). The paper uses this initialization.
 
     Raises:
-        ValueError: `chrono_steps` below 3.
+        ValueError: if `chrono_steps` is below 3.
     """
 
     gates = 2

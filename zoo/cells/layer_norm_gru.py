@@ -20,21 +20,22 @@ class LayerNormGRUCell(NormalizedSumsCell, GatedCell):
         n = tanh(LN(W x_t; a3) + b3 + sigmoid(r) * (LN(U h_{t-1}; a4) + b4))
         h_t = (1 - sigmoid(z)) * h_{t-1} + sigmoid(z) * n
 
-    LN(.; a) subtracts the mean, divides by the standard deviation and multiplies by the gain a:
-    over the 2 * units sums of (z, r) at once, and over the units of the candidate n. As in the
-    paper z weighs the candidate; in `keras.layers.GRU` it weighs the old state.
+    LN(.; a) subtracts the mean, divides by the standard deviation and multiplies by the gain a.
+    The statistics are over all 2 * units sums of (z, r), and over the units of the candidate n.
+    As in the paper, z is the weight of the candidate; in `keras.layers.GRU`, z is the weight of
+    the old state.
 
     Inputs: x_t [batch, features]. States: h [batch, units]. Output: h_t [batch, units].
 
     Weights, in the order z, r, candidate of `keras.layers.GRU`:
         kernel: (W_x, W), [features, 3 * units].
         recurrent_kernel: (W_h, U), [units, 3 * units].
-        bias: (b, b3), [3 * units]; without `use_bias` None.
-        recurrent_bias: b4, [units]; without `use_bias` None.
+        bias: (b, b3), [3 * units]; None if `use_bias=False`.
+        recurrent_bias: b4, [units]; None if `use_bias=False`.
         recurrent_gain: (a1, a4), [3 * units].
         input_gain: (a2, a3), [3 * units].
 
-    Args: those of `keras.layers.GRUCell` (without `reset_after`: the reset gate always stands
+    Args: those of `keras.layers.GRUCell` without `reset_after` (the reset gate is always applied
     after the matrix product), `epsilon` and `gain_initializer`.
     """
 

@@ -20,20 +20,21 @@ class LayerNormLSTMCell(NormalizedSumsCell, ForgetGateCell):
         c_t = sigmoid(f) * c_{t-1} + sigmoid(i) * tanh(g)
         h_t = sigmoid(o) * tanh(LN(c_t; a3) + b3)
 
-    LN(.; a) subtracts the mean, divides by the standard deviation and multiplies by the gain a,
-    over all 4 * units sums at once, per example and step. c is carried raw: LN(c) is only what
-    the output gate sees. The paper's shifts of the first two LN add up with b to one vector and
-    are that one vector here.
+    LN(.; a) subtracts the mean, divides by the standard deviation and multiplies by the gain a.
+    The statistics are over all 4 * units sums, per example and step. The cell state c is not
+    normalized; LN(c) is only used in the output. In the paper, the first two LN also have shifts,
+    which are included in b here.
 
     Inputs: x_t [batch, features]. States: h, c, each [batch, units]. Output: h_t [batch, units].
 
-    Weights, gates in the order i, f, g, o of `keras.layers.LSTM` (g is its c):
+    Weights, with gates in the order i, f, g, o of `keras.layers.LSTM` (where g is called c):
         kernel: W_x, [features, 4 * units].
         recurrent_kernel: W_h, [units, 4 * units].
-        bias: b, [4 * units], 1 for f with `unit_forget_bias`; without `use_bias` None.
+        bias: b, [4 * units]; None if `use_bias=False`. The block of f starts at 1 with
+            `unit_forget_bias`.
         recurrent_gain, input_gain: a1, a2, each [4 * units].
         state_gain: a3, [units].
-        state_bias: b3, [units]; without `use_bias` None.
+        state_bias: b3, [units]; None if `use_bias=False`.
 
     Args: those of `keras.layers.LSTMCell`, `epsilon` and `gain_initializer`.
     """

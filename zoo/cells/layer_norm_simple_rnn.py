@@ -11,22 +11,22 @@ from gradkeeper.zoo.cells._layer_norm import LayerNormCell
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
 class LayerNormSimpleRNNCell(LayerNormCell):
-    """Simple RNN whose summed input is normalized.
+    """Simple RNN with layer normalization before the activation.
 
     Ba, Kiros, Hinton: "Layer Normalization", 2016, arXiv 1607.06450, eq. 4::
 
         a_t = W_x x_t + W_h h_{t-1}
         h_t = tanh(g * (a_t - mean(a_t)) / sqrt(var(a_t) + epsilon) + b)
 
-    Scaling W_x and W_h together leaves h_t as it is, so that the recurrence can not explode by
-    the size of W_h. Mean and variance are over the units, per example and step.
+    Scaling W_x and W_h by the same factor does not change h_t, so that a large W_h cannot make
+    the recurrence explode. Mean and variance are over the units, per example and step.
 
     Inputs: x_t [batch, features]. States: h [batch, units]. Output: h_t [batch, units].
 
     Weights:
         kernel: W_x, [features, units].
         recurrent_kernel: W_h, [units, units].
-        bias: b, [units]; without `use_bias` None.
+        bias: b, [units]; None if `use_bias=False`.
         gain: g, [units].
 
     Args: those of `keras.layers.SimpleRNNCell`, `epsilon` and `gain_initializer`.

@@ -12,20 +12,21 @@ from gradkeeper.zoo.cells.gated_cell import GatedCell
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
 class LEMCell(GatedCell):
-    """Long expressive memory: two states, each with time steps that it learns.
+    """Long expressive memory: two states, each with learned time steps.
 
     Rusch, Mishra, Erichson, Mahoney: "Long Expressive Memory for Sequence Modeling", 2022, arXiv
-    2110.04744, with h for the paper's y and c for its z::
+    2110.04744, where h is the paper's y and c is the paper's z::
 
         d1 = dt * sigmoid(U_1 h_{t-1} + V_1 x_t + b_1)
         d2 = dt * sigmoid(U_2 h_{t-1} + V_2 x_t + b_2)
         c_t = (1 - d2) * c_{t-1} + d2 * tanh(U_c h_{t-1} + V_c x_t + b_c)
         h_t = (1 - d1) * h_{t-1} + d1 * tanh(W c_t + V_h x_t + b_h)
 
-    The paper numbers the two steps the other way round. With `implicit=False` the last line sees
-    c_{t-1} instead of c_t, so that both states step at once.
+    The paper exchanges the numbers of the two steps. With `implicit=False`, the last line uses
+    c_{t-1} instead of c_t.
 
-    With dt <= 1 each state is a mean of its last value and one in [-1, 1]: both stay in [-1, 1].
+    With dt <= 1, each state is a weighted mean of its last value and a value in [-1, 1], so that
+    both states stay in [-1, 1].
 
     Inputs: x_t [batch, features]. States: h, c, each [batch, units]. Output: h_t [batch, units].
 
@@ -33,11 +34,11 @@ class LEMCell(GatedCell):
         kernel: (V_1, V_2, V_c, V_h), [features, 4 * units].
         recurrent_kernel: (U_1, U_2, U_c), [units, 3 * units].
         cell_kernel: W, [units, units].
-        bias: (b_1, b_2, b_c, b_h), [4 * units]; without `use_bias` None.
+        bias: (b_1, b_2, b_c, b_h), [4 * units]; None if `use_bias=False`.
 
     Args: those of `keras.layers.LSTMCell` without `unit_forget_bias`, and
         step_size: dt, above 0.
-        implicit: whether h_t sees c_t rather than c_{t-1}.
+        implicit: whether h_t depends on c_t instead of c_{t-1}.
     """
 
     gates = 4

@@ -11,7 +11,7 @@ from gradkeeper.zoo.cells.gated_cell import GatedCell
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
 class LiGRUCell(GatedCell):
-    """Light GRU: no reset gate, relu candidates.
+    """Light GRU, without a reset gate and with relu candidates.
 
     Ravanelli, Brakel, Omologo, Bengio: "Light Gated Recurrent Units for Speech Recognition",
     2018, arXiv 1803.10225::
@@ -20,17 +20,17 @@ class LiGRUCell(GatedCell):
         n = relu(W_n x_t + U_n h_{t-1} + b_n)
         h_t = z * h_{t-1} + (1 - z) * n
 
-    The paper batch-normalizes W_z x_t and W_n x_t, whose shifts are the b here. Without that
-    nothing bounds the relu: large inputs should be scaled before.
+    The paper applies batch normalization to W_z x_t and W_n x_t; its shifts are the biases here.
+    Without normalization, the relu is unbounded. Scale large inputs beforehand.
 
     Inputs: x_t [batch, features]. States: h [batch, units]. Output: h_t [batch, units].
 
     Weights, in the order z, n:
         kernel: (W_z, W_n), [features, 2 * units].
         recurrent_kernel: (U_z, U_n), [units, 2 * units].
-        bias: (b_z, b_n), [2 * units]; without `use_bias` None.
+        bias: (b_z, b_n), [2 * units]; None if `use_bias=False`.
 
-    Args: those of `keras.layers.GRUCell`, without `reset_after`; `activation` is "relu".
+    Args: those of `keras.layers.GRUCell` without `reset_after`. `activation` is "relu" by default.
     """
 
     gates = 2

@@ -14,7 +14,7 @@ SCHEMES = ("euler", "midpoint")
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
 class LipschitzRNNCell(MadeKernelCell):
-    """One step of a differential equation with a linear part and a part of Lipschitz constant |W|.
+    """Step of a differential equation with a linear part and a part of Lipschitz constant |W|.
 
     Erichson, Azencot, Queiruga, Hodgkinson, Mahoney: "Lipschitz Recurrent Neural Networks", 2021,
     arXiv 2006.12070::
@@ -24,17 +24,17 @@ class LipschitzRNNCell(MadeKernelCell):
         h_t = h_{t-1} + epsilon * F(h_{t-1})                                    "euler"
         h_t = h_{t-1} + epsilon * F(h_{t-1} + epsilon / 2 * F(h_{t-1}))         "midpoint"
 
-    beta moves A and W from symmetric (0) to antisymmetric (1), gamma shifts their eigenvalues to
-    the left. The equation is exponentially stable where the largest eigenvalue of (A + A^T) / 2
-    lies below minus the largest singular value of W. An Euler step is stable for an eigenvalue
-    lambda of the Jacobian A + diag(tanh') W with |1 + epsilon * lambda| <= 1.
+    beta interpolates between symmetric (0) and antisymmetric (1) A and W. gamma subtracts from the
+    real parts of their eigenvalues. The equation is exponentially stable if the largest eigenvalue
+    of (A + A^T) / 2 is below minus the largest singular value of W. An Euler step is stable if
+    |1 + epsilon * lambda| <= 1 for the eigenvalues lambda of the Jacobian A + diag(tanh') W.
 
     Inputs: x_t [batch, features]. States: h [batch, units]. Output: h_t [batch, units].
 
     Weights:
         kernel: V, [features, units].
         recurrent_kernel: (M_A, M_W), [units, 2 * units], for row vectors: h M.
-        bias: b, [units]; without `use_bias` None.
+        bias: b, [units]; None if `use_bias=False`.
 
     Args: those of `keras.layers.SimpleRNNCell`, and
         step_size: epsilon, above 0.
@@ -63,7 +63,7 @@ class LipschitzRNNCell(MadeKernelCell):
         self.scheme = _checks.choice("scheme", scheme, SCHEMES)
 
     def made_kernel(self) -> Any:
-        """(A, W) for row vectors, [units, 2 * units]."""
+        """Compute (A, W) for row vectors, [units, 2 * units]."""
         made = []
         for m in ops.split(ops.convert_to_tensor(self.recurrent_kernel), 2, axis=-1):
             # (1 - beta) (M + M^T) + beta (M - M^T)

@@ -16,8 +16,8 @@ class LRUCell(LinearCell):
     """Linear recurrent unit: complex, diagonal, stable by construction, parallel in time.
 
     Orvieto et al.: "Resurrecting Recurrent Neural Networks for Long Sequences", 2023, arXiv
-    2303.06349, eq. 7 and table 8, with a matrix D where the paper, whose inputs are as wide as
-    its outputs, has a diagonal one::
+    2303.06349, eq. 7 and table 8. D is a full matrix here; it is diagonal in the paper, where
+    inputs and outputs have the same width::
 
         lambda = exp(-exp(nu) + i exp(theta))
         s_t = lambda * s_{t-1} + exp(gamma) * (B x_t)
@@ -25,21 +25,21 @@ class LRUCell(LinearCell):
 
     |lambda| = exp(-exp(nu)) is below 1 for every nu.
 
-    Inputs: x_t [batch, features]. States: h, Re s, Im s, each [batch, units]; h is what was
-    returned last, and no step depends on it. Output: h_t [batch, units].
+    Inputs: x_t [batch, features]. States: h, Re s, Im s, each [batch, units]; h is the previous
+    output, and no step depends on it. Output: h_t [batch, units].
 
     Weights:
         kernel: (Re B, Im B, D), [features, 3 * units].
         output_kernel: (Re C, -Im C), [2 * units, units].
-        eigenvalues: (nu, theta), [2 * units]. |lambda| lies in the ring `radius_range` at the
-            start, uniform over its area, the angle in [0, `max_phase`].
-        gain: gamma, [units], so that exp(gamma) = sqrt(1 - |lambda|^2) at the start.
-        bias: b, [units]; without `use_bias` None.
+        eigenvalues: (nu, theta), [2 * units]. Initially, lambda is uniform over the area of the
+            ring with |lambda| in `radius_range` and the angle in [0, `max_phase`].
+        gain: gamma, [units]. Initially, exp(gamma) = sqrt(1 - |lambda|^2).
+        bias: b, [units]; None if `use_bias=False`.
 
-    Args: those of `keras.layers.SimpleRNNCell` without the recurrent ones, and
-        activation: of the output; none by default.
-        radius_range: least and largest |lambda| at the start.
-        max_phase: largest angle of lambda at the start.
+    Args: those of `keras.layers.SimpleRNNCell` without `recurrent_initializer`, and
+        activation: activation of the output; "linear" by default.
+        radius_range: lowest and highest initial |lambda|.
+        max_phase: highest initial angle of lambda.
     """
 
     gates = 3
@@ -71,7 +71,7 @@ class LRUCell(LinearCell):
         radius, angle = ops.exp(-ops.exp(nu)), ops.exp(theta)
         a = ops.concatenate([radius * ops.cos(angle), radius * ops.sin(angle)])
         b = projected[..., : 2 * self.units] * ops.tile(ops.exp(self.gain), [2])
-        # One for all examples, and for each time step where there are several.
+        # a is the same for all examples, and a batch of 1 saves memory in the scan.
         return ops.broadcast_to(a, (1, *b.shape[1:-1], 2 * self.units)), b
 
     def read(self, state: Any, projected: Any) -> Any:

@@ -11,7 +11,7 @@ from gradkeeper.zoo.cells.gated_cell import GatedCell
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
 class MGUCell(GatedCell):
-    """Minimal gated unit: a GRU whose two gates are one.
+    """Minimal gated unit: a GRU with one gate for both reset and update.
 
     Zhou, Wu, Zhang, Zhou: "Minimal Gated Unit for Recurrent Neural Networks", 2016, arXiv
     1603.09420, eq. 6::
@@ -25,9 +25,9 @@ class MGUCell(GatedCell):
     Weights, in the order f, n:
         kernel: (W_f, W_n), [features, 2 * units].
         recurrent_kernel: (U_f, U_n), [units, 2 * units].
-        bias: (b_f, b_n), [2 * units]; without `use_bias` None.
+        bias: (b_f, b_n), [2 * units]; None if `use_bias=False`.
 
-    Args: those of `keras.layers.GRUCell`, without `reset_after`.
+    Args: those of `keras.layers.GRUCell` without `reset_after`.
     """
 
     gates = 2

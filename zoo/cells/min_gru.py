@@ -11,7 +11,7 @@ from gradkeeper.zoo.cells.linear_cell import Element
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
 class MinGRUCell(LogSpaceCell):
-    """GRU whose gate and candidate see the inputs alone, so that it is parallel in time.
+    """GRU whose gate and candidate depend only on the inputs, parallel in time.
 
     Feng, Tung, Ahmed, Bengio, Hajimirsadeghi: "Were RNNs All We Needed?", 2024, arXiv
     2410.01201::
@@ -20,18 +20,19 @@ class MinGRUCell(LogSpaceCell):
         n = g(W_n x_t + b_n),  g(v) = v + 0.5 for v >= 0, sigmoid(v) otherwise
         h_t = (1 - z) * h_{t-1} + z * n
 
-    With `log_space` (as in the paper's appendix B) all is reckoned in logarithms, which the
-    positive g allows; states are positive then. Without, n = W_n x_t + b_n and states have any sign.
+    With `log_space`, the cell computes in logarithms (the paper's appendix B). This requires the
+    positive g, and the states are positive. Without it, n = W_n x_t + b_n, and the states can have
+    any sign.
 
     Inputs: x_t [batch, features]. States: h [batch, units]. Output: h_t [batch, units].
 
     Weights, in the order z, n:
         kernel: (W_z, W_n), [features, 2 * units].
-        bias: (b_z, b_n), [2 * units]; without `use_bias` None.
+        bias: (b_z, b_n), [2 * units]; None if `use_bias=False`.
 
-    Args: those of `keras.layers.SimpleRNNCell` without the recurrent ones, and
-        activation: of n before g; none by default.
-        log_space: see above.
+    Args: those of `keras.layers.SimpleRNNCell` without those of the recurrent kernel, and
+        activation: activation of n before g; "linear" by default.
+        log_space: whether to compute in logarithms, with g.
     """
 
     gates = 2

@@ -11,7 +11,7 @@ from gradkeeper.zoo.cells.linear_cell import Element
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
 class MinLSTMCell(LogSpaceCell):
-    """LSTM whose gates and candidate see the inputs alone, so that it is parallel in time.
+    """LSTM whose gates and candidate depend only on the inputs, parallel in time.
 
     Feng, Tung, Ahmed, Bengio, Hajimirsadeghi: "Were RNNs All We Needed?", 2024, arXiv
     2410.01201::
@@ -20,18 +20,19 @@ class MinLSTMCell(LogSpaceCell):
         n = g(W_n x_t + b_n),  g(v) = v + 0.5 for v >= 0, sigmoid(v) otherwise
         h_t = (f * h_{t-1} + i * n) / (f + i)
 
-    With `log_space` (as in the paper's appendix B) all is reckoned in logarithms, which the
-    positive g allows; states are positive then. Without, n = W_n x_t + b_n and states have any sign.
+    With `log_space`, the cell computes in logarithms (the paper's appendix B). This requires the
+    positive g, and the states are positive. Without it, n = W_n x_t + b_n, and the states can have
+    any sign.
 
     Inputs: x_t [batch, features]. States: h [batch, units]. Output: h_t [batch, units].
 
     Weights, in the order f, i, n:
         kernel: (W_f, W_i, W_n), [features, 3 * units].
-        bias: (b_f, b_i, b_n), [3 * units]; without `use_bias` None.
+        bias: (b_f, b_i, b_n), [3 * units]; None if `use_bias=False`.
 
-    Args: those of `keras.layers.SimpleRNNCell` without the recurrent ones, and
-        activation: of n before g; none by default.
-        log_space: see above.
+    Args: those of `keras.layers.SimpleRNNCell` without those of the recurrent kernel, and
+        activation: activation of n before g; "linear" by default.
+        log_space: whether to compute in logarithms, with g.
     """
 
     gates = 3
@@ -39,7 +40,7 @@ class MinLSTMCell(LogSpaceCell):
     def coefficients(self, projected: Any) -> Element:
         f, i, n = ops.split(self.wide(projected), 3, axis=-1)
         n = self.activation(n)
-        # log(i / f): the candidate's share i / (f + i) is its sigmoid.
+        # log(i / f), because the weight i / (f + i) of the candidate is its sigmoid.
         difference = ops.softplus(-f) - ops.softplus(-i)
         if self.log_space:
             return -ops.softplus(difference), -ops.softplus(-difference) + self.log_candidate(n)

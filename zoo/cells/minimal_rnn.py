@@ -11,7 +11,7 @@ from gradkeeper.zoo.cells.gated_cell import GatedCell
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
 class MinimalRNNCell(GatedCell):
-    """A gated mean of the old state and an encoding of the input.
+    """Gated mean of the old state and an encoding of the input.
 
     Chen: "MinimalRNN: Toward More Interpretable and Trainable Recurrent Neural Networks", 2017,
     arXiv 1711.06788::
@@ -20,7 +20,8 @@ class MinimalRNNCell(GatedCell):
         u = sigmoid(U h_{t-1} + V z + b_u)
         h_t = u * h_{t-1} + (1 - u) * z
 
-    The candidate z does not see the state, which stays where the encoder puts the inputs.
+    The candidate z does not depend on the state, so that the state stays in the space of the
+    encoded inputs.
 
     Inputs: x_t [batch, features]. States: h [batch, units]. Output: h_t [batch, units].
 
@@ -28,10 +29,10 @@ class MinimalRNNCell(GatedCell):
         kernel: W, [features, units].
         recurrent_kernel: U, [units, units].
         gate_kernel: V, [units, units].
-        bias: b_z, [units]; without `use_bias` None.
-        gate_bias: b_u, [units]; without `use_bias` None.
+        bias: b_z, [units]; None if `use_bias=False`.
+        gate_bias: b_u, [units]; None if `use_bias=False`.
 
-    Args: those of `keras.layers.GRUCell`, without `reset_after`.
+    Args: those of `keras.layers.GRUCell` without `reset_after`.
     """
 
     def build(self, input_shape: Sequence[int | None]) -> None:

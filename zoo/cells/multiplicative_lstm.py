@@ -12,7 +12,7 @@ from gradkeeper.zoo.cells.gated_cell import ForgetGateCell
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
 class MultiplicativeLSTMCell(LSTMVariantCell, ForgetGateCell):
-    """LSTM whose inputs choose the recurrent matrix.
+    """LSTM with a recurrent matrix that depends on the input.
 
     Krause, Lu, Murray, Renals: "Multiplicative LSTM for sequence modelling", 2016, arXiv
     1609.07959::
@@ -29,12 +29,12 @@ class MultiplicativeLSTMCell(LSTMVariantCell, ForgetGateCell):
         kernel: (W_m, W_i, W_f, W_n, W_o), [features, 5 * units].
         recurrent_kernel: U, [units, units].
         multiplicative_kernel: (M_i, M_f, M_n, M_o), [units, 4 * units].
-        bias: (b_i, b_f, b_n, b_o), [4 * units], 1 for f with `unit_forget_bias`; with
-            `factor_bias` preceded by b_m, [5 * units]; without `use_bias` None.
-        recurrent_bias: b_u, [units], with `factor_bias` only.
+        bias: (b_i, b_f, b_n, b_o), [4 * units], or (b_m, b_i, b_f, b_n, b_o), [5 * units], with
+            `factor_bias`. b_f starts at 1 with `unit_forget_bias`. None if `use_bias=False`.
+        recurrent_bias: b_u, [units]; None without `factor_bias`.
 
     Args: those of `keras.layers.LSTMCell`, and
-        factor_bias: m = (W_m x_t + b_m) * (U h_{t-1} + b_u), where the paper has no biases.
+        factor_bias: whether m = (W_m x_t + b_m) * (U h_{t-1} + b_u). The paper has no biases in m.
     """
 
     gates = 5

@@ -10,7 +10,7 @@ from gradkeeper.zoo.cells._lstm_variant import LSTMVariantCell
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
 class OriginalLSTMCell(LSTMVariantCell):
-    """LSTM of 1997, which has no forget gate.
+    """Original LSTM of 1997, without a forget gate.
 
     Hochreiter, Schmidhuber: "Long Short-Term Memory", Neural Computation 9, 1997::
 
@@ -19,19 +19,19 @@ class OriginalLSTMCell(LSTMVariantCell):
         c_t = c_{t-1} + i * n
         h_t = o * tanh(c_t)
 
-    The paper squashes by g(x) = 4 / (1 + exp(-x)) - 2 in place of the first tanh and by
-    h(x) = 2 / (1 + exp(-x)) - 1 in place of the second. As g(x) = 2 tanh(x / 2) and
-    h(x) = tanh(x / 2), its cell with the weights W_n, U_n, b_n computes what this one does with
-    W_n / 2, U_n / 2, b_n / 2; its cell state is twice this one.
+    The paper has g(x) = 4 / (1 + exp(-x)) - 2 instead of the first tanh, and
+    h(x) = 2 / (1 + exp(-x)) - 1 instead of the second. Because g(x) = 2 tanh(x / 2) and
+    h(x) = tanh(x / 2), the paper's cell with weights W_n, U_n, b_n has the same outputs as this
+    cell with W_n / 2, U_n / 2, b_n / 2. The paper's cell state is twice the cell state here.
 
     Inputs: x_t [batch, features]. States: h, c, each [batch, units]. Output: h_t [batch, units].
 
     Weights, in the order i, n, o:
         kernel: (W_i, W_n, W_o), [features, 3 * units].
         recurrent_kernel: (U_i, U_n, U_o), [units, 3 * units].
-        bias: (b_i, b_n, b_o), [3 * units]; without `use_bias` None.
+        bias: (b_i, b_n, b_o), [3 * units]; None if `use_bias=False`.
 
-    Args: those of `keras.layers.LSTMCell`, without `unit_forget_bias`.
+    Args: those of `keras.layers.LSTMCell` without `unit_forget_bias`.
     """
 
     gates = 3

@@ -9,14 +9,14 @@ from keras import ops
 from gradkeeper.zoo.cells._made_kernel import MadeKernelCell
 from gradkeeper.zoo.initializers import SkewAngles
 
-# Halvings before, and terms of, the series of the exponential: exact to float64's last digits
-# where no angle is beyond 20, and only three squarings of rounding.
+# Halvings of the matrix and terms of the series. The result is exact to the last digits of float64
+# for angles up to 20, and three squarings add little rounding error.
 _HALVINGS, _TERMS = 3, 18
 
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
 class OrthogonalRNNCell(MadeKernelCell):
-    """A network whose recurrent matrix is orthogonal, whatever its weights.
+    """RNN whose recurrent matrix is orthogonal for all values of its weights.
 
     Lezcano-Casado, Martinez-Rubio: "Cheap Orthogonal Constraints in Neural Networks: A Simple
     Parametrization of the Orthogonal and Unitary Group", 2019, arXiv 1901.08428 (expRNN)::
@@ -32,11 +32,11 @@ class OrthogonalRNNCell(MadeKernelCell):
 
     Weights:
         kernel: V, [features, units].
-        recurrent_kernel: U, [units, units]; what is not above the diagonal does not count.
-        bias: b, [units]; without `use_bias` None, and modReLU is linear.
+        recurrent_kernel: U, [units, units]. Only elements above the diagonal have an effect.
+        bias: b, [units]; None if `use_bias=False`, so that modReLU is linear.
 
     Args: those of `keras.layers.SimpleRNNCell`, and
-        mod_relu: whether h_t = modReLU(z); otherwise h_t = activation(z + b).
+        mod_relu: whether h_t = modReLU(z). If False, h_t = activation(z + b).
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class OrthogonalRNNCell(MadeKernelCell):
         self.mod_relu = mod_relu
 
     def made_kernel(self) -> Any:
-        """Q transposed, for row vectors: h Q^T."""
+        """Compute Q transposed, for row vectors: h Q^T."""
         upper = ops.triu(ops.convert_to_tensor(self.recurrent_kernel), k=1)
         return _exponential(ops.transpose(upper) - upper)
 
@@ -74,7 +74,7 @@ class OrthogonalRNNCell(MadeKernelCell):
 
 
 def _exponential(matrix: Any) -> Any:
-    """exp of a square matrix, by its series and squarings."""
+    """Compute the exponential of a square matrix by scaling, its series and squaring."""
     identity = ops.eye(matrix.shape[0], dtype=matrix.dtype)
     small = matrix / 2**_HALVINGS
     result = identity

@@ -10,7 +10,7 @@ from gradkeeper.zoo.cells._lstm_variant import PeepholeCell
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
 class PeepholeLSTMCell(PeepholeCell):
-    """LSTM whose gates see the cell state.
+    """LSTM with peephole connections from the cell state to the gates.
 
     Gers, Schraudolph, Schmidhuber: "Learning Precise Timing with LSTM Recurrent Networks",
     Journal of Machine Learning Research 3, 2002; with tanh at the output as in Greff et al.:
@@ -28,9 +28,9 @@ class PeepholeLSTMCell(PeepholeCell):
     Weights, in the order i, f, n, o of `keras.layers.LSTM`:
         kernel: (W_i, W_f, W_n, W_o), [features, 4 * units].
         recurrent_kernel: (U_i, U_f, U_n, U_o), [units, 4 * units].
-        bias: (b_i, b_f, b_n, b_o), [4 * units], 1 for f with `unit_forget_bias`; without
-            `use_bias` None.
-        peephole_kernel: (p_i, p_f, p_o), [3 * units]; without `peepholes` None.
+        bias: (b_i, b_f, b_n, b_o), [4 * units]. b_f starts at 1 with `unit_forget_bias`. None if
+            `use_bias=False`.
+        peephole_kernel: (p_i, p_f, p_o), [3 * units]; None if `peepholes=False`.
 
     Args: those of `keras.layers.LSTMCell`, `peepholes` and `peephole_initializer`.
     """

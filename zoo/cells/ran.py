@@ -11,7 +11,7 @@ from gradkeeper.zoo.cells.gated_cell import ForgetGateCell
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
 class RANCell(ForgetGateCell):
-    """Recurrent additive network: its state is a weighted sum of linear maps of the inputs.
+    """Recurrent additive network: the state is a weighted sum of linear maps of the inputs.
 
     Lee, Levy, Zettlemoyer: "Recurrent Additive Networks", 2017, arXiv 1705.07393::
 
@@ -21,16 +21,17 @@ class RANCell(ForgetGateCell):
         c_t = i * n + f * c_{t-1}
         h_t = tanh(c_t)
 
-    The paper also has h_t = c_t: `activation="linear"`.
+    The paper also has a variant with h_t = c_t. Use `activation="linear"` for this variant.
 
     Inputs: x_t [batch, features]. States: h, c, each [batch, units]. Output: h_t [batch, units].
 
     Weights, in the order n, i, f:
         kernel: (W_n, W_i, W_f), [features, 3 * units].
         recurrent_kernel: (U_i, U_f), [units, 2 * units].
-        bias: (b_i, b_f), [2 * units], 1 for f with `unit_forget_bias`; without `use_bias` None.
+        bias: (b_i, b_f), [2 * units]; None if `use_bias=False`. b_f starts at 1 with
+            `unit_forget_bias`.
 
-    Args: those of `keras.layers.LSTMCell`; `activation` is that of the output.
+    Args: those of `keras.layers.LSTMCell`. `activation` is the activation of the output.
     """
 
     gates = 3

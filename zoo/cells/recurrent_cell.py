@@ -1,4 +1,4 @@
-"""The base of the zoo's cells."""
+"""Base class of the zoo's cells."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,35 +13,40 @@ from gradkeeper.zoo.cells._options import LAYER_ARGUMENTS, cell_options, resolve
 
 
 class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
-    """A Keras cell whose step is split in three.
+    """Base class of Keras cells whose step has three parts.
 
-    `prepare` does what needs neither weights' products nor states, such as dropout; `project` maps
-    what it leaves and knows no state; `recur` combines the result with the states. `call` is one
-    after the other. A layer can therefore prepare all time steps at once before its loop, and
-    project them in one matrix product where that is faster (`gradkeeper.zoo.layers.CellLayer`).
+    `prepare` applies operations without states and matrix products, such as dropout. `project` maps
+    the result of `prepare` and needs no states. `recur` combines this result with the states.
+    `call` runs the three parts in this order. A layer can therefore prepare all time steps before
+    its loop, and project them in one matrix product if that is faster
+    (`gradkeeper.zoo.layers.CellLayer`).
 
-    A subclass sets `gates` (blocks of `units` columns in the kernel), `recurrent_gates` (the same
-    of the recurrent kernel, where it has fewer), `biased` (which blocks of the kernel have a bias,
-    where not all do) and `state_count`, and writes `recur`; it overrides `build` for further
-    weights and `project` for anything besides `prepared @ kernel + bias`. Options of its own are
-    keyword-only arguments of its constructor, kept as attributes of the same name: configs and
-    layers find them there.
+    A subclass defines `recur` and sets:
+        gates: number of blocks of `units` columns in the kernel.
+        recurrent_gates: number of blocks in the recurrent kernel, if it differs from `gates`.
+        biased: slice of the blocks of the kernel that have a bias, if not all have one.
+        state_count: number of states.
+
+    A subclass overrides `build` to add weights, and `project` for anything other than
+    `prepared @ kernel + bias`. Options of a subclass are keyword-only arguments of its constructor.
+    They must be stored in attributes of the same name, because configs and layers read them there.
 
     Weights:
         kernel: [features, gates * units].
         recurrent_kernel: [units, recurrent_gates * units].
-        bias: [gates * units], or the blocks `biased` of it; None without `use_bias`.
+        bias: [gates * units], or the blocks selected by `biased`; None if `use_bias=False`.
 
     Args:
         units: width of the output and of each state.
-        activation: of the candidate state.
-        dropout: fraction of the inputs to drop, one mask for all steps and gates.
-        recurrent_dropout: fraction of the previous output to drop, one mask likewise.
-        seed: of the dropout masks.
+        activation: activation of the candidate state.
+        dropout: fraction of the inputs to drop, with one mask for all steps and gates.
+        recurrent_dropout: fraction of the previous output to drop, with one mask for all steps
+            and gates.
+        seed: seed of the dropout masks.
 
     Raises:
-        ValueError: `units` below 1, or a dropout outside [0, 1).
-        TypeError: unknown arguments.
+        ValueError: if `units` is below 1, or if a dropout rate is outside [0, 1).
+        TypeError: if an argument is unknown.
     """
 
     gates: ClassVar[int] = 1
@@ -103,7 +108,7 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         self.built = True
 
     def add_kernel(self, name: str, shape: Sequence[int | None]) -> Any:
-        """A weight that makes vectors of vectors, with the kernel options of the cell."""
+        """Add a weight with the kernel options of the cell."""
         return self.add_weight(
             shape=shape,
             name=name,
@@ -113,11 +118,11 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         )
 
     def recurrent_shape(self) -> tuple[int, ...] | None:
-        """Of `recurrent_kernel`; for cells where it is no matrix of gates, or where there is none."""
+        """Return the shape of `recurrent_kernel`, or None if the cell has none."""
         return (self.units, (self.recurrent_gates or self.gates) * self.units)
 
     def add_recurrent(self, name: str, shape: Sequence[int], initializer: Any = None) -> Any:
-        """A weight on the states, with the recurrent options of the cell."""
+        """Add a weight with the recurrent options of the cell."""
         return self.add_weight(
             shape=shape,
             name=name,
@@ -127,7 +132,7 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         )
 
     def add_bias(self, name: str, width: int, initializer: Any = None) -> Any:
-        """A bias weight [width] with the bias options of the cell; None without `use_bias`."""
+        """Add a weight [width] with the bias options of the cell; None if `use_bias=False`."""
         if not self.use_bias:
             return None
         return self.add_weight(
@@ -139,28 +144,29 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         )
 
     def initial_bias(self, shape: Sequence[int], dtype: Any = None) -> Any:
-        """First value of `bias`; for cells that start some gates open or closed."""
+        """Return the initial value of `bias`. Override it to start gates open or closed."""
         return self.bias_initializer(shape, dtype=dtype)
 
     def prepare(self, inputs: Any, training: bool = False) -> Any:
-        """The part of a step that is done for a whole sequence at once, always.
+        """Compute the part of a step that a layer always runs once for the whole sequence.
 
         Args:
-            inputs: [batch, features], or a whole sequence [batch, time, features].
+            inputs: one step [batch, features], or a sequence [batch, time, features].
+            training: whether to apply dropout.
 
         Returns:
-            One tensor of the same rank; the width is the cell's own choice.
+            A tensor of the same rank. The cell chooses the width.
         """
         return self.drop_inputs(inputs, training)
 
     def project(self, prepared: Any) -> Any:
-        """The part of a step that needs no state.
+        """Compute the part of a step that needs no states.
 
         Args:
-            prepared: what `prepare` made of a step or of a whole sequence.
+            prepared: result of `prepare`, for one step or for a sequence.
 
         Returns:
-            One tensor of the same rank; the width is the cell's own choice.
+            A tensor of the same rank. The cell chooses the width.
         """
         projected = ops.matmul(prepared, self.kernel)
         return projected if self.bias is None else projected + self._wide_bias()
@@ -168,11 +174,12 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
     def recur(
         self, projected: Any, states: Sequence[Any], training: bool = False
     ) -> tuple[Any, list[Any]]:
-        """The part of a step that needs the states.
+        """Compute the part of a step that needs the states.
 
         Args:
-            projected: what `project` made of one time step.
+            projected: result of `project` for one time step.
             states: `state_count` tensors [batch, units], the previous output first.
+            training: whether to apply recurrent dropout.
 
         Returns:
             The output [batch, units], and the states after the step.
@@ -180,21 +187,21 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         raise NotImplementedError(f"{type(self).__name__} must define `recur`.")
 
     def _wide_bias(self) -> Any:
-        """The bias with zeros for the blocks that have none."""
+        """Return the bias, padded with zeros for the blocks that have no bias."""
         first, end, _ = self.biased.indices(self.gates)
         if end - first == self.gates:
             return self.bias
         return ops.pad(self.bias, [(first * self.units, (self.gates - end) * self.units)])
 
     def projector(self) -> Callable[[Any], Any]:
-        """`project` for all steps of one sequence; see `stepper`."""
+        """Return `project` for all steps of one sequence; see `stepper`."""
         return self.project
 
     def stepper(self, training: bool = False) -> Callable[[Any, Any], tuple[Any, list[Any]]]:
-        """`recur` as a function of `projected` and `states`, for all steps of one sequence.
+        """Return `recur` as a function of `projected` and `states`, for all steps of one sequence.
 
-        What a cell makes of its weights alone, it makes here, once per sequence, and hands to
-        `recur` as a further argument (`MadeKernelCell`).
+        A cell can override this method to compute values from its weights once per sequence and
+        pass them to `recur` as a further argument, as in `MadeKernelCell`.
         """
         return partial(self.recur, training=training)
 
@@ -205,7 +212,7 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         return output, after if nested else after[0]
 
     def drop_inputs(self, inputs: Any, training: bool) -> Any:
-        """Applies the sequence's dropout mask to one step or to all of them alike."""
+        """Apply the sequence's dropout mask to one step or to a whole sequence."""
         if not training or self.dropout == 0:
             return inputs
         if len(inputs.shape) == 2:
@@ -213,13 +220,13 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         return inputs * self.get_dropout_mask(inputs[:, 0])[:, None]
 
     def drop_state(self, state: Any, training: bool) -> Any:
-        """Applies the sequence's recurrent dropout mask."""
+        """Apply the sequence's recurrent dropout mask to a state."""
         if not training or self.recurrent_dropout == 0:
             return state
         return state * self.get_recurrent_dropout_mask(state)
 
     def get_initial_state(self, batch_size: Any = None) -> list[Any]:
-        """Zeros: `state_count` tensors [batch_size, units]."""
+        """Return zeros: `state_count` tensors [batch_size, units]."""
         return [
             ops.zeros((batch_size, self.units), dtype=self.compute_dtype)
             for _ in range(self.state_count)

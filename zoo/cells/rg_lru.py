@@ -15,8 +15,8 @@ class RGLRUCell(LinearCell):
     """Real-gated linear recurrent unit, parallel in time.
 
     De et al.: "Griffin: Mixing Gated Linear Recurrences with Local Attention for Efficient
-    Language Models", 2024, arXiv 2402.19427, section 2.4, with a projection of the inputs
-    before it, so that they may be of any width::
+    Language Models", 2024, arXiv 2402.19427, section 2.4, with an additional projection of the
+    inputs, which allows inputs of any width::
 
         v = W_v x_t + b_v
         r = sigmoid(W_r x_t + b_r),  i = sigmoid(W_i x_t + b_i)
@@ -27,13 +27,13 @@ class RGLRUCell(LinearCell):
 
     Weights, in the order r, i, v:
         kernel: (W_r, W_i, W_v), [features, 3 * units].
-        decay: L, [units], so that sigmoid(L)^c is uniform in `decay_range` at the start.
-        bias: (b_r, b_i, b_v), [3 * units]; without `use_bias` None.
+        decay: L, [units]. Initially, sigmoid(L)^c is uniform in `decay_range`.
+        bias: (b_r, b_i, b_v), [3 * units]; None if `use_bias=False`.
 
-    Args: those of `keras.layers.SimpleRNNCell` without the recurrent ones, and
-        activation: of v; none by default.
-        sharpness: c.
-        decay_range: least and largest a at the start, where r = 1.
+    Args: those of `keras.layers.SimpleRNNCell` without `recurrent_initializer`, and
+        activation: activation of v; "linear" by default.
+        sharpness: c, above 0.
+        decay_range: lowest and highest initial a at r = 1.
     """
 
     gates = 3
@@ -58,7 +58,7 @@ class RGLRUCell(LinearCell):
         r, i, v = ops.split(projected, 3, axis=-1)
         log_a = -self.sharpness * ops.sigmoid(r) * ops.softplus(-self.decay)
         kept = ops.exp(log_a)
-        # At a = 1, which very small gates round to, the root of 0 has no finite derivative.
+        # Very small gates round to a = 1, where the square root of 0 has no finite derivative.
         least = 1e-7 if keras.backend.standardize_dtype(log_a.dtype) == "float16" else 1e-30
         return kept, ops.sqrt(least - ops.expm1(2 * log_a)) * ops.sigmoid(i) * self.activation(v)
 

@@ -12,7 +12,7 @@ from gradkeeper.zoo.cells.gated_cell import GatedCell
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
 class RHNCell(GatedCell):
-    """Recurrent highway network: several highway layers in each time step.
+    """Recurrent highway network, with several highway layers in each time step.
 
     Zilly, Srivastava, Koutnik, Schmidhuber: "Recurrent Highway Networks", 2017, arXiv 1607.03474,
     eq. 6-8 with the coupled carry gate c = 1 - t::
@@ -27,12 +27,14 @@ class RHNCell(GatedCell):
     Weights, in the order n, t, layer after layer:
         kernel: (W_n, W_t), [features, 2 * units].
         recurrent_kernel: [units, L * 2 * units].
-        bias: b of the first layer, [2 * units]; without `use_bias` None.
-        depth_bias: b of the others, [(L - 1) * 2 * units]; None with one layer.
+        bias: b of layer 1, [2 * units]; None if `use_bias=False`.
+        depth_bias: b of the other layers, [(L - 1) * 2 * units]; None if L = 1 or
+            `use_bias=False`.
 
     Args: those of `keras.layers.GRUCell` without `reset_after`, and
-        recurrence_depth: L.
-        transform_bias: added to b_t at the start; below 0, so that states are carried.
+        recurrence_depth: number of layers L.
+        transform_bias: constant added to the initial b_t. With a negative value, the layers
+            initially carry most of the state.
     """
 
     gates = 2

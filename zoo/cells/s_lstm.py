@@ -23,7 +23,7 @@ class SLSTMCell(ForgetGateCell):
         n_t = d * n_{t-1} + a
         h_t = sigmoid(o) * c_t / n_t
 
-    m cancels in c / n: it only keeps the exponentials from overflowing. At the first step, where
+    m cancels in c / n and only prevents overflow of the exponentials. At the first step, where
     n_{t-1} = 0, m_t = i.
 
     Inputs: x_t [batch, features]. States: h, c, n, m, each [batch, units]. Output: h_t [batch,
@@ -32,10 +32,11 @@ class SLSTMCell(ForgetGateCell):
     Weights, in the order i, f, z, o:
         kernel: W, [features, 4 * units].
         recurrent_kernel: R, [units, 4 * units].
-        bias: b, [4 * units], 1 for f with `unit_forget_bias`; without `use_bias` None.
+        bias: b, [4 * units]; None if `use_bias=False`. The block of f starts at 1 with
+            `unit_forget_bias`.
 
-    Args: those of `keras.layers.LSTMCell` (`recurrent_activation` is the output gate's), and
-        exponential_forget: whether f' = exp(f) rather than sigmoid(f).
+    Args: those of `keras.layers.LSTMCell` (`recurrent_activation` is for the output gate), and
+        exponential_forget: whether f' = exp(f) instead of sigmoid(f).
     """
 
     gates = 4
@@ -53,7 +54,7 @@ class SLSTMCell(ForgetGateCell):
         i, f, z, o = ops.split(sums, 4, axis=-1)
         log_f = f if self.exponential_forget else -ops.softplus(-f)
         begun = n > 0
-        # What cancels has no gradient.
+        # m cancels in c / n, so that its gradient is zero.
         highest = ops.stop_gradient(ops.where(begun, ops.maximum(log_f + m, i), i))
         a = ops.exp(i - highest)
         d = ops.exp(ops.where(begun, log_f + m - highest, ops.zeros_like(a)))

@@ -11,7 +11,7 @@ from gradkeeper.zoo.cells.gated_cell import GatedCell
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
 class STARCell(GatedCell):
-    """Stackable recurrent cell, made for many layers on top of each other.
+    """Stackable recurrent cell, designed for deep stacks of layers.
 
     Turkoglu, D'Aronco, Wegner, Schindler: "Gating Revisited: Deep Multi-layer RNNs That Can Be
     Trained", 2019, arXiv 1911.11033::
@@ -25,9 +25,9 @@ class STARCell(GatedCell):
     Weights, in the order z, k:
         kernel: (W_z, W_k), [features, 2 * units].
         recurrent_kernel: U, [units, units].
-        bias: (b_z, b_k), [2 * units]; without `use_bias` None.
+        bias: (b_z, b_k), [2 * units]; None if `use_bias=False`.
 
-    Args: those of `keras.layers.GRUCell`, without `reset_after`.
+    Args: those of `keras.layers.GRUCell` without `reset_after`.
     """
 
     gates = 2

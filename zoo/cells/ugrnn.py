@@ -11,7 +11,7 @@ from gradkeeper.zoo.cells.gated_cell import ForgetGateCell
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
 class UGRNNCell(ForgetGateCell):
-    """Update gate network: a simple RNN behind one gate, which keeps the old state or replaces it.
+    """Update gate network: a simple RNN with one gate between the old state and the candidate.
 
     Collins, Sohl-Dickstein, Sussillo: "Capacity and Trainability in Recurrent Neural Networks",
     2016, arXiv 1611.09913::
@@ -25,7 +25,8 @@ class UGRNNCell(ForgetGateCell):
     Weights, in the order n, z:
         kernel: (W_n, W_z), [features, 2 * units].
         recurrent_kernel: (U_n, U_z), [units, 2 * units].
-        bias: (b_n, b_z), [2 * units], 1 for z with `unit_forget_bias`; without `use_bias` None.
+        bias: (b_n, b_z), [2 * units]; None if `use_bias=False`. b_z starts at 1 with
+            `unit_forget_bias`.
 
     Args: those of `keras.layers.LSTMCell`.
     """

@@ -16,18 +16,18 @@ UNIT_UNIFORM = {"class_name": "RandomUniform", "config": {"minval": 0.0, "maxval
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
 class UnICORNNCell(RecurrentCell):
-    """Undamped independent oscillators, each with a time step of its own.
+    """Undamped independent oscillators, each with a learned time step.
 
     Rusch, Mishra: "UnICORNN: A recurrent model for learning very long time dependencies", 2021,
-    arXiv 2103.05487, one layer of it, with positions h and momenta c::
+    arXiv 2103.05487, one layer, with positions h and momenta c::
 
         d = dt * sigmoid(s)
         c_t = c_{t-1} - d * (tanh(w * h_{t-1} + V x_t + b) + alpha * h_{t-1})
         h_t = h_{t-1} + d * c_t
 
-    A symplectic Euler step of a Hamiltonian system: it can be undone exactly and keeps volumes,
-    so that not all gradients can vanish. Without inputs small oscillations are stable where
-    0 < alpha + w < 4 / d^2.
+    The step is a symplectic Euler step of a Hamiltonian system. It is invertible and preserves
+    volume, so that gradients cannot vanish in all directions. Without inputs, small oscillations
+    are stable if 0 < alpha + w < 4 / d^2.
 
     Inputs: x_t [batch, features]. States: h, c, each [batch, units]. Output: h_t [batch, units].
 
@@ -35,12 +35,12 @@ class UnICORNNCell(RecurrentCell):
         kernel: V, [features, units].
         recurrent_kernel: w, [units].
         step_kernel: s, [units].
-        bias: b, [units]; without `use_bias` None.
+        bias: b, [units]; None if `use_bias=False`.
 
     Args: those of `keras.layers.SimpleRNNCell`, and
         step_size: dt, above 0.
         alpha: control parameter of the frequency, at least 0.
-        step_initializer: of s.
+        step_initializer: initializer of s.
     """
 
     state_count = 2

@@ -11,7 +11,7 @@ from gradkeeper.zoo.cells._zoneout import ZoneoutCell
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
 class ZoneoutGRUCell(ZoneoutCell):
-    """GRU whose units keep their last state now and then.
+    """GRU with zoneout, which keeps the previous state of random units.
 
     Krueger et al.: "Zoneout: Regularizing RNNs by Randomly Preserving Hidden Activations", 2017,
     arXiv 1606.01305, with the GRU of `keras.layers.GRU` (`reset_after=True`)::
@@ -20,14 +20,14 @@ class ZoneoutGRUCell(ZoneoutCell):
         n = tanh(W_n x_t + b_n + r * (U_n h_{t-1} + b'_n))
         h_t = d * h_{t-1} + (1 - d) * (z * h_{t-1} + (1 - z) * n)
 
-    where d is 1 with the probability `zoneout`, and that rate itself at inference.
+    In training, d is 1 with probability `zoneout` and 0 otherwise. At inference, d = `zoneout`.
 
     Inputs: x_t [batch, features]. States: h [batch, units]. Output: h_t [batch, units].
 
     Weights, in the order z, r, n of `keras.layers.GRU`:
         kernel: W, [features, 3 * units].
         recurrent_kernel: U, [units, 3 * units].
-        bias: b, [3 * units]; recurrent_bias: b', [3 * units]; without `use_bias` None.
+        bias: b, [3 * units]; recurrent_bias: b', [3 * units]; None if `use_bias=False`.
 
     Args: those of `keras.layers.GRUCell` without `reset_after`, and `zoneout`.
     """

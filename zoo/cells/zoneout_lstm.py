@@ -13,22 +13,23 @@ from gradkeeper.zoo.cells.gated_cell import ForgetGateCell
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
 class ZoneoutLSTMCell(ZoneoutCell, ForgetGateCell):
-    """LSTM whose units keep their last h or c now and then.
+    """LSTM with zoneout, which keeps the previous h or c of random units.
 
     Krueger et al.: "Zoneout: Regularizing RNNs by Randomly Preserving Hidden Activations", 2017,
-    arXiv 1606.01305, eq. 4-6: with LSTM's c and h, and masks d of 1 with the rate's probability::
+    arXiv 1606.01305, eq. 4-6. In training, the masks d are 1 with the probability of their rate::
 
         c_t = d_c * c_{t-1} + (1 - d_c) * (sigmoid(f) * c_{t-1} + sigmoid(i) * tanh(g))
         h_t = d_h * h_{t-1} + (1 - d_h) * (sigmoid(o) * tanh(sigmoid(f) * c_{t-1} + ...))
 
-    h sees the cell state before zoneout, as in the paper. At inference d is its rate.
+    As in the paper, h uses the cell state before zoneout. At inference, d is equal to the rate.
 
     Inputs: x_t [batch, features]. States: h, c, each [batch, units]. Output: h_t [batch, units].
 
     Weights, in the order i, f, g, o of `keras.layers.LSTM`:
         kernel: [features, 4 * units].
         recurrent_kernel: [units, 4 * units].
-        bias: [4 * units], 1 for f with `unit_forget_bias`; without `use_bias` None.
+        bias: [4 * units]; None if `use_bias=False`. The block of f starts at 1 with
+            `unit_forget_bias`.
 
     Args: those of `keras.layers.LSTMCell`, `zoneout` (of h) and `cell_zoneout` (of c).
     """

@@ -1,4 +1,4 @@
-"""The entries of the zoo by family; each module has a tuple `ENTRIES` of `ModelInfo`."""
+"""Entries of the zoo by family. Each module defines `ENTRIES`, a tuple of `ModelInfo`."""
 
 from gradkeeper.zoo.entries import (
     attention,

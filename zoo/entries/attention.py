@@ -1,4 +1,4 @@
-"""Networks with attention over their hidden states, and the encoder-decoder."""
+"""Networks with attention over their hidden states, and an encoder-decoder."""
 
 from gradkeeper.zoo._model_info import ModelInfo
 from gradkeeper.zoo.entries.plain import GRU_EQUATIONS, LSTM_EQUATIONS, SIMPLE_RNN_EQUATIONS
@@ -14,8 +14,8 @@ score(q, h_j) = s . tanh(W q + U h_j + b) (additive) or q . (W h_j) (multiplicat
 context = sum_j softmax_j(score(q, h_j)) h_j, q = h_T, or h_t in per-step tasks
 output = W_out [context; q] + b_out"""
 SHORTCUT = (
-    "The context is a weighted sum of all hidden states: the loss reaches h_j directly, in one "
-    "step, with slope softmax_j, however long ago j was. "
+    "The context is a weighted sum of all hidden states. The gradient therefore reaches every h_j "
+    "in one step, with slope softmax_j, at any distance in time. "
 )
 
 
@@ -27,7 +27,7 @@ def _entry(cell: str, title: str, equations: str, layer: str, rest: str) -> Mode
         year=2014,
         equations=equations + ATTENTION,
         gradient_property=SHORTCUT + rest,
-        initialization="Recurrent layer as without attention; attention kernels Glorot uniform.",
+        initialization="Recurrent layer as without attention; Glorot uniform attention kernels.",
         recipe=RECIPE,
         layer=f"keras.layers:{layer}",
         layer_name="simple_rnn" if cell == "rnn" else cell,
@@ -41,14 +41,10 @@ ENTRIES = (
         "Simple recurrent network",
         SIMPLE_RNN_EQUATIONS,
         "SimpleRNN",
-        "The recurrent path under it explodes or vanishes as in the simple network.",
+        "The gradient along the recurrent path explodes or vanishes as in `simple_rnn`.",
     ),
-    _entry(
-        "lstm", "LSTM", LSTM_EQUATIONS, "LSTM", "The cell state keeps a second path of slope f."
-    ),
-    _entry(
-        "gru", "GRU", GRU_EQUATIONS, "GRU", "Units with z near 1 keep a second path of slope z."
-    ),
+    _entry("lstm", "LSTM", LSTM_EQUATIONS, "LSTM", "The cell state adds a second path of slope f."),
+    _entry("gru", "GRU", GRU_EQUATIONS, "GRU", "Units with z near 1 add a second path of slope z."),
     ModelInfo(
         name="seq2seq_attention",
         title="Encoder-decoder with attention and layer normalization",
@@ -61,10 +57,10 @@ ENTRIES = (
             "logits_t = W_out LN(tanh(W_c [context_t; d_t])) + b_out"
         ),
         gradient_property=(
-            "Each output position reaches each source position in one step through the "
-            "attention, instead of through a single vector between encoder and decoder."
+            "Through the attention, the gradient passes from each output position to each source "
+            "position in one step, and not only through the state between encoder and decoder."
         ),
-        initialization="Recurrent layers as `gru`; attention kernels Glorot uniform.",
+        initialization="Recurrent layers as in `gru`; Glorot uniform attention kernels.",
         recipe=RECIPE,
         layer="keras.layers:GRU",
         layer_name="gru",

@@ -1,4 +1,4 @@
-"""Networks that are discretized differential equations."""
+"""Networks from discretized differential equations."""
 
 from gradkeeper.zoo._model_info import ModelInfo
 
@@ -17,13 +17,13 @@ ENTRIES = (
         equations="h_t = h_{t-1} + epsilon * tanh((W - W^T - gamma I) h_{t-1} + V x_t + b)",
         gradient_property=(
             "W - W^T has imaginary eigenvalues, so that dh_t/dh_{t-1} = I + epsilon diag(tanh') "
-            "(W - W^T - gamma I) stays near length 1 in all directions: the gradient neither "
-            "explodes nor vanishes over about 1 / epsilon steps. The Euler step grows a little; "
-            "gamma and a small epsilon hold it."
+            "(W - W^T - gamma I) keeps lengths nearly constant in all directions. The gradient "
+            "neither explodes nor vanishes over about 1 / epsilon steps. Every Euler step grows "
+            "slightly; gamma and a small epsilon limit the growth."
         ),
         initialization=(
-            "W normal with variance 1 / units: the frequencies do not depend on the width. The "
-            "default epsilon 0.01 is for some hundred steps; take about 10 / steps."
+            "W normal with variance 1 / units, so that the frequencies do not depend on the width. "
+            "The default epsilon of 0.01 suits several hundred steps; use about 10 / steps."
         ),
         recipe=RECIPE,
         layer="gradkeeper.zoo.layers:AntisymmetricRNN",
@@ -41,11 +41,11 @@ ENTRIES = (
             "h_t = h_{t-1} + epsilon * z * tanh(A h_{t-1} + V_h x_t + b_h)"
         ),
         gradient_property=(
-            "As antisymmetric_rnn; a unit whose gate is shut keeps its state and hands the "
-            "gradient back unchanged. The gate shares the matrix A, so that the Jacobian keeps "
-            "its eigenvalues near the imaginary axis."
+            "As in `antisymmetric_rnn`. A unit with a closed gate keeps its state and passes the "
+            "gradient back unchanged. The gate shares the matrix A, so that the eigenvalues of the "
+            "differential equation's Jacobian stay near the imaginary axis."
         ),
-        initialization="W normal with variance 1 / units, biases 0: the gate starts at 0.5.",
+        initialization="W normal with variance 1 / units, biases 0: z starts near 0.5.",
         recipe=RECIPE,
         layer="gradkeeper.zoo.layers:GatedAntisymmetricRNN",
         layer_name="gated_antisymmetric_rnn",
@@ -66,14 +66,14 @@ ENTRIES = (
             "h_t = h_{t-1} + dt * c_t"
         ),
         gradient_property=(
-            "Damped oscillators under a bounded force: with 2 epsilon >= 1 + dt (gamma + "
-            "epsilon^2) the states stay bounded for all weights, and with dt small against the "
-            "number of steps and the weights each step is the identity plus O(dt), so that the "
-            "gradient stays bounded and does not vanish exponentially."
+            "The states are damped oscillators under a bounded force. If 2 epsilon >= 1 + dt "
+            "(gamma + epsilon^2), they are bounded for all weights. Each step is the identity plus "
+            "O(dt). If dt is at most of the order of 1 / steps, and dt times the weights is small, "
+            "the gradient is bounded and does not vanish exponentially."
         ),
         initialization=(
-            "Orthogonal W and W_c; their size enters only with dt. gamma and epsilon 1 satisfy "
-            "the condition for dt up to 0.5."
+            "Orthogonal W and W_c, which only have an effect of order dt. gamma = 1 and "
+            "epsilon = 1 satisfy the condition for dt up to 0.5."
         ),
         recipe=RECIPE,
         layer="gradkeeper.zoo.layers:CoRNN",
@@ -94,14 +94,14 @@ ENTRIES = (
             "h_t = h_{t-1} + d * c_t"
         ),
         gradient_property=(
-            "A symplectic step of a Hamiltonian system: the Jacobian of (h, c) has determinant "
-            "1, so that the gradient can not vanish in all directions, and its bound does not "
-            "grow exponentially with the number of steps for small dt. Units do not mix within "
-            "a layer; stack several."
+            "The step is a symplectic step of a Hamiltonian system. The Jacobian of (h, c) has "
+            "determinant 1, so that the gradient cannot vanish in all directions. For small dt, "
+            "the bound of the gradient does not grow exponentially with the number of steps. Units "
+            "do not interact within a layer; stack several layers."
         ),
         initialization=(
-            "w uniform in [0, 1]: an attractive force; s uniform in [-0.1, 0.1]: all steps start "
-            "near dt / 2."
+            "w uniform in [0, 1], which gives an attractive force; s uniform in [-0.1, 0.1], so "
+            "that all steps start near dt / 2."
         ),
         recipe=RECIPE,
         layer="gradkeeper.zoo.layers:UnICORNN",
@@ -122,9 +122,9 @@ ENTRIES = (
             "h_t = (1 - d1) * h_{t-1} + d1 * tanh(W c_t + V_h x_t + b_h)"
         ),
         gradient_property=(
-            "Each unit learns its own time steps: where d1 and d2 are small the states and the "
-            "gradient pass unchanged. With dt <= 1 both states stay in [-1, 1]. The products of "
-            "U and W with tanh' can still grow, so that clipping stays useful."
+            "Each unit learns its time steps d1 and d2. If they are small, the states and the "
+            "gradient pass nearly unchanged. With dt <= 1, both states stay in [-1, 1]. The "
+            "products of U and W with tanh' can still grow, so that clipping is useful."
         ),
         initialization="Orthogonal recurrent kernels, biases 0: the steps start at dt / 2.",
         recipe=RECIPE,
@@ -145,13 +145,13 @@ ENTRIES = (
             "h_t = h_{t-1} + epsilon * (A h_{t-1} + tanh(W h_{t-1} + V x_t + b))"
         ),
         gradient_property=(
-            "dh_t/dh_{t-1} = I + epsilon (A + diag(tanh') W): beta near 1 holds the eigenvalues "
-            "of A and W near the imaginary axis, gamma shifts them to the left. Neither part "
-            "is exactly antisymmetric, so that the network can forget."
+            "dh_t/dh_{t-1} = I + epsilon (A + diag(tanh') W). With beta near 1, the eigenvalues "
+            "of A and W are near the imaginary axis; gamma subtracts from their real parts. "
+            "Neither A nor W is exactly antisymmetric, so that the network can forget."
         ),
         initialization=(
-            "M_A, M_W normal with variance 1 / units; beta 0.75 and gamma 0.001 start near the "
-            "border of stability."
+            "M_A, M_W normal with variance 1 / units. With beta = 0.75 and gamma = 0.001, the "
+            "network starts near the limit of stability."
         ),
         recipe=RECIPE,
         layer="gradkeeper.zoo.layers:LipschitzRNN",

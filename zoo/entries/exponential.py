@@ -15,9 +15,9 @@ ENTRIES = (
             "h_t = sigmoid(o) * c_t / n_t (all exponentials divided by exp(m_t), which cancels)"
         ),
         gradient_property=(
-            "As in the LSTM dc_t/dc_{t-1} = diag(f); the exponential input gate can outweigh all "
-            "that was stored before, and the normalizer keeps h in [-1, 1]. The paths through h "
-            "can still explode, so that clipping stays useful."
+            "As in the LSTM, dc_t/dc_{t-1} = diag(f). The exponential input gate can give a new "
+            "input a larger weight than all stored ones. The normalizer keeps h in [-1, 1]. The "
+            "gradient along paths through h can still explode, so that clipping is useful."
         ),
         initialization="Forget bias 1, orthogonal recurrent kernel.",
         recipe={"optimizer": "adam", "learning_rate": 1e-3, "global_clipnorm": 1.0},

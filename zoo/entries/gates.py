@@ -1,4 +1,4 @@
-"""Networks with gates other than the LSTM's, most with fewer."""
+"""Networks with other gates than the LSTM, mostly fewer."""
 
 from gradkeeper.zoo._model_info import ModelInfo
 
@@ -7,7 +7,7 @@ RECIPE = {"optimizer": "adam", "learning_rate": 1e-3, "global_clipnorm": 1.0}
 ENTRIES = (
     ModelInfo(
         name="mgu",
-        title="Minimal gated unit: a GRU whose two gates are one",
+        title="Minimal gated unit: a GRU with a single gate",
         paper=(
             "Zhou, Wu, Zhang, Zhou: Minimal Gated Unit for Recurrent Neural Networks. arXiv "
             "1603.09420"
@@ -19,8 +19,8 @@ ENTRIES = (
             "h_t = (1 - f) * h_{t-1} + f * n"
         ),
         gradient_property=(
-            "dh_t/dh_{t-1} contains diag(1 - f): units with f near 0 copy their state and hand the "
-            "gradient back unchanged. The same f closes the path through n."
+            "dh_t/dh_{t-1} contains diag(1 - f): units with f near 0 copy their state and pass the "
+            "gradient back unchanged. The same f also scales the path through n."
         ),
         initialization="Orthogonal recurrent kernel, biases 0: f starts at 0.5.",
         recipe=RECIPE,
@@ -29,7 +29,7 @@ ENTRIES = (
     ),
     ModelInfo(
         name="janet",
-        title="LSTM with nothing but the forget gate",
+        title="LSTM with only the forget gate",
         paper=(
             "Van der Westhuizen, Lasenby: The unreasonable effectiveness of the forget gate. arXiv "
             "1804.04849"
@@ -41,15 +41,14 @@ ENTRIES = (
             "h_t = sigmoid(s) * h_{t-1} + (1 - sigmoid(s - beta)) * n, beta = 1"
         ),
         gradient_property=(
-            "dh_t/dh_{t-1} contains diag(f), f = sigmoid(s): with f near 1 the gradient neither "
-            "grows nor fades. Chrono initialization sets f so that single units remember over 1 "
-            "to T steps. Nothing stands between state and gates: the rest of the Jacobian can "
-            "explode where U is large."
+            "dh_t/dh_{t-1} contains diag(f), f = sigmoid(s): with f near 1, the gradient neither "
+            "grows nor decays. With chrono initialization, different units remember over 1 to T "
+            "steps. There is no output gate between the state and the gates, so that the rest of "
+            "the Jacobian can explode if U is large."
         ),
         initialization=(
-            "Forget bias 1, orthogonal recurrent kernel. The paper starts the forget bias at "
-            "log(uniform in [1, T - 1]) for dependencies of T steps: "
-            "`chrono_steps=T`."
+            "Forget bias 1, orthogonal recurrent kernel. The paper initializes the forget bias to "
+            "log(uniform in [1, T - 1]) for dependencies over T steps; use `chrono_steps=T`."
         ),
         recipe=RECIPE,
         layer="gradkeeper.zoo.layers:JANET",
@@ -58,7 +57,7 @@ ENTRIES = (
     ),
     ModelInfo(
         name="ugrnn",
-        title="Update gate network: a simple network behind one gate",
+        title="Update gate network: a simple RNN with one gate",
         paper=(
             "Collins, Sohl-Dickstein, Sussillo: Capacity and Trainability in Recurrent Neural "
             "Networks. arXiv 1611.09913"
@@ -70,11 +69,11 @@ ENTRIES = (
             "h_t = z * h_{t-1} + (1 - z) * n"
         ),
         gradient_property=(
-            "dh_t/dh_{t-1} contains diag(z): units with z near 1 copy their state and hand the "
-            "gradient back unchanged, as in a GRU; units with z near 0 are a simple network, "
-            "whose gradient vanishes or explodes with U_n."
+            "dh_t/dh_{t-1} contains diag(z): units with z near 1 copy their state and pass the "
+            "gradient back unchanged, as in a GRU. Units with z near 0 act as a simple RNN, whose "
+            "gradient vanishes or explodes depending on U_n."
         ),
-        initialization="Bias 1 of z: starts by keeping. Orthogonal recurrent kernel.",
+        initialization="Bias of z 1: z starts at 0.73. Orthogonal recurrent kernel.",
         recipe=RECIPE,
         layer="gradkeeper.zoo.layers:UGRNN",
         layer_name="ugrnn",
@@ -93,8 +92,9 @@ ENTRIES = (
             "h_t = u * h_{t-1} + (1 - u) * z"
         ),
         gradient_property=(
-            "dh_t/dh_{t-1} = diag(u) + diag((h_{t-1} - z) * u * (1 - u)) U. As |h|, |z| < 1, the "
-            "second term is at most half of U: the gradient fades by u and seldom explodes."
+            "dh_t/dh_{t-1} = diag(u) + diag((h_{t-1} - z) * u * (1 - u)) U. Because |h| < 1 and "
+            "|z| < 1, the second term is at most U / 2. The gradient decays with u and rarely "
+            "explodes."
         ),
         initialization="Orthogonal U and V, biases 0: u starts near 0.5.",
         recipe=RECIPE,
@@ -115,10 +115,10 @@ ENTRIES = (
             "h_t = tanh((1 - k) * h_{t-1} + k * z)"
         ),
         gradient_property=(
-            "Made for depth: the gradient keeps its size from layer to layer as well as from step "
-            "to step, where that of stacked LSTMs fades. Through time dh_t/dh_{t-1} contains "
-            "diag((1 - h_t^2) * (1 - k)), below 1: over many steps it vanishes rather than "
-            "explodes."
+            "Designed for depth: the gradient keeps its size from layer to layer, while in stacked "
+            "LSTMs it decays. Through time, dh_t/dh_{t-1} contains diag((1 - h_t^2) * (1 - k)), "
+            "which is below 1, so that the gradient is more likely to vanish over many steps than "
+            "to explode."
         ),
         initialization="Orthogonal U, biases 0: k starts at 0.5.",
         recipe=RECIPE,
@@ -127,7 +127,7 @@ ENTRIES = (
     ),
     ModelInfo(
         name="li_gru",
-        title="Light GRU: no reset gate, relu candidates",
+        title="Light GRU, without reset gate and with relu candidates",
         paper=(
             "Ravanelli, Brakel, Omologo, Bengio: Light Gated Recurrent Units for Speech "
             "Recognition. arXiv 1803.10225 (without its batch normalization)"
@@ -139,11 +139,11 @@ ENTRIES = (
             "h_t = z * h_{t-1} + (1 - z) * n"
         ),
         gradient_property=(
-            "The slope of relu is 1 on active units, so that the path through n does not vanish "
-            "by saturation, and diag(z) copies. Nothing bounds the states: where U_n stretches, "
-            "activations and gradients explode. Needs clipping and scaled inputs."
+            "The slope of relu is 1 for active units, so that the gradient through n does not "
+            "vanish by saturation; diag(z) copies the state. The states are unbounded: if U_n "
+            "increases lengths, activations and gradients explode. Use clipping and scaled inputs."
         ),
-        initialization="Orthogonal recurrent kernel: U_n does not stretch at the start. Biases 0.",
+        initialization="Orthogonal recurrent kernel: U_n initially preserves lengths. Biases 0.",
         recipe=RECIPE,
         layer="gradkeeper.zoo.layers:LiGRU",
         layer_name="li_gru",
@@ -160,8 +160,8 @@ ENTRIES = (
             "h_t = tanh(c_t)"
         ),
         gradient_property=(
-            "Along the cell state dc_t/dc_{t-1} = diag(f), as in the LSTM. h enters through the "
-            "gates only, never the content: the other paths are weaker than in an LSTM."
+            "Along the cell state, dc_t/dc_{t-1} = diag(f), as in the LSTM. h affects only the "
+            "gates, not the candidate, so that the other paths are weaker than in an LSTM."
         ),
         initialization="Forget bias 1: f starts at 0.73; orthogonal recurrent kernel.",
         recipe=RECIPE,
@@ -178,12 +178,12 @@ ENTRIES = (
             "h_t = f * tanh(h_{t-1}) + i * tanh(W_n x_t)"
         ),
         gradient_property=(
-            "Without inputs every state falls to 0, so that trajectories do not part as in a "
+            "Without inputs, every state converges to 0. Trajectories do not diverge as in a "
             "chaotic network, where gradients explode. dh_t/dh_{t-1} contains "
-            "diag(f * (1 - tanh(h_{t-1})^2)), below 1: the gradient fades, by the tanh even with f "
-            "at 1."
+            "diag(f * (1 - tanh(h_{t-1})^2)), which is below 1: the gradient decays, even with "
+            "f = 1, because of the tanh."
         ),
-        initialization=("Bias 1 of f and -1 of i: starts by keeping. Orthogonal recurrent kernel."),
+        initialization=("Bias of f 1 (f starts at 0.73), of i -1; orthogonal recurrent kernel."),
         recipe=RECIPE,
         layer="gradkeeper.zoo.layers:CFN",
         layer_name="cfn",
@@ -202,9 +202,9 @@ ENTRIES = (
             "h_t = i * p + f * h_{t-1}"
         ),
         gradient_property=(
-            "dh_t/dh_{t-1} contains diag(f): units with f near 1 hand the gradient back unchanged. "
-            "The rest, (p * i * (1 - i) - h_{t-1} * f * (1 - f)) U, grows with inputs and states, "
-            "which no tanh bounds: large inputs can make it explode."
+            "dh_t/dh_{t-1} contains diag(f): units with f near 1 pass the gradient back unchanged. "
+            "The rest, (p * i * (1 - i) - h_{t-1} * f * (1 - f)) U, grows with inputs and states. "
+            "These are not bounded by a tanh, so that large inputs can make the gradient explode."
         ),
         initialization="Orthogonal U, biases 0: i and f start at 0.5.",
         recipe=RECIPE,

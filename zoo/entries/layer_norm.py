@@ -14,9 +14,9 @@ ENTRIES = (
         year=2016,
         equations="h_t = tanh(LN(W_x x_t + W_h h_{t-1}; a) + b)" + LN,
         gradient_property=(
-            "Scaling the weights leaves the outputs as they are, so that the size of W_h alone "
-            "cannot make activations explode or saturate. The gradient is still a product of one "
-            "Jacobian per step and can vanish."
+            "Scaling all weights does not change the outputs, so that large weights alone cannot "
+            "make activations explode or saturate. The gradient is still a product of one Jacobian "
+            "per step and can vanish."
         ),
         initialization="Orthogonal W_h, gain 1, bias 0.",
         recipe=RECIPE,
@@ -35,9 +35,9 @@ ENTRIES = (
             "h_t = sigmoid(o) * tanh(LN(c_t; a3) + b3)" + LN
         ),
         gradient_property=(
-            "The cell state is carried raw: dc_t/dc_{t-1} keeps the path diag(f) of the LSTM. "
-            "The gates' sums have a fixed scale, whatever the size of W_h, so that they do not "
-            "saturate by growth of the weights."
+            "The cell state is not normalized, so that dc_t/dc_{t-1} contains diag(f) as in the "
+            "LSTM. The inputs of the gates have a fixed scale for any size of W_h, so that the "
+            "gates do not saturate when the weights grow."
         ),
         initialization="Forget bias 1, gains 1, orthogonal recurrent kernel.",
         recipe=RECIPE,
@@ -56,8 +56,8 @@ ENTRIES = (
             "h_t = (1 - sigmoid(z)) * h_{t-1} + sigmoid(z) * n" + LN
         ),
         gradient_property=(
-            "Units with z near 0 copy their state and hand the gradient back unchanged; the "
-            "gates' sums have a fixed scale, whatever the size of W_h."
+            "Units with z near 0 copy their state and pass the gradient back unchanged. The "
+            "inputs of the gates have a fixed scale for any size of W_h."
         ),
         initialization="Gains 1, biases 0, orthogonal recurrent kernel.",
         recipe=RECIPE,

@@ -7,7 +7,7 @@ RECIPE = {"optimizer": "adam", "learning_rate": 1e-3, "global_clipnorm": 1.0}
 ENTRIES = (
     ModelInfo(
         name="original_lstm",
-        title="Long short-term memory of 1997, without forget gate",
+        title="Original LSTM of 1997, without forget gate",
         paper="Hochreiter, Schmidhuber: Long Short-Term Memory. Neural Computation 9",
         year=1997,
         equations=(
@@ -17,14 +17,14 @@ ENTRIES = (
             "h_t = o * tanh(c_t)"
         ),
         gradient_property=(
-            "Constant error carousel: along the cell state dc_t/dc_{t-1} is the identity, so that "
-            "the gradient neither grows nor fades, whatever the number of steps. What is stored is "
-            "never forgotten: c can grow with the length of the sequence and saturate the tanh "
-            "behind it. The paths through h can explode; the paper cuts them off."
+            "Constant error carousel: along the cell state, dc_t/dc_{t-1} is the identity, so that "
+            "the gradient neither grows nor decays over any number of steps. The cell never "
+            "forgets: c can grow with the length of the sequence and saturate the tanh of the "
+            "output. The gradient along paths through h can explode; the paper truncates it."
         ),
         initialization=(
-            "Orthogonal recurrent kernel, biases 0. The paper gives some output gates negative "
-            "biases, so that cells come into use one after the other."
+            "Orthogonal recurrent kernel, biases 0. The paper initializes some output gates with "
+            "negative biases, so that the cells are used one after the other."
         ),
         recipe=RECIPE,
         layer="gradkeeper.zoo.layers:OriginalLSTM",
@@ -32,7 +32,7 @@ ENTRIES = (
     ),
     ModelInfo(
         name="peephole_lstm",
-        title="LSTM whose gates see the cell state",
+        title="LSTM with peephole connections from the cell state to the gates",
         paper=(
             "Gers, Schraudolph, Schmidhuber: Learning Precise Timing with LSTM Recurrent "
             "Networks. Journal of Machine Learning Research 3"
@@ -46,12 +46,13 @@ ENTRIES = (
             "h_t = o * tanh(c_t)"
         ),
         gradient_property=(
-            "dc_t/dc_{t-1} = diag(f), plus what the peepholes add: p_f * f * (1 - f) * c_{t-1} and "
-            "p_i * i * (1 - i) * n. With f near 1 the gradient neither grows nor fades; large "
-            "peepholes and a large c can make it explode without any path through h."
+            "dc_t/dc_{t-1} = diag(f), plus the terms of the peepholes, "
+            "p_f * f * (1 - f) * c_{t-1} and p_i * i * (1 - i) * n. With f near 1, the gradient "
+            "neither grows nor decays. Large peephole weights and a large c can make it explode "
+            "even without the paths through h."
         ),
         initialization=(
-            "Peepholes 0: starts as an LSTM. Forget bias 1, orthogonal recurrent kernel."
+            "Peephole weights 0, as in an LSTM. Forget bias 1, orthogonal recurrent kernel."
         ),
         recipe=RECIPE,
         layer="gradkeeper.zoo.layers:PeepholeLSTM",
@@ -74,11 +75,11 @@ ENTRIES = (
         ),
         gradient_property=(
             "As in the LSTM, dc_t/dc_{t-1} contains diag(f). c_t is a weighted mean of c_{t-1} and "
-            "n, so that |c| stays below 1 and tanh(c) never saturates."
+            "n, so that |c| is below 1 and tanh(c) does not saturate."
         ),
         initialization=(
-            "Forget bias 1: c starts as a mean over the last few steps. Peepholes 0, orthogonal "
-            "recurrent kernel."
+            "Forget bias 1: c is initially a mean over the last few steps. Peephole weights 0, "
+            "orthogonal recurrent kernel."
         ),
         recipe=RECIPE,
         layer="gradkeeper.zoo.layers:CoupledLSTM",
@@ -86,7 +87,7 @@ ENTRIES = (
     ),
     ModelInfo(
         name="multiplicative_lstm",
-        title="LSTM whose inputs choose the recurrent matrix",
+        title="LSTM with a recurrent matrix that depends on the input",
         paper=(
             "Krause, Lu, Murray, Renals: Multiplicative LSTM for sequence modelling. arXiv "
             "1609.07959"
@@ -100,9 +101,9 @@ ENTRIES = (
             "h_t = o * tanh(c_t)"
         ),
         gradient_property=(
-            "Along the cell state dc_t/dc_{t-1} = diag(f), as in the LSTM. The paths through h "
-            "pass M diag(W_m x_t) U: they grow with the size of the inputs too, so that large "
-            "inputs make the gradient explode. Needs clipping and scaled inputs."
+            "Along the cell state, dc_t/dc_{t-1} = diag(f), as in the LSTM. The paths through h "
+            "have the factor M diag(W_m x_t) U, which grows with the size of the inputs, so that "
+            "large inputs make the gradient explode. Use clipping and scaled inputs."
         ),
         initialization="Forget bias 1; orthogonal U and M, so that only W_m x_t scales m.",
         recipe=RECIPE,

@@ -15,10 +15,14 @@ ENTRIES = (
             "Q = exp(U - U^T)\nz = V x_t + Q h_{t-1}\nh_t = modReLU(z) = sign(z) * relu(|z| + b)"
         ),
         gradient_property=(
-            "Q keeps every length, whatever U: along the linear path the gradient neither grows "
-            "nor fades over any number of steps. Only modReLU with a negative b cuts units off."
+            "Q preserves lengths for every U, so that the gradient along the linear path neither "
+            "grows nor decays over any number of steps. Only modReLU with a negative b sets units "
+            "and their gradients to 0."
         ),
-        initialization="Pairs of units turned by angles uniform in [-pi, pi], b 0: linear.",
+        initialization=(
+            "Q rotates pairs of units by angles uniform in [-pi, pi]. b = 0, so that modReLU is "
+            "linear."
+        ),
         recipe={"optimizer": "rmsprop", "learning_rate": 1e-3, "global_clipnorm": 1.0},
         layer="gradkeeper.zoo.layers:OrthogonalRNN",
         layer_name="orthogonal_rnn",

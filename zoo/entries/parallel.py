@@ -1,4 +1,4 @@
-"""Networks that find all states of a sequence in parallel."""
+"""Networks that compute all states of a sequence in parallel."""
 
 from gradkeeper.zoo._model_info import ModelInfo
 
@@ -16,11 +16,11 @@ ENTRIES = (
             "z = sigmoid(W_z x_t + b_z)\nh_t = (1 - z) * h_{t-1} + z * g(W_n x_t + b_n)" + CANDIDATE
         ),
         gradient_property=(
-            "dh_t/dh_{t-1} = diag(1 - z), which depends on the inputs alone and lies in (0, 1): "
-            "the gradient cannot explode through time, and is handed back unchanged where z is "
-            "near 0."
+            "dh_t/dh_{t-1} = diag(1 - z), which depends only on the inputs and is in (0, 1). The "
+            "gradient cannot explode through time. Units with z near 0 pass the gradient back "
+            "unchanged."
         ),
-        initialization="Glorot kernels, biases 0: z starts at 0.5, a half-life of one step.",
+        initialization="Glorot kernels, biases 0: z starts near 0.5, a half-life of one step.",
         recipe=RECIPE,
         layer="gradkeeper.zoo.layers:MinGRU",
         layer_name="min_gru",
@@ -35,11 +35,11 @@ ENTRIES = (
             "h_t = (f * h_{t-1} + i * g(W_n x_t + b_n)) / (f + i)" + CANDIDATE
         ),
         gradient_property=(
-            "dh_t/dh_{t-1} = diag(f / (f + i)) lies in (0, 1) and depends on the inputs alone: "
-            "the gradient cannot explode through time, and is handed back unchanged where i is "
-            "small beside f."
+            "dh_t/dh_{t-1} = diag(f / (f + i)), which depends only on the inputs and is in (0, 1). "
+            "The gradient cannot explode through time. Units with i much smaller than f pass the "
+            "gradient back unchanged."
         ),
-        initialization="Glorot kernels, biases 0: old and new weigh the same at the start.",
+        initialization="Glorot kernels, biases 0: state and candidate start with equal weights.",
         recipe=RECIPE,
         layer="gradkeeper.zoo.layers:MinLSTM",
         layer_name="min_lstm",
@@ -58,13 +58,13 @@ ENTRIES = (
             "h_t = Re(C s_t) + D x_t + b"
         ),
         gradient_property=(
-            "ds_t/ds_{t-1} = diag(lambda) with |lambda| < 1 by construction: the gradient fades "
-            "by |lambda| per step and never grows; near 1 it reaches over thousands of steps. "
-            "Several layers with nonlinear ones between them do what a single linear one cannot."
+            "ds_t/ds_{t-1} = diag(lambda) with |lambda| < 1 by construction. The gradient decays "
+            "by |lambda| per step and never grows; with |lambda| near 1, it reaches over thousands "
+            "of steps. A single layer is linear; stack several, with nonlinear layers in between."
         ),
         initialization=(
-            "|lambda| in [0.9, 0.999], uniform over the ring's area; exp(gamma) = sqrt(1 - "
-            "|lambda|^2), so that states keep the inputs' scale."
+            "|lambda| in [0.9, 0.999], uniform over the area of the ring; exp(gamma) = sqrt(1 - "
+            "|lambda|^2), so that the states have the scale of the inputs."
         ),
         recipe=RECIPE,
         layer="gradkeeper.zoo.layers:LRU",
@@ -86,10 +86,10 @@ ENTRIES = (
             "h_t = a * h_{t-1} + sqrt(1 - a^2) * (i * v)"
         ),
         gradient_property=(
-            "dh_t/dh_{t-1} = diag(a) with 0 < a < 1: the gradient never grows through time. r "
-            "near 0 keeps the state, and the gradient, whatever L."
+            "dh_t/dh_{t-1} = diag(a) with 0 < a < 1: the gradient never grows through time. Units "
+            "with r near 0 keep their state and pass the gradient back unchanged, for any L."
         ),
-        initialization="L so that sigmoid(L)^c is uniform in [0.9, 0.999], c = 8.",
+        initialization="L such that sigmoid(L)^c is uniform in [0.9, 0.999], with c = 8.",
         recipe=RECIPE,
         layer="gradkeeper.zoo.layers:RGLRU",
         layer_name="rg_lru",

@@ -23,11 +23,11 @@ ENTRIES = (
         year=1990,
         equations=SIMPLE_RNN_EQUATIONS,
         gradient_property=(
-            "dh_t/dh_{t-1} = diag(1 - h_t^2) W_h, multiplied once per step: the gradient "
-            "explodes where W_h stretches and vanishes where it shrinks or tanh saturates. "
-            "Needs clipping; learns dependencies over 10 to 20 steps."
+            "dh_t/dh_{t-1} = diag(1 - h_t^2) W_h, one factor per step. The gradient explodes if "
+            "W_h increases lengths, and vanishes if W_h decreases lengths or tanh saturates. Use "
+            "clipping. The network learns dependencies over 10 to 20 steps."
         ),
-        initialization="Orthogonal W_h: neither stretches nor shrinks at the start.",
+        initialization="Orthogonal W_h, which initially preserves lengths.",
         recipe={"optimizer": "adam", "learning_rate": 1e-3, "global_clipnorm": 1.0},
         layer="keras.layers:SimpleRNN",
         layer_name="simple_rnn",
@@ -42,10 +42,10 @@ ENTRIES = (
         year=2015,
         equations="h_t = relu(W_x x_t + W_h h_{t-1} + b), W_h = identity at the start",
         gradient_property=(
-            "At the start dh_t/dh_{t-1} is the identity on active units: the gradient arrives "
-            "unchanged over hundreds of steps. Nothing holds W_h there: relu is unbounded, and "
-            "past the identity activations and gradients explode. Needs clipping and a small "
-            "learning rate."
+            "Initially, dh_t/dh_{t-1} is the identity for active units, so that the gradient is "
+            "unchanged over hundreds of steps. W_h can leave the identity in training. relu is "
+            "unbounded: if W_h increases lengths, activations and gradients explode. Use clipping "
+            "and a small learning rate."
         ),
         initialization="W_h identity, W_x normal with standard deviation 0.001, bias 0.",
         recipe={"optimizer": "adam", "learning_rate": 1e-4, "global_clipnorm": 1.0},
@@ -70,9 +70,9 @@ ENTRIES = (
         year=1997,
         equations=LSTM_EQUATIONS,
         gradient_property=(
-            "Along the cell state dc_t/dc_{t-1} = diag(f): with f near 1 the gradient neither "
-            "grows nor fades. The paths through h can still explode, so that clipping stays "
-            "useful."
+            "Along the cell state, dc_t/dc_{t-1} = diag(f): with f near 1, the gradient neither "
+            "grows nor decays. The gradient along paths through h can still explode, so that "
+            "clipping is useful."
         ),
         initialization="Forget bias 1: f starts at 0.73; orthogonal recurrent kernel.",
         recipe={"optimizer": "adam", "learning_rate": 1e-3, "global_clipnorm": 1.0},
@@ -89,7 +89,7 @@ ENTRIES = (
         year=2014,
         equations=GRU_EQUATIONS,
         gradient_property=(
-            "dh_t/dh_{t-1} contains diag(z): units with z near 1 copy their state and hand the "
+            "dh_t/dh_{t-1} contains diag(z): units with z near 1 copy their state and pass the "
             "gradient back unchanged."
         ),
         initialization="Orthogonal recurrent kernel, biases 0: z starts at 0.5.",
@@ -108,11 +108,10 @@ ENTRIES = (
         year=2016,
         equations=f"{LSTM_EQUATIONS}\noutput of layer l = input of layer l + h_t, from layer 2 on",
         gradient_property=(
-            "The sum gives the gradient a path of slope 1 past every layer, so that the lower "
-            "layers of a deep stack learn as fast as the upper ones. Through time each layer is "
-            "an LSTM."
+            "The sum adds a path of slope 1 around every layer, so that the lower layers of a deep "
+            "stack learn as fast as the upper ones. Through time, each layer is an LSTM."
         ),
-        initialization="As the LSTM.",
+        initialization="As in `lstm`.",
         recipe={"optimizer": "adam", "learning_rate": 1e-3, "global_clipnorm": 1.0},
         layer="keras.layers:LSTM",
         layer_name="lstm",

@@ -1,4 +1,4 @@
-"""Networks whose recurrence is bounded, slowed or regularised."""
+"""Networks with a bounded, slowed or regularized recurrence."""
 
 from gradkeeper.zoo._model_info import ModelInfo
 
@@ -23,10 +23,11 @@ ENTRIES = (
         year=2018,
         equations="h_t = relu(W x_t + u * h_{t-1} + b), |u| <= 2^(1/T)",
         gradient_property=(
-            "Each unit's gradient is multiplied by its own u where it is active: over T steps by "
-            "at most |u|^T <= 2. It cannot explode, and does not vanish where u is near 1."
+            "At each step, the gradient of an active unit is multiplied by the unit's u; over T "
+            "steps, by at most |u|^T <= 2. The gradient cannot explode, and it does not vanish if "
+            "u is near 1."
         ),
-        initialization="u uniform in [0, 1]: units of every memory length.",
+        initialization="u uniform in [0, 1], so that units have different memory lengths.",
         recipe=RECIPE,
         layer="gradkeeper.zoo.layers:IndRNN",
         layer_name="ind_rnn",
@@ -34,23 +35,23 @@ ENTRIES = (
     ),
     ModelInfo(
         name="fast_rnn",
-        title="Simple network with a weighted residual connection through time",
+        title="Simple RNN with a weighted residual connection through time",
         paper=FAST,
         year=2018,
         equations=("h_t = sigmoid(alpha) * tanh(W x_t + U h_{t-1} + b) + sigmoid(beta) * h_{t-1}"),
         gradient_property=(
-            "dh_t/dh_{t-1} = sigmoid(beta) I + sigmoid(alpha) diag(tanh') U: with a small alpha "
-            "near 0.95 I, so that the gradient halves in some 14 steps at the start, and training "
-            "moves beta towards 1."
+            "dh_t/dh_{t-1} = sigmoid(beta) I + sigmoid(alpha) diag(tanh') U. With the initial "
+            "alpha and beta, this is near 0.95 I, so that the gradient halves in about 14 steps. "
+            "Training can move sigmoid(beta) towards 1."
         ),
-        initialization="alpha -3, beta 3: a step changes 5 % and keeps 95 %.",
+        initialization="alpha = -3, beta = 3: a step keeps 95 % of the state and adds 5 %.",
         recipe=RECIPE,
         layer="gradkeeper.zoo.layers:FastRNN",
         layer_name="fast_rnn",
     ),
     ModelInfo(
         name="fast_grnn",
-        title="Gate and candidate with shared matrices",
+        title="Gated network whose gate and candidate share their matrices",
         paper=FAST,
         year=2018,
         equations=(
@@ -58,17 +59,17 @@ ENTRIES = (
             "h_t = (sigmoid(zeta) * (1 - z) + sigmoid(nu)) * n + z * h_{t-1}"
         ),
         gradient_property=(
-            "As in a GRU, units with z near 1 copy their state and hand the gradient back "
-            "unchanged; with one matrix pair the gate is not free of the candidate."
+            "As in a GRU, units with z near 1 copy their state and pass the gradient back "
+            "unchanged. Gate and candidate share their matrices and are therefore not independent."
         ),
-        initialization="zeta 1, nu -4, orthogonal U.",
+        initialization="zeta = 1, nu = -4, orthogonal U.",
         recipe=RECIPE,
         layer="gradkeeper.zoo.layers:FastGRNN",
         layer_name="fast_grnn",
     ),
     ModelInfo(
         name="zoneout_lstm",
-        title="LSTM whose units keep their state now and then",
+        title="LSTM with zoneout, which keeps the state of random units",
         paper=ZONEOUT,
         year=2017,
         equations=(
@@ -76,10 +77,10 @@ ENTRIES = (
             "h_t = d_h * h_{t-1} + (1 - d_h) * LSTM's h_t; d is 1 at random, its rate at inference"
         ),
         gradient_property=(
-            "Kept units hand the gradient back unchanged: besides regularising, zoneout gives "
-            "paths of slope 1 through time, as a forget gate of 1 does."
+            "Units that keep their state pass the gradient back unchanged. Zoneout not only "
+            "regularizes but also adds paths of slope 1 through time, as a forget gate of 1 does."
         ),
-        initialization="As the LSTM; 10 % of h and 50 % of c are kept.",
+        initialization="As in `lstm`. Zoneout keeps 10 % of h and 50 % of c.",
         recipe=RECIPE,
         layer="gradkeeper.zoo.layers:ZoneoutLSTM",
         layer_name="zoneout_lstm",
@@ -87,15 +88,15 @@ ENTRIES = (
     ),
     ModelInfo(
         name="zoneout_gru",
-        title="GRU whose units keep their state now and then",
+        title="GRU with zoneout, which keeps the state of random units",
         paper=ZONEOUT,
         year=2017,
         equations="h_t = d * h_{t-1} + (1 - d) * GRU's h_t; d is 1 at random, its rate at inference",
         gradient_property=(
-            "Kept units hand the gradient back unchanged: paths of slope 1 through time, as an "
-            "update gate of 1 gives."
+            "Units that keep their state pass the gradient back unchanged. These are paths of "
+            "slope 1 through time, as with an update gate of 1."
         ),
-        initialization="As the GRU; 10 % of h is kept.",
+        initialization="As in `gru`. Zoneout keeps 10 % of h.",
         recipe=RECIPE,
         layer="gradkeeper.zoo.layers:ZoneoutGRU",
         layer_name="zoneout_gru",
@@ -103,7 +104,7 @@ ENTRIES = (
     ),
     ModelInfo(
         name="rhn",
-        title="Recurrent highway network: several layers in each step",
+        title="Recurrent highway network, with several layers in each time step",
         paper="Zilly, Srivastava, Koutnik, Schmidhuber: Recurrent Highway Networks. arXiv 1607.03474",
         year=2017,
         equations=(
@@ -113,8 +114,8 @@ ENTRIES = (
             "h_t = s_L"
         ),
         gradient_property=(
-            "Every layer of every step carries 1 - t of its state: with t near 0 the gradient "
-            "passes L layers per step unchanged, which plain deep transitions would make vanish."
+            "Every layer carries a fraction 1 - t of its state. With t near 0, the gradient passes "
+            "the L layers of each step unchanged, while it would vanish in L plain layers."
         ),
         initialization="Transform bias -2: t starts at 0.12.",
         recipe=RECIPE,
@@ -132,11 +133,11 @@ ENTRIES = (
         year=2015,
         equations="h_t = relu(W_x x_t + W_h h_{t-1} + b), W_h = (A + I) / e, A = R^T R / n",
         gradient_property=(
-            "At the start W_h has the eigenvalue 1 once and all others between 0 and 1: one "
-            "direction is handed back unchanged, none grows. Nothing holds W_h there, so that "
-            "clipping and a small learning rate are needed."
+            "Initially, W_h has the eigenvalue 1 once, and all other eigenvalues are between 0 and "
+            "1. The gradient is unchanged in one direction and grows in none. W_h can change in "
+            "training; use clipping and a small learning rate."
         ),
-        initialization="W_h normalized positive definite, largest eigenvalue 1.",
+        initialization="W_h normalized positive definite, with largest eigenvalue 1.",
         recipe={"optimizer": "adam", "learning_rate": 1e-4, "global_clipnorm": 1.0},
         layer="keras.layers:SimpleRNN",
         layer_name="np_rnn",

@@ -1,4 +1,4 @@
-"""Layers: every cell of the zoo as a layer, attention, pooling."""
+"""Layers: the cells of the zoo as layers, attention and pooling."""
 
 from gradkeeper.zoo.layers.antisymmetric_rnn import AntisymmetricRNN
 from gradkeeper.zoo.layers.atr import ATR

@@ -19,18 +19,18 @@ class BahdanauAttention(SequenceAttention):
 
         score(q, v) = s . tanh(W q + U v + b)
 
-    Holds [batch, queries, time, units] numbers at once: with one query per time step prefer
-    `LuongAttention` for long sequences. Shapes and masks: `SequenceAttention`.
+    The layer allocates a tensor [batch, queries, time, units]. For long sequences with one query
+    per time step, use `LuongAttention` instead. See `SequenceAttention` for shapes and masks.
 
     Weights:
-        kernel: W above U, [width + features, units].
+        kernel: W and U, concatenated to [width + features, units].
         bias: b, [units].
         score_kernel: s, [units, 1].
 
     Args:
-        units: width of the hidden layer that compares query and value.
-        kernel_initializer: of both kernels.
-        causal: query i sees the values 0..i only.
+        units: width of the hidden layer in the score.
+        kernel_initializer: initializer of both kernels.
+        causal: whether query i attends only to the values 0..i.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The base of the zoo's recurrent layers."""
+"""Base class of the zoo's recurrent layers."""
 
 from typing import Any, ClassVar
 
@@ -24,26 +24,26 @@ LAYER_OPTIONS = (
 
 
 class CellLayer(keras.layers.RNN):
-    """A `RecurrentCell` as a layer with the arguments of `keras.layers.LSTM`.
+    """Base class of layers of a `RecurrentCell`, with the arguments of `keras.layers.LSTM`.
 
-    A subclass names its `cell_class`. The layer equals `keras.layers.RNN(cell)`, but prepares the
-    inputs of all time steps before the loop (`RecurrentCell.prepare`), and makes what the cell
-    needs of its weights (`projector`, `stepper`) once instead of at every step. Inputs wider than
-    the states are projected in one matrix product before the loop as well: for narrower ones,
-    moving the products through memory costs more than it saves.
+    A subclass sets `cell_class`. The outputs are those of `keras.layers.RNN(cell)`. The layer is
+    faster, because it prepares the inputs of all time steps before the loop
+    (`RecurrentCell.prepare`) and computes functions of the weights once per sequence (`projector`,
+    `stepper`). Inputs that are wider than the states are also projected in one matrix product
+    before the loop. For narrower inputs, the memory traffic would cost more time than it saves.
 
-    A mask of the inputs, [batch, time], is passed on with the output where `return_sequences`.
+    With `return_sequences`, a mask of the inputs, [batch, time], is passed to the next layer.
 
     Inputs: [batch, time, features]. Output: [batch, units], or with `return_sequences`
     [batch, time, units]; with `return_state` followed by the cell's states, each [batch, units].
 
     Args:
         units: width of the output.
-        options: those of the cell, and `return_sequences`, `return_state`, `go_backwards`,
+        **options: options of the cell, and `return_sequences`, `return_state`, `go_backwards`,
             `stateful`, `unroll`, `zero_output_for_mask` as in `keras.layers.RNN`.
 
     Raises:
-        TypeError: an option that neither the cell nor the layer has.
+        TypeError: if an option is unknown to both the cell and the layer.
     """
 
     cell_class: ClassVar[type[RecurrentCell]]
@@ -60,7 +60,7 @@ class CellLayer(keras.layers.RNN):
 
     @classmethod
     def option_names(cls) -> list[str]:
-        """Names of the keyword arguments."""
+        """Return the names of the keyword arguments."""
         return [*cell_options(cls.cell_class), *LAYER_OPTIONS]
 
     def inner_loop(

@@ -10,8 +10,8 @@ from gradkeeper.zoo.layers.cell_layer import CellLayer
 class CFN(CellLayer):
     """`CFNCell` as a layer, with the arguments of `keras.layers.LSTM`.
 
-    Laurent, von Brecht: "A recurrent neural network without chaos", 2016, arXiv 1612.06212. The
-    cell's docstring has the equations and weights, `CellLayer` the shapes.
+    Laurent, von Brecht: "A recurrent neural network without chaos", 2016, arXiv 1612.06212. See the
+    cell for equations and weights, and `CellLayer` for shapes.
     """
 
     cell_class = CFNCell

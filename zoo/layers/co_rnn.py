@@ -10,9 +10,9 @@ from gradkeeper.zoo.layers.cell_layer import CellLayer
 class CoRNN(CellLayer):
     """`CoRNNCell` as a layer, with the arguments of `keras.layers.SimpleRNN`.
 
-    Rusch, Mishra: "Coupled Oscillatory Recurrent Neural Network (coRNN): An accurate and
-    (gradient) stable architecture for learning long time dependencies", 2021, arXiv 2010.00951.
-    The cell's docstring has the equations and weights, `CellLayer` the shapes.
+    Rusch, Mishra: "Coupled Oscillatory Recurrent Neural Network (coRNN): An accurate and (gradient)
+    stable architecture for learning long time dependencies", 2021, arXiv 2010.00951. See the cell
+    for equations and weights, and `CellLayer` for shapes.
     """
 
     cell_class = CoRNNCell

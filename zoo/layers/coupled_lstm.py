@@ -11,7 +11,7 @@ class CoupledLSTM(CellLayer):
     """`CoupledLSTMCell` as a layer, with the arguments of `keras.layers.LSTM`.
 
     Greff, Srivastava, Koutník, Steunebrink, Schmidhuber: "LSTM: A Search Space Odyssey", 2015,
-    arXiv 1503.04069. The cell's docstring has the equations and weights, `CellLayer` the shapes.
+    arXiv 1503.04069. See the cell for equations and weights, and `CellLayer` for shapes.
     """
 
     cell_class = CoupledLSTMCell

@@ -10,8 +10,8 @@ from gradkeeper.zoo.layers.cell_layer import CellLayer
 class FastGRNN(CellLayer):
     """`FastGRNNCell` as a layer, with the arguments of `keras.layers.GRU`.
 
-    Kusupati et al.: "FastGRNN", 2018, arXiv 1901.02358. The cell's docstring has the
-    equations and weights, `CellLayer` the shapes.
+    Kusupati et al.: "FastGRNN", 2018, arXiv 1901.02358. See the cell for equations and weights, and
+    `CellLayer` for shapes.
     """
 
     cell_class = FastGRNNCell

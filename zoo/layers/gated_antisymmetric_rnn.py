@@ -11,8 +11,8 @@ class GatedAntisymmetricRNN(CellLayer):
     """`GatedAntisymmetricRNNCell` as a layer, with the arguments of `keras.layers.SimpleRNN`.
 
     Chang, Chen, Haber, Chi: "AntisymmetricRNN: A Dynamical System View on Recurrent Neural
-    Networks", 2019, arXiv 1902.09689. The cell's docstring has the equations and weights,
-    `CellLayer` the shapes.
+    Networks", 2019, arXiv 1902.09689. See the cell for equations and weights, and `CellLayer` for
+    shapes.
     """
 
     cell_class = GatedAntisymmetricRNNCell

@@ -10,8 +10,8 @@ from gradkeeper.zoo.layers.cell_layer import CellLayer
 class IndRNN(CellLayer):
     """`IndRNNCell` as a layer, with the arguments of `keras.layers.SimpleRNN`.
 
-    Li, Li, Cook, Zhu, Gao: "Independently Recurrent Neural Network", 2018, arXiv 1803.04831. The cell's docstring has the
-    equations and weights, `CellLayer` the shapes.
+    Li, Li, Cook, Zhu, Gao: "Independently Recurrent Neural Network", 2018, arXiv 1803.04831. See
+    the cell for equations and weights, and `CellLayer` for shapes.
     """
 
     cell_class = IndRNNCell

@@ -10,9 +10,8 @@ from gradkeeper.zoo.layers.cell_layer import CellLayer
 class JANET(CellLayer):
     """`JANETCell` as a layer, with the arguments of `keras.layers.LSTM`.
 
-    Van der Westhuizen, Lasenby: "The unreasonable effectiveness of the forget gate", 2018,
-    arXiv 1804.04849. The cell's docstring has the equations and weights, `CellLayer` the
-    shapes.
+    Van der Westhuizen, Lasenby: "The unreasonable effectiveness of the forget gate", 2018, arXiv
+    1804.04849. See the cell for equations and weights, and `CellLayer` for shapes.
     """
 
     cell_class = JANETCell

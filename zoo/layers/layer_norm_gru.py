@@ -10,8 +10,8 @@ from gradkeeper.zoo.layers.cell_layer import CellLayer
 class LayerNormGRU(CellLayer):
     """`LayerNormGRUCell` as a layer, with the arguments of `keras.layers.GRU`.
 
-    Ba, Kiros, Hinton: "Layer Normalization", 2016, arXiv 1607.06450. The cell's docstring has
-    the equations and weights, `CellLayer` the shapes.
+    Ba, Kiros, Hinton: "Layer Normalization", 2016, arXiv 1607.06450. See the cell for equations and
+    weights, and `CellLayer` for shapes.
     """
 
     cell_class = LayerNormGRUCell

@@ -10,9 +10,8 @@ from gradkeeper.zoo.layers.cell_layer import CellLayer
 class LEM(CellLayer):
     """`LEMCell` as a layer, with the arguments of `keras.layers.LSTM`.
 
-    Rusch, Mishra, Erichson, Mahoney: "Long Expressive Memory for Sequence Modeling", 2022,
-    arXiv 2110.04744. The cell's docstring has the equations and weights, `CellLayer` the
-    shapes.
+    Rusch, Mishra, Erichson, Mahoney: "Long Expressive Memory for Sequence Modeling", 2022, arXiv
+    2110.04744. See the cell for equations and weights, and `CellLayer` for shapes.
     """
 
     cell_class = LEMCell

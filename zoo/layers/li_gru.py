@@ -10,9 +10,8 @@ from gradkeeper.zoo.layers.cell_layer import CellLayer
 class LiGRU(CellLayer):
     """`LiGRUCell` as a layer, with the arguments of `keras.layers.GRU`.
 
-    Ravanelli, Brakel, Omologo, Bengio: "Light Gated Recurrent Units for Speech Recognition",
-    2018, arXiv 1803.10225. The cell's docstring has the equations and weights, `CellLayer` the
-    shapes.
+    Ravanelli, Brakel, Omologo, Bengio: "Light Gated Recurrent Units for Speech Recognition", 2018,
+    arXiv 1803.10225. See the cell for equations and weights, and `CellLayer` for shapes.
     """
 
     cell_class = LiGRUCell

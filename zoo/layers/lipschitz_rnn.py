@@ -10,9 +10,8 @@ from gradkeeper.zoo.layers.cell_layer import CellLayer
 class LipschitzRNN(CellLayer):
     """`LipschitzRNNCell` as a layer, with the arguments of `keras.layers.SimpleRNN`.
 
-    Erichson, Azencot, Queiruga, Hodgkinson, Mahoney: "Lipschitz Recurrent Neural Networks",
-    2021, arXiv 2006.12070. The cell's docstring has the equations and weights, `CellLayer` the
-    shapes.
+    Erichson, Azencot, Queiruga, Hodgkinson, Mahoney: "Lipschitz Recurrent Neural Networks", 2021,
+    arXiv 2006.12070. See the cell for equations and weights, and `CellLayer` for shapes.
     """
 
     cell_class = LipschitzRNNCell

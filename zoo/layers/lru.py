@@ -8,10 +8,10 @@ from gradkeeper.zoo.layers.scan_layer import ScanLayer
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
 class LRU(ScanLayer):
-    """`LRUCell` as a layer that finds all states of a sequence in parallel.
+    """`LRUCell` as a layer that computes all states of a sequence in parallel.
 
     Orvieto et al.: "Resurrecting Recurrent Neural Networks for Long Sequences", 2023, arXiv
-    2303.06349. The cell's docstring has the equations and weights, `CellLayer` the shapes.
+    2303.06349. See the cell for equations and weights, and `CellLayer` for shapes.
     """
 
     cell_class = LRUCell

@@ -20,15 +20,18 @@ class LuongAttention(SequenceAttention):
         general: score(q, v) = q . (W v)
         dot:     score(q, v) = q . v
 
-    Shapes and masks: `SequenceAttention`.
+    See `SequenceAttention` for shapes and masks.
 
     Weights:
         kernel: W transposed, [features, width]; None for "dot".
 
     Args:
-        score: "general" or "dot"; "dot" needs queries as wide as the values.
-        kernel_initializer: of the kernel.
-        causal: query i sees the values 0..i only.
+        score: "general" or "dot". "dot" needs queries as wide as the values.
+        kernel_initializer: initializer of the kernel.
+        causal: whether query i attends only to the values 0..i.
+
+    Raises:
+        ValueError: if `score` is unknown, or if it is "dot" and the widths differ.
     """
 
     def __init__(
@@ -52,7 +55,7 @@ class LuongAttention(SequenceAttention):
             )
         elif width != features:
             raise ValueError(
-                '`score="dot"` needs queries as wide as the values; use "general". '
+                '`score="dot"` needs queries as wide as the values. Use `score="general"`. '
                 f"Received: query_shape={tuple(query_shape)}, values_shape={tuple(values_shape)}"
             )
         self.built = True

@@ -11,7 +11,7 @@ class MGU(CellLayer):
     """`MGUCell` as a layer, with the arguments of `keras.layers.GRU`.
 
     Zhou, Wu, Zhang, Zhou: "Minimal Gated Unit for Recurrent Neural Networks", 2016, arXiv
-    1603.09420. The cell's docstring has the equations and weights, `CellLayer` the shapes.
+    1603.09420. See the cell for equations and weights, and `CellLayer` for shapes.
     """
 
     cell_class = MGUCell

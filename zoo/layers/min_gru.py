@@ -8,10 +8,10 @@ from gradkeeper.zoo.layers.scan_layer import ScanLayer
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
 class MinGRU(ScanLayer):
-    """`MinGRUCell` as a layer that finds all states of a sequence in parallel.
+    """`MinGRUCell` as a layer that computes all states of a sequence in parallel.
 
-    Feng, Tung, Ahmed, Bengio, Hajimirsadeghi: "Were RNNs All We Needed?", 2024, arXiv
-    2410.01201. The cell's docstring has the equations and weights, `CellLayer` the shapes.
+    Feng, Tung, Ahmed, Bengio, Hajimirsadeghi: "Were RNNs All We Needed?", 2024, arXiv 2410.01201.
+    See the cell for equations and weights, and `CellLayer` for shapes.
     """
 
     cell_class = MinGRUCell

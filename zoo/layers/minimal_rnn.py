@@ -11,8 +11,7 @@ class MinimalRNN(CellLayer):
     """`MinimalRNNCell` as a layer, with the arguments of `keras.layers.GRU`.
 
     Chen: "MinimalRNN: Toward More Interpretable and Trainable Recurrent Neural Networks", 2017,
-    arXiv 1711.06788. The cell's docstring has the equations and weights, `CellLayer` the
-    shapes.
+    arXiv 1711.06788. See the cell for equations and weights, and `CellLayer` for shapes.
     """
 
     cell_class = MinimalRNNCell

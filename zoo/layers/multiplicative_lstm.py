@@ -11,7 +11,7 @@ class MultiplicativeLSTM(CellLayer):
     """`MultiplicativeLSTMCell` as a layer, with the arguments of `keras.layers.LSTM`.
 
     Krause, Lu, Murray, Renals: "Multiplicative LSTM for sequence modelling", 2016, arXiv
-    1609.07959. The cell's docstring has the equations and weights, `CellLayer` the shapes.
+    1609.07959. See the cell for equations and weights, and `CellLayer` for shapes.
     """
 
     cell_class = MultiplicativeLSTMCell

@@ -10,8 +10,8 @@ from gradkeeper.zoo.layers.cell_layer import CellLayer
 class OriginalLSTM(CellLayer):
     """`OriginalLSTMCell` as a layer, with the arguments of `keras.layers.LSTM`.
 
-    Hochreiter, Schmidhuber: "Long Short-Term Memory", Neural Computation 9, 1997. The cell's
-    docstring has the equations and weights, `CellLayer` the shapes.
+    Hochreiter, Schmidhuber: "Long Short-Term Memory", Neural Computation 9, 1997. See the cell for
+    equations and weights, and `CellLayer` for shapes.
     """
 
     cell_class = OriginalLSTMCell

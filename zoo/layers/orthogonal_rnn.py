@@ -10,9 +10,8 @@ from gradkeeper.zoo.layers.cell_layer import CellLayer
 class OrthogonalRNN(CellLayer):
     """`OrthogonalRNNCell` as a layer, with the arguments of `keras.layers.SimpleRNN`.
 
-    Lezcano-Casado, Martinez-Rubio: "Cheap Orthogonal Constraints in Neural Networks", 2019,
-    arXiv 1901.08428. The cell's docstring has the
-    equations and weights, `CellLayer` the shapes.
+    Lezcano-Casado, Martinez-Rubio: "Cheap Orthogonal Constraints in Neural Networks", 2019, arXiv
+    1901.08428. See the cell for equations and weights, and `CellLayer` for shapes.
     """
 
     cell_class = OrthogonalRNNCell

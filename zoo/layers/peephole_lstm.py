@@ -10,9 +10,9 @@ from gradkeeper.zoo.layers.cell_layer import CellLayer
 class PeepholeLSTM(CellLayer):
     """`PeepholeLSTMCell` as a layer, with the arguments of `keras.layers.LSTM`.
 
-    Gers, Schraudolph, Schmidhuber: "Learning Precise Timing with LSTM Recurrent Networks",
-    Journal of Machine Learning Research 3, 2002. The cell's docstring has the equations and
-    weights, `CellLayer` the shapes.
+    Gers, Schraudolph, Schmidhuber: "Learning Precise Timing with LSTM Recurrent Networks", Journal
+    of Machine Learning Research 3, 2002. See the cell for equations and weights, and `CellLayer`
+    for shapes.
     """
 
     cell_class = PeepholeLSTMCell

@@ -10,8 +10,8 @@ from gradkeeper.zoo.layers.cell_layer import CellLayer
 class RAN(CellLayer):
     """`RANCell` as a layer, with the arguments of `keras.layers.LSTM`.
 
-    Lee, Levy, Zettlemoyer: "Recurrent Additive Networks", 2017, arXiv 1705.07393. The cell's
-    docstring has the equations and weights, `CellLayer` the shapes.
+    Lee, Levy, Zettlemoyer: "Recurrent Additive Networks", 2017, arXiv 1705.07393. See the cell for
+    equations and weights, and `CellLayer` for shapes.
     """
 
     cell_class = RANCell

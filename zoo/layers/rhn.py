@@ -10,9 +10,8 @@ from gradkeeper.zoo.layers.cell_layer import CellLayer
 class RHN(CellLayer):
     """`RHNCell` as a layer, with the arguments of `keras.layers.GRU`.
 
-    Zilly, Srivastava, Koutnik, Schmidhuber: "Recurrent Highway Networks", 2017, arXiv
-    1607.03474. The cell's docstring has the
-    equations and weights, `CellLayer` the shapes.
+    Zilly, Srivastava, Koutnik, Schmidhuber: "Recurrent Highway Networks", 2017, arXiv 1607.03474.
+    See the cell for equations and weights, and `CellLayer` for shapes.
     """
 
     cell_class = RHNCell

@@ -10,8 +10,8 @@ from gradkeeper.zoo.layers.cell_layer import CellLayer
 class SLSTM(CellLayer):
     """`SLSTMCell` as a layer, with the arguments of `keras.layers.LSTM`.
 
-    Beck et al.: "xLSTM: Extended Long Short-Term Memory", 2024, arXiv 2405.04517. The cell's
-    docstring has the equations and weights, `CellLayer` the shapes.
+    Beck et al.: "xLSTM: Extended Long Short-Term Memory", 2024, arXiv 2405.04517. See the cell for
+    equations and weights, and `CellLayer` for shapes.
     """
 
     cell_class = SLSTMCell

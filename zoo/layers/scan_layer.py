@@ -1,4 +1,4 @@
-"""The base of the layers that find all states of a sequence in parallel."""
+"""Base class of the layers that compute all states of a sequence in parallel."""
 
 from typing import Any
 
@@ -10,13 +10,12 @@ from gradkeeper.zoo.layers.cell_layer import CellLayer
 
 
 class ScanLayer(CellLayer):
-    """A `LinearCell` as a layer, parallel in time.
+    """Base class of layers of a `LinearCell`, parallel in time.
 
-    All states come out of one associative scan, in a number of rounds that grows with the
-    logarithm of the sequence's length (Blelloch 1990; Martin, Cundy 2018, arXiv 1709.04057, for
-    recurrent networks), instead of one after the other. The result is that of the loop up to
-    rounding. With `unroll`, and where the length is not known when the model is traced, the loop
-    is run.
+    One associative scan computes all states. Its number of rounds grows with the logarithm of the
+    sequence's length (Blelloch 1990; for recurrent networks Martin, Cundy 2018, arXiv 1709.04057).
+    The outputs are equal to those of the loop, up to rounding. The layer runs the loop instead
+    with `unroll`, or if the length is unknown when the model is traced.
     """
 
     def inner_loop(
@@ -50,7 +49,7 @@ class ScanLayer(CellLayer):
         return outputs[:, -1], outputs, last
 
     def _as_before(self, outputs: Any, mask: Any) -> Any:
-        """Outputs with those of masked steps replaced by the last one before; zeros if none."""
+        """Replace the outputs of masked steps by the last unmasked output, or zeros if none."""
         steps = ops.arange(1, outputs.shape[1] + 1)
         numbers = ops.where(mask, steps, 0)
         (last,) = prefixes(lambda one, other: (ops.maximum(one[0], other[0]),), (numbers,))

@@ -1,4 +1,4 @@
-"""The base of the zoo's attention layers."""
+"""Base class of the zoo's attention layers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,15 +8,16 @@ from keras import ops
 
 
 class SequenceAttention(keras.layers.Layer):
-    """Queries look over a sequence of values::
+    """Base class of layers with attention of queries over a sequence of values::
 
         w_ij = softmax_j(score(q_i, v_j))
         context_i = sum_j w_ij v_j
 
-    Values that are masked, or later than the query in a causal layer, get the weight 0; a query
-    that sees no value at all gets a context of zeros. The softmax is taken in float32 at least.
+    The weights of masked values are 0. In a causal layer, so are the weights of values after the
+    query. If all weights of a query are 0, its context is zero. The softmax is computed in at
+    least float32.
 
-    A subclass writes `score`.
+    A subclass defines `score`.
 
     Inputs:
         query: [batch, queries, width], or one query [batch, width].
@@ -26,7 +27,8 @@ class SequenceAttention(keras.layers.Layer):
         [batch, time].
 
     Args:
-        causal: query i sees the values 0..i only. For queries and values of the same sequence.
+        causal: whether query i attends only to the values 0..i. Use it for queries and values
+            from the same sequence.
     """
 
     def __init__(self, *, causal: bool = False, **layer_options: Any) -> None:
@@ -35,7 +37,12 @@ class SequenceAttention(keras.layers.Layer):
         self.supports_masking = True
 
     def score(self, query: Any, values: Any) -> Any:
-        """Scores [batch, queries, time] of queries [batch, queries, width] over values."""
+        """Compute the scores [batch, queries, time] of queries [batch, queries, width].
+
+        Args:
+            query: [batch, queries, width].
+            values: [batch, time, features].
+        """
         raise NotImplementedError(f"{type(self).__name__} must define `score`.")
 
     def call(
@@ -56,7 +63,7 @@ class SequenceAttention(keras.layers.Layer):
         return (context, weights) if return_attention_scores else context
 
     def _visible(self, scores: Any, values_mask: Any) -> Any:
-        """Booleans that broadcast to the scores, or None where every value is visible."""
+        """Return a boolean mask that broadcasts to the scores, or None if all are visible."""
         visible = None if values_mask is None else ops.cast(values_mask, "bool")[:, None, :]
         if not self.causal:
             return visible
@@ -68,7 +75,7 @@ class SequenceAttention(keras.layers.Layer):
         scores = ops.cast(scores, keras.backend.result_type(scores.dtype, "float32"))
         if visible is not None:
             scores = ops.where(visible, scores, -1e9)
-        # Written out: `keras.ops.softmax` warns of sequences of length 1.
+        # `keras.ops.softmax` warns about sequences of length 1.
         weights = ops.exp(scores - ops.max(scores, axis=-1, keepdims=True))
         weights = weights / ops.sum(weights, axis=-1, keepdims=True)
         return weights if visible is None else ops.where(visible, weights, 0.0)

@@ -13,10 +13,9 @@ MODES = ("last", "mean", "max")
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
 class SequencePooling(keras.layers.Layer):
-    """One vector from a sequence of outputs; masked steps do not count.
+    """Pooling over time that ignores masked steps.
 
-    Inputs: [batch, time, features]. Output: [batch, features]. A sequence that is masked
-    throughout gives zeros.
+    Inputs: [batch, time, features]. Output: [batch, features], zeros if all steps are masked.
 
     Args:
         mode: "last" (the last unmasked step), "mean" or "max" over time.
@@ -41,7 +40,7 @@ class SequencePooling(keras.layers.Layer):
         return self._mean(sequence, mask) if self.mode == "mean" else self._max(sequence, mask)
 
     def _mean(self, sequence: Any, mask: Any) -> Any:
-        # Summed in float32: float16 counts exactly up to 2048 only.
+        # float16 can count steps exactly only up to 2048.
         wide = keras.backend.result_type(sequence.dtype, "float32")
         total = ops.sum(ops.cast(ops.where(mask, sequence, 0), wide), axis=1)
         steps = ops.maximum(ops.sum(ops.cast(mask, wide), axis=1), 1)
@@ -61,7 +60,7 @@ class SequencePooling(keras.layers.Layer):
         return ops.concatenate([last[..., :width], first[..., width:]], axis=-1)
 
     def _end(self, sequence: Any, mask: Any, *, reverse: bool) -> Any:
-        """The first unmasked step, or the last one in `reverse`."""
+        """Return the outputs at the first unmasked step, or with `reverse` at the last one."""
         if mask is None:
             return sequence[:, -1 if reverse else 0]
         steps = ops.cast(mask, "int32")

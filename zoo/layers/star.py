@@ -11,8 +11,8 @@ class STAR(CellLayer):
     """`STARCell` as a layer, with the arguments of `keras.layers.GRU`.
 
     Turkoglu, D'Aronco, Wegner, Schindler: "Gating Revisited: Deep Multi-layer RNNs That Can Be
-    Trained", 2019, arXiv 1911.11033. The cell's docstring has the equations and weights,
-    `CellLayer` the shapes.
+    Trained", 2019, arXiv 1911.11033. See the cell for equations and weights, and `CellLayer` for
+    shapes.
     """
 
     cell_class = STARCell

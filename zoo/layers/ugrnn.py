@@ -11,8 +11,7 @@ class UGRNN(CellLayer):
     """`UGRNNCell` as a layer, with the arguments of `keras.layers.LSTM`.
 
     Collins, Sohl-Dickstein, Sussillo: "Capacity and Trainability in Recurrent Neural Networks",
-    2016, arXiv 1611.09913. The cell's docstring has the equations and weights, `CellLayer` the
-    shapes.
+    2016, arXiv 1611.09913. See the cell for equations and weights, and `CellLayer` for shapes.
     """
 
     cell_class = UGRNNCell

@@ -11,8 +11,7 @@ class UnICORNN(CellLayer):
     """`UnICORNNCell` as a layer, with the arguments of `keras.layers.SimpleRNN`.
 
     Rusch, Mishra: "UnICORNN: A recurrent model for learning very long time dependencies", 2021,
-    arXiv 2103.05487. The cell's docstring has the equations and weights, `CellLayer` the
-    shapes.
+    arXiv 2103.05487. See the cell for equations and weights, and `CellLayer` for shapes.
     """
 
     cell_class = UnICORNNCell

@@ -10,8 +10,8 @@ from gradkeeper.zoo.layers.cell_layer import CellLayer
 class ZoneoutGRU(CellLayer):
     """`ZoneoutGRUCell` as a layer, with the arguments of `keras.layers.GRU`.
 
-    Krueger et al.: "Zoneout", 2017, arXiv 1606.01305. The cell's docstring has the
-    equations and weights, `CellLayer` the shapes.
+    Krueger et al.: "Zoneout", 2017, arXiv 1606.01305. See the cell for equations and weights, and
+    `CellLayer` for shapes.
     """
 
     cell_class = ZoneoutGRUCell

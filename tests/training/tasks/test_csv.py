@@ -171,8 +171,8 @@ def test_the_format_is_stored_as_json(series):
         ((), {"features": ["load"], "window": None}, "not the target.*window=None"),
         ((), {"window": 0}, "Received: window=0"),
         ((), {"horizon": 0}, "Received: horizon=0"),
-        ((), {"window": 50}, "A window takes 50 rows. Received: 40 rows"),
-        ((), {"window": 30}, "The training part has no complete example; .* takes 31 rows"),
+        ((), {"window": 50}, "A window needs 50 rows. Received: 40 rows"),
+        ((), {"window": 30}, "The training part has no complete example; .* needs 31 rows"),
         ((), {"head": "labelling"}, "Unknown head"),
         ((), {"head": "classification"}, "predicted as a number.*window=4"),
         ((), {"missing": "fill"}, "Choose one of: drop, refuse. Received: missing='fill'"),
@@ -180,8 +180,12 @@ def test_the_format_is_stored_as_json(series):
         ((), {"delimiter": ";"}, "Unknown column.*date,load,heat"),
         ((), {"evaluation_fraction": 0.6, "test_fraction": 0.4}, "leave rows for training"),
         ([("load", 6, "1,5")], {}, "a cell for each of the 3 columns.*4 cells in line 8"),
-        ([("load", 6, "many")], {}, "'load' must hold finite numbers. Received: 'many' in line 8"),
-        ([("load", 6, "inf")], {}, "'load' must hold finite numbers. Received: 'inf' in line 8"),
+        (
+            [("load", 6, "many")],
+            {},
+            "'load' must contain finite numbers. Received: 'many' in line 8",
+        ),
+        ([("load", 6, "inf")], {}, "'load' must contain finite numbers. Received: 'inf' in line 8"),
     ],
 )
 def test_what_does_not_fit_is_refused(series, changes, options, message):

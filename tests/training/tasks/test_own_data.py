@@ -108,8 +108,8 @@ class TestArrays:
     @pytest.mark.parametrize(
         ("content", "options", "message"),
         [
-            ({"x": X}, {}, r"must hold x, y, or x_train, .*Received: x in file='.*data\.npz'"),
-            ({"x": X, "y": CLASSES[:9]}, {}, r"as many. Received: x \[20, 5, 3\], y \[9\]"),
+            ({"x": X}, {}, r"must contain x, y, or x_train, .*Received: x in file='.*data\.npz'"),
+            ({"x": X, "y": CLASSES[:9]}, {}, r"equal lengths. Received: x \[20, 5, 3\], y \[9\]"),
             ({"x": X[:, 0, 0], "y": CLASSES}, {}, r"Inputs must be finite.*float64 \[16\]"),
             ({"x": X + np.inf, "y": CLASSES}, {}, "Inputs must be finite numbers"),
             ({"x": X, "y": CLASSES - 1}, {}, "classes 0, 1, .*head='classification'"),
@@ -130,10 +130,10 @@ class TestArrays:
             load_task("arrays", file=file)
         for content in (b"text", b""):
             file.write_bytes(content)
-            with pytest.raises(ValueError, match=r"An \.npz file with arrays.*Received: file="):
+            with pytest.raises(ValueError, match=r"an \.npz file with arrays.*Received: file="):
                 load_task("arrays", file=file)
         np.save(tmp_path / "x.npy", X)
-        with pytest.raises(ValueError, match=r"An \.npz file with arrays.*Received: file="):
+        with pytest.raises(ValueError, match=r"an \.npz file with arrays.*Received: file="):
             load_task("arrays", file=tmp_path / "x.npy")
         np.savez(file, x=np.array([{}], object), y=CLASSES[:1])
         with pytest.raises(ValueError, match="allow_pickle"):
@@ -182,7 +182,7 @@ class TestTFRecord:
             ([{"inputs": [1.0] * 3, "targets": [1]}], {"features": 2}, "3 values, features=2"),
             ([{"inputs": [1, 2], "targets": [1]}], {}, "Received: int64 .*vocabulary_size=None"),
             ([{"inputs": [1.0], "targets": [1]}], {"vocabulary_size": 4}, "Received: float32"),
-            ([], {}, r"no record. Received: file='.*data\.tfrecord'"),
+            ([], {}, r"no records. Received: file='.*data\.tfrecord'"),
             (
                 [{"inputs": [1.0] * n, "targets": [1]} for n in (2, 3)],
                 {},
@@ -198,7 +198,9 @@ class TestTFRecord:
 
     def test_other_files_are_refused(self, tmp_path):
         file = tmp_path / "data.tfrecord"
-        with pytest.raises(FileNotFoundError, match=r"No file matches\. Received: files="):
+        with pytest.raises(
+            FileNotFoundError, match=r"No file matches the pattern\. Received: files="
+        ):
             load_task("tfrecord", files=file, evaluation_files=file)
         file.write_text("no record at all, just text")
         with pytest.raises(ValueError, match=r"TFRecord files of .*Received: .*data\.tfrecord"):

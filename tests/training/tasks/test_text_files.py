@@ -63,7 +63,9 @@ class TestTextFile:
             load_task("text_file", file=text)
 
     def test_a_missing_file_is_named(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match=r"no such text file\. Received: file='.*none'"):
+        with pytest.raises(
+            FileNotFoundError, match=r"text file does not exist\. Received: file='.*none'"
+        ):
             load_task("text_file", file=tmp_path / "none")
 
     def test_a_short_text_is_refused(self, text):
@@ -72,7 +74,9 @@ class TestTextFile:
 
     @pytest.mark.parametrize("share", [0, 1, -0.5, "half", True])
     def test_a_bad_share_is_refused(self, text, share):
-        with pytest.raises(ValueError, match=r"between 0 and 1\. Received: evaluation_fraction="):
+        with pytest.raises(
+            ValueError, match=r"between 0 and 1, exclusive\. Received: evaluation_fraction="
+        ):
             load_task("text_file", file=text, evaluation_fraction=share)
 
 
@@ -116,7 +120,11 @@ class TestDelimitedText:
         [
             ("one\n\n", {}, r"At least two examples.*Received: 1 between delimiters '\\n'"),
             ("a\x02\nb", {}, r"reserved for padding.*Received: \['\\x02'\]"),
-            ("a\nb", {"delimiter": ""}, "`delimiter` must be a text. Received: delimiter=''"),
+            (
+                "a\nb",
+                {"delimiter": ""},
+                "`delimiter` must be a non-empty string. Received: delimiter=''",
+            ),
             ("a\nb", {"length": 0}, "`length` must be .* Received: length=0"),
         ],
     )

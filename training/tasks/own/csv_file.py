@@ -1,4 +1,4 @@
-"""Your own CSV file: a time series, or one example a row."""
+"""Your own CSV file: a time series, or one example per row."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""Carbon dioxide in the air since 1958, the next weeks."""
+"""Carbon dioxide in the air since 1958: prediction of the next weeks."""
 
 from os import PathLike
 

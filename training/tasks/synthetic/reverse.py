@@ -1,4 +1,4 @@
-"""Digit strings, to be reversed."""
+"""Reversal of digit strings."""
 
 import math
 import string
