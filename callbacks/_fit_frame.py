@@ -23,8 +23,10 @@ class FitFrame:
 
     @classmethod
     def calling(cls, hook: str, known: "FitFrame | None" = None) -> "FitFrame":
-        """Return the frame that calls this callback hook; `known` if it is the same frame."""
+        """Return the frame that calls the hook in which this is called; `known` if it is the same."""
         frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame.f_code.co_name != hook:
+            frame = frame.f_back
         while frame is not None and frame.f_code.co_name == hook and frame.f_back:
             frame = frame.f_back
         assert frame is not None
@@ -87,7 +89,8 @@ class RunningFit:
 
     def __init__(self, frame: FitFrame) -> None:
         self._frame = frame
-        self._callbacks = _calling_list()
+        callbacks = _calling_list()
+        self._callbacks = None if callbacks is None else weakref.ref(callbacks)
 
     def is_running(self) -> bool:
         """Return True if the run has neither ended nor raised.
@@ -99,12 +102,12 @@ class RunningFit:
         return there and self._frame.is_running()
 
 
-def _calling_list() -> "weakref.ref[keras.callbacks.CallbackList] | None":
-    """Return the CallbackList of the run; None in a loop that calls callbacks directly."""
+def _calling_list() -> keras.callbacks.CallbackList | None:
+    """Return the CallbackList that calls `on_train_begin`; None in a loop without one."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code is not _BEGIN:
         frame = frame.f_back
-    return None if frame is None else weakref.ref(frame.f_locals["self"])
+    return None if frame is None else frame.f_locals["self"]
 
 
 _BEGIN = keras.callbacks.CallbackList.on_train_begin.__code__
@@ -115,11 +118,8 @@ def sibling_backups() -> list[keras.callbacks.BackupAndRestore]:
 
     Keras does not give a callback access to the other callbacks. Their list is on the stack.
     """
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code is not _BEGIN:
-        frame = frame.f_back
-    callbacks = [] if frame is None else frame.f_locals["self"].callbacks
-    return list(_backups(callbacks))
+    callbacks = _calling_list()
+    return [] if callbacks is None else list(_backups(callbacks.callbacks))
 
 
 def _backups(callbacks: list[keras.callbacks.Callback]) -> Iterator:

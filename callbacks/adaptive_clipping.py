@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gradkeeper.callbacks._fit_frame import FitFrame, sibling_backups
+from gradkeeper.callbacks._fit_frame import sibling_backups
 from gradkeeper.callbacks._step_callback import StepCallback, steps_taken
 from gradkeeper.callbacks.clipping.methods import METHODS
 from gradkeeper.callbacks.clipping.transform import ClipTransform
@@ -80,9 +80,7 @@ class AdaptiveClipping(StepCallback[ClipTransform]):
         if self._model_in_training() is None:
             return
         self._warn_if_no_gradients("clips nothing")
-        self._attachment.instrument_next_call(
-            lambda _: self._method, FitFrame.calling("on_train_batch_begin", self._attachment.frame)
-        )
+        self._observe_next_step(lambda _: self._method)
         if self._is_first:
             self._restore()
         elif any(backup.has_new_weights for backup in self._backups):
@@ -93,7 +91,7 @@ class AdaptiveClipping(StepCallback[ClipTransform]):
         self._back_up()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        self._attachment.end()
+        self._end_run()
         self._backups = []
 
     def _restore(self) -> None:
@@ -102,12 +100,12 @@ class AdaptiveClipping(StepCallback[ClipTransform]):
         step = steps_taken(self.model)
         for backup in self._backups:
             state = backup.at(step)
-            if state is not None:
-                self._attachment.observer.load(state)
+            if state is not None and self._observer is not None:
+                self._observer.load(state)
 
     def _back_up(self) -> None:
-        if self._backups and self._attachment.has_observer:
-            step, state = steps_taken(self.model), self._attachment.observer.state
+        if self._backups and self._observer is not None:
+            step, state = steps_taken(self.model), self._observer.state
             for backup in self._backups:
                 backup.write(step, state)
 

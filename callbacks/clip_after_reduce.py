@@ -4,7 +4,6 @@ from typing import Any
 
 import keras
 
-from gradkeeper.callbacks._fit_frame import FitFrame
 from gradkeeper.callbacks._step_callback import StepCallback
 from gradkeeper.callbacks.instrument.observer import GradientTransform
 from gradkeeper.callbacks.instrument.optimizers import clipping_of, optimizers_of
@@ -43,14 +42,13 @@ class ClipAfterReduce(StepCallback["_ClipSumTransform"]):
         model = self._model_in_training()
         if model is not None and model.distribute_strategy.num_replicas_in_sync > 1:
             self._warn_if_no_gradients("has no effect")
-            frame = FitFrame.calling("on_train_batch_begin", self._attachment.frame)
-            self._attachment.instrument_next_call(lambda _: ClipAfterReduce, frame)
+            self._observe_next_step(lambda _: ClipAfterReduce)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._warn_if_no_gradients("has no effect")
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        self._attachment.end()
+        self._end_run()
 
 
 class _ClipSumTransform(GradientTransform):

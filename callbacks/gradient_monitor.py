@@ -13,7 +13,7 @@ from gradkeeper.callbacks._step_callback import StepCallback, no_gradients_warni
 from gradkeeper.callbacks._workers import Worker, strategy_of
 from gradkeeper.callbacks.finding import Finding
 from gradkeeper.callbacks.instrument.optimizers import attribute_name, optimizers_of
-from gradkeeper.callbacks.measurements import Measurement
+from gradkeeper.callbacks.measurements.registry import Measurement
 from gradkeeper.callbacks.recording.epoch_logs import EpochSummary
 from gradkeeper.callbacks.recording.history import GradientHistory, Histories
 from gradkeeper.callbacks.recording.overhead import Overhead, OverheadMeter
@@ -281,11 +281,9 @@ class GradientMonitor(StepCallback[Recorder]):
         if self._unread >= self._due:
             self._flush_if_due()
         self._unread += model.steps_per_execution
-        frame = FitFrame.calling("on_train_batch_begin", self._attachment.frame)
-        if self._attachment.instrument_next_call(
-            self._options, frame, self._settings.named_optimizers
-        ):
-            self._follow(self._attachment.observer, model)
+        recorder = self._observe_next_step(self._options, self._settings.named_optimizers)
+        if recorder is not None:
+            self._follow(recorder, model)
 
     def _flush_if_due(self) -> None:
         if self._settings.must_flush(self._unread, self._meter.look_is_affordable):
@@ -326,7 +324,7 @@ class GradientMonitor(StepCallback[Recorder]):
         self._sinks.close()
         self._end_overhead_comparison()
         self._numbering.leave()
-        self._attachment.end()
+        self._end_run()
 
     def flush(self) -> None:
         """Read the steps recorded since the last flush, and apply the rules to them."""
@@ -373,7 +371,7 @@ class GradientMonitor(StepCallback[Recorder]):
         if optimizers is None:
             optimizers = self._settings.named_optimizers
         if optimizers is None:
-            optimizers = optimizers_of(self._attachment.model)
+            optimizers = optimizers_of(self._trained_model)
         remedy = "pass it: GradientMonitor(optimizers=[...])"
         self._rules.report(
             no_gradients_warning("GradientMonitor", "records nothing", optimizers, remedy)
@@ -409,5 +407,5 @@ class GradientMonitor(StepCallback[Recorder]):
         named = self._settings.optimizers or {}
         own = (name for name, each in named.items() if each is optimizer)
         given = next(own, None) or self._loop_names.get(id(optimizer))
-        name = given or attribute_name(self._attachment.model, optimizer) or optimizer.name
+        name = given or attribute_name(self._trained_model, optimizer) or optimizer.name
         return name if round == 0 else f"{name}, call {round + 1}"

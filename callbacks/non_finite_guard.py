@@ -178,9 +178,8 @@ class NonFiniteGuard(StepCallback[SkipTransform]):
         self._warn_if_no_gradients("skips no steps")
         if self._policy == "rollback":
             self._take_snapshot(model)
-        frame = FitFrame.calling("on_train_batch_begin", self._attachment.frame)
-        if self._attachment.instrument_next_call(self._options_for, frame):
-            observer = self._attachment.observer
+        observer = self._observe_next_step(self._options_for)
+        if observer is not None:
             observer.resume()  # the previous run may have ended while every step was skipped
             if self._next_step is None:
                 self._next_step = steps_taken(model)
@@ -203,7 +202,7 @@ class NonFiniteGuard(StepCallback[SkipTransform]):
             self._handle_events()
         finally:
             self._end_halt()
-        self._attachment.end()
+        self._end_run()
         self._snapshot, self._backups = None, []
 
     @contextmanager
@@ -280,13 +279,13 @@ class NonFiniteGuard(StepCallback[SkipTransform]):
         """Return the transform whose events this guard reads, or None."""
         if self._loop is not None:
             return self._loop[0]
-        is_mine = self._attachment.has_observer and self._attachment.observer.is_owned_by(self)
-        return self._attachment.observer if is_mine else None
+        observer = self._observer
+        return observer if observer is not None and observer.is_owned_by(self) else None
 
     @property
     def _guarded_model(self) -> keras.Model | None:
         """Return the trained model, or the step of a custom loop as a model."""
-        return self._attachment.model if self._loop is None else self._loop[1]
+        return self._trained_model if self._loop is None else self._loop[1]
 
     def flush(self) -> None:
         """Read the bad steps since the last call into `events`, and write their capsules."""
@@ -312,10 +311,9 @@ class NonFiniteGuard(StepCallback[SkipTransform]):
 
     def _may_have_events(self) -> bool:
         """Return True if the guard may have to act before the next step."""
-        attachment = self._attachment
         if self._pending or self._has_halted or self._policy == "rollback":
             return True
-        return not attachment.has_observer or attachment.observer.may_have_skips
+        return self._observer is None or self._observer.may_have_skips
 
     def _options_for(self, model: keras.Model) -> SkipOptions:
         self.flush()  # last chance to read this transform if the next step uses another one
@@ -339,7 +337,7 @@ class NonFiniteGuard(StepCallback[SkipTransform]):
         if self._snapshot is not None and self.rollbacks < self._max_rollbacks:
             self.rollbacks += 1
             self._snapshot.restore(self._lr_factor)
-            self._attachment.observer.resume()
+            self._end_halt()
             return
         if self._verbose:
             print_msg("NonFiniteGuard: training stops.")
@@ -357,7 +355,8 @@ class NonFiniteGuard(StepCallback[SkipTransform]):
 
     def _report(self, events: list[GuardEvent]) -> None:
         warnings = self._capsules.warnings if self._capsules is not None else []
-        follows = _WHAT_FOLLOWS[self._policy]
+        is_last = self._policy == "rollback" and self.rollbacks >= self._max_rollbacks
+        follows = _WHAT_FOLLOWS["stop" if is_last else self._policy]
         texts = [f"{event} {follows} {event.how_to_replay}".rstrip() for event in events]
         for text in [*texts, *warnings] if self._verbose else []:
             print_msg(f"NonFiniteGuard: {text}")
@@ -365,13 +364,8 @@ class NonFiniteGuard(StepCallback[SkipTransform]):
 
     def _write_capsule(self, event: GuardEvent, kept: FailureCapture | None) -> Path | None:
         """Write the capsule of an event and return its path; None if none was written."""
-        capsules, model = self._capsules, self._guarded_model
-        if (
-            capsules is None
-            or model is None
-            or self._transform is None
-            or not self._transform.options.keeps
-        ):
+        capsules, model, transform = self._capsules, self._guarded_model, self._transform
+        if capsules is None or model is None or transform is None or not transform.options.keeps:
             return None
         if kept is None:
             capsules.warn(

@@ -13,8 +13,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from gradkeeper.callbacks.instrument.conditional import apply_if
-from gradkeeper.callbacks.instrument.replica import Replica
+from gradkeeper.callbacks.instrument.graph import Replica, apply_if
 
 
 def on_global_batch(optimizer: type[keras.optimizers.Optimizer]) -> type:

@@ -9,8 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from gradkeeper.callbacks._arguments import check_least
-from gradkeeper.callbacks.instrument.conditional import when
-from gradkeeper.callbacks.instrument.replica import make_variable
+from gradkeeper.callbacks.instrument.graph import make_variable, when
 
 
 class Limit(ABC):

@@ -11,8 +11,7 @@ import tensorflow as tf
 
 from gradkeeper.callbacks.capsule.state import State, named_state
 from gradkeeper.callbacks.capsule.structure import Structure, UnknownStructureError, flatten, pack
-from gradkeeper.callbacks.instrument.conditional import when
-from gradkeeper.callbacks.instrument.replica import Replica, make_variable
+from gradkeeper.callbacks.instrument.graph import Replica, make_variable, when
 from gradkeeper.callbacks.instrument.rollback import local_part
 from gradkeeper.callbacks.instrument.variable_names import unlisted_variables
 

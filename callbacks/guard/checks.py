@@ -11,14 +11,13 @@ import tensorflow as tf
 
 from gradkeeper.callbacks.guard.skip_log import CAUSES, Counters, Counts, Facts
 from gradkeeper.callbacks.guard.trigger import Trigger
-from gradkeeper.callbacks.instrument.conditional import all_replicas, when
+from gradkeeper.callbacks.instrument.graph import Replica, all_replicas, when
 from gradkeeper.callbacks.instrument.optimizers import (
     LARGEST_RATE,
     learning_rates_of,
     squares_gradients,
     update_may_not_be_finite,
 )
-from gradkeeper.callbacks.instrument.replica import Replica
 from gradkeeper.callbacks.instrument.rollback import SavedValue, StateRollback
 from gradkeeper.callbacks.instrument.step_context import (
     GradAndVar,

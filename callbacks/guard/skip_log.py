@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from gradkeeper.callbacks.guard.event import Cause, GuardEvent
-from gradkeeper.callbacks.instrument.replica import Replica, make_variable
+from gradkeeper.callbacks.instrument.graph import Replica, make_variable
 from gradkeeper.callbacks.instrument.step_context import StepContext
 from gradkeeper.callbacks.instrument.variable_names import variable_names
 from gradkeeper.callbacks.recording.ring_buffer import MISSING, Ring

@@ -13,10 +13,9 @@ from gradkeeper.callbacks.guard.capture import FailureCapture, GraphCapture, Hos
 from gradkeeper.callbacks.guard.checks import ReplicaChecks, SkipOptions, WriteSkip
 from gradkeeper.callbacks.guard.event import GuardEvent
 from gradkeeper.callbacks.guard.skip_log import Facts, HostSignal, SkipLog
-from gradkeeper.callbacks.instrument.conditional import when
+from gradkeeper.callbacks.instrument.graph import Replica, may_have_functions, when
 from gradkeeper.callbacks.instrument.losses import with_values
 from gradkeeper.callbacks.instrument.observer import GradientTransform
-from gradkeeper.callbacks.instrument.replica import Replica, may_have_functions
 from gradkeeper.callbacks.instrument.step_context import (
     Gradients,
     OptimizerCall,

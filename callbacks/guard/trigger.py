@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 import tensorflow as tf
 
-from gradkeeper.callbacks.instrument.replica import make_variable
+from gradkeeper.callbacks.instrument.graph import make_variable
 
 
 class TriggerState(Protocol):

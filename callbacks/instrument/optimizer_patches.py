@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from gradkeeper.callbacks._keras_private import ALL_REDUCE, CLIP_GRADIENTS, variables_of
-from gradkeeper.callbacks.instrument.conditional import apply_if
+from gradkeeper.callbacks.instrument.graph import apply_if
 from gradkeeper.callbacks.instrument.losses import ScaledLosses, tensors_in
 from gradkeeper.callbacks.instrument.observer import Observers
 from gradkeeper.callbacks.instrument.optimizers import (

@@ -7,9 +7,8 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import keras
 import tensorflow as tf
 
-from gradkeeper.callbacks.instrument.conditional import when
+from gradkeeper.callbacks.instrument.graph import Replica, TraceScope, may_have_functions, when
 from gradkeeper.callbacks.instrument.losses import tensors_in
-from gradkeeper.callbacks.instrument.replica import Replica, TraceScope, may_have_functions
 from gradkeeper.callbacks.instrument.variable_names import unlisted_variables
 
 Role: TypeAlias = Literal["state", "metric", "weight"]

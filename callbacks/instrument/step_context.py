@@ -7,8 +7,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from gradkeeper.callbacks.instrument.graph import Replica, TraceScope, make_variable
 from gradkeeper.callbacks.instrument.optimizers import Clipping
-from gradkeeper.callbacks.instrument.replica import Replica, TraceScope, make_variable
 from gradkeeper.callbacks.instrument.rollback import StateRollback
 
 Gradients: TypeAlias = list[Any]

@@ -8,15 +8,56 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from gradkeeper.callbacks._keras_private import mask_of, sublayers
+from gradkeeper.callbacks.instrument.graph import may_have_functions
 from gradkeeper.callbacks.instrument.losses import mean_loss, returned_loss, tensors_in
-from gradkeeper.callbacks.instrument.masks import mask_patches
 from gradkeeper.callbacks.instrument.observer import Observers, StepObserver
 from gradkeeper.callbacks.instrument.optimizer_patches import OptimizerPatches
 from gradkeeper.callbacks.instrument.patch import AttributePatch
-from gradkeeper.callbacks.instrument.replica import may_have_functions
 from gradkeeper.callbacks.instrument.rollback import StateRollback
 from gradkeeper.callbacks.instrument.step_context import StepContext, StepContexts
 from gradkeeper.callbacks.instrument.variable_names import unlisted_variables
+
+_SEQUENCE_LAYERS = (
+    keras.layers.RNN,
+    keras.layers.Bidirectional,
+    keras.layers.TimeDistributed,
+)
+
+
+def mask_patches(
+    model: keras.Model, tell: Callable[[keras.layers.Layer], None]
+) -> list[AttributePatch]:
+    """Return a patch of `call` for each layer of the model that does not pass masks on.
+
+    Args:
+        model: the model.
+        tell: function that is called with the layer each time the layer is called with a mask.
+    """
+
+    def noting(layer: keras.layers.Layer) -> Callable:
+        original = layer.call
+
+        def call(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            masks = keras.tree.flatten((kwargs.get("mask"), mask_of(inputs)))
+            if any(mask is not None for mask in masks):
+                tell(layer)
+            return original(inputs, *args, **kwargs)
+
+        return call
+
+    return [AttributePatch(layer, "call", noting) for layer in _ending_masks(model, set())]
+
+
+def _ending_masks(layer: keras.layers.Layer, seen: set[int]) -> Iterator[keras.layers.Layer]:
+    for each in sublayers(layer):
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        if not isinstance(each, _SEQUENCE_LAYERS):
+            yield from _ending_masks(each, seen)
+        elif not each.supports_masking and getattr(each, "return_sequences", True):
+            yield each
 
 
 class StepPatches:

@@ -8,8 +8,7 @@ from typing import TypeAlias
 import keras
 import numpy as np
 
-from gradkeeper.callbacks.measurements import MEASUREMENTS, Measurement
-from gradkeeper.callbacks.measurements.histogram import BINS, EDGES
+from gradkeeper.callbacks.measurements.registry import MEASUREMENTS, Measurement
 from gradkeeper.callbacks.recording.replica_log import (
     MEASURED,
     OptimizerLog,
@@ -21,6 +20,7 @@ from gradkeeper.callbacks.recording.replica_log import (
 from gradkeeper.callbacks.recording.ring_buffer import MISSING, Ring
 from gradkeeper.callbacks.recording.step_log import Rows
 from gradkeeper.callbacks.run_facts import RunFacts
+from gradkeeper.callbacks.statistics.gradients import BINS, EDGES
 from gradkeeper.callbacks.window import Window
 
 # An optimizer, and the number of earlier calls in the same train step for the same variables.

@@ -21,7 +21,6 @@ from gradkeeper.callbacks.instrument.step_context import (
     sum_over_replicas,
 )
 from gradkeeper.callbacks.instrument.variable_names import variable_names
-from gradkeeper.callbacks.measurements.histogram import BINS, histograms
 from gradkeeper.callbacks.measurements.registry import Event, MeasurementContext
 from gradkeeper.callbacks.recording.facts import facts_of
 from gradkeeper.callbacks.recording.reader import Records, collect
@@ -30,6 +29,8 @@ from gradkeeper.callbacks.recording.settings import Options
 from gradkeeper.callbacks.recording.step_log import RowReader
 from gradkeeper.callbacks.run_facts import RunFacts
 from gradkeeper.callbacks.statistics.gradients import (
+    BINS,
+    histograms,
     l2_norms,
     measurable,
     statistics,

@@ -9,8 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from gradkeeper.callbacks.instrument.conditional import when
-from gradkeeper.callbacks.instrument.replica import TraceScope, make_variable
+from gradkeeper.callbacks.instrument.graph import TraceScope, make_variable, when
 from gradkeeper.callbacks.instrument.step_context import GradAndVar, StepContext, StepLoss
 from gradkeeper.callbacks.recording.ring_buffer import MISSING, Ring
 from gradkeeper.callbacks.recording.settings import LARGEST_EVERY, Options

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from gradkeeper.callbacks.instrument.replica import make_variable
+from gradkeeper.callbacks.instrument.graph import make_variable
 
 # Norms and counts are never negative, so that a negative value marks an empty cell.
 MISSING = -1.0

@@ -8,7 +8,7 @@ import keras
 
 from gradkeeper.callbacks._arguments import Names, check_least, matches, patterns_of
 from gradkeeper.callbacks.instrument.variable_names import unique_names
-from gradkeeper.callbacks.measurements import Measurement, measurements_from
+from gradkeeper.callbacks.measurements.registry import Measurement, measurements_from
 
 # The largest magnitudes are computed in one of this many measured steps. A power of two.
 LARGEST_EVERY = 8

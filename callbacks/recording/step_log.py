@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from gradkeeper.callbacks.instrument.replica import make_variable
+from gradkeeper.callbacks.instrument.graph import make_variable
 from gradkeeper.callbacks.recording.ring_buffer import MISSING, Ring
 
 

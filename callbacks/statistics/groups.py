@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from gradkeeper.callbacks.instrument.conditional import branch
+from gradkeeper.callbacks.instrument.graph import branch
 from gradkeeper.callbacks.statistics.reductions import LARGE, all_sums, axes, careful, of_each
 
 # Number of elements above which a group is split: it stays in memory until its branch is chosen.

@@ -229,11 +229,14 @@ def test_rollback_needs_a_learning_rate_that_can_be_lowered():
     assert model.optimizer.iterations == 4
 
 
-def test_rollback_ends_when_it_does_not_help():
-    model, guard = built(), quiet("rollback", max_rollbacks=2)
+def test_rollback_ends_when_it_does_not_help(capsys):
+    model, guard = built(), NonFiniteGuard("rollback", max_rollbacks=2, capsule_dir=None)
     fit(model, poisoned(1, 3, 5), guard)
     assert guard.rollbacks == 2
     assert [event.step for event in guard.events] == [1, 3, 5]
+    printed = capsys.readouterr().out
+    assert printed.count("return to the last snapshot") == 2
+    assert "training stops" in printed
 
 
 @pytest.mark.parametrize("trigger", [1000.0, NormAbove(1000.0), NormZScore(z=6.0, after=4)])

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from gradkeeper.callbacks.measurements.histogram import histograms
 from gradkeeper.callbacks.statistics import gradients as measure
 from gradkeeper.callbacks.statistics.finite import all_finite
-from gradkeeper.callbacks.statistics.gradients import l2_norms, statistics
+from gradkeeper.callbacks.statistics.gradients import histograms, l2_norms, statistics
 from gradkeeper.callbacks.statistics.groups import Review
 
 
