@@ -27,7 +27,7 @@ class FailureCapture:
     """Captured data of a bad step.
 
     Attributes:
-        step: the train step, counted from the gate's first.
+        step: the train step, counted from the first.
         batches: the batch of each replica, or the reason why there is none.
         state: the model's state before the step; None if the model still has it.
     """

@@ -30,7 +30,7 @@ class GuardEvent:
         norms: norm of each variable's gradient (of its value for "state" and "update"),
             [replicas, variables].
         nonfinite: number of non-finite elements in each of these, [replicas, variables].
-        rows: the replica of each row. RowBuffer of other workers are not included.
+        rows: the replica of each row. Rows of other workers are not included.
         losses: the loss on each of these replicas; NaN where unknown.
         learning_rate: the learning rate; NaN if unknown.
         capsule: the capsule directory of the step; None if there is none.

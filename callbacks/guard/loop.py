@@ -52,7 +52,7 @@ class GuardedStep:
 
     Args:
         model: the step as a model.
-        stage: the guard's checks.
+        transform: the guard's gradient transform.
         look: called after each step to read the skipped steps.
 
     Attributes:
@@ -60,10 +60,10 @@ class GuardedStep:
     """
 
     def __init__(
-        self, model: StepModel, stage: GradientTransform, look: Callable[[], None]
+        self, model: StepModel, transform: GradientTransform, look: Callable[[], None]
     ) -> None:
         self.model = model
-        self._hooks = StepPatches([stage], model.optimizers, model)
+        self._patches = StepPatches([transform], model.optimizers, model)
         self._look = look
 
     def __call__(self, *args: Any) -> Any:
@@ -72,7 +72,7 @@ class GuardedStep:
         Raises:
             NonFiniteGradientError: if the step was skipped and the policy ends the training.
         """
-        with self._hooks.applied():
+        with self._patches.applied():
             result = self.model.train_step(args)
         self._look()
         return result

@@ -92,7 +92,7 @@ class _Bound:
 
 
 class _Scores:
-    # Equal norms have a deviation of 0. At the default z, this should_apply a norm 20 percent larger.
+    # Equal norms have a deviation of 0. At the default z, this allows a norm 20 percent larger.
     _LEAST_DEVIATION = math.log(1.2) / 6
 
     def __init__(self, trigger: NormZScore, device: str | None) -> None:

@@ -81,7 +81,7 @@ class InstrumentedTrainFunction:
         instrumented = getattr(function, _ATTRIBUTE, None)
         if instrumented is None or instrumented._model is not model:
             instrumented = cls(model, function)
-            # A user's train function may be an object that should_keep no attributes.
+            # A user's train function may be an object that accepts no attributes.
             with suppress(AttributeError):
                 setattr(function, _ATTRIBUTE, instrumented)
         return instrumented
@@ -131,7 +131,7 @@ class InstrumentedTrainFunction:
             optimizers: the optimizers to observe; those of the model by default.
 
         Returns:
-            An `PendingCall` with the observer, which the caller must still claim.
+            The pending call with the observer, which the caller must still acquire.
         """
         proxy = self._model.train_function
         if not isinstance(proxy, _TrainFunctionProxy):
@@ -245,7 +245,7 @@ class InstrumentedTrainFunction:
 
 
 class PendingCall(Generic[ObserverT]):
-    """Result of `InstrumentedTrainFunction.instrument_next_call`, which can be repeated at low cost if nothing has changed."""
+    """A scheduled call, which can be scheduled again at low cost if nothing has changed."""
 
     def __init__(
         self,

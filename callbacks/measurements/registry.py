@@ -24,7 +24,7 @@ _RESERVED = frozenset(
 
 @dataclass(frozen=True)
 class MeasurementContext:
-    """What a measurement may use besides the gradients.
+    """Values that a measurement may use besides the gradients.
 
     Attributes:
         call: the optimizer call: `call.optimizer`, `call.replica`, `call.scale`, ...

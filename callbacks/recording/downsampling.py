@@ -81,7 +81,7 @@ class NormRange:
 
 @dataclass(frozen=True)
 class DownsampledSteps:
-    """DownsampledSteps of consecutive recorded train steps, oldest first.
+    """Bins of consecutive recorded train steps, oldest first.
 
     Attributes:
         variables: paths of the variables, the columns of `norms`.

@@ -24,7 +24,7 @@ _SCALARS = ("loss", "learning_rate", "loss_scale", "clip_coefficient")
 class GradientHistory:
     """Gradient norms per train step and variable, in bounded memory.
 
-    RowBuffer are train steps. Columns are the trainable variables in the order of the model. A norm is
+    Rows are train steps. Columns are the trainable variables in the order of the model. A norm is
     NaN (or Inf) if the gradient contains NaN (or Inf), and NaN if there is no gradient; `present`
     distinguishes the two cases.
 

@@ -248,7 +248,7 @@ def _unclipped(optimizer_log: OptimizerLog, row_indices: np.ndarray) -> np.ndarr
 
 
 def _cells(ring: Ring | None, row_indices: np.ndarray, width: int) -> np.ndarray:
-    """Return the rows at these indices, [row_indices, width]; NaN or `MISSING` without a ring buffer."""
+    """Return the rows at these indices, [rows, width]; NaN or `MISSING` without a ring buffer."""
     if ring is None:
         return np.full((len(row_indices), width), MISSING if width > 1 else np.nan)
     return ring.read(row_indices)

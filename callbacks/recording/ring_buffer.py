@@ -49,7 +49,7 @@ class Ring:
         self._rows.scatter_update(tf.IndexedSlices(row, row_index))
 
     def read(self, row_indices: np.ndarray) -> np.ndarray:
-        """Return the rows at these indices, [row_indices, width]."""
+        """Return the rows at these indices, [rows, width]."""
         return self._rows.numpy()[row_indices]
 
     def clear(self) -> None:

@@ -21,7 +21,7 @@ class Options:
     Attributes:
         capacity: number of train steps that fit in the ring buffers between two reads.
         every: measure one of this many train steps.
-        measurements: what is measured besides the statistics of gradients.
+        measurements: further statistics besides those of the gradients.
         largest: whether the largest magnitudes are computed in every measured step; otherwise, in
             one of `LARGEST_EVERY` steps and where a norm requires them.
         histograms: record a histogram of magnitudes in one of this many train steps; 0 for none.

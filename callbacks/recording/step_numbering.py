@@ -190,7 +190,7 @@ class StepNumbering:
         """Return the records since the last call, with continuous step numbers.
 
         Args:
-            owner: the reader. If another owner has claimed the recorder, the result is None.
+            owner: the reader. If another owner has acquired the recorder, the result is None.
         """
         if self.recorder is None or not self.recorder.is_owned_by(owner):
             return None

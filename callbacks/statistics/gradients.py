@@ -43,7 +43,7 @@ class Measurable(NamedTuple):
 def measurable(gradient: Gradient) -> Measurable:
     """Return a form of the gradient whose measurement does not affect the graph optimizer.
 
-    RowBuffer of an `IndexedSlices` with the same index are summed.
+    Rows of an `IndexedSlices` with the same index are summed.
     """
     if isinstance(gradient, tf.IndexedSlices):
         values, factor = unscaled(gradient.values)
@@ -167,7 +167,7 @@ def _factors(parts: list[Measurable], dtype: tf.DType) -> tf.Tensor:
 def _summed(values: tf.Tensor, indices: tf.Tensor, shape: tf.Tensor | None) -> tf.Tensor:
     """Sum the rows with the same index, and fill the remaining rows with zeros.
 
-    An embedding's gradient has one row per look-up. RowBuffer with the same index sum to one row of the
+    An embedding's gradient has one row per look-up. Rows with the same index sum to one row of the
     true gradient, and the norm of the separate rows would differ from the true norm. For a small
     embedding, the result has the embedding's shape. Otherwise, the result has one row per look-up,
     and the look-ups are sorted. All shapes stay static, as XLA requires.
@@ -193,7 +193,7 @@ def _is_small(shape: np.ndarray, lookups: int | None) -> bool:
     return bool(np.prod(shape) <= _SMALL if lookups is None else shape[0] <= 2 * lookups)
 
 
-# DownsampledSteps of half a decade. The first bin includes zeros and all smaller magnitudes, the last bin all
+# Bins of half a decade. The first bin includes zeros and all smaller magnitudes, the last bin all
 # larger ones. NaN and Inf are not counted.
 EDGES = np.arange(-12.0, 4.5, 0.5)
 BINS = len(EDGES) - 1
