@@ -87,17 +87,27 @@ class Unused(keras.layers.Layer):
         return self.dense(inputs)
 
 
-class ClippedByHand(keras.Model):
-    """Model that clips its gradients in its train step."""
+class CustomStep(keras.Model):
+    """Model with a custom train step, which does not call `scale_loss`."""
 
     def train_step(self, data: Any) -> Any:
         x, y = data
         with tf.GradientTape() as tape:
             loss = self.compute_loss(x, y, self(x, training=True))
         variables = self.trainable_variables
-        gradients, _ = tf.clip_by_global_norm(tape.gradient(loss, variables), 0.1)
-        self.optimizer.apply(gradients, variables)
+        self.optimizer.apply(self.changed(tape.gradient(loss, variables)), variables)
         return {"loss": loss}
+
+    def changed(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
+        """Return the gradients to apply."""
+        return gradients
+
+
+class ClippedByHand(CustomStep):
+    """Model that clips its gradients in its train step."""
+
+    def changed(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
+        return tf.clip_by_global_norm(gradients, 0.1)[0]
 
 
 class KillUnits(keras.callbacks.Callback):

@@ -6,7 +6,13 @@ import numpy as np
 from keras import optimizers as opt
 
 from injection import data, models
-from injection.faults import REPLICAS, scaled_policy, strategy, unguarded_crossentropy
+from injection.faults import (
+    REPLICAS,
+    CustomStep,
+    scaled_policy,
+    strategy,
+    unguarded_crossentropy,
+)
 from injection.healthy import CLASSES
 from injection.run import BATCH, Run, Training
 
@@ -18,9 +24,11 @@ def faulty_devices() -> list[Run]:
 
 def _half_precision() -> list[Run]:
     after = frozenset({"nonfinite"})
+    unscaled = frozenset({"update_ratio", "vanishing"})
     return [
         Run("NaN loss in float16", _nan_loss, "loss_scale_stuck", after, at=0),
         Run("inputs overflow float16 from a step on", _overflow, "loss_scale_stuck", after, at=50),
+        Run("custom step without scale_loss", _not_scaled, "loss_not_scaled", unscaled, at=0),
     ]
 
 
@@ -43,6 +51,14 @@ def _overflow(random: np.random.Generator) -> Training:
     x, y = data.classes(random, 120)
     x[50 * BATCH :] *= 1e6
     return _in_float16((x, y), CLASSES)
+
+
+def _not_scaled(random: np.random.Generator) -> Training:
+    with scaled_policy():
+        mlp = models.mlp(4)
+        model = CustomStep(mlp.inputs, mlp.outputs)
+    optimizer = opt.LossScaleOptimizer(opt.SGD(0.05))
+    return Training(model, optimizer, CLASSES, data.classes(random, 60))
 
 
 def _in_float16(examples: data.Data, loss: Callable) -> Training:

@@ -12,6 +12,12 @@ from gradkeeper import zoo
 BATCH, TIME, FEATURES, UNITS, OUTPUTS = 4, 6, 3, 8, 5
 
 TABLE = [(name, task) for name in zoo.list_models() for task in zoo.model_info(name).tasks]
+# Recurrent layers and outputs do not depend on each other: each model once, and each task once.
+EACH_ONCE = [
+    (name, task)
+    for name, task in TABLE
+    if task == zoo.model_info(name).tasks[0] or name in ("lstm", "attention_lstm")
+]
 
 
 def small(name, task=None, **options):
@@ -68,7 +74,7 @@ def test_learns(name):
     assert losses[-1] < 0.9 * losses[0]
 
 
-@pytest.mark.parametrize(("name", "task"), TABLE)
+@pytest.mark.parametrize(("name", "task"), EACH_ONCE)
 def test_saves_and_loads(name, task, tmp_path):
     model = small(name, task)
     inputs, _, _ = batch(task)
