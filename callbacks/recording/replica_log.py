@@ -248,8 +248,7 @@ class ReplicaLog(StepLog):
             if self.loss is None:
                 self.loss = self.add_ring(1, tf.float64, empty=np.nan)
             self.loss.write(self.row_index, loss.value)
-        step = self._steps.read_value()
-        self.when_measuring(lambda: self.commit(self.row_index, step))
+        self.when_measuring(lambda: self.commit(self.row_index, self._steps))
         if self._options.switchable:
             self._steps.assign_add(1)
 

@@ -52,10 +52,10 @@ class StepLog:
         """Return the index of the next row, [1], in the graph."""
         return tf.reshape(self._rows.read_value() % self.capacity, [1])
 
-    def commit(self, row_index: tf.Tensor, step: tf.Tensor) -> None:
+    def commit(self, row_index: tf.Tensor, step: tf.Tensor | tf.Variable) -> None:
         """Count the row, which belongs to this step, in the graph."""
         if self._numbers is not None:
-            self._numbers.write(row_index, step)
+            self._numbers.write(row_index, tf.convert_to_tensor(step))
         self._rows.assign_add(1)
 
     @property
