@@ -69,7 +69,9 @@ class Run:
 
     def is_hit(self, finding: Finding) -> bool:
         """Return True if `finding` is the required one."""
-        return finding.rule == self.must and self._is_after(finding) and self.layer in finding.layer
+        named = [finding.layer, *finding.evidence.get("layers", ())]
+        names_layer = any(self.layer in each for each in named)
+        return finding.rule == self.must and self._is_after(finding) and names_layer
 
     def is_true(self, finding: Finding) -> bool:
         """Return True if the fault explains `finding`."""
