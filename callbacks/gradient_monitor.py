@@ -26,9 +26,8 @@ from gradkeeper.callbacks.recording.step_numbering import (
     recorder_for,
     watched_loop,
 )
-from gradkeeper.callbacks.rules.registry import default_rules, rules_from
+from gradkeeper.callbacks.rules.registry import RuleRunner, default_rules, rules_from
 from gradkeeper.callbacks.rules.rule import Rule
-from gradkeeper.callbacks.rules.runner import RuleRunner
 from gradkeeper.callbacks.sinks.multi import MultiSink
 from gradkeeper.callbacks.sinks.sink import Sink
 

@@ -1,5 +1,7 @@
 """Healthy steps of a run, and its explosions."""
 
+import dataclasses
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -9,75 +11,65 @@ from gradkeeper.callbacks.window import Window
 
 
 class Judged(NamedTuple):
-    """Explosion decisions for the steps that have a finite norm.
+    """Explosion decisions for the steps of a window.
 
     Attributes:
         rows: indices of the rows with a finite norm, [finite].
         sudden: True where the norm jumped above the running median, bool [finite].
-        grown: True where the norm has grown above the first norms of the run, bool [finite].
+        explodes: True where the step is an explosion: the norm is `sudden`, or has grown above
+            the first norms of the run, bool [finite].
         usual: reference norm, [finite]: the running median of the preceding norms where `sudden`
             is True, otherwise the median of the run's first norms. NaN for the first norm.
+        is_unhealthy: True where the step is an explosion, or has a non-finite gradient and was
+            not skipped, bool [steps].
     """
 
     rows: np.ndarray
     sudden: np.ndarray
-    grown: np.ndarray
+    explodes: np.ndarray
     usual: np.ndarray
-
-    @property
-    def explodes(self) -> np.ndarray:
-        """True where the step is an explosion, bool [finite]."""
-        return self.sudden | self.grown
+    is_unhealthy: np.ndarray
 
 
+@dataclass(kw_only=True)
 class Explosions:
     """Explosion detector for consecutive windows; arguments as for `ExplodingGradient`."""
 
-    def __init__(
-        self,
-        *,
-        ratio: float = 100.0,
-        beyond: float = 10.0,
-        absolute: float = 1e4,
-        memory: int = 100,
-        warmup: int = 10,
-    ) -> None:
-        if not ratio > 1 or not beyond >= 1 or not absolute > 0 or not 1 <= warmup <= memory:
+    ratio: float = 100.0
+    beyond: float = 10.0
+    absolute: float = 1e4
+    memory: int = 100
+    warmup: int = 10
+
+    def __post_init__(self) -> None:
+        are_valid = self.ratio > 1 and self.beyond >= 1 and self.absolute > 0
+        if not are_valid or not 1 <= self.warmup <= self.memory:
             raise ValueError(
                 "ExplodingGradient needs ratio > 1, beyond >= 1, absolute > 0 and "
-                f"1 <= warmup <= memory. Received: ratio={ratio}, beyond={beyond}, "
-                f"absolute={absolute}, memory={memory}, warmup={warmup}"
+                f"1 <= warmup <= memory. Received: ratio={self.ratio}, beyond={self.beyond}, "
+                f"absolute={self.absolute}, memory={self.memory}, warmup={self.warmup}"
             )
-        self._ratio = ratio
-        self._beyond = beyond
-        self.absolute = absolute
-        self._usual = UsualNorm(memory=memory, warmup=warmup)
-        self._first_norms, self._first_losses = FirstLevel(warmup), FirstLevel(warmup)
+        self._usual = UsualNorm(memory=self.memory, warmup=self.warmup)
+        self._first_norms, self._first_losses = FirstLevel(self.warmup), FirstLevel(self.warmup)
 
-    def reset(self) -> None:
-        """Reset the state for another run."""
-        self._usual.reset()
-        self._first_norms.reset()
-        self._first_losses.reset()
-
-    def judge(self, norms: np.ndarray, losses: np.ndarray) -> Judged:
-        """Classify the next steps of the run.
-
-        Args:
-            norms: global norms, [steps].
-            losses: losses of the same steps, [steps]; NaN where unknown.
-        """
-        rows = np.flatnonzero(np.isfinite(norms))
-        finite, losses = norms[rows], losses[rows]
-        usual = self._usual.follow(finite)
-        first_norm = self._first_norms.follow(finite)
+    def follow(self, window: Window) -> Judged:
+        """Classify the steps of the next window."""
+        rows = np.flatnonzero(np.isfinite(window.global_norm))
+        norms, losses = window.global_norm[rows], window.scalar("loss")[rows]
+        usual, peak = self._usual.follow(norms)
+        first_norm = self._first_norms.follow(norms)
         first_loss = self._first_losses.follow(losses)
-        sudden = (finite > self._ratio * usual.median) & (finite > self._beyond * usual.peak)
-        has_risen = losses - first_loss >= (self._beyond - 1) * np.abs(first_loss)
-        is_unknown, in_warmup = np.isnan(losses) | np.isnan(first_loss), np.isnan(usual.median)
+        sudden = (norms > self.ratio * usual) & (norms > self.beyond * peak)
+        has_risen = losses - first_loss >= (self.beyond - 1) * np.abs(first_loss)
+        is_unknown, in_warmup = np.isnan(losses) | np.isnan(first_loss), np.isnan(usual)
         has_risen |= is_unknown & in_warmup
-        grown = (finite > self.absolute) & (finite > self._ratio * first_norm) & has_risen
-        return Judged(rows, sudden, grown, np.where(sudden, usual.median, first_norm))
+        grown = (norms > self.absolute) & (norms > self.ratio * first_norm) & has_risen
+        explodes = sudden | grown
+        is_unhealthy = (
+            window.present.any(axis=1) & ~np.isfinite(window.global_norm) & ~window.skipped
+        )
+        is_unhealthy[rows[explodes]] = True
+        return Judged(rows, sudden, explodes, np.where(sudden, usual, first_norm), is_unhealthy)
 
 
 # For a normal distribution: the 95th percentile in standard deviations, and the ratio of the
@@ -86,20 +78,6 @@ _P95 = 1.645
 _MAD = 1.4826
 _MOST = 10_000
 LEAST = 10  # minimum number of healthy steps for a limit
-
-
-def robust_limit(norms: np.ndarray) -> float:
-    """Return an outlier-resistant estimate of the 95th percentile of the norms.
-
-    The logarithm of the estimate is the median of the log norms plus 1.645 times 1.4826 times
-    their median absolute deviation. Norms that grow in the last steps hardly change it.
-
-    Args:
-        norms: positive global norms, [steps].
-    """
-    logs = np.log(norms)
-    median = np.median(logs)
-    return float(np.exp(median + _P95 * _MAD * np.median(np.abs(logs - median))))
 
 
 class Limit(NamedTuple):
@@ -127,55 +105,55 @@ class HealthyNorms:
     gradient and was not skipped. The first 10,000 norms are kept.
 
     Args:
-        explosions: explosion detector; None for one with the defaults of `ExplodingGradient`.
+        explosions: explosion detector whose thresholds are used; None for the defaults of
+            `ExplodingGradient`.
 
     Attributes:
         end: train step at which the healthy steps ended; None while all steps are healthy.
+        norms: positive norms of the healthy steps, [steps].
     """
 
     def __init__(self, explosions: Explosions | None = None) -> None:
-        self._explosions = explosions or Explosions()
-        self.reset()
-
-    def reset(self) -> None:
-        """Reset the state for another run."""
-        self._explosions.reset()
+        self._explosions = dataclasses.replace(explosions) if explosions else Explosions()
         self.end: int | None = None
+        self.norms = np.zeros(0)
         self._steps = np.zeros(0, np.int64)
-        self._norms = np.zeros(0)
 
     def follow(self, window: Window) -> Judged:
         """Read the next window and return its explosion decisions."""
-        judged = self._explosions.judge(window.global_norm, window.scalar("loss"))
-        if self.end is None:
-            self._add(window, judged)
+        judged = self._explosions.follow(window)
+        if self.end is not None:
+            return judged
+        entered = norms_before_clipping(window)
+        is_healthy = window.updated.any(axis=1) & np.isfinite(entered) & (entered > 0)
+        if judged.is_unhealthy.any():
+            end = int(np.argmax(judged.is_unhealthy))
+            self.end = int(window.steps[end])
+            is_healthy[end:] = False
+        self._steps = np.append(self._steps, window.steps[is_healthy])[:_MOST]
+        self.norms = np.append(self.norms, entered[is_healthy])[:_MOST]
         return judged
-
-    @property
-    def norms(self) -> np.ndarray:
-        """Positive norms of the healthy steps, [steps]."""
-        return self._norms
 
     def limit(self, until: int | None = None) -> Limit | None:
         """Return the recommended limit; None with fewer than 10 healthy steps.
 
+        The limit is an outlier-resistant estimate of the 95th percentile of the norms: its
+        logarithm is the median of the log norms plus 1.645 times 1.4826 times their median
+        absolute deviation. Norms that grow in the last steps hardly change it.
+
         Args:
             until: last train step to include; None for all steps.
         """
-        norms = self._norms if until is None else self._norms[self._steps <= until]
+        norms = self.norms if until is None else self.norms[self._steps <= until]
         if len(norms) < LEAST:
             return None
-        value = robust_limit(norms)
+        logs = np.log(norms)
+        median = np.median(logs)
+        value = float(np.exp(median + _P95 * _MAD * np.median(np.abs(logs - median))))
         return Limit(value, float(np.mean(norms <= value)))
 
-    def _add(self, window: Window, judged: Judged) -> None:
-        ends = window.present.any(axis=1) & ~np.isfinite(window.global_norm) & ~window.skipped
-        ends[judged.rows[judged.explodes]] = True
-        last = int(np.argmax(ends)) if ends.any() else len(window)
-        if last < len(window):
-            self.end = int(window.steps[last])
-        gathered = window.scalar("unclipped_norm")[:last]
-        entered = np.where(np.isnan(gathered), window.global_norm[:last], gathered)
-        is_kept = window.updated[:last].any(axis=1) & np.isfinite(entered) & (entered > 0)
-        self._steps = np.append(self._steps, window.steps[:last][is_kept])[:_MOST]
-        self._norms = np.append(self._norms, entered[is_kept])[:_MOST]
+
+def norms_before_clipping(window: Window) -> np.ndarray:
+    """Return the global norm before clipping of any kind, [steps]."""
+    gathered = window.scalar("unclipped_norm")
+    return np.where(np.isnan(gathered), window.global_norm, gathered)

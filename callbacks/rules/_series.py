@@ -1,7 +1,6 @@
 """Running statistics over train steps."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,10 +10,6 @@ class Recent:
 
     def __init__(self, memory: int) -> None:
         self._memory = memory
-        self._values = np.zeros(0)
-
-    def clear(self) -> None:
-        """Remove all values."""
         self._values = np.zeros(0)
 
     def before(self, values: np.ndarray) -> np.ndarray:
@@ -30,21 +25,24 @@ class Recent:
 
     def through(self, values: np.ndarray) -> np.ndarray:
         """Return the same as `before`, with the added value itself in the last column."""
-        if not len(values):
-            return np.zeros((0, self._memory))
         return np.concatenate([self.before(values)[:, 1:], values[:, None]], axis=1)
 
 
 def row_quantiles(rows: np.ndarray, share: float) -> np.ndarray:
     """Return a quantile of each row without its NaNs, [rows]; NaN for a row of NaNs."""
     ordered = np.sort(rows, axis=1)
-    last = (~np.isnan(rows)).sum(axis=1) - 1
-    place = share * np.maximum(last, 0)
+    last = np.maximum((~np.isnan(rows)).sum(axis=1) - 1, 0)
+    place = share * last
     below = np.floor(place).astype(np.int64)
-    above = np.minimum(below + 1, np.maximum(last, 0))
+    above = np.minimum(below + 1, last)
     each = np.arange(len(rows))
     low, high = ordered[each, below], ordered[each, above]
     return low + (place - below) * (high - low)
+
+
+def finite_or_none(value: float) -> float | None:
+    """Return a number for the evidence of a finding."""
+    return float(value) if np.isfinite(value) else None
 
 
 class Streaks:
@@ -54,17 +52,12 @@ class Streaks:
         self._lengths: dict[str, int] = {}
         self._starts: dict[str, int] = {}
 
-    def clear(self) -> None:
-        """Remove all streaks."""
-        self._lengths.clear()
-        self._starts.clear()
-
     def follow(
         self,
         names: Sequence[str],
         steps: np.ndarray,
         holds: np.ndarray,
-        counted: np.ndarray | None = None,
+        counted: np.ndarray | bool = True,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Continue the streaks with the next rows.
 
@@ -72,8 +65,7 @@ class Streaks:
             names: name of each column.
             steps: train step of each row, [rows].
             holds: True where the condition holds, bool [rows, names].
-            counted: False where the row neither extends nor ends a streak, bool
-                [rows, names]; None to count all rows.
+            counted: False where the row neither extends nor ends a streak, bool [rows, names].
 
         Returns:
             Length of the streak at each row, int [rows, names], and the train step at which the
@@ -81,17 +73,14 @@ class Streaks:
         """
         if not len(steps):
             return np.zeros((0, len(names)), np.int64), np.zeros((0, len(names)), np.int64)
-        adds, breaks = holds, ~holds
-        if counted is not None:
-            adds, breaks = holds & counted, ~holds & counted
+        adds, breaks = holds & counted, ~holds & counted
         total = np.cumsum(adds, axis=0)
         before_break = np.maximum.accumulate(np.where(breaks, total, 0), axis=0)
         carried = np.array([self._lengths.get(name, 0) for name in names], np.int64)
         unbroken = ~np.logical_or.accumulate(breaks, axis=0)
         lengths = total - before_break + np.where(unbroken, carried, 0)
 
-        row_numbers = np.arange(len(steps))[:, None]
-        start_rows = np.where(adds & (lengths == 1), row_numbers, -1)
+        start_rows = np.where(adds & (lengths == 1), np.arange(len(steps))[:, None], -1)
         start_rows = np.maximum.accumulate(start_rows, axis=0)
         known = np.array([self._starts.get(name, 0) for name in names], np.int64)
         starts = np.where(start_rows >= 0, steps[start_rows], known)
@@ -101,38 +90,12 @@ class Streaks:
         return lengths, starts
 
 
-_SHORT = 10
-_SHORT_SEEN = 5
-
-
-@dataclass(frozen=True)
-class Usual:
-    """Levels of the norm before each step; NaN where too few steps precede it.
-
-    Attributes:
-        median: running median of the norm, [steps].
-        peak: largest median over ten consecutive steps in the run so far, [steps]. A converged
-            run returns to this level from time to time.
-    """
-
-    median: np.ndarray
-    peak: np.ndarray
-
-
 class FirstLevel:
-    """Median of the first values of a run.
-
-    Args:
-        least: number of values in the median. While fewer were read, the median is over those.
-    """
+    """Median of the first `least` values of a run, or of fewer values at its start."""
 
     def __init__(self, least: int) -> None:
         self._least = least
         self._values: list[float] = []
-
-    def reset(self) -> None:
-        """Reset the state for another run."""
-        self._values = []
 
     def follow(self, values: np.ndarray) -> np.ndarray:
         """Return the median before each of the values, [values]; NaN before the first value."""
@@ -145,6 +108,10 @@ class FirstLevel:
             if not np.isnan(value):
                 self._values.append(value)
         return levels
+
+
+_SHORT = 10
+_SHORT_SEEN = 5
 
 
 class UsualNorm:
@@ -162,14 +129,13 @@ class UsualNorm:
         self._peak = 0.0
         self._seen = 0
 
-    def reset(self) -> None:
-        """Reset the state for another run."""
-        self._long.clear()
-        self._short.clear()
-        self._peak, self._seen = 0.0, 0
+    def follow(self, norms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the levels before each of these finite norms; NaN where too few precede it.
 
-    def follow(self, norms: np.ndarray) -> Usual:
-        """Return the levels before each of these finite norms, [steps]."""
+        Returns:
+            Running median of the norm, [steps], and the largest median over ten consecutive steps
+            in the run so far, [steps]. A converged run returns to the latter from time to time.
+        """
         seen = self._seen + np.arange(len(norms))
         short = row_quantiles(self._short.before(norms), 0.5)
         peak = np.maximum.accumulate(np.where(seen >= _SHORT_SEEN, short, 0.0))
@@ -178,4 +144,4 @@ class UsualNorm:
         if len(norms):
             self._peak, self._seen = float(peak[-1]), int(seen[-1]) + 1
         known = seen >= self._warmup
-        return Usual(np.where(known, median, np.nan), np.where(known, peak, np.nan))
+        return np.where(known, median, np.nan), np.where(known, peak, np.nan)

@@ -39,11 +39,10 @@ class ClippedByHand(Rule):
             )
         self._share = share
         self._least = least
-        self._block: list[Window] = []
-        self._was_clipped = False
+        self.reset()
 
     def reset(self) -> None:
-        self._block = []
+        self._block: list[Window] = []
         self._was_clipped = False
 
     def check(self, window: Window) -> Iterator[Finding]:
@@ -67,7 +66,7 @@ class ClippedByHand(Rule):
         for column in norms.T:
             held = self._held(column)
             if held.any() and _vary(block.norms[held]).any():
-                return self._finding(block, held, float(column.max()), [])
+                return self._clipped(block, held, float(column.max()), [])
         columns = [
             (column, held)
             for column in range(len(block.variables))
@@ -78,7 +77,7 @@ class ClippedByHand(Rule):
             return None
         names = [block.variables[column] for column, _ in columns]
         number, held = columns[0]
-        return self._finding(block, held, float(block.norms[held, number].max()), names)
+        return self._clipped(block, held, float(block.norms[held, number].max()), names)
 
     def _held(self, norms: np.ndarray) -> np.ndarray:
         """Return the rows that have the largest norm, bool [rows]; all False if too few have it."""
@@ -87,32 +86,29 @@ class ClippedByHand(Rule):
         held = norms >= norms.max() * (1 - _SAME)
         return held & (held.mean() >= self._share)
 
-    def _finding(self, block: Window, held: np.ndarray, limit: float, names: list[str]) -> Finding:
+    def _clipped(self, block: Window, held: np.ndarray, limit: float, names: list[str]) -> Finding:
         steps = block.steps[held]
         argument = "clipnorm" if names else "global_clipnorm"
         what = f"gradient norm of {listed(names)}" if names else "global gradient norm"
-        return Finding(
-            step=int(steps[0]),
+        return self._finding(
+            steps[0],
             layer=layer_of(names[0]) if names else "",
-            rule=self.name,
             severity="info",
             message=(
                 f"In {len(steps)} of {len(block)} measured steps "
-                f"({span(int(block.steps[0]), int(block.steps[-1]))}) the {what} is {limit:.4g} "
-                "within rounding: the train step clips the gradients before it calls the "
-                "optimizer. The recorded norms are the norms after this clipping."
+                f"({span(block.steps[0], block.steps[-1])}) the {what} is {limit:.4g} within "
+                "rounding: the train step clips the gradients before it calls the optimizer. The "
+                "recorded norms are the norms after this clipping."
             ),
             advice=(
                 f"To record the norms before clipping, remove the clipping from the train step and "
                 f"set the limit on the optimizer ({argument}={limit:.4g}), which clips in the same "
                 "way."
             ),
-            evidence={
-                "limit": limit,
-                "share": float(held.mean()),
-                "variables": names,
-                "last_step": int(steps[-1]),
-            },
+            limit=limit,
+            share=float(held.mean()),
+            variables=names,
+            last_step=int(steps[-1]),
         )
 
 

@@ -6,9 +6,16 @@ import numpy as np
 
 from gradkeeper.callbacks._text import times
 from gradkeeper.callbacks.finding import Finding
-from gradkeeper.callbacks.rules._clip_advice import bounded_activations, recurrent_matrix, slower
-from gradkeeper.callbacks.rules._first_step import FirstStep
+from gradkeeper.callbacks.rules._advice import (
+    FirstStep,
+    bounded_activations,
+    clipped_to,
+    largest_layer,
+    recurrent_matrix,
+    slower,
+)
 from gradkeeper.callbacks.rules._healthy_steps import Explosions, HealthyNorms
+from gradkeeper.callbacks.rules._series import finite_or_none
 from gradkeeper.callbacks.rules.rule import Rule
 from gradkeeper.callbacks.window import Window
 
@@ -39,6 +46,9 @@ class ExplodingGradient(Rule):
         absolute: global norm above which the norm is compared with the first norms of the run.
         memory: number of steps in the running median.
         warmup: number of steps before the running median is used.
+
+    Attributes:
+        explosions: explosion detector with the thresholds of the rule.
     """
 
     name = "exploding"
@@ -52,63 +62,44 @@ class ExplodingGradient(Rule):
         memory: int = 100,
         warmup: int = 10,
     ) -> None:
-        self._explosions = Explosions(
+        self.explosions = Explosions(
             ratio=ratio, beyond=beyond, absolute=absolute, memory=memory, warmup=warmup
         )
         self.reset()
 
-    @property
-    def explosions(self) -> Explosions:
-        """Explosion detector with the thresholds of the rule."""
-        return self._explosions
-
     def reset(self) -> None:
-        self._healthy = HealthyNorms(self._explosions)
+        self._healthy = HealthyNorms(self.explosions)
         self._first = FirstStep()
 
     def check(self, window: Window) -> Iterator[Finding]:
         first = self._first.follow(window)
         judged = self._healthy.follow(window)
         explodes = judged.explodes
-        if first is not None and self._grows_forward():
-            explodes |= judged.rows == first
+        grows_forward = self._first.growth > _GROWS_FORWARD
+        if first is not None and self._first.norm > self.explosions.absolute and grows_forward:
+            explodes = explodes | (judged.rows == first)
         for at in np.flatnonzero(explodes).tolist():
-            before = float(judged.usual[at]) if np.isfinite(judged.usual[at]) else None
-            row, is_sudden = int(judged.rows[at]), bool(judged.sudden[at])
-            yield self._finding(window, row, before, is_sudden=is_sudden)
-
-    def _grows_forward(self) -> bool:
-        return self._first.norm > self._explosions.absolute and self._first.growth > _GROWS_FORWARD
-
-    def _finding(
-        self, window: Window, row: int, usual: float | None, *, is_sudden: bool
-    ) -> Finding:
-        norm = float(window.global_norm[row])
-        share = np.where(np.isfinite(window.layer_norms[row]), window.layer_norms[row], 0.0)
-        largest = int(np.argmax(share))
-        layer = window.layers[largest]
-        compared = (
-            f", {times(norm / usual)} the usual norm of {usual:.3g}"
-            if usual
-            else f" {self._forward()}"
-        )
-        return Finding(
-            step=int(window.steps[row]),
-            layer=layer,
-            rule=self.name,
-            severity="warning",
-            message=(
-                f"The gradient norm is {norm:.3g}{compared}; the largest layer norm is that of "
-                f"{layer} ({share[largest]:.3g})."
-            ),
-            advice=self._advice(window, row, layer, usual, is_sudden=is_sudden),
-            evidence={
-                "norm": norm,
-                "usual": usual,
-                "layer_norm": float(share[largest]),
-                "clipped": bool(window.clipped[row]),
-            },
-        )
+            row, usual = int(judged.rows[at]), finite_or_none(judged.usual[at])
+            norm = float(window.global_norm[row])
+            layer, layer_norm = largest_layer(window, row)
+            compared = (
+                f", {times(norm / usual)} the usual norm of {usual:.3g}"
+                if usual
+                else f" {self._forward()}"
+            )
+            yield self._finding(
+                window.steps[row],
+                layer=layer,
+                message=(
+                    f"The gradient norm is {norm:.3g}{compared}; the largest layer norm is that "
+                    f"of {layer} ({layer_norm:.3g})."
+                ),
+                advice=self._advice(window, row, layer, usual, is_sudden=bool(judged.sudden[at])),
+                norm=norm,
+                usual=usual,
+                layer_norm=layer_norm,
+                clipped=bool(window.clipped[row]),
+            )
 
     def _forward(self) -> str:
         """Return the growth of the layer inputs in the first step as text."""
@@ -123,11 +114,8 @@ class ExplodingGradient(Rule):
         self, window: Window, row: int, layer: str, usual: float | None, *, is_sudden: bool
     ) -> str:
         facts = window.facts
-        held = (
-            f"Clipping reduced the applied norm to {window.applied_global_norm[row]:.3g}. "
-            if window.clipped[row]
-            else ""
-        )
+        held = clipped_to(window, row)
+        held += " " * bool(held)
         bounded = bounded_activations(facts, layer) or bounded_activations(facts)
         if bounded:
             return f"{held}{self._first.input_advice()} {bounded}".strip()

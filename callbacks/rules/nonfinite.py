@@ -2,13 +2,18 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from gradkeeper.callbacks._text import listed
 from gradkeeper.callbacks.finding import Finding
-from gradkeeper.callbacks.rules._clip_advice import bounded_activations, recurrent_matrix, slower
-from gradkeeper.callbacks.rules._first_step import FirstStep
+from gradkeeper.callbacks.rules._advice import (
+    FirstStep,
+    bounded_activations,
+    recurrent_matrix,
+    slower,
+)
 from gradkeeper.callbacks.rules._healthy_steps import HealthyNorms
 from gradkeeper.callbacks.rules.rule import Rule
 from gradkeeper.callbacks.run_facts import RunFacts
@@ -71,22 +76,20 @@ class NonFiniteGradient(Rule):
     def check(self, window: Window) -> Iterator[Finding]:
         calls = window.calls or (window,)
         bad = [_nonfinite(call) for call in calls]
-        applied: list[np.ndarray] = [
-            np.any(each, axis=1) & ~call.skipped for call, each in zip(calls, bad, strict=True)
-        ]
-        is_skipped = window.skipped
-        is_finite = np.isfinite(window.global_norm) & ~np.any(_nonfinite(window), axis=1)
-        bad_loss = _bad_losses(window) & is_finite & ~is_skipped
-        updated = np.any(window.updated, axis=1)
+        applied = [each.any(axis=1) & ~call.skipped for call, each in zip(calls, bad, strict=True)]
+        is_finite = np.isfinite(window.global_norm) & ~_nonfinite(window).any(axis=1)
+        loss = window.scalar("loss")
+        # Without `has_loss`, NaN stands for a loss that was not recorded.
+        bad_loss = np.isinf(loss) | (np.isnan(loss) & window.facts.has_loss)
+        bad_loss &= is_finite & ~window.skipped
         self._first.follow(window)
         self._healthy.follow(window)
         past = self._past
         for row, step in enumerate(window.steps.tolist()):
-            call = next((i for i, each in enumerate(applied) if each[row]), None)
-            if call is not None:
+            number = next((i for i, each in enumerate(applied) if each[row]), None)
+            if number is not None:
                 if not past.is_bad:
-                    columns = np.flatnonzero(bad[call][row])
-                    yield self._gradient(window, row, calls[call], columns)
+                    yield self._gradient(window, row, number, np.flatnonzero(bad[number][row]))
                 past.is_bad = True
             elif is_finite[row]:
                 past.add(step, float(window.global_norm[row]))
@@ -94,68 +97,73 @@ class NonFiniteGradient(Rule):
                 yield self._loss(window, row)
             past.had_bad_loss = bool(bad_loss[row])
             past.measured = step
-            past.has_updated |= bool(updated[row])
+            past.has_updated = past.has_updated or bool(window.updated[row].any())
 
-    def _gradient(self, window: Window, row: int, call: Window, columns: np.ndarray) -> Finding:
-        step, after = int(window.steps[row]), self._past.measured
-        place = {name: column for column, name in enumerate(window.variables)}
-        names = sorted((call.variables[column] for column in columns), key=lambda n: place[n])
+    def _gradient(self, window: Window, row: int, number: int, columns: np.ndarray) -> Finding:
+        step, past = int(window.steps[row]), self._past
+        call = window.calls[number] if window.calls else window
+        bad = {call.variables[column] for column in columns}
+        names = [name for name in window.variables if name in bad]
         count = int(call.nonfinite[row, columns].sum())
         kind = "NaN" if np.isnan(call.norms[row, columns]).any() else "Inf"
-        replicas = _nonfinite_replicas(call, row)
-        evidence = {
-            "variables": names,
-            "kind": kind,
-            "elements": count,
-            "after_step": after,
-            "last_finite_step": self._past.finite_step,
-            "last_finite_norm": self._past.norms[-1] if self._past.norms else None,
-        }
-        return Finding(
-            step=step,
+        replicas = _nonfinite_replicas(call, call.replica_global_norms[row])
+        return self._finding(
+            step,
             layer=layer_of(names[-1]),
-            rule=self.name,
             severity="error",
             message=(
                 f"The gradient is {kind} in {len(names)} of {len(window.variables)} variables "
                 f"({listed(names)}), {_elements(count)}; the variable nearest the output "
-                f"is {names[-1]}.{_which_call(window, call)}{_between(after, step)}"
-                f"{_where(call, row, replicas)}{self._before()}"
+                f"is {names[-1]}.{self._origin(window, row, number, replicas)}"
             ),
             advice=self._advice(window.facts, layer_of(names[-1])),
-            evidence=evidence | ({"replicas": replicas} if replicas else {}),
+            variables=names,
+            kind=kind,
+            elements=count,
+            after_step=past.measured,
+            last_finite_step=past.finite_step,
+            last_finite_norm=past.norms[-1] if past.norms else None,
+            **({"replicas": replicas} if replicas else {}),
         )
+
+    def _origin(self, window: Window, row: int, number: int, replicas: list[int]) -> str:
+        """Return the optimizer call, the steps and the replicas of the fault as sentences."""
+        step, past, text = int(window.steps[row]), self._past, ""
+        call = window.calls[number] if window.calls else window
+        norms = call.replica_global_norms[row]
+        if window.calls:
+            text += (
+                f" The first affected call is optimizer call {number + 1} of {len(window.calls)}."
+            )
+        if past.measured is not None and past.measured < step - 1:
+            text += f" The fault occurred between step {past.measured} and step {step}."
+        if len(norms) and np.all(norms < _FAR_FROM_INF):
+            text += " The source is a replica of another worker."
+        elif replicas:
+            text += f" The source is replica {', '.join(map(str, replicas))}."
+        if past.finite_step is None:
+            return f"{text} No earlier step had a finite gradient."
+        last = f"step {past.finite_step}, had norm {past.norms[-1]:.3g}"
+        return f"{text} The last finite gradient, at {last}."
 
     def _loss(self, window: Window, row: int) -> Finding:
-        loss = window.scalar("loss")[row]
-        kind = "NaN" if np.isnan(loss) else "infinite"
-        losses = window.replica_losses[row]
-        replicas = (window.first_replica + np.flatnonzero(~np.isfinite(losses))).tolist()
+        step, norm = int(window.steps[row]), float(window.global_norm[row])
+        is_nan = bool(np.isnan(window.scalar("loss")[row]))
+        replicas = _nonfinite_replicas(window, window.replica_losses[row])
         on = f" on replica {', '.join(map(str, replicas))}" if replicas else ""
-        step = int(window.steps[row])
-        return Finding(
-            step=step,
-            layer="",
-            rule=self.name,
+        evidence: dict[str, Any] = {"replicas": replicas} if replicas else {}
+        return self._finding(
+            step,
             severity="error",
             message=(
-                f"The loss of step {step} is {kind}{on}, while every gradient is finite (norm "
-                f"{window.global_norm[row]:.3g})."
+                f"The loss of step {step} is {'NaN' if is_nan else 'infinite'}{on}, while every "
+                f"gradient is finite (norm {norm:.3g})."
             ),
-            advice=self._advice_on_loss(window.facts, kind, replicas),
-            evidence={
-                "kind": "NaN" if kind == "NaN" else "Inf",
-                "norm": float(window.global_norm[row]),
-                **({"replicas": replicas} if replicas else {}),
-            },
+            advice=self._advice_on_loss(window.facts, replicas, is_nan=is_nan),
+            kind="NaN" if is_nan else "Inf",
+            norm=norm,
+            **evidence,
         )
-
-    def _before(self) -> str:
-        past = self._past
-        if past.finite_step is None:
-            return " No earlier step had a finite gradient."
-        norm = past.norms[-1]
-        return f" The last finite gradient, at step {past.finite_step}, had norm {norm:.3g}."
 
     def _advice(self, facts: RunFacts, layer: str) -> str:
         bounded = bounded_activations(facts)
@@ -175,12 +183,14 @@ class NonFiniteGradient(Rule):
                 "The norms did not grow before this step: check for NaN or Inf in its batch, and "
                 f"for log(0), sqrt(0) or a division by zero in the model and the loss. {lost}"
             )
-        scaling = self._first.input_advice() if bounded else self._first.advice()
         first = (
             "If the first update was too large, lower the learning rate. Otherwise check for NaN "
             "or Inf in this step's batch, and for log(0) or a division by zero."
         )
-        return " ".join(filter(None, [scaling or first, bounded, lost]))
+        return " ".join(filter(None, [self._scaling(bounded) or first, bounded, lost]))
+
+    def _scaling(self, bounded: str) -> str:
+        return self._first.input_advice() if bounded else self._first.advice()
 
     def _against_growth(self, facts: RunFacts, layer: str) -> str:
         grew = (
@@ -188,18 +198,17 @@ class NonFiniteGradient(Rule):
             f"{np.median(self._past.norms[:-1]):.3g} in the preceding steps."
         )
         bounded = bounded_activations(facts)
-        scaling = self._first.input_advice() if bounded else self._first.advice()
+        scaling = self._scaling(bounded)
         if bounded or scaling:
             return " ".join(filter(None, [grew, scaling, bounded]))
         limit = self._healthy.limit(self._past.finite_step)
         return f"{grew} {slower(facts, limit)} {recurrent_matrix(facts, layer)}".rstrip()
 
-    def _advice_on_loss(self, facts: RunFacts, kind: str, replicas: list[int]) -> str:
-        if kind != "NaN":
-            return (
-                "The loss overflows. "
-                + (self._against_growth(facts, "") if self._past.grew else self._first.advice())
-            ).rstrip()
+    def _advice_on_loss(self, facts: RunFacts, replicas: list[int], *, is_nan: bool) -> str:
+        if not is_nan:
+            has_grown = self._past.grew
+            cause = self._against_growth(facts, "") if has_grown else self._first.advice()
+            return f"The loss overflows. {cause}".rstrip()
         empty = (
             "If the replica's part of the batch is empty, its mean is 0/0: use "
             "batch(..., drop_remainder=True). "
@@ -218,41 +227,12 @@ def _nonfinite(window: Window) -> np.ndarray:
     return window.present & ((window.nonfinite > 0) | ~np.isfinite(window.norms))
 
 
-def _bad_losses(window: Window) -> np.ndarray:
-    """Return the non-finite losses, bool [steps]; NaN counts only if the run records a loss."""
-    loss = window.scalar("loss")
-    return np.isinf(loss) | (np.isnan(loss) & window.facts.has_loss)
-
-
 def _elements(count: int) -> str:
     if not count:
         return "whose elements are finite while the norm overflows"
     return f"{count:,} element{'s' if count > 1 else ''} in total"
 
 
-def _which_call(window: Window, call: Window) -> str:
-    """Return the number of the optimizer call as text; "" if the step has one call."""
-    if not window.calls:
-        return ""
-    number = next(i for i, each in enumerate(window.calls) if each is call) + 1
-    return f" The first affected call is optimizer call {number} of {len(window.calls)}."
-
-
-def _between(after: int | None, step: int) -> str:
-    """Return the range of steps as text; "" if every step in it was measured."""
-    thinned = after is not None and after < step - 1
-    return f" The fault occurred between step {after} and step {step}." if thinned else ""
-
-
-def _where(window: Window, row: int, replicas: list[int]) -> str:
-    """Return the replicas with a non-finite gradient as text; "" on a single device."""
-    norms = window.replica_global_norms[row]
-    if len(norms) and bool(np.all(norms < _FAR_FROM_INF)):
-        return " The source is a replica of another worker."
-    return f" The source is replica {', '.join(map(str, replicas))}." if replicas else ""
-
-
-def _nonfinite_replicas(window: Window, row: int) -> list[int]:
-    """Return the replicas with a non-finite gradient; none on a single device."""
-    norms = window.replica_global_norms[row]
-    return (window.first_replica + np.flatnonzero(~np.isfinite(norms))).tolist()
+def _nonfinite_replicas(window: Window, values: np.ndarray) -> list[int]:
+    """Return the replicas with a non-finite value, of one per replica of this worker."""
+    return (window.first_replica + np.flatnonzero(~np.isfinite(values))).tolist()

@@ -1,22 +1,23 @@
-"""Registry of the rules by name."""
+"""Registry of the rules by name, and the runner that applies them."""
 
+import traceback
 from collections.abc import Sequence
 
-from gradkeeper.callbacks.rules.clip_always import ClipAlways
-from gradkeeper.callbacks.rules.clip_never import ClipNever
+from gradkeeper.callbacks._keras_private import print_msg
+from gradkeeper.callbacks._text import print_failure
+from gradkeeper.callbacks.finding import Finding
 from gradkeeper.callbacks.rules.clipped_by_hand import ClippedByHand
-from gradkeeper.callbacks.rules.dead import DeadGradient
+from gradkeeper.callbacks.rules.clipping import ClipAlways, ClipNever
+from gradkeeper.callbacks.rules.dead_and_missing import DeadGradient, MissingGradient
 from gradkeeper.callbacks.rules.exploding import ExplodingGradient
-from gradkeeper.callbacks.rules.loss_not_scaled import LossNotScaled
-from gradkeeper.callbacks.rules.loss_scale_stuck import LossScaleStuck
-from gradkeeper.callbacks.rules.missing import MissingGradient
+from gradkeeper.callbacks.rules.loss_scale import LossNotScaled, LossScaleStuck
 from gradkeeper.callbacks.rules.nonfinite import NonFiniteGradient
 from gradkeeper.callbacks.rules.replica_disagreement import ReplicaDisagreement
 from gradkeeper.callbacks.rules.rule import Rule
 from gradkeeper.callbacks.rules.spike import GradientSpike
 from gradkeeper.callbacks.rules.update_ratio import UpdateRatio
-from gradkeeper.callbacks.rules.vanishing import VanishingGradient
-from gradkeeper.callbacks.rules.vanishing_with_depth import VanishingWithDepth
+from gradkeeper.callbacks.rules.vanishing import VanishingGradient, VanishingWithDepth
+from gradkeeper.callbacks.window import Window
 
 RULES: dict[str, type[Rule]] = {
     "nonfinite": NonFiniteGradient,
@@ -49,25 +50,89 @@ def rules_from(specification: Sequence[Rule | str]) -> list[Rule]:
             nor a string.
         ValueError: if a name is not in `RULES`.
     """
-    if isinstance(specification, (str, Rule)):
-        raise TypeError(
-            f"rules must be a list of rules: {_either()}. Received: rules={specification!r}"
-        )
-    return [_rule_from(each) for each in specification]
-
-
-def _rule_from(each: Rule | str) -> Rule:
-    if isinstance(each, Rule):
-        return each
-    if not isinstance(each, str):
-        raise TypeError(f"rules must contain {_either()}. Received: {each!r}")
-    if each not in RULES:
-        raise ValueError(f"Unknown rule: rules must contain {_either()}. Received: {each!r}")
-    return RULES[each]()
-
-
-def _either() -> str:
-    return (
+    either = (
         "instances of gradkeeper.callbacks.rules.Rule or names of rules "
         f"({', '.join(map(repr, RULES))})"
     )
+    if isinstance(specification, (str, Rule)):
+        raise TypeError(
+            f"rules must be a list of rules: {either}. Received: rules={specification!r}"
+        )
+    rules = list(specification)
+    for each in rules:
+        if not isinstance(each, (str, Rule)):
+            raise TypeError(f"rules must contain {either}. Received: {each!r}")
+        if isinstance(each, str) and each not in RULES:
+            raise ValueError(f"Unknown rule: rules must contain {either}. Received: {each!r}")
+    return [RULES[each]() if isinstance(each, str) else each for each in rules]
+
+
+class RuleRunner:
+    """Rule runner that keeps and prints the first finding of each rule and layer.
+
+    If a rule raises, the name, class and code line of the rule are printed. The rule is disabled;
+    the other rules continue.
+
+    Args:
+        rules: the rules to run.
+        warmup: number of first train steps that only rules with `active_during_warmup` check.
+        verbose: whether to print findings and messages.
+    """
+
+    def __init__(self, rules: Sequence[Rule], *, warmup: int, verbose: bool) -> None:
+        self._rules = list(rules)
+        self._warmup = warmup
+        self._verbose = verbose
+        self._findings: dict[tuple[str, str], Finding] = {}
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Findings in the order of their steps."""
+        return sorted(self._findings.values(), key=lambda finding: finding.step)
+
+    def check(self, window: Window) -> None:
+        """Apply the rules to the train steps of a window."""
+        found = [finding for rule in list(self._rules) for finding in self._found(rule, window)]
+        for finding in sorted(found, key=lambda finding: finding.step):
+            key = finding.rule, finding.layer
+            if key not in self._findings:
+                self._findings[key] = finding
+                self.report(f"GradientMonitor {finding}")
+
+    def report(self, message: str) -> None:
+        """Print a message if `verbose` is set."""
+        # The message starts on a new line, because the current line may show a progress bar.
+        if self._verbose:
+            print_msg(f"\n{message}")
+
+    def _found(self, rule: Rule, window: Window) -> list[Finding]:
+        found = []
+        try:
+            for finding in rule.check(window):
+                if finding.step >= self._warmup or rule.active_during_warmup:
+                    found.append(finding)
+        except Exception as error:  # noqa: BLE001 (a custom rule may raise any exception)
+            self._rules = [each for each in self._rules if each is not rule]
+            source = f"the rule {rule.name!r} (class {type(rule).__name__}, {_place(rule, error)})"
+            print_failure(
+                source, error, "The rule is disabled; training and the other rules continue."
+            )
+        return found
+
+
+def _place(rule: Rule, error: Exception) -> str:
+    """Return the file and line of the rule at which the error occurred.
+
+    For an error inside a library, this is the line of the rule that called the library. If no line
+    of the rule was running, for example because `check` yielded an object that is not a finding,
+    it is the first line of `check`.
+    """
+    frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    for owner in type(rule).__mro__:
+        codes = [getattr(each, "__code__", None) for each in vars(owner).values()]
+        files = {code.co_filename for code in codes if code is not None}
+        lines = [(code.co_filename, line) for code, line in frames if code.co_filename in files]
+        if lines:
+            return f"{lines[-1][0]}:{lines[-1][1]}"
+    code = getattr(type(rule).check, "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code else type(rule).__module__

@@ -1,8 +1,9 @@
 """Base class of the rules."""
 
 from collections.abc import Iterator
+from typing import Any
 
-from gradkeeper.callbacks.finding import Finding
+from gradkeeper.callbacks.finding import Finding, Severity
 from gradkeeper.callbacks.window import Window
 
 
@@ -41,3 +42,15 @@ class Rule:
 
     def reset(self) -> None:
         """Reset the state for another run."""
+
+    def _finding(
+        self,
+        step: int,
+        *,
+        message: str,
+        advice: str,
+        layer: str = "",
+        severity: Severity = "warning",
+        **evidence: Any,
+    ) -> Finding:
+        return Finding(int(step), layer, self.name, severity, message, advice, evidence)

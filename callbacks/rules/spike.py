@@ -5,10 +5,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from gradkeeper.callbacks.finding import Finding
-from gradkeeper.callbacks.rules._clip_advice import has_sequences
+from gradkeeper.callbacks.rules._advice import clipped_to, largest_layer
 from gradkeeper.callbacks.rules._healthy_steps import HealthyNorms
 from gradkeeper.callbacks.rules._series import Recent, row_quantiles
 from gradkeeper.callbacks.rules.rule import Rule
+from gradkeeper.callbacks.run_facts import RunFacts
 from gradkeeper.callbacks.window import Window
 
 _LEVEL = 20  # number of preceding steps whose median is the level
@@ -68,53 +69,40 @@ class GradientSpike(Rule):
         self._ratio = ratio
         self._z = z
         self._above = above
+        self._memory = memory
         self._warmup = warmup
+        self._settle = settle
+        self.reset()
+
+    def reset(self) -> None:
         self._healthy = HealthyNorms()
         self._level = Recent(_LEVEL)
         self._peaks = Recent(_PEAKS)
-        self._distances = Recent(memory)
-        self._settle = settle
+        self._distances = Recent(self._memory)
         self._seen = self._measured = 0
         self._worse = np.zeros(0, np.int64)
         self._pending: list[tuple[int, Finding]] = []
 
-    def reset(self) -> None:
-        self._healthy.reset()
-        for recent in (self._level, self._peaks, self._distances):
-            recent.clear()
-        self._seen = self._measured = 0
-        self._worse = np.zeros(0, np.int64)
-        self._pending = []
-
     def check(self, window: Window) -> Iterator[Finding]:
         judged = self._healthy.follow(window)
-        is_finite = np.isfinite(window.global_norm)
-        is_worse = window.present.any(axis=1) & ~is_finite & ~window.skipped
-        is_worse[judged.rows[judged.explodes]] = True
-        for row, finding in self._spikes(window, judged.rows):
+        for row, finding in self._spikes(window):
             self._pending.append((self._measured + row, finding))
-        self._worse = np.append(self._worse, self._measured + np.flatnonzero(is_worse))
+        worse = np.flatnonzero(judged.is_unhealthy)
+        self._worse = np.append(self._worse, self._measured + worse)
         self._measured += len(window)
-        yield from self._settled()
+        pending = [
+            (at, finding)
+            for at, finding in self._pending
+            if not np.any(np.abs(self._worse - at) <= self._settle)
+        ]
+        due = self._measured - self._settle
+        self._pending = [(at, finding) for at, finding in pending if at >= due]
+        self._worse = self._worse[self._worse >= due - self._settle - 1]
+        yield from (finding for at, finding in pending if at < due)
 
-    def _settled(self) -> list[Finding]:
-        """Return the spikes older than `settle` steps, and drop those near a worse step."""
-        told, waiting = [], []
-        for at, finding in self._pending:
-            if np.any(np.abs(self._worse - at) <= self._settle):
-                continue
-            if at + self._settle < self._measured:
-                told.append(finding)
-            else:
-                waiting.append((at, finding))
-        self._pending = waiting
-        self._worse = self._worse[self._worse >= self._measured - 2 * self._settle - 1]
-        return told
-
-    def _spikes(self, window: Window, rows: np.ndarray) -> Iterator[tuple[int, Finding]]:
-        """Yield the row and the finding of each spike among the rows with a finite norm."""
-        positive = window.global_norm[rows] > 0
-        rows = rows[positive]
+    def _spikes(self, window: Window) -> Iterator[tuple[int, Finding]]:
+        """Yield the row and the finding of each spike."""
+        rows = np.flatnonzero(np.isfinite(window.global_norm) & (window.global_norm > 0))
         logs = np.log10(window.global_norm[rows])
         seen = self._seen + np.arange(len(rows))
         self._seen += len(rows)
@@ -128,41 +116,42 @@ class GradientSpike(Rule):
         spikes = is_off & (distance > np.log10(self._ratio)) & (seen >= self._warmup)
         for at in np.flatnonzero(spikes):
             row = int(rows[at])
-            levels = float(10 ** level[at]), float(10 ** peak[at])
-            yield row, self._finding(window, row, levels, float(z[at]))
+            usual, largest = float(10 ** level[at]), float(10 ** peak[at])
+            yield row, self._spike(window, row, usual, largest, float(z[at]))
 
-    def _finding(self, window: Window, row: int, levels: tuple[float, float], z: float) -> Finding:
-        norm, (usual, largest) = float(window.global_norm[row]), levels
-        layers = np.where(np.isfinite(window.layer_norms[row]), window.layer_norms[row], 0.0)
-        layer = window.layers[int(np.argmax(layers))]
-        padding = "an all-padding sequence, " if has_sequences(window.facts) else ""
+    def _spike(
+        self, window: Window, row: int, usual: float, largest_before: float, z: float
+    ) -> Finding:
+        norm = float(window.global_norm[row])
+        layer, layer_norm = largest_layer(window, row)
+        padding = "an all-padding sequence, " if _has_sequences(window.facts) else ""
         limit = self._healthy.limit(int(window.steps[row]))
-        held = f"Set {limit}." if limit else ""
-        if window.clipped[row]:
-            held = f"Clipping reduced the applied norm to {window.applied_global_norm[row]:.3g}."
-        return Finding(
-            step=int(window.steps[row]),
+        held = clipped_to(window, row) or (f"Set {limit}." if limit else "")
+        return self._finding(
+            window.steps[row],
             layer=layer,
-            rule=self.name,
-            severity="warning",
             message=(
                 f"The gradient norm jumps to {norm:.3g}, {norm / usual:.3g} times the median of "
                 f"the preceding steps ({usual:.3g}; z-score {z:.1f}). The largest layer norm is "
-                f"that of {layer} ({layers.max():.3g})."
+                f"that of {layer} ({layer_norm:.3g})."
             ),
             advice=(
                 f"Check this step's batch for outliers, wrong labels, {padding}or a loss divided "
                 f"by a small number. {held}"
             ),
-            evidence={
-                "norm": norm,
-                "usual": usual,
-                "ratio": norm / usual,
-                "z": z,
-                "largest_before": largest,
-                "clipped": bool(window.clipped[row]),
-            },
+            norm=norm,
+            usual=usual,
+            ratio=norm / usual,
+            z=z,
+            largest_before=largest_before,
+            clipped=bool(window.clipped[row]),
         )
+
+
+def _has_sequences(facts: RunFacts) -> bool:
+    """Return True if a layer of the model reads sequences, or if its layers are unknown."""
+    types = " ".join(facts.layer_types.values())
+    return not types or bool(facts.recurrent) or "Embedding" in types or "Attention" in types
 
 
 def _spread(distances: np.ndarray) -> np.ndarray:

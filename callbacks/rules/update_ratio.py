@@ -52,24 +52,18 @@ class UpdateRatio(Rule):
         if not 0 < low < high or patience < 1 or not overwritten > 0:
             raise ValueError(
                 "UpdateRatio needs 0 < low < high, patience >= 1 and overwritten > 0. "
-                f"Received: low={low}, high={high}, patience={patience}, "
-                f"overwritten={overwritten}"
+                f"Received: low={low}, high={high}, patience={patience}, overwritten={overwritten}"
             )
         self._low = low
         self._high = high
         self._patience = patience
         self._overwritten = overwritten
+        self.reset()
+
+    def reset(self) -> None:
         self._usual = UsualNorm(memory=10, warmup=10)
         self._began_at_zero: bool | None = None
         self._layers: list[str] = []
-        self._steps = np.zeros(0, np.int64)
-        self._ratios = np.zeros((0, 0))
-        self._was_outside = np.zeros(0, bool)
-
-    def reset(self) -> None:
-        self._usual.reset()
-        self._began_at_zero = None
-        self._layers = []
         self._steps = np.zeros(0, np.int64)
         self._ratios = np.zeros((0, 0))
         self._was_outside = np.zeros(0, bool)
@@ -90,14 +84,23 @@ class UpdateRatio(Rule):
         new = outside & ~before
         for row in np.flatnonzero(np.isfinite(overwritten) | new.any(axis=1)).tolist():
             if np.isfinite(overwritten[row]):
-                ratio = float(overwritten[row])
-                yield self._overwriting(int(window.steps[rows[row]]), ratio, window.facts)
-            end = len(ratios) - len(rows) + row + 1
-            span = slice(end - self._patience, end)
-            for layer in np.flatnonzero(new[row]):
+                step, ratio = int(window.steps[rows[row]]), float(overwritten[row])
                 yield self._finding(
-                    window.layers[layer], steps[span], ratios[span, layer], window.facts
+                    step,
+                    message=(
+                        f"The update of step {step} has {ratio:.2g} times the norm of all the "
+                        "weights that it changes: the update replaces the weights."
+                    ),
+                    advice=_too_high(window.facts),
+                    ratio=ratio,
+                    bound=self._overwritten,
+                    last_step=step,
                 )
+            end = len(ratios) - len(rows) + row + 1
+            last = slice(end - self._patience, end)
+            for column in np.flatnonzero(new[row]):
+                layer = window.layers[column]
+                yield self._outlier(layer, steps[last], ratios[last, column], window.facts)
         keep = max(len(ratios) - self._patience + 1, 0)
         self._steps, self._ratios = steps[keep:], ratios[keep:]
         self._was_outside = outside[-1]
@@ -105,7 +108,8 @@ class UpdateRatio(Rule):
     def _converged(self, norms: np.ndarray) -> np.ndarray:
         """Return the steps in which the model has converged, bool [steps]."""
         converged, rows = np.zeros(len(norms), bool), np.flatnonzero(np.isfinite(norms))
-        converged[rows] = norms[rows] < _CONVERGED * self._usual.follow(norms[rows]).peak
+        _, peak = self._usual.follow(norms[rows])
+        converged[rows] = norms[rows] < _CONVERGED * peak
         return converged
 
     def _overwrites(self, window: Window, rows: np.ndarray) -> np.ndarray:
@@ -116,8 +120,7 @@ class UpdateRatio(Rule):
         if self._began_at_zero is None:
             self._began_at_zero = bool(before[0] == 0)
         too_large = np.isfinite(moved) & (moved > self._overwritten * before) & (before > 0)
-        if self._began_at_zero:
-            too_large[:] = False
+        too_large &= not self._began_at_zero
         return np.divide(moved, before, out=np.full(len(rows), np.nan), where=too_large)
 
     def _layer_ratios(self, window: Window, converged: np.ndarray) -> np.ndarray:
@@ -156,33 +159,28 @@ class UpdateRatio(Rule):
         """Rearrange the stored state into the columns of these layers."""
         if layers == self._layers:
             return
-        ratios = np.full((len(self._steps), len(layers)), np.nan)
-        outside = np.zeros(len(layers), bool)
-        for column, layer in enumerate(layers):
-            if layer in self._layers:
-                known = self._layers.index(layer)
-                ratios[:, column], outside[column] = (
-                    self._ratios[:, known],
-                    self._was_outside[known],
-                )
-        self._layers, self._ratios, self._was_outside = list(layers), ratios, outside
+        known = {layer: column for column, layer in enumerate(self._layers)}
+        # The last column, which `np.pad` adds, stands for the layers without a stored state.
+        columns = np.array([known.get(layer, -1) for layer in layers], np.int64)
+        ratios = np.pad(self._ratios, ((0, 0), (0, 1)), constant_values=np.nan)
+        self._layers, self._ratios = list(layers), ratios[:, columns]
+        self._was_outside = np.append(self._was_outside, False)[columns]
 
-    def _finding(
+    def _outlier(
         self, layer: str, steps: np.ndarray, ratios: np.ndarray, facts: RunFacts
     ) -> Finding:
         there = np.isfinite(ratios)
         median = float(np.median(ratios[there]))
         is_high = median > self._high
-        bound = f"above {self._high:g}" if is_high else f"below {self._low:g}"
         outside = ratios > self._high if is_high else ratios < self._low
-        return Finding(
-            step=int(steps[outside][0]),
+        bound = self._high if is_high else self._low
+        return self._finding(
+            steps[outside][0],
             layer=layer,
-            rule=self.name,
-            severity="warning",
             message=(
                 f"The ratio of update to weights of {layer} is {median:.2g} (median from step "
-                f"{steps[0]} to {steps[-1]}), {bound}; about 1e-3 is usual."
+                f"{steps[0]} to {steps[-1]}), {'above' if is_high else 'below'} {bound:g}; about "
+                "1e-3 is usual."
             ),
             advice=(
                 _too_high(facts)
@@ -190,27 +188,11 @@ class UpdateRatio(Rule):
                 else "Raise the learning rate, or find out why the layer's gradient is so small: "
                 "updates below 6e-8 of a float32 weight do not change it."
             ),
-            evidence={
-                "median": median,
-                "last": float(ratios[there][-1]),
-                "bound": self._high if is_high else self._low,
-                "steps": int(there.sum()),
-                "last_step": int(steps[-1]),
-            },
-        )
-
-    def _overwriting(self, step: int, ratio: float, facts: RunFacts) -> Finding:
-        return Finding(
-            step=step,
-            layer="",
-            rule=self.name,
-            severity="warning",
-            message=(
-                f"The update of step {step} has {ratio:.2g} times the norm of all the weights "
-                "that it changes: the update replaces the weights."
-            ),
-            advice=_too_high(facts),
-            evidence={"ratio": ratio, "bound": self._overwritten, "last_step": step},
+            median=median,
+            last=float(ratios[there][-1]),
+            bound=bound,
+            steps=int(there.sum()),
+            last_step=int(steps[-1]),
         )
 
 

@@ -1,7 +1,10 @@
-"""Scale of inputs, targets and activations, estimated from the first step of a run."""
+"""Advice that several rules give, with the estimates it is based on."""
 
 import numpy as np
 
+from gradkeeper.callbacks._text import listed
+from gradkeeper.callbacks.rules._healthy_steps import Limit
+from gradkeeper.callbacks.run_facts import RunFacts
 from gradkeeper.callbacks.window import Window, layer_of
 
 # Far above the values of standardized inputs and of the loss of standardized targets.
@@ -81,13 +84,73 @@ class FirstStep:
 
 
 def _input_sizes(window: Window, row: int) -> dict[str, float]:
-    column = {name: number for number, name in enumerate(window.variables)}
-    norms, shapes = window.norms[row], window.facts.shapes
+    norms = dict(zip(window.variables, window.norms[row], strict=True))
     sizes = {}
-    for name in window.variables:
-        layer, shape = layer_of(name), shapes.get(name, ())
-        bias = column.get(f"{layer}/bias")
-        if name == f"{layer}/kernel" and bias is not None and len(shape) > 1 and norms[bias] > 0:
-            fan_in = float(np.prod(shape[:-1]))
-            sizes[layer] = float(norms[column[name]] / norms[bias] / np.sqrt(fan_in))
+    for name, norm in norms.items():
+        layer, shape = layer_of(name), window.facts.shapes.get(name, ())
+        bias = norms.get(f"{layer}/bias", 0.0)
+        if name == f"{layer}/kernel" and len(shape) > 1 and bias > 0:
+            sizes[layer] = float(norm / bias / np.sqrt(float(np.prod(shape[:-1]))))
     return sizes
+
+
+def bounded_activations(facts: RunFacts, layer: str = "") -> str:
+    """Return advice to bound the activations of a recurrent layer; "" if they are bounded.
+
+    Args:
+        facts: facts about the run.
+        layer: path of a layer; "" for the first recurrent layer with an unbounded activation.
+    """
+    bounded = {"activation": "tanh", "recurrent_activation": "sigmoid"}
+    for each in [facts.recurrent_layer(layer)] if layer else facts.recurrent:
+        if each is not None and each.unbounded:
+            given = ", ".join(f"{arg}={name!r}" for arg, name in each.unbounded.items())
+            wanted = " and ".join(f"{arg}={bounded[arg]!r}" for arg in each.unbounded)
+            return (
+                f"The recurrent layer {each.path} has {given}, which is unbounded, so its states "
+                f"can grow at every time step: use {wanted}."
+            )
+    return ""
+
+
+def recurrent_matrix(facts: RunFacts, layer: str) -> str:
+    """Return advice for a recurrent layer without gates; "" for any other layer."""
+    found = facts.recurrent_layer(layer)
+    if found is None or found.is_gated is not False:
+        return ""
+    return (
+        f"If that is not enough, use a layer with gates (LSTM, GRU) in place of {found.path}, or "
+        "set recurrent_initializer='orthogonal'."
+    )
+
+
+def slower(facts: RunFacts, limit: Limit | None) -> str:
+    """Return advice to lower the learning rate, and to clip if that shortens the steps.
+
+    Args:
+        facts: facts about the run.
+        limit: recommended limit; None if the run has too few healthy steps.
+    """
+    lower = "Divide the learning rate by 10, and repeat this if the norm still grows"
+    if facts.is_adaptive:
+        return (
+            f"{lower}. Clipping does not shorten the steps of {listed(facts.optimizers)}: their "
+            "length does not scale with the gradient."
+        )
+    if limit is None:
+        return f"{lower}. Then clip at the limit that ClipAdvisor recommends."
+    return f"{lower}. Clip the gradient ({limit})."
+
+
+def clipped_to(window: Window, row: int) -> str:
+    """Return the norm after clipping as text; "" if clipping did not change the step."""
+    if not window.clipped[row]:
+        return ""
+    return f"Clipping reduced the applied norm to {window.applied_global_norm[row]:.3g}."
+
+
+def largest_layer(window: Window, row: int) -> tuple[str, float]:
+    """Return the layer with the largest finite norm in a step, and its norm."""
+    norms = np.where(np.isfinite(window.layer_norms[row]), window.layer_norms[row], 0.0)
+    largest = int(np.argmax(norms))
+    return window.layers[largest], float(norms[largest])
