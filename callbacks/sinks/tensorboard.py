@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gradkeeper.callbacks.sinks.sink import Sink
-from gradkeeper.callbacks.window import Window
+from gradkeeper.callbacks.window import Histogram, Window
 
 
 class TensorBoardSink(Sink):
@@ -57,9 +57,7 @@ class TensorBoardSink(Sink):
             self._write(int(step), [{"tag": tag, "simple_value": there[tag]} for tag in there])
         self.flush()
 
-    def write_histograms(
-        self, step: int, histograms: Mapping[str, tuple[np.ndarray, np.ndarray]]
-    ) -> None:
+    def write_histograms(self, step: int, histograms: Mapping[str, Histogram]) -> None:
         """Write histograms of the step's gradient, by variable, as edges and counts.
 
         Raises:
@@ -98,9 +96,8 @@ class TensorBoardSink(Sink):
         self._writer = writer
 
     def close(self) -> None:
-        self._file = None
-        if self._writer is not None:
-            writer, self._writer = self._writer, None
+        writer, self._writer, self._file = self._writer, None, None
+        if writer is not None:
             writer.close()
 
     def _write(self, step: int, values: list[dict[str, Any]]) -> None:
