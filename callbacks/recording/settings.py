@@ -36,7 +36,6 @@ class Settings:
         every_n_steps: one in this many train steps is measured.
         flush_every: minimum number of train steps between two flushes.
         flushes_late: whether flushes may be further apart if steps are short.
-        warmup: number of first train steps that most rules do not check.
 
     Raises:
         ValueError: if an argument is invalid.
@@ -67,7 +66,6 @@ class Settings:
             raise ValueError(f"watch accepts {', '.join(_WATCHABLE)}. Received: watch={watch}")
         self.optimizers = named_optimizers(optimizers)
         self.flushes_late = flush_every is None
-        self.warmup = warmup
         self._watch = watch
         watched = [_MEASUREMENTS[name] for name in watch if name in _MEASUREMENTS]
         self._measurements = measurements_from([*watched, *measurements])

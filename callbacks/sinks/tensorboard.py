@@ -49,9 +49,7 @@ class TensorBoardSink(Sink):
 
     def write(self, window: Window) -> None:
         """Write the window; its steps are in the file on return."""
-        scalars = _scalars(window)
-        if self._layers:
-            scalars |= _layer_scalars(window)
+        scalars = _scalars(window) | (_layer_scalars(window) if self._layers else {})
         for row, step in enumerate(window.steps):
             there = {tag: value[row] for tag, (value, known) in scalars.items() if known[row]}
             self._write(int(step), [{"tag": tag, "simple_value": there[tag]} for tag in there])
@@ -148,11 +146,10 @@ def _scalars(window: Window) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def _layer_scalars(window: Window) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    layers = zip(window.layers, window.layer_norms.T, window.layer_columns, strict=True)
     return {
         f"gradients/layers/{layer}": (norms, np.any(window.present[:, columns], axis=1))
-        for layer, norms, columns in zip(
-            window.layers, window.layer_norms.T, window.layer_columns, strict=True
-        )
+        for layer, norms, columns in layers
     }
 
 
