@@ -1,5 +1,6 @@
 """Settings of a monitor, and the meter of its overhead, which adapts them to a budget."""
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,7 +34,6 @@ class Settings:
 
     Attributes:
         optimizers: the optimizers that the user passed, by name; None for those of the model.
-        every_n_steps: one in this many train steps is measured.
         flush_every: minimum number of train steps between two flushes.
         flushes_late: whether flushes may be further apart if steps are short.
 
@@ -66,13 +66,16 @@ class Settings:
             raise ValueError(f"watch accepts {', '.join(_WATCHABLE)}. Received: watch={watch}")
         self.optimizers = named_optimizers(optimizers)
         self.flushes_late = flush_every is None
-        self._watch = watch
         watched = [_MEASUREMENTS[name] for name in watch if name in _MEASUREMENTS]
-        self._measurements = measurements_from([*watched, *measurements])
-        self._layers = patterns_of(layers or ())
-        self.every_n_steps = every_n_steps
-        self._has_budget = budget is not None
-        self._histograms = histograms
+        self._options = Options(
+            capacity=max(self.flush_every, _FLUSH_AT_LEAST_EVERY if self.flushes_late else 0),
+            every=every_n_steps,
+            measurements=measurements_from([*watched, *measurements]),
+            largest="max_abs" in watch,
+            histograms=self.flush_every if histograms else 0,
+            layers=patterns_of(layers or ()),
+            switchable=budget is not None or every_n_steps > 1,
+        )
 
     def must_flush(self, unread: int, is_affordable: Callable[[], bool]) -> bool:
         """Return True if it is time to flush.
@@ -103,18 +106,11 @@ class Settings:
             compiled: whether XLA compiles the whole step. A branch in such a step makes the host
                 wait for the device, so a branch is added only if another setting needs it.
         """
-        unread = max(self.flush_every, _FLUSH_AT_LEAST_EVERY if self.flushes_late else 0)
-        switchable = self._has_budget or self.every_n_steps > 1
-        return Options(
-            # The smallest power of two that holds these steps, at least 256.
-            capacity=1 << max(steps_per_execution + unread - 1, 255).bit_length(),
-            every=self.every_n_steps,
-            measurements=self._measurements,
-            largest="max_abs" in self._watch,
-            histograms=self.flush_every if self._histograms else 0,
-            layers=self._layers,
-            switchable=switchable,
-            comparable=switchable or not compiled,
+        capacity = steps_per_execution + self._options.capacity
+        return dataclasses.replace(
+            self._options,
+            capacity=1 << max(capacity - 1, 255).bit_length(),  # a power of two, at least 256
+            comparable=self._options.switchable or not compiled,
         )
 
 

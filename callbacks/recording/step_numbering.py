@@ -1,8 +1,8 @@
 """Numbers of train steps, over the fits and custom loops of a monitor."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import keras
@@ -212,26 +212,22 @@ class _EagerFlush(StepObserver):
             self._owner.flush()
 
 
-@contextmanager
 def watched_loop(
     recorder: Recorder, optimizers: Sequence[keras.optimizers.Optimizer], owner: Any, every: int
-) -> Iterator[None]:
+) -> AbstractContextManager[None]:
     """Record each call of `apply` of the optimizers inside the block as one step."""
     recorder.acquire(owner)
-    observers = [recorder, _EagerFlush(owner, every)]
-    with StepPatches(observers, optimizers).applied():
-        yield
+    return StepPatches([recorder, _EagerFlush(owner, every)], optimizers).applied()
 
 
 def recorder_for(
     settings: Settings,
     optimizers: Sequence[keras.optimizers.Optimizer],
-    variables: Sequence[Any] | None,
+    variables: list[Any] | None,
 ) -> Recorder:
     """Return a recorder for a custom loop.
 
     Reuse the recorder for later loops, because their functions are already traced with it.
     """
     options = dataclasses.replace(settings.options(1, compiled=True), capacity=_CAPACITY)
-    named = None if variables is None else list(variables)
-    return Recorder(options, variables=named, optimizers=tuple(optimizers))
+    return Recorder(options, variables=variables, optimizers=tuple(optimizers))
