@@ -213,16 +213,6 @@ class NormRange(NamedTuple):
         """Return these bins followed by the bins of later steps."""
         return NormRange(*map(np.concatenate, zip(self, later, strict=True)))
 
-    def with_columns(self, columns: list[int], width: int) -> "NormRange":
-        """Move the columns to positions `columns` of `width`; the other columns have no norm."""
-        fills = (np.nan, -1, np.nan, np.nan, -1, 0, 0)
-        pairs = zip(self, fills, strict=True)
-        return NormRange(*(widened(array, columns, width, fill) for array, fill in pairs))
-
-    def select(self, columns: list[int]) -> "NormRange":
-        """Return the bins with these columns only."""
-        return NormRange(*(array[:, columns] for array in self))
-
 
 @dataclass(frozen=True)
 class DownsampledSteps:
@@ -286,12 +276,13 @@ class DownsampledSteps:
             name: np.concatenate([getattr(earlier, name), getattr(later, name)])
             for name in ("first_step", "last_step", *_COUNTS)
         }
-        global_norm = earlier.global_norm.joined(later.global_norm)
-        norms = earlier.norms.joined(later.norms)
-        joined = DownsampledSteps(
-            window.variables, size, **counts, global_norm=global_norm, norms=norms
-        )
-        return joined._merged(size)
+        return DownsampledSteps(
+            window.variables,
+            size,
+            **counts,
+            global_norm=earlier.global_norm.joined(later.global_norm),
+            norms=earlier.norms.joined(later.norms),
+        )._merged(size)
 
     def with_variables(self, variables: tuple[str, ...]) -> "DownsampledSteps":
         """Add columns for these variables. The added columns have no norm."""
@@ -299,8 +290,10 @@ class DownsampledSteps:
         if every == self.variables:
             return self
         columns = [every.index(name) for name in self.variables]
-        norms = self.norms.with_columns(columns, len(every))
-        return dataclasses.replace(self, variables=every, norms=norms)
+        no_norm = (np.nan, -1, np.nan, np.nan, -1, 0, 0)
+        pairs = zip(self.norms, no_norm, strict=True)
+        wide = (widened(array, columns, len(every), fill) for array, fill in pairs)
+        return dataclasses.replace(self, variables=every, norms=NormRange(*wide))
 
     def select(self, columns: list[int]) -> "DownsampledSteps":
         """Return the norms of some variables; global norms and update counts are dropped."""
@@ -311,7 +304,7 @@ class DownsampledSteps:
             updates=none,
             clipped=none,
             global_norm=NormRange.of(np.full(len(self), np.nan), none > 0, none),
-            norms=self.norms.select(columns),
+            norms=NormRange(*(array[:, columns] for array in self.norms)),
         )
 
     def _merged(self, size: int, before: int = 0) -> "DownsampledSteps":
