@@ -13,13 +13,18 @@ from gradkeeper.callbacks._step_callback import StepCallback, no_gradients_warni
 from gradkeeper.callbacks._workers import Worker, strategy_of
 from gradkeeper.callbacks.finding import Finding
 from gradkeeper.callbacks.instrument.optimizers import attribute_name, optimizers_of
-from gradkeeper.callbacks.measurements.registry import Measurement
-from gradkeeper.callbacks.recording.epoch_logs import EpochSummary
-from gradkeeper.callbacks.recording.history import GradientHistory, Histories
-from gradkeeper.callbacks.recording.overhead import Overhead, OverheadMeter
+from gradkeeper.callbacks.measurements import Measurement
+from gradkeeper.callbacks.recording.history import EpochSummary, GradientHistory, Histories
 from gradkeeper.callbacks.recording.reader import Track
 from gradkeeper.callbacks.recording.recorder import Recorder
-from gradkeeper.callbacks.recording.settings import Optimizers, Options, Settings, named_optimizers
+from gradkeeper.callbacks.recording.replica_log import Options
+from gradkeeper.callbacks.recording.settings import (
+    Optimizers,
+    Overhead,
+    OverheadMeter,
+    Settings,
+    named_optimizers,
+)
 from gradkeeper.callbacks.recording.step_numbering import (
     LoopSteps,
     StepNumbering,

@@ -3,11 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-_UNBOUNDED = frozenset(
-    (
-        *("celu", "elu", "exponential", "gelu", "leaky_relu", "linear", "log_sigmoid", "mish"),
-        *("relu", "selu", "silu", "softplus"),
-    )
+_UNBOUNDED = (
+    *("celu", "elu", "exponential", "gelu", "leaky_relu", "linear", "log_sigmoid", "mish"),
+    *("relu", "selu", "silu", "softplus"),
 )
 
 

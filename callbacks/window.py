@@ -3,7 +3,8 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, wraps
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -12,12 +13,170 @@ from gradkeeper.callbacks.run_facts import RunFacts
 # Clipping changes a norm by more than rounding does.
 _CLIPPED_BELOW = 1.0 - 1e-4
 
+# Edges, [bins + 1], and counts between them, [bins].
+Histogram: TypeAlias = tuple[np.ndarray, np.ndarray]
 
 _BUILT_IN = ("norm", "applied_norm", "max_abs", "nonfinite", "update_norm", "weight_norm")
 
+_Result = TypeVar("_Result")
+
+
+def _once_per_window(compute: Callable[[Any], _Result]) -> Callable[[Any], _Result]:
+    """Call `compute` with the window of an object, and store the result in the window."""
+    name = compute.__name__
+
+    @wraps(compute)
+    def stored(self: "WindowStatistics") -> _Result:
+        window = self._window
+        if name not in vars(window):
+            vars(window)[name] = compute(window)
+        return vars(window)[name]
+
+    return stored
+
+
+class WindowStatistics:
+    """Statistics that a window and a history have in common, as properties."""
+
+    @property
+    def _window(self) -> "Window":
+        raise NotImplementedError
+
+    def value(self, name: str) -> np.ndarray:
+        """Return a statistic of each variable by name, [steps, variables]; NaN if not recorded.
+
+        Args:
+            name: `norm`, `applied_norm`, `max_abs`, `nonfinite`, `update_norm`, `weight_norm`, or
+                the name of a user-defined measurement.
+        """
+        window = self._window
+        if name in window.values:
+            return window.values[name]
+        return np.full((len(window), len(window.variables)), np.nan, np.float32)
+
+    @property
+    def measurements(self) -> tuple[str, ...]:
+        """Names of the user-defined measurements in `values`."""
+        return tuple(name for name in self._window.values if name not in _BUILT_IN)
+
+    @property
+    def loss(self) -> np.ndarray:
+        """Loss of the train step, float64 [steps]; NaN if unknown."""
+        return self._window.scalar("loss")
+
+    @property
+    def norms(self) -> np.ndarray:
+        """L2 norms before clipping, unscaled, [steps, variables]; NaN where not `present`."""
+        return self._window.value("norm")
+
+    @property
+    def applied_norms(self) -> np.ndarray:
+        """L2 norms after clipping, [steps, variables]; NaN where not `updated`."""
+        return self._window.value("applied_norm")
+
+    @property
+    def max_abs(self) -> np.ndarray:
+        """Largest magnitude of an element before clipping, [steps, variables]."""
+        return self._window.value("max_abs")
+
+    @property
+    @_once_per_window
+    def nonfinite(self) -> np.ndarray:
+        """Number of elements that are NaN or infinite, int64 [steps, variables]."""
+        return np.nan_to_num(self._window.value("nonfinite")).astype(np.int64)
+
+    @property
+    @_once_per_window
+    def layers(self) -> list[str]:
+        """Paths of the layers that own a variable, in the order of the model."""
+        return list(dict.fromkeys(layer_of(variable) for variable in self._window.variables))
+
+    @property
+    @_once_per_window
+    def layer_norms(self) -> np.ndarray:
+        """L2 norm before clipping over all variables of each layer, [steps, layers]."""
+        window = self._window
+        return window.by_layer(window.norms, window.present)
+
+    @property
+    @_once_per_window
+    def global_norm(self) -> np.ndarray:
+        """L2 norm before clipping over all variables, [steps]."""
+        window = self._window
+        return total_norm(window.norms, window.present)
+
+    @property
+    @_once_per_window
+    def applied_global_norm(self) -> np.ndarray:
+        """L2 norm after clipping over all variables, [steps]; NaN without an update."""
+        window = self._window
+        return total_norm(window.applied_norms, window.updated)
+
+    @property
+    @_once_per_window
+    def replica_global_norms(self) -> np.ndarray:
+        """L2 norm over all variables for each replica, [steps, replicas]."""
+        window = self._window
+        norms = window.replica_norms
+        rows = [total_norm(norms[:, r], window.present) for r in range(norms.shape[1])]
+        return np.stack(rows, axis=1) if rows else np.zeros((len(window), 0))
+
+    @property
+    @_once_per_window
+    def update_ratios(self) -> np.ndarray:
+        """Update norm divided by weight norm before the update, [steps, variables]."""
+        window = self._window
+        update, weight = window.value("update_norm"), window.value("weight_norm")
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(weight > 0, update / weight, np.nan)
+
+    @property
+    @_once_per_window
+    def skipped(self) -> np.ndarray:
+        """True where a guard, or loss scaling after overflow, skipped the step, bool [steps]."""
+        window = self._window
+        scaled = np.isfinite(window.scalar("loss_scale"))
+        overflow = (window.present & (window.nonfinite > 0)).any(axis=1)
+        refused = window.scalar("allowed") == 0
+        return (refused | (scaled & overflow)) & ~window.updated.any(axis=1)
+
+    @property
+    @_once_per_window
+    def accumulated(self) -> np.ndarray:
+        """True where the gradient was accumulated and not applied, bool [steps]."""
+        window = self._window
+        return window.present.any(axis=1) & ~window.updated.any(axis=1) & ~window.skipped
+
+    @property
+    @_once_per_window
+    def clip_coefficient(self) -> np.ndarray:
+        """Norm after clipping divided by norm before clipping, [steps]; 1 if unchanged."""
+        window = self._window
+        entered = window.scalar("unclipped_norm")
+        entered = np.where(np.isnan(entered), window.global_norm, entered)
+        applied = window.applied_global_norm
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(entered > 0, applied / entered, np.where(applied == 0, 1.0, np.nan))
+
+    @property
+    @_once_per_window
+    def clipped(self) -> np.ndarray:
+        """True where the clipping of the optimizer changed a gradient, bool [steps]."""
+        window = self._window
+        gathered = ~np.isnan(window.scalar("unclipped_norm"))
+        by_variable = np.any(window.applied_norms < window.norms * _CLIPPED_BELOW, axis=1)
+        return np.where(gathered, window.clip_coefficient < _CLIPPED_BELOW, by_variable)
+
+    @property
+    def clip_fraction(self) -> float:
+        """Share of the updates that clipping changed, 0 to 1."""
+        window = self._window
+        applied = window.updated.any(axis=1)
+        return float(window.clipped[applied].mean()) if applied.any() else 0.0
+
 
 @dataclass(frozen=True)
-class Window:
+class Window(WindowStatistics):
     """Statistics of consecutive recorded train steps, oldest first.
 
     A rule receives a run as a sequence of windows. Steps that were not measured (`every_n_steps`,
@@ -66,67 +225,21 @@ class Window:
         if not self.replica_losses.size:
             object.__setattr__(self, "replica_losses", np.zeros((len(self.steps), 0)))
 
+    @property
+    def _window(self) -> "Window":
+        return self
+
     def __len__(self) -> int:
         return len(self.steps)
 
     def __getitem__(self, rows: slice | np.ndarray) -> "Window":
         """Return a window with some of the rows: a slice, row indices or a mask."""
-        return dataclasses.replace(
-            self,
-            steps=self.steps[rows],
-            present=self.present[rows],
-            updated=self.updated[rows],
-            values={name: value[rows] for name, value in self.values.items()},
-            scalars={name: value[rows] for name, value in self.scalars.items()},
-            replica_norms=self.replica_norms[rows],
-            replica_losses=self.replica_losses[rows],
-            calls=tuple(call[rows] for call in self.calls),
-        )
-
-    def value(self, name: str) -> np.ndarray:
-        """Return a statistic per variable, [steps, variables]; NaN if not recorded."""
-        if name in self.values:
-            return self.values[name]
-        return np.full((len(self), len(self.variables)), np.nan, np.float32)
+        chosen = change_rows(self, lambda values: values[rows])
+        return dataclasses.replace(chosen, calls=tuple(call[rows] for call in self.calls))
 
     def scalar(self, name: str) -> np.ndarray:
         """Return a statistic per step, [steps]; NaN if not recorded."""
         return self.scalars[name] if name in self.scalars else np.full(len(self), np.nan)
-
-    @property
-    def measurements(self) -> tuple[str, ...]:
-        """Names of the user-defined measurements in `values`."""
-        return tuple(name for name in self.values if name not in _BUILT_IN)
-
-    @property
-    def loss(self) -> np.ndarray:
-        """Loss of the train step, float64 [steps]; NaN if unknown."""
-        return self.scalar("loss")
-
-    @property
-    def norms(self) -> np.ndarray:
-        """L2 norms before clipping, unscaled, [steps, variables]; NaN where not `present`."""
-        return self.value("norm")
-
-    @property
-    def applied_norms(self) -> np.ndarray:
-        """L2 norms after clipping, [steps, variables]; NaN where not `updated`."""
-        return self.value("applied_norm")
-
-    @property
-    def max_abs(self) -> np.ndarray:
-        """Largest magnitude of an element before clipping, [steps, variables]."""
-        return self.value("max_abs")
-
-    @cached_property
-    def nonfinite(self) -> np.ndarray:
-        """Number of elements that are NaN or infinite, int64 [steps, variables]."""
-        return np.nan_to_num(self.value("nonfinite")).astype(np.int64)
-
-    @cached_property
-    def layers(self) -> list[str]:
-        """Paths of the layers that own a variable, in the order of the model."""
-        return list(dict.fromkeys(layer_of(variable) for variable in self.variables))
 
     @cached_property
     def layer_columns(self) -> list[np.ndarray]:
@@ -135,11 +248,6 @@ class Window:
         for column, name in enumerate(self.variables):
             columns[layer_of(name)].append(column)
         return [np.array(each) for each in columns.values()]
-
-    @cached_property
-    def layer_norms(self) -> np.ndarray:
-        """L2 norm before clipping over all variables of each layer, [steps, layers]."""
-        return self.by_layer(self.norms, self.present)
 
     def by_layer(self, norms: np.ndarray, there: np.ndarray) -> np.ndarray:
         """Combine norms per variable into norms per layer, [steps, layers]; NaN if missing."""
@@ -152,65 +260,6 @@ class Window:
         known = np.logical_or.reduceat(there[:, order], starts, axis=1)
         return np.where(known, np.sqrt(sums), np.nan)
 
-    @cached_property
-    def global_norm(self) -> np.ndarray:
-        """L2 norm before clipping over all variables, [steps]."""
-        return total_norm(self.norms, self.present)
-
-    @cached_property
-    def applied_global_norm(self) -> np.ndarray:
-        """L2 norm after clipping over all variables, [steps]; NaN without an update."""
-        return total_norm(self.applied_norms, self.updated)
-
-    @cached_property
-    def replica_global_norms(self) -> np.ndarray:
-        """L2 norm over all variables for each replica, [steps, replicas]."""
-        norms = self.replica_norms
-        rows = [total_norm(norms[:, r], self.present) for r in range(norms.shape[1])]
-        return np.stack(rows, axis=1) if rows else np.zeros((len(self), 0))
-
-    @cached_property
-    def update_ratios(self) -> np.ndarray:
-        """Update norm divided by weight norm before the update, [steps, variables]."""
-        update, weight = self.value("update_norm"), self.value("weight_norm")
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(weight > 0, update / weight, np.nan)
-
-    @cached_property
-    def skipped(self) -> np.ndarray:
-        """True where a guard, or loss scaling after overflow, skipped the step, bool [steps]."""
-        scaled = np.isfinite(self.scalar("loss_scale"))
-        overflow = (self.present & (self.nonfinite > 0)).any(axis=1)
-        refused = self.scalar("allowed") == 0
-        return (refused | (scaled & overflow)) & ~self.updated.any(axis=1)
-
-    @cached_property
-    def accumulated(self) -> np.ndarray:
-        """True where the gradient was accumulated and not applied, bool [steps]."""
-        return self.present.any(axis=1) & ~self.updated.any(axis=1) & ~self.skipped
-
-    @cached_property
-    def clip_coefficient(self) -> np.ndarray:
-        """Norm after clipping divided by norm before clipping, [steps]; 1 if unchanged."""
-        entered = self.scalar("unclipped_norm")
-        entered = np.where(np.isnan(entered), self.global_norm, entered)
-        applied = self.applied_global_norm
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(entered > 0, applied / entered, np.where(applied == 0, 1.0, np.nan))
-
-    @cached_property
-    def clipped(self) -> np.ndarray:
-        """True where the clipping of the optimizer changed a gradient, bool [steps]."""
-        gathered = ~np.isnan(self.scalar("unclipped_norm"))
-        by_variable = np.any(self.applied_norms < self.norms * _CLIPPED_BELOW, axis=1)
-        return np.where(gathered, self.clip_coefficient < _CLIPPED_BELOW, by_variable)
-
-    @property
-    def clip_fraction(self) -> float:
-        """Share of the updates that clipping changed, 0 to 1."""
-        applied = self.updated.any(axis=1)
-        return float(self.clipped[applied].mean()) if applied.any() else 0.0
-
     @classmethod
     def concatenate(cls, windows: Sequence["Window"]) -> "Window":
         """Concatenate windows. Variables that a window lacks are missing in its steps."""
@@ -219,14 +268,16 @@ class Window:
             return cls(np.zeros(0, np.int64), (), none, none, {})
         variables = tuple(dict.fromkeys(name for each in windows for name in each.variables))
         wide = [each.with_variables(variables) for each in windows]
+        values = dict.fromkeys(name for each in wide for name in each.values)
+        scalars = dict.fromkeys(name for each in wide for name in each.scalars)
         replicas = max(each.replica_norms.shape[1] for each in wide)
         return cls(
             np.concatenate([each.steps for each in wide]),
             variables,
             np.concatenate([each.present for each in wide]),
             np.concatenate([each.updated for each in wide]),
-            _joined(wide, lambda each: each.values, Window.value),
-            _joined(wide, lambda each: each.scalars, Window.scalar),
+            {name: np.concatenate([each.value(name) for each in wide]) for name in values},
+            {name: np.concatenate([each.scalar(name) for each in wide]) for name in scalars},
             np.concatenate([each._with_replicas(replicas) for each in wide]),
             max(each.first_replica for each in wide),
             facts=wide[-1].facts,
@@ -238,24 +289,15 @@ class Window:
             return self
         columns = [variables.index(name) for name in self.variables]
 
-        def widened(values: np.ndarray, fill: float | bool) -> np.ndarray:
-            wide = np.full((*values.shape[:-1], len(variables)), fill, values.dtype)
-            wide[..., columns] = values
-            return wide
+        def widen(values: np.ndarray) -> np.ndarray:
+            fill = False if values.dtype == bool else np.nan
+            return widened(values, columns, len(variables), fill)
 
-        return dataclasses.replace(
-            self,
-            variables=variables,
-            present=widened(self.present, False),
-            updated=widened(self.updated, False),
-            values={name: widened(value, np.nan) for name, value in self.values.items()},
-            replica_norms=widened(self.replica_norms, np.nan),
-        )
+        return change_columns(self, variables, widen)
 
     def _with_replicas(self, replicas: int) -> np.ndarray:
-        steps, there, variables = self.replica_norms.shape
-        more = np.full((steps, replicas - there, variables), np.nan, self.replica_norms.dtype)
-        return np.concatenate([self.replica_norms, more], axis=1)
+        more = replicas - self.replica_norms.shape[1]
+        return np.pad(self.replica_norms, ((0, 0), (0, more), (0, 0)), constant_values=np.nan)
 
 
 def layer_of(variable: str) -> str:
@@ -269,11 +311,36 @@ def total_norm(norms: np.ndarray, present: np.ndarray) -> np.ndarray:
     return np.where(present.any(axis=1), np.sqrt(squares.sum(axis=1)), np.nan)
 
 
-def _joined(
-    windows: Sequence[Window],
-    named: Callable[[Window], Mapping[str, np.ndarray]],
-    of: Callable[[Window, str], np.ndarray],
-) -> dict[str, np.ndarray]:
-    """Concatenate each statistic that at least one window contains."""
-    names = dict.fromkeys(name for each in windows for name in named(each))
-    return {name: np.concatenate([of(each, name) for each in windows]) for name in names}
+def change_rows(window: Window, change: Callable[[np.ndarray], np.ndarray]) -> Window:
+    """Return the window with `change` applied to each array, whose first axis is the steps."""
+    return dataclasses.replace(
+        window,
+        steps=change(window.steps),
+        present=change(window.present),
+        updated=change(window.updated),
+        values={name: change(value) for name, value in window.values.items()},
+        scalars={name: change(value) for name, value in window.scalars.items()},
+        replica_norms=change(window.replica_norms),
+        replica_losses=change(window.replica_losses),
+    )
+
+
+def change_columns(
+    window: Window, variables: tuple[str, ...], change: Callable[[np.ndarray], np.ndarray]
+) -> Window:
+    """Return the window with `change` applied to each array whose last axis is the variables."""
+    return dataclasses.replace(
+        window,
+        variables=variables,
+        present=change(window.present),
+        updated=change(window.updated),
+        values={name: change(value) for name, value in window.values.items()},
+        replica_norms=change(window.replica_norms),
+    )
+
+
+def widened(values: np.ndarray, columns: list[int], width: int, fill: float) -> np.ndarray:
+    """Move the columns (last axis) to positions `columns` of `width`, and fill the others."""
+    wide = np.full((*values.shape[:-1], width), fill, values.dtype)
+    wide[..., columns] = values
+    return wide

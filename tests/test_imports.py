@@ -15,7 +15,7 @@ PACKAGES = ("callbacks", "zoo", "training")
 USES_TENSORFLOW = {
     *("instrument", "statistics", "measurements", "guard", "clipping", "capsule"),
     *("diagnosis", "flow"),
-    *("recording.recorder", "recording.replica_log", "recording.ring_buffer"),
+    *("recording.recorder", "recording.replica_log"),
     *("recording.step_log", "recording.step_numbering"),
 }
 KERAS_PRIVATE = {

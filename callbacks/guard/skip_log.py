@@ -11,8 +11,7 @@ from gradkeeper.callbacks.guard.event import Cause, GuardEvent
 from gradkeeper.callbacks.instrument.graph import Replica, make_variable
 from gradkeeper.callbacks.instrument.step_context import StepContext
 from gradkeeper.callbacks.instrument.variable_names import variable_names
-from gradkeeper.callbacks.recording.ring_buffer import MISSING, Ring
-from gradkeeper.callbacks.recording.step_log import RowReader, StepLog
+from gradkeeper.callbacks.recording.step_log import MISSING, Ring, RowReader, StepLog
 
 
 class HostSignal:

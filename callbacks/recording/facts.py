@@ -1,6 +1,6 @@
 """Facts about a run, collected from its model and optimizers."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -32,7 +32,10 @@ def facts_of(
         has_loss: whether the loss of every step is recorded.
     """
     optimizers = [
-        each for optimizer_log in optimizer_logs for each in _innermost(optimizer_log.optimizer)
+        each
+        for optimizer_log in optimizer_logs
+        for each in with_nested(optimizer_log.optimizer)
+        if not nested_optimizers(each)
     ]
     layers = [] if model is None else layer_paths(model)
     return RunFacts(
@@ -51,17 +54,10 @@ def facts_of(
     )
 
 
-def _innermost(
-    optimizer: keras.optimizers.Optimizer,
-) -> Iterator[keras.optimizers.Optimizer]:
-    return (each for each in with_nested(optimizer) if not nested_optimizers(each))
-
-
-def _is_adaptive(optimizers: Iterable[keras.optimizers.Optimizer]) -> bool | None:
-    every = list(optimizers)
-    if every and all(isinstance(each, _ADAPTIVE) for each in every):
+def _is_adaptive(optimizers: Sequence[keras.optimizers.Optimizer]) -> bool | None:
+    if optimizers and all(isinstance(each, _ADAPTIVE) for each in optimizers):
         return True
-    if every and all(isinstance(each, keras.optimizers.SGD) for each in every):
+    if optimizers and all(isinstance(each, keras.optimizers.SGD) for each in optimizers):
         return False
     return None
 

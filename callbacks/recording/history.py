@@ -1,16 +1,17 @@
-"""History of the recorded gradient norms of a run."""
+"""History of the recorded gradient norms of a run, and the summary of an epoch."""
 
+import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gradkeeper.callbacks._arguments import Names, matching, patterns_of
-from gradkeeper.callbacks.recording.downsampling import DownsampledSteps
-from gradkeeper.callbacks.recording.row_buffer import RowBuffer
+from gradkeeper.callbacks._arguments import Names, check_least, matching, patterns_of
+from gradkeeper.callbacks.recording.row_buffer import DownsampledSteps, RowBuffer
 from gradkeeper.callbacks.sinks.parquet import read_all_workers
-from gradkeeper.callbacks.window import Window
+from gradkeeper.callbacks.window import Window, WindowStatistics
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +22,7 @@ MAX_VALUES = 1_500_000
 _SCALARS = ("loss", "learning_rate", "loss_scale", "clip_coefficient")
 
 
-class GradientHistory:
+class GradientHistory(WindowStatistics):
     """Gradient norms per train step and variable, in bounded memory.
 
     Rows are train steps. Columns are the trainable variables in the order of the model. A norm is
@@ -48,8 +49,7 @@ class GradientHistory:
     def __init__(
         self, refresh: Callable[[], None] | None = None, *, max_values: int = MAX_VALUES
     ) -> None:
-        if max_values < 1:
-            raise ValueError(f"max_values must be at least 1. Received: max_values={max_values}")
+        check_least("max_values", max_values, 1)
         self._refresh = refresh
         self._rows = RowBuffer(max_values)
 
@@ -88,7 +88,7 @@ class GradientHistory:
     @property
     def bins(self) -> DownsampledSteps:
         """Summary of the downsampled steps; empty while every step has a row."""
-        return self._rows.bins.with_variables(self._all.variables)
+        return self._rows.bins.with_variables(self._window.variables)
 
     def since(self, row: int) -> Window:
         """Return the steps from the `row`-th recorded one; negative rows count from the end.
@@ -101,12 +101,12 @@ class GradientHistory:
     @property
     def recent(self) -> Window:
         """Latest steps without a gap; all steps while none is downsampled."""
-        return self._all[self._rows.downsampled :]
+        return self._window[self._rows.downsampled :]
 
     def select(self, *layers: Names) -> "GradientHistory":
         """Return a copy of the history for some layers or variables.
 
-        Global norms and clipping cover the recorded_gradients variables only. Both are unknown for
+        Global norms and clipping cover the selected variables only. Both are unknown for
         downsampled steps: the bins have no global norm and count no updates.
 
         Args:
@@ -165,144 +165,55 @@ class GradientHistory:
     @property
     def steps(self) -> np.ndarray:
         """Train step of each row, counted from 0, int64 [steps]."""
-        return self._all.steps
+        return self._window.steps
 
     @property
     def variables(self) -> list[str]:
         """Paths of the variables, one per column."""
-        return list(self._all.variables)
-
-    @property
-    def layers(self) -> list[str]:
-        """Paths of the layers that own a variable, in the order of the model."""
-        return self._all.layers
-
-    @property
-    def norms(self) -> np.ndarray:
-        """L2 norms of the gradients before clipping, unscaled, [steps, variables]."""
-        return self._all.norms
+        return list(self._window.variables)
 
     @property
     def present(self) -> np.ndarray:
         """True where the variable has a gradient, bool [steps, variables]."""
-        return self._all.present
-
-    @property
-    def applied_norms(self) -> np.ndarray:
-        """L2 norms after clipping, [steps, variables]; NaN where not `updated`."""
-        return self._all.applied_norms
+        return self._window.present
 
     @property
     def updated(self) -> np.ndarray:
         """True where a gradient was applied to the variable, bool [steps, variables]."""
-        return self._all.updated
-
-    @property
-    def max_abs(self) -> np.ndarray:
-        """Largest magnitude of an element before clipping, [steps, variables]."""
-        return self._all.max_abs
-
-    @property
-    def nonfinite(self) -> np.ndarray:
-        """Number of elements that are NaN or infinite, int64 [steps, variables]."""
-        return self._all.nonfinite
+        return self._window.updated
 
     @property
     def update_norms(self) -> np.ndarray:
         """L2 norms of the updates, [steps, variables]; NaN if not recorded."""
-        return self._all.value("update_norm")
+        return self._window.value("update_norm")
 
     @property
     def weight_norms(self) -> np.ndarray:
         """L2 norms of the weights before the update, [steps, variables]; NaN if not recorded."""
-        return self._all.value("weight_norm")
-
-    @property
-    def update_ratios(self) -> np.ndarray:
-        """Update norm divided by weight norm before the update, [steps, variables]."""
-        return self._all.update_ratios
-
-    @property
-    def measurements(self) -> tuple[str, ...]:
-        """Names of the recorded user-defined measurements."""
-        return self._all.measurements
-
-    def value(self, name: str) -> np.ndarray:
-        """Return a statistic of each variable by name, [steps, variables]; NaN if not recorded.
-
-        Args:
-            name: `norm`, `applied_norm`, `max_abs`, `nonfinite`, `update_norm`, `weight_norm`, or
-                the name of a user-defined measurement.
-        """
-        return self._all.value(name)
-
-    @property
-    def loss(self) -> np.ndarray:
-        """Loss of the train step, float64 [steps]; NaN if unknown."""
-        return self._all.scalar("loss")
+        return self._window.value("weight_norm")
 
     @property
     def learning_rate(self) -> np.ndarray:
         """Learning rate of the optimizer, float64 [steps]; NaN if unknown."""
-        return self._all.scalar("learning_rate")
+        return self._window.scalar("learning_rate")
 
     @property
     def loss_scale(self) -> np.ndarray:
         """Factor of dynamic loss scaling, float64 [steps]; NaN without loss scaling."""
-        return self._all.scalar("loss_scale")
-
-    @property
-    def clip_coefficient(self) -> np.ndarray:
-        """Norm after clipping divided by norm before clipping, [steps]; 1 if unchanged."""
-        return self._all.clip_coefficient
-
-    @property
-    def clipped(self) -> np.ndarray:
-        """True where the clipping of the optimizer changed a gradient, bool [steps]."""
-        return self._all.clipped
-
-    @property
-    def skipped(self) -> np.ndarray:
-        """True where a guard, or loss scaling after overflow, skipped the step, bool [steps]."""
-        return self._all.skipped
-
-    @property
-    def accumulated(self) -> np.ndarray:
-        """True where the gradient was accumulated and not applied, bool [steps]."""
-        return self._all.accumulated
-
-    @property
-    def layer_norms(self) -> np.ndarray:
-        """L2 norm before clipping over all variables of each layer, [steps, layers]."""
-        return self._all.layer_norms
-
-    @property
-    def global_norm(self) -> np.ndarray:
-        """L2 norm before clipping over all variables, [steps]."""
-        return self._all.global_norm
-
-    @property
-    def applied_global_norm(self) -> np.ndarray:
-        """L2 norm after clipping over all variables, [steps]; NaN without an update."""
-        return self._all.applied_global_norm
+        return self._window.scalar("loss_scale")
 
     @property
     def replica_norms(self) -> np.ndarray:
         """L2 norms of the gradient of each replica, [steps, replicas, variables]."""
-        return self._all.replica_norms
+        return self._window.replica_norms
 
     @property
     def first_replica(self) -> int:
         """Global index of the first of these replicas; above 0 on workers after the chief."""
-        return self._all.first_replica
+        return self._window.first_replica
 
     @property
-    def replica_global_norms(self) -> np.ndarray:
-        """L2 norm over all variables for each replica, [steps, replicas]."""
-        return self._all.replica_global_norms
-
-    @property
-    def _all(self) -> Window:
+    def _window(self) -> Window:
         self._fetch()
         return self._rows.all()
 
@@ -324,7 +235,7 @@ class Histories:
     def __init__(self, refresh: Callable[[], None]) -> None:
         self.total = GradientHistory(refresh=refresh)
         self._names: dict[str, None] = {}
-        self._separate: dict[str, GradientHistory] = {}
+        self._separate: dict[str, GradientHistory] = defaultdict(GradientHistory)
 
     def add(self, window: Window, by_optimizer: Mapping[str, Window]) -> None:
         """Append train steps: all variables, and those of each optimizer by its name."""
@@ -333,9 +244,9 @@ class Histories:
         if len(self._names) > 1:
             # With a single optimizer so far, the history holds the steps of that optimizer.
             if len(before) == 1:
-                self._history_of(before[0]).append(self.total.since(0))
+                self._separate[before[0]].append(self.total.since(0))
             for name, each in by_optimizer.items():
-                self._history_of(name).append(each)
+                self._separate[name].append(each)
         self.total.append(window)
 
     def recent(self, steps: int) -> Window:
@@ -347,7 +258,34 @@ class Histories:
         """History of each optimizer, by name."""
         return dict(self._separate) or dict.fromkeys(self._names, self.total)
 
-    def _history_of(self, name: str) -> GradientHistory:
-        if name not in self._separate:
-            self._separate[name] = GradientHistory()
-        return self._separate[name]
+
+class EpochSummary:
+    """Keys for the epoch logs: means over the finite train steps of an epoch."""
+
+    def __init__(self) -> None:
+        self._steps = self._nonfinite = self._updates = self._clipped = 0
+        self._sums = np.zeros((2, 2))  # sum and number of the finite norms, before and after
+
+    def add(self, window: Window) -> None:
+        """Add the steps of a window."""
+        updated = window.updated.any(axis=1)
+        norms = window.global_norm[window.present.any(axis=1)]
+        self._steps += len(window)
+        self._nonfinite += int(np.sum(~np.isfinite(norms)))
+        self._updates += int(updated.sum())
+        self._clipped += int(window.clipped[updated].sum())
+        for row, each in enumerate((norms, window.applied_global_norm[updated])):
+            finite = each[np.isfinite(each)]
+            self._sums[row] += finite.sum(), len(finite)
+
+    def logs(self) -> dict[str, float]:
+        """Return the keys to add to the epoch logs; empty without a step."""
+        if not self._steps:
+            return {}
+        norm, applied = (float(total / count) if count else math.nan for total, count in self._sums)
+        return {
+            "grad_norm": norm,
+            "grad_norm_applied": applied,
+            "clip_fraction": self._clipped / self._updates if self._updates else 0.0,
+            "nonfinite_steps": float(self._nonfinite),
+        }

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import TypeAlias
 
 import keras
@@ -17,17 +18,13 @@ from gradkeeper.callbacks.recording.replica_log import (
     empty_row,
     of_step,
 )
-from gradkeeper.callbacks.recording.ring_buffer import MISSING, Ring
-from gradkeeper.callbacks.recording.step_log import Rows
+from gradkeeper.callbacks.recording.step_log import MISSING, Ring, Rows
 from gradkeeper.callbacks.run_facts import RunFacts
 from gradkeeper.callbacks.statistics.gradients import BINS, EDGES
-from gradkeeper.callbacks.window import Window
+from gradkeeper.callbacks.window import Histogram, Window
 
 # An optimizer, and the number of earlier calls in the same train step for the same variables.
 Track: TypeAlias = tuple[keras.optimizers.Optimizer, int]
-
-# Edges, [bins + 1], and counts between them, [bins].
-Histogram: TypeAlias = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -85,7 +82,10 @@ def collect(
             part = dataclasses.replace(part, replica_norms=norms, first_replica=replicas[0])
         calls.append(part)
     calls = _without_undone(calls)
-    by_optimizer = _by_optimizer(logs[replicas[0]].optimizer_logs, calls)
+    rounds: dict[Track, list[Window]] = {}
+    for optimizer_log, call in zip(logs[replicas[0]].optimizer_logs, calls, strict=False):
+        rounds.setdefault((optimizer_log.optimizer, optimizer_log.round), []).append(call)
+    by_optimizer = {track: merged(windows) for track, windows in rounds.items()}
     window = dataclasses.replace(
         merged(list(by_optimizer.values()), order),
         replica_losses=np.stack(losses, axis=1) if replicas_in_sync > 1 else np.zeros((0, 0)),
@@ -96,16 +96,6 @@ def collect(
     return Records(window, by_optimizer, rows.lost, histograms)
 
 
-def _by_optimizer(
-    optimizer_logs: Sequence[OptimizerLog], calls: Sequence[Window]
-) -> dict[Track, Window]:
-    """Return one window per optimizer and round, from the window of each optimizer log."""
-    parts: dict[Track, list[Window]] = {}
-    for optimizer_log, call in zip(optimizer_logs, calls, strict=False):
-        parts.setdefault((optimizer_log.optimizer, optimizer_log.round), []).append(call)
-    return {track: merged(windows) for track, windows in parts.items()}
-
-
 def _without_undone(calls: Sequence[Window]) -> list[Window]:
     """Return the calls, with no gradients applied in steps that a guard skipped.
 
@@ -114,14 +104,12 @@ def _without_undone(calls: Sequence[Window]) -> list[Window]:
     refused = np.any([call.scalar("allowed") == 0 for call in calls], axis=0)
     if len(calls) < 2 or not refused.any():
         return list(calls)
+    rows = refused[:, np.newaxis]
     return [
         dataclasses.replace(
             call,
-            updated=call.updated & ~refused[:, np.newaxis],
-            values={
-                **call.values,
-                "applied_norm": np.where(refused[:, np.newaxis], np.nan, call.applied_norms),
-            },
+            updated=call.updated & ~rows,
+            values={**call.values, "applied_norm": np.where(rows, np.nan, call.applied_norms)},
             scalars={**call.scalars, "allowed": np.where(refused, 0.0, call.scalar("allowed"))},
         )
         for call in calls
@@ -131,12 +119,7 @@ def _without_undone(calls: Sequence[Window]) -> list[Window]:
 def _loss(log: ReplicaLog, row_indices: np.ndarray, measured: Sequence[np.ndarray]) -> np.ndarray:
     """Return the loss of each step, [steps], from the log's own ring buffer or from the rows.
 
-    The last loss of a step counts.
-
-    Args:
-        log: the log of the replica.
-        row_indices: the row indices of the steps.
-        measured: the rows of measured steps of each optimizer log.
+    The last loss of a step counts. `measured` holds the rows of each optimizer log.
     """
     loss = _cells(log.loss, row_indices, 1)[:, 0]
     for rows in reversed(measured):
@@ -176,12 +159,7 @@ def _window(
 ) -> Window:
     """Return the window of an optimizer log of the first replica.
 
-    Args:
-        optimizer_log: the optimizer log.
-        rows: the rows to read.
-        measured: the rows of measured steps; see `row_of`.
-        loss: the loss of each step, [steps].
-        measurements: the measurements that were recorded.
+    `measured` holds the rows of measured steps; see `row_of`.
     """
     rings, width = optimizer_log.rings, len(optimizer_log.names)
     values = by_variable(measured)
@@ -216,39 +194,38 @@ def _replica_norms(
     optimizer_logs: Sequence[OptimizerLog], row_indices: np.ndarray, present: np.ndarray
 ) -> np.ndarray:
     """Return the norms of each replica's own gradient, [steps, replicas, variables]."""
-    width = len(optimizer_logs[0].names)
-    norms = [
-        np.where(present, _cells(each.rings.get("replica_norm"), row_indices, width), np.nan)
-        for each in optimizer_logs
-    ]
+    width = present.shape[1]
+    rings = [each.rings.get("replica_norm") for each in optimizer_logs]
+    norms = [np.where(present, _cells(ring, row_indices, width), np.nan) for ring in rings]
     return np.stack(norms, axis=1)
 
 
 def _applied(optimizer_log: OptimizerLog, row_indices: np.ndarray, width: int) -> np.ndarray:
     """Return the applied norms, [steps, variables], each from the clipping call of its variable."""
     applied = np.full((len(row_indices), width), MISSING)
-    for name, ring in optimizer_log.rings.items():
-        if name.startswith("applied_norm"):
-            part = ring.read(row_indices)
-            applied = np.where(part == MISSING, applied, part)
+    for ring in _rings(optimizer_log, "applied_norm"):
+        part = ring.read(row_indices)
+        applied = np.where(part == MISSING, applied, part)
     return applied
 
 
 def _unclipped(optimizer_log: OptimizerLog, row_indices: np.ndarray) -> np.ndarray:
     """Return the norm over all gradients before clipping, [steps]; NaN if not recorded."""
-    parts = [
-        ring.read(row_indices)[:, 0]
-        for name, ring in optimizer_log.rings.items()
-        if name.startswith("unclipped_norm")
-    ]
+    rings = _rings(optimizer_log, "unclipped_norm")
+    parts = [ring.read(row_indices)[:, 0] for ring in rings]
     if not parts:
         return np.full(len(row_indices), np.nan)
     written = ~np.isnan(parts).all(axis=0)
     return np.where(written, np.sqrt(np.nansum(np.square(parts), axis=0)), np.nan)
 
 
+def _rings(optimizer_log: OptimizerLog, name: str) -> list[Ring]:
+    """Return the ring buffers of this statistic, one for each clipping call."""
+    return [ring for key, ring in optimizer_log.rings.items() if key.startswith(name)]
+
+
 def _cells(ring: Ring | None, row_indices: np.ndarray, width: int) -> np.ndarray:
-    """Return the rows at these indices, [rows, width]; NaN or `MISSING` without a ring buffer."""
+    """Return the rows, [rows, width]; NaN or `MISSING` without a ring buffer."""
     if ring is None:
         return np.full((len(row_indices), width), MISSING if width > 1 else np.nan)
     return ring.read(row_indices)
@@ -260,32 +237,30 @@ def merged(windows: Sequence[Window], order: Sequence[str] = ()) -> Window:
     If a variable's gradient is applied several times in a step, the largest statistic counts.
     """
     names = tuple(dict.fromkeys([*order, *(name for each in windows for name in each.variables)]))
-    merged, *others = (window.with_variables(names) for window in windows)
-    for other in others:
-        merged = Window(
-            merged.steps,
-            names,
-            merged.present | other.present,
-            merged.updated | other.updated,
-            {
-                name: _larger(merged.value(name), other.value(name), *_owners(name, merged, other))
-                for name in {**merged.values, **other.values}
-            },
-            {
-                name: np.where(
-                    np.isnan(merged.scalar(name)), other.scalar(name), merged.scalar(name)
-                )
-                for name in {**merged.scalars, **other.scalars}
-            },
-            _larger(
-                merged.replica_norms,
-                other.replica_norms,
-                merged.present[:, np.newaxis],
-                other.present[:, np.newaxis],
-            ),
-            merged.first_replica,
-        )
-    return merged
+    return reduce(_merged_pair, (window.with_variables(names) for window in windows))
+
+
+def _merged_pair(one: Window, other: Window) -> Window:
+    """Merge two windows of the same steps and variables."""
+    values = {
+        name: _larger(one.value(name), other.value(name), *_owners(name, one, other))
+        for name in {**one.values, **other.values}
+    }
+    scalars = {
+        name: np.where(np.isnan(one.scalar(name)), other.scalar(name), one.scalar(name))
+        for name in {**one.scalars, **other.scalars}
+    }
+    there = one.present[:, np.newaxis], other.present[:, np.newaxis]
+    return Window(
+        one.steps,
+        one.variables,
+        one.present | other.present,
+        one.updated | other.updated,
+        values,
+        scalars,
+        _larger(one.replica_norms, other.replica_norms, *there),
+        one.first_replica,
+    )
 
 
 def _owners(name: str, one: Window, other: Window) -> tuple[np.ndarray, np.ndarray]:

@@ -24,8 +24,7 @@ from gradkeeper.callbacks.instrument.variable_names import variable_names
 from gradkeeper.callbacks.measurements.registry import Event, MeasurementContext
 from gradkeeper.callbacks.recording.facts import facts_of
 from gradkeeper.callbacks.recording.reader import Records, collect
-from gradkeeper.callbacks.recording.replica_log import OptimizerLog, ReplicaLog, row_of
-from gradkeeper.callbacks.recording.settings import Options
+from gradkeeper.callbacks.recording.replica_log import OptimizerLog, Options, ReplicaLog, row_of
 from gradkeeper.callbacks.recording.step_log import RowReader
 from gradkeeper.callbacks.run_facts import RunFacts
 from gradkeeper.callbacks.statistics.gradients import (
@@ -52,6 +51,9 @@ class Recorder(ReusableObserver):
         variables: the variables to record, in this order, if there is no model; None for all.
         optimizers: the optimizers whose calls are recorded; None for all.
         compiled: whether XLA compiles the whole train step.
+
+    Attributes:
+        masks_end_at: types of the layers that receive a mask and do not pass it on, by name.
     """
 
     reads_loss = True
@@ -75,7 +77,7 @@ class Recorder(ReusableObserver):
         self._order: tuple[str, ...] = ()
         self._replicas = 1
         self._facts: tuple[tuple[int, bool], RunFacts] | None = None
-        self._masks_end_at: dict[str, str] = {}
+        self.masks_end_at: dict[str, str] = {}
 
     def reset(self) -> None:
         """Discard the records, and restore the sampling that `options` specifies."""
@@ -132,13 +134,8 @@ class Recorder(ReusableObserver):
             self._logs[replica.index] = ReplicaLog(self.options, context)
         self._logs[replica.index].begin_step()
 
-    @property
-    def masks_end_at(self) -> dict[str, str]:
-        """Return the names and types of layers that receive a mask and do not pass it on."""
-        return self._masks_end_at
-
     def on_mask_end(self, layer: keras.layers.Layer) -> None:
-        self._masks_end_at[layer.name] = type(layer).__name__
+        self.masks_end_at[layer.name] = type(layer).__name__
 
     def on_gradients(self, call: OptimizerCall, gradients: Gradients) -> None:
         if not self._is_about(call):
@@ -155,10 +152,9 @@ class Recorder(ReusableObserver):
         )
         call.measured += [] if norms is None else [norms]
         if not call.is_plain:
-            gradients = sum_over_replicas([gradient for gradient, _ in grads_and_vars])
-            call.measured += [each for each in gradients if tf.is_tensor(each)]
-            variables = [variable for _, variable in grads_and_vars]
-            self._write_before(call, list(zip(gradients, variables, strict=True)))
+            whole = _summed(grads_and_vars)
+            call.measured += [gradient for gradient, _ in whole if tf.is_tensor(gradient)]
+            self._write_before(call, whole)
 
     def on_clip(
         self, call: OptimizerCall, entered: Gradients, left: Gradients, variables: Variables
@@ -190,12 +186,9 @@ class Recorder(ReusableObserver):
             log.when_measuring(lambda: self._write_norms(part, log, name, grads_and_vars))
 
     def on_skip(self, call: OptimizerCall, gradients: Gradients) -> None:
-        if not call.is_plain or not self._is_about(call):
-            return
-        grads_and_vars = pair_with_variables(gradients, call.variables)
-        whole = sum_over_replicas([gradient for gradient, _ in grads_and_vars])
-        variables = [variable for _, variable in grads_and_vars]
-        self._write_before(call, list(zip(whole, variables, strict=True)))
+        if call.is_plain and self._is_about(call):
+            grads_and_vars = pair_with_variables(gradients, call.variables)
+            self._write_before(call, _summed(grads_and_vars))
 
     def on_update(self, call: OptimizerCall) -> None:
         if not self._is_about(call):
@@ -241,10 +234,7 @@ class Recorder(ReusableObserver):
 
         def write() -> None:
             measured = statistics(
-                gradients,
-                part.dtype,
-                sums=sums() if shared is None else shared,
-                review=log.review,
+                gradients, part.dtype, sums=sums() if shared is None else shared, review=log.review
             )
             if call.scale is not None:
                 scale = tf.cast(tf.convert_to_tensor(call.scale), part.dtype)
@@ -262,20 +252,14 @@ class Recorder(ReusableObserver):
             log.when_histograms(lambda step: self._write_histograms(call, grads_and_vars, step))
 
     def _measure(self, event: Event, call: OptimizerCall, pairs: list[GradAndVar]) -> None:
-        """Record the measurements of an event.
-
-        Args:
-            event: the event.
-            call: the optimizer call.
-            pairs: gradients or updates, each with its variable.
-        """
+        """Record the measurements of an event; `pairs` are gradients or updates with variables."""
         measurements = [each for each in self.options.measurements if each.event == event]
         if not measurements:
             return
         log, part = self._place(call)
         if event == "gradients":
-            pairs = [(g, v) for g, v in pairs if id(v) in part.columns]
-            pairs = [(_true_gradient(g, call.scale), v) for g, v in pairs]
+            recorded = [(g, v) for g, v in pairs if id(v) in part.columns]
+            pairs = [(_true_gradient(g, call.scale), v) for g, v in recorded]
         context = MeasurementContext(call, part.dtype, call.weights)
         for each in measurements:
             values = tf.cast(each.compute(pairs, context), part.dtype)
@@ -307,9 +291,7 @@ class Recorder(ReusableObserver):
         grads_and_vars: list[GradAndVar],
         scale: Any = None,
     ) -> tf.Tensor:
-        norms = l2_norms(part.recorded(grads_and_vars), part.dtype)
-        if scale is not None:
-            norms = norms / tf.cast(tf.convert_to_tensor(scale), part.dtype)
+        norms = _unscaled(l2_norms(part.recorded(grads_and_vars), part.dtype), scale)
         row = part.scatter_to_columns(norms[tf.newaxis], grads_and_vars)[0]
         part.per_variable(name).write(log.row_index, row)
         return row
@@ -369,4 +351,14 @@ def _true_gradient(gradient: Any, scale: Any) -> tf.Tensor:
     tensor, factor = measurable(gradient)
     if factor is not None:
         tensor = tensor * tf.cast(factor, tensor.dtype)
-    return tensor if scale is None else tensor / tf.cast(tf.convert_to_tensor(scale), tensor.dtype)
+    return _unscaled(tensor, scale)
+
+
+def _unscaled(values: tf.Tensor, scale: Any) -> tf.Tensor:
+    return values if scale is None else values / tf.cast(tf.convert_to_tensor(scale), values.dtype)
+
+
+def _summed(grads_and_vars: list[GradAndVar]) -> list[GradAndVar]:
+    """Return the sum over replicas of each gradient, with its variable."""
+    sums = sum_over_replicas([gradient for gradient, _ in grads_and_vars])
+    return [(total, variable) for total, (_, variable) in zip(sums, grads_and_vars, strict=True)]

@@ -9,13 +9,47 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from gradkeeper.callbacks._arguments import matches
 from gradkeeper.callbacks.instrument.graph import TraceScope, make_variable, when
 from gradkeeper.callbacks.instrument.step_context import GradAndVar, StepContext, StepLoss
-from gradkeeper.callbacks.recording.ring_buffer import MISSING, Ring
-from gradkeeper.callbacks.recording.settings import LARGEST_EVERY, Options
-from gradkeeper.callbacks.recording.step_log import StepLog
+from gradkeeper.callbacks.measurements import Measurement
+from gradkeeper.callbacks.recording.step_log import MISSING, Ring, StepLog
 from gradkeeper.callbacks.statistics.gradients import is_branchless
 from gradkeeper.callbacks.statistics.groups import Review
+
+# The largest magnitudes are computed in one of this many measured steps. A power of two.
+LARGEST_EVERY = 8
+
+
+@dataclass(frozen=True)
+class Options:
+    """Recording options. Recorders with equal options are interchangeable.
+
+    Attributes:
+        capacity: number of train steps that fit in the ring buffers between two reads.
+        every: measure one of this many train steps.
+        measurements: the measurements to record in addition to the statistics of gradients.
+        largest: whether the largest magnitudes are computed in every measured step; otherwise, in
+            one of `LARGEST_EVERY` steps and where a norm requires them.
+        histograms: record a histogram of magnitudes in one of this many train steps; 0 for none.
+        layers: patterns for layers or variables, of which one must match; empty for all.
+        switchable: whether the sampling period can be changed during training.
+        comparable: whether steps can be measured twice, to determine the cost of measuring.
+    """
+
+    capacity: int
+    every: int = 1
+    measurements: tuple[Measurement, ...] = ()
+    largest: bool = False
+    histograms: int = 0
+    layers: tuple[str, ...] = ()
+    switchable: bool = False
+    comparable: bool = False
+
+    def selects(self, name: str) -> bool:
+        """Return True if the variable with this path is recorded."""
+        return not self.layers or any(matches(name, pattern) for pattern in self.layers)
+
 
 # Statistics of each variable in a row, followed by those of the train step. Separate rows would
 # take more operations, whose cost is measurable in a step of a few milliseconds.
@@ -96,10 +130,7 @@ class OptimizerLog:
 
     @cached_property
     def dtype(self) -> tf.DType:
-        """Return float64 if a variable is wider than 32 bits, so that no norm overflows.
-
-        Return float32 otherwise.
-        """
+        """Return float64 if a variable is wider than 32 bits, so that no norm overflows."""
         wide = any(tf.as_dtype(v.dtype).size > 4 for v in self.variables)
         return tf.float64 if wide else tf.float32
 
@@ -122,12 +153,7 @@ class OptimizerLog:
         return self._ring("histograms", 1 + bins * len(self.names), tf.float64, MISSING, capacity=1)
 
     def _ring(
-        self,
-        name: str,
-        width: int,
-        dtype: tf.DType,
-        empty: float | np.ndarray,
-        capacity: int | None = None,
+        self, name: str, width: int, dtype: tf.DType, empty: Any, capacity: int | None = None
     ) -> Ring:
         if name not in self.rings:
             self.rings[name] = self.log.add_ring(width, dtype, empty=empty, capacity=capacity)
@@ -168,6 +194,7 @@ class ReplicaLog(StepLog):
         self._steps = make_variable(np.array(0), counters) if options.switchable else self._rows
         self._period = make_variable(np.array(options.every), counters)
         self._largest_every = 0 if options.largest or is_branchless() else LARGEST_EVERY
+        self._usual_mask = self._largest_every - 1 if self._largest_every else _NEVER
         # A step is reviewed if its number has none of these bits. A remainder by a variable is
         # equivalent, but makes the 15 ms step of a GRU 0.1 to 0.3 ms longer.
         self._review_mask = make_variable(np.array(self._usual_mask), counters)
@@ -263,7 +290,3 @@ class ReplicaLog(StepLog):
     def measure_twice(self, twice: bool) -> None:
         """Set whether steps are measured a second time."""
         self._review_mask.assign(0 if twice else self._usual_mask)
-
-    @property
-    def _usual_mask(self) -> int:
-        return self._largest_every - 1 if self._largest_every else _NEVER

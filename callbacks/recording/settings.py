@@ -1,48 +1,21 @@
-"""Arguments of a monitor, checked, and the options of its recorder."""
+"""Settings of a monitor, and the meter of its overhead, which adapts them to a budget."""
 
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import keras
+import numpy as np
 
-from gradkeeper.callbacks._arguments import Names, check_least, matches, patterns_of
+from gradkeeper.callbacks._arguments import Names, check_least, patterns_of
 from gradkeeper.callbacks.instrument.variable_names import unique_names
-from gradkeeper.callbacks.measurements.registry import Measurement, measurements_from
-
-# The largest magnitudes are computed in one of this many measured steps. A power of two.
-LARGEST_EVERY = 8
-
-
-@dataclass(frozen=True)
-class Options:
-    """Recording options. Recorders with equal options are interchangeable.
-
-    Attributes:
-        capacity: number of train steps that fit in the ring buffers between two reads.
-        every: measure one of this many train steps.
-        measurements: further statistics besides those of the gradients.
-        largest: whether the largest magnitudes are computed in every measured step; otherwise, in
-            one of `LARGEST_EVERY` steps and where a norm requires them.
-        histograms: record a histogram of magnitudes in one of this many train steps; 0 for none.
-        layers: patterns for layers or variables, of which one must match; empty for all.
-        switchable: whether the sampling period can be changed during training.
-        comparable: whether steps can be measured twice, to determine the cost of measuring.
-    """
-
-    capacity: int
-    every: int = 1
-    measurements: tuple[Measurement, ...] = ()
-    largest: bool = False
-    histograms: int = 0
-    layers: tuple[str, ...] = ()
-    switchable: bool = False
-    comparable: bool = False
-
-    def selects(self, name: str) -> bool:
-        """Return True if the variable with this path is recorded."""
-        return not self.layers or any(matches(name, pattern) for pattern in self.layers)
-
+from gradkeeper.callbacks.measurements import Measurement, measurements_from
+from gradkeeper.callbacks.recording.recorder import Recorder
+from gradkeeper.callbacks.recording.replica_log import Options
 
 Optimizers: TypeAlias = (
     keras.optimizers.Optimizer
@@ -61,10 +34,8 @@ class Settings:
 
     Attributes:
         optimizers: the optimizers that the user passed, by name; None for those of the model.
-        every_n_steps: one in this many train steps is measured.
         flush_every: minimum number of train steps between two flushes.
         flushes_late: whether flushes may be further apart if steps are short.
-        warmup: number of first train steps that most rules do not check.
 
     Raises:
         ValueError: if an argument is invalid.
@@ -84,8 +55,9 @@ class Settings:
         budget: float | None,
         histograms: bool,
     ) -> None:
+        self.flush_every = _FLUSH_EVERY if flush_every is None else flush_every
         check_least("every_n_steps", every_n_steps, 1)
-        check_least("flush_every", _FLUSH_EVERY if flush_every is None else flush_every, 1)
+        check_least("flush_every", self.flush_every, 1)
         check_least("warmup", warmup, 0)
         if budget is not None and not 0 < budget < 1:
             raise ValueError(f"budget must be between 0 and 1. Received: budget={budget}")
@@ -93,16 +65,17 @@ class Settings:
         if not set(watch) <= set(_WATCHABLE):
             raise ValueError(f"watch accepts {', '.join(_WATCHABLE)}. Received: watch={watch}")
         self.optimizers = named_optimizers(optimizers)
-        self.flush_every = _FLUSH_EVERY if flush_every is None else flush_every
         self.flushes_late = flush_every is None
-        self.warmup = warmup
-        self._watch = watch
         watched = [_MEASUREMENTS[name] for name in watch if name in _MEASUREMENTS]
-        self._measurements = measurements_from([*watched, *measurements])
-        self._layers = patterns_of(layers or ())
-        self.every_n_steps = every_n_steps
-        self._has_budget = budget is not None
-        self._histograms = histograms
+        self._options = Options(
+            capacity=max(self.flush_every, _FLUSH_AT_LEAST_EVERY if self.flushes_late else 0),
+            every=every_n_steps,
+            measurements=measurements_from([*watched, *measurements]),
+            largest="max_abs" in watch,
+            histograms=self.flush_every if histograms else 0,
+            layers=patterns_of(layers or ()),
+            switchable=budget is not None or every_n_steps > 1,
+        )
 
     def must_flush(self, unread: int, is_affordable: Callable[[], bool]) -> bool:
         """Return True if it is time to flush.
@@ -133,23 +106,15 @@ class Settings:
             compiled: whether XLA compiles the whole step. A branch in such a step makes the host
                 wait for the device, so a branch is added only if another setting needs it.
         """
-        unread = max(self.flush_every, _FLUSH_AT_LEAST_EVERY if self.flushes_late else 0)
-        switchable = self._has_budget or self.every_n_steps > 1
-        return Options(
-            capacity=_power_of_two(steps_per_execution + unread),
-            every=self.every_n_steps,
-            measurements=self._measurements,
-            largest="max_abs" in self._watch,
-            histograms=self.flush_every if self._histograms else 0,
-            layers=self._layers,
-            switchable=switchable,
-            comparable=switchable or not compiled,
+        capacity = steps_per_execution + self._options.capacity
+        return dataclasses.replace(
+            self._options,
+            capacity=1 << max(capacity - 1, 255).bit_length(),  # a power of two, at least 256
+            comparable=self._options.switchable or not compiled,
         )
 
 
-def named_optimizers(
-    optimizers: Optimizers | None,
-) -> dict[str, keras.optimizers.Optimizer] | None:
+def named_optimizers(optimizers: Optimizers | None) -> dict[str, keras.optimizers.Optimizer] | None:
     """Return optimizers by name: the keys of a dict, or `optimizer.name`.
 
     Raises:
@@ -157,18 +122,148 @@ def named_optimizers(
     """
     if optimizers is None:
         return None
-    if isinstance(optimizers, Mapping):
-        return {name: _checked(each) for name, each in optimizers.items()}
-    several = optimizers if isinstance(optimizers, (list, tuple)) else [optimizers]
-    checked = [_checked(each) for each in several]
-    return dict(zip(unique_names([each.name for each in checked]), checked, strict=True))
+    several: Any = optimizers if isinstance(optimizers, (list, tuple, Mapping)) else [optimizers]
+    is_named = isinstance(several, Mapping)
+    for each in several.values() if is_named else several:
+        if not isinstance(each, keras.optimizers.Optimizer):
+            raise TypeError(f"optimizers must be Keras 3 optimizers. Received: optimizer={each!r}")
+    if is_named:
+        return dict(several)
+    return dict(zip(unique_names([each.name for each in several]), several, strict=True))
 
 
-def _checked(optimizer: Any) -> keras.optimizers.Optimizer:
-    if not isinstance(optimizer, keras.optimizers.Optimizer):
-        raise TypeError(f"optimizers must be Keras 3 optimizers. Received: optimizer={optimizer!r}")
-    return optimizer
+_FIRST_CALL = 100
+_PAIRS = 16
+_AGAIN_AFTER = 5000
+_AFFORDABLE = 0.001
+_MOST = 0.9
 
 
-def _power_of_two(steps: int) -> int:
-    return 1 << max(steps - 1, 255).bit_length()
+@dataclass(frozen=True)
+class Overhead:
+    """Overhead of a monitor relative to the training time.
+
+    Attributes:
+        measuring: extra time of a measured step relative to an unmeasured step, estimated from
+            steps that are measured once and twice in round; NaN if no steps were compared.
+        quartiles: lower and upper quartile of `measuring` over the pairs of adjacent steps.
+        pairs: number of compared pairs of steps.
+        every: one in `every` steps is measured.
+        host: time for reading, rules and sinks relative to the time of the train steps; NaN
+            after too few train steps.
+    """
+
+    measuring: float
+    quartiles: tuple[float, float]
+    pairs: int
+    every: int
+    host: float
+
+    @property
+    def total(self) -> float:
+        """Extra time relative to training without the monitor; NaN if unknown."""
+        return self.measuring / self.every + self.host
+
+    def __str__(self) -> str:
+        if math.isnan(self.host):
+            return "unknown: too few steps"
+        host = f"reading, rules and sinks {100 * self.host:.1f} %"
+        if math.isnan(self.measuring):
+            return f"{host} of the training time; overhead of the compiled step not measured"
+        low, high = self.quartiles
+        downsampled = f", one step in {self.every} is measured" if self.every > 1 else ""
+        return (
+            f"{100 * self.total:.1f} % of the training time: a measured step "
+            f"{100 * self.measuring:+.1f} % (quartiles {100 * low:+.1f} to {100 * high:+.1f} %, "
+            f"{self.pairs} pairs of steps){downsampled}; {host}"
+        )
+
+
+class OverheadMeter:
+    """Timer that compares train steps measured once with train steps measured twice.
+
+    The comparison starts after 100 calls of the train function, when tracing and caches have
+    settled. It takes 32 calls, every second one of which is measured twice, so that no step is
+    left unmeasured. With a budget, the interval between measured steps is then increased until
+    the overhead is within the budget, and the comparison is repeated every 5000 calls.
+
+    Args:
+        every: the smallest interval: at most one in `every` steps is measured.
+        budget: the allowed share of the training time; None for no limit.
+
+    Attributes:
+        every: interval between measured steps: one in `every` steps is measured.
+    """
+
+    def __init__(self, every: int, budget: float | None) -> None:
+        self.every = self._least = every
+        self._budget = budget
+        self._calls = self._began = self._timed = 0
+        self._seconds: tuple[list[float], list[float]] = ([], [])
+        self._ratios: np.ndarray = np.zeros(0)
+        self._in_steps = self._on_host = self._look = self._looked = self._start = 0.0
+        self._comparing = False
+
+    @property
+    def overhead(self) -> Overhead:
+        """Overhead measured so far."""
+        low, middle, high = [math.nan] * 3
+        if len(self._ratios):
+            low, middle, high = map(float, np.percentile(self._ratios, [25, 50, 75]))
+        host = self._on_host / self._in_steps if self._timed >= _FIRST_CALL else math.nan
+        return Overhead(middle, (low, high), len(self._ratios), self.every, host)
+
+    def fit_begins(self) -> None:
+        """Restart the count of calls for a new run."""
+        self._calls, self._began, self._seconds = 0, _FIRST_CALL, ([], [])
+
+    def call_begins(self, recorder: Recorder) -> None:
+        """Start the timer. In a comparison, measure every second call twice."""
+        number = self._calls - self._began
+        self._comparing = recorder.options.comparable and 0 <= number < 2 * _PAIRS
+        if self._comparing:
+            recorder.measure_every(1)
+            recorder.measure_twice(number % 2 == 1)
+            recorder.wait()
+        self._start = time.perf_counter()
+
+    def call_ends(self, recorder: Recorder) -> None:
+        """Stop the timer. After the last call of a comparison, evaluate the comparison."""
+        number = self._calls - self._began
+        if self._comparing:
+            recorder.wait()
+        seconds = time.perf_counter() - self._start
+        self._calls += 1
+        if self._calls > 1:  # the first call traces
+            self._in_steps += seconds
+            self._timed += 1
+        if self._comparing:
+            self._seconds[number % 2].append(seconds)
+            if number == 2 * _PAIRS - 1:
+                self._conclude(recorder)
+
+    @contextmanager
+    def on_host(self) -> Iterator[None]:
+        """Time the block, in which records are read, checked by rules and written to sinks."""
+        start = time.perf_counter()
+        yield
+        self._looked = time.perf_counter()
+        self._look = self._looked - start
+        self._on_host += self._look
+
+    def look_is_affordable(self) -> bool:
+        """Return True if the last flush took less than 0.1 % of the time since its end."""
+        return self._look < _AFFORDABLE * (time.perf_counter() - self._looked)
+
+    def _conclude(self, recorder: Recorder) -> None:
+        once, twice = map(np.array, self._seconds)
+        share = np.minimum(twice / once - 1, _MOST)  # relative to a step measured once
+        self._ratios = share / (1 - share)
+        recorder.measure_twice(False)
+        self._seconds = ([], [])
+        if self._budget is not None:
+            self._began = self._calls + _AGAIN_AFTER
+            left = max(self._budget - self.overhead.host, self._budget / 10)
+            needed = math.ceil(max(0.0, self.overhead.measuring) / left)
+            self.every = max(self._least, needed)
+        recorder.measure_every(self.every)

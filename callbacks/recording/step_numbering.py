@@ -1,8 +1,8 @@
 """Numbers of train steps, over the fits and custom loops of a monitor."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import keras
@@ -15,7 +15,7 @@ from gradkeeper.callbacks.instrument.step_patches import StepPatches
 from gradkeeper.callbacks.recording.reader import Records, Track, merged
 from gradkeeper.callbacks.recording.recorder import Recorder
 from gradkeeper.callbacks.recording.settings import Settings
-from gradkeeper.callbacks.window import Window
+from gradkeeper.callbacks.window import Window, change_rows
 
 
 class LoopSteps:
@@ -42,11 +42,12 @@ class LoopSteps:
             records: the calls since the last call of this method.
             is_last: whether the loop has ended, which also completes a partial step.
         """
-        records = _joined(self._waiting, records)
-        self._waiting = None
+        records, self._waiting = _joined(self._waiting, records), None
         if records is None:
             return None
-        owners = _owners(records)
+        # The index of the track of each row, [rows].
+        called = [track.present.any(axis=1) for track in records.by_optimizer.values()]
+        owners = np.argmax(called, axis=0)
         numbers, is_complete = self._numbers(owners)
         if not (is_complete or is_last):
             begun = int(np.argmax(numbers == numbers[-1]))
@@ -63,18 +64,12 @@ class LoopSteps:
         step, called = 0, set[int]()
         for owner in owners.tolist():
             if owner in called:
-                step, called = step + 1, set[int]()
+                step, called = step + 1, set()
             numbers.append(step)
             called.add(owner)
             if len(called) == self._optimizers:
-                step, called = step + 1, set[int]()
+                step, called = step + 1, set()
         return np.array(numbers), not called
-
-
-def _owners(records: Records) -> np.ndarray:
-    """Return the index of the track of each row, [rows]."""
-    called = [track.present.any(axis=1) for track in records.by_optimizer.values()]
-    return np.argmax(called, axis=0)
 
 
 def _by_step(records: Records, owners: np.ndarray, numbers: np.ndarray, first: int) -> Records:
@@ -102,33 +97,27 @@ def _by_step(records: Records, owners: np.ndarray, numbers: np.ndarray, first: i
 
 def _placed(window: Window, rows: np.ndarray, steps: np.ndarray) -> Window:
     """Return the rows at these indices; index -1 gives a step without a gradient."""
-    is_missing = rows < 0
-    placed = dataclasses.replace(window[np.maximum(rows, 0)], steps=steps, calls=())
-    for flags in (placed.present, placed.updated):
-        flags[is_missing] = False
-    replica_norms = placed.replica_norms.copy()
-    replica_norms[is_missing] = np.nan
-    return dataclasses.replace(
-        placed,
-        values={name: _blank(value, is_missing) for name, value in placed.values.items()},
-        scalars={name: _blank(value, is_missing) for name, value in placed.scalars.items()},
-        replica_norms=replica_norms,
-    )
 
+    def place(values: np.ndarray) -> np.ndarray:
+        placed = values[np.maximum(rows, 0)]
+        placed[rows < 0] = np.nan if np.issubdtype(placed.dtype, np.floating) else 0
+        return placed
 
-def _blank(values: np.ndarray, is_missing: np.ndarray) -> np.ndarray:
-    values = values.copy()
-    values[is_missing] = np.nan
-    return values
+    return dataclasses.replace(change_rows(window, place), steps=steps, calls=())
 
 
 def _joined(one: Records | None, other: Records | None) -> Records | None:
     if one is None or other is None:
         return one or other
-    tracks: dict[Track, Window] = {}
-    for track in dict.fromkeys([*one.by_optimizer, *other.by_optimizer]):
-        parts = [each.by_optimizer.get(track) or _none(each.window.steps) for each in (one, other)]
-        tracks[track] = Window.concatenate(parts)
+
+    def part(records: Records, track: Track) -> Window:
+        none = np.zeros((len(records.window), 0), bool)
+        return records.by_optimizer.get(track) or Window(records.window.steps, (), none, none, {})
+
+    tracks = {
+        track: Window.concatenate([part(one, track), part(other, track)])
+        for track in {**one.by_optimizer, **other.by_optimizer}
+    }
     window = Window.concatenate([one.window, other.window])
     histograms = {**one.histograms, **other.histograms}
     return Records(window, tracks, one.lost + other.lost, histograms)
@@ -143,12 +132,6 @@ def _split(records: Records, row: int) -> tuple[Records, Records]:
         return Records(window, tracks, lost, pictures)
 
     return part(slice(row), records.lost), part(slice(row, None), 0)
-
-
-def _none(steps: np.ndarray) -> Window:
-    """Return a window of these steps without variables."""
-    none = np.zeros((len(steps), 0), bool)
-    return Window(steps, (), none, none, {})
 
 
 class StepNumbering:
@@ -229,26 +212,22 @@ class _EagerFlush(StepObserver):
             self._owner.flush()
 
 
-@contextmanager
 def watched_loop(
     recorder: Recorder, optimizers: Sequence[keras.optimizers.Optimizer], owner: Any, every: int
-) -> Iterator[None]:
+) -> AbstractContextManager[None]:
     """Record each call of `apply` of the optimizers inside the block as one step."""
     recorder.acquire(owner)
-    observers = [recorder, _EagerFlush(owner, every)]
-    with StepPatches(observers, optimizers).applied():
-        yield
+    return StepPatches([recorder, _EagerFlush(owner, every)], optimizers).applied()
 
 
 def recorder_for(
     settings: Settings,
     optimizers: Sequence[keras.optimizers.Optimizer],
-    variables: Sequence[Any] | None,
+    variables: list[Any] | None,
 ) -> Recorder:
     """Return a recorder for a custom loop.
 
     Reuse the recorder for later loops, because their functions are already traced with it.
     """
-    named = None if variables is None else list(variables)
     options = dataclasses.replace(settings.options(1, compiled=True), capacity=_CAPACITY)
-    return Recorder(options, variables=named, optimizers=tuple(optimizers))
+    return Recorder(options, variables=variables, optimizers=tuple(optimizers))

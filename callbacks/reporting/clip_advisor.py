@@ -40,13 +40,13 @@ class ClipLimit:
         return self.explosions_clipped / self.explosions if self.explosions else float("nan")
 
     def __str__(self) -> str:
-        clip_fraction = (
-            f"global_clipnorm={self.global_clipnorm:.3g} clips {100 * self.clip_fraction:.1f} %"
+        effect = (
+            f"global_clipnorm={self.global_clipnorm:.3g} clips {100 * self.clip_fraction:.1f} % of "
+            "the healthy steps"
         )
         if not self.explosions:
-            return f"{clip_fraction} of the healthy steps; no explosion occurred"
-        explosions_clipped = f"{self.explosions_clipped} of {self.explosions} explosions"
-        return f"{clip_fraction} of the healthy steps and {explosions_clipped}"
+            return f"{effect}; no explosion occurred"
+        return f"{effect} and {self.explosions_clipped} of {self.explosions} explosions"
 
 
 class ClipAdvisor:
@@ -97,11 +97,8 @@ class ClipAdvisor:
         self._explosions = recent.global_norm[judged.rows[judged.explodes]]
         self.steps, self.end = len(self._norms), healthy.end
         self.nonfinite = len(recent) - len(judged.rows)
-        self.limits = [
-            self.evaluate(float(np.quantile(self._norms, 1 - share)))
-            for share in shares
-            if self.steps
-        ]
+        quantiles = [np.quantile(self._norms, 1 - share) for share in shares if self.steps]
+        self.limits = [self.evaluate(float(quantile)) for quantile in quantiles]
         self.problem = self._problem(recent)
         self._limit = None if self.problem else healthy.limit()
         self.recommended = self.evaluate(self._limit.value) if self._limit else None
@@ -116,11 +113,10 @@ class ClipAdvisor:
             raise ValueError(
                 f"global_clipnorm must be positive. Received: global_clipnorm={global_clipnorm}"
             )
+        clipped = self._norms > global_clipnorm
         return ClipLimit(
             global_clipnorm,
-            clip_fraction=float(np.mean(self._norms > global_clipnorm))
-            if self.steps
-            else float("nan"),
+            clip_fraction=float(np.mean(clipped)) if self.steps else float("nan"),
             explosions_clipped=int(np.sum(self._explosions > global_clipnorm)),
             explosions=len(self._explosions),
         )

@@ -98,23 +98,21 @@ def plot_history(history: GradientHistory, findings: Sequence[Finding] = ()) -> 
 
 def plot_global_norm(history: GradientHistory, findings: Sequence[Finding] = ()) -> Figure:
     """Plot the global norm over steps, before and after clipping."""
-    figure = Figure(figsize=(10, 4), layout="constrained", dpi=110)
-    draw_global_norm(figure.subplots(), history, findings)
+    figure, axes = _figure()
+    draw_global_norm(axes, history, findings)
     return figure
 
 
 def plot_layers(history: GradientHistory) -> Figure:
     """Plot the norm of every layer over steps as a heat map with logarithmic colors."""
-    rows = len(LayerGroups.of(history).names)
-    figure = Figure(figsize=(10, 1.6 + 0.3 * rows), layout="constrained", dpi=110)
-    draw_layers(figure.subplots(), history)
+    figure, axes = _figure(1.6 + 0.3 * len(LayerGroups.of(history).names))
+    draw_layers(axes, history)
     return figure
 
 
 def plot_clip_limits(norms: np.ndarray, limits: Sequence[ClipLimit]) -> Figure:
     """Plot a histogram of the global norms, [steps], with clipping limits as vertical lines."""
-    figure = Figure(figsize=(10, 4), layout="constrained", dpi=110)
-    axes = figure.subplots()
+    figure, axes = _figure()
     positive = norms[norms > 0]
     if len(positive):
         edges = np.geomspace(positive.min(), positive.max() * 1.001, 80).tolist()
@@ -138,32 +136,43 @@ def plot_clip_limits(norms: np.ndarray, limits: Sequence[ClipLimit]) -> Figure:
 
 def plot_update_ratios(history: GradientHistory) -> Figure:
     """Plot update norm divided by weight norm per variable, and the usual value 1e-3."""
-    figure = Figure(figsize=(10, 4), layout="constrained", dpi=110)
-    axes = figure.subplots()
     ratios = history.update_ratios
-    few = len(history.variables) <= _LABELLED
-    for name, ratio in zip(history.variables, ratios.T, strict=True):
-        axes.plot(history.steps, _drawable(ratio), lw=0.9, label=name if few else None)
+    figure, axes = _plot_variables(history, _drawable(ratios), "update / weight")
+    axes.set_yscale("log")
     axes.axhline(1e-3, color="#888888", lw=1, linestyle="--", label="usual, 1e-3")
-    axes.set(xlabel="train step", ylabel="update / weight", yscale="log")
     _mark_zeros(axes, history.steps[(ratios == 0).any(axis=1)], "a variable's update is zero")
-    axes.grid(alpha=0.25)
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="x-small", frameon=False)
+    _draw_legend_beside(axes)
     return figure
 
 
 def plot_measurement(history: GradientHistory, name: str) -> Figure:
     """Plot a user-defined measurement of each variable over the train steps."""
-    figure = Figure(figsize=(10, 4), layout="constrained", dpi=110)
-    axes = figure.subplots()
-    few = len(history.variables) <= _LABELLED
-    for variable, values in zip(history.variables, history.value(name).T, strict=True):
-        axes.plot(history.steps, values, lw=0.9, label=variable if few else None)
-    axes.set(xlabel="train step", ylabel=name)
-    axes.grid(alpha=0.25)
-    if few:
-        axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="x-small", frameon=False)
+    figure, axes = _plot_variables(history, history.value(name), name)
+    if axes.get_legend_handles_labels()[0]:
+        _draw_legend_beside(axes)
     return figure
+
+
+def _figure(height: float = 4) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(10, height), layout="constrained", dpi=110)
+    return figure, figure.subplots()
+
+
+def _plot_variables(
+    history: GradientHistory, values: np.ndarray, ylabel: str
+) -> tuple[Figure, Axes]:
+    """Plot the values, [steps, variables], with one line per variable."""
+    figure, axes = _figure()
+    few = len(history.variables) <= _LABELLED
+    for name, each in zip(history.variables, values.T, strict=True):
+        axes.plot(history.steps, each, lw=0.9, label=name if few else None)
+    axes.set(xlabel="train step", ylabel=ylabel)
+    axes.grid(alpha=0.25)
+    return figure, axes
+
+
+def _draw_legend_beside(axes: Axes) -> None:
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="x-small", frameon=False)
 
 
 def draw_global_norm(
@@ -205,14 +214,14 @@ def _draw_findings(axes: Axes, findings: Sequence[Finding]) -> None:
     """Draw a line at the step of each finding, with one dash pattern and label per rule."""
     counts = Counter(finding.rule for finding in findings)
     dashes = dict(zip(counts, cycle(_DASHES), strict=False))
-    named = set()
+    labels: dict[str, str | None] = {
+        rule: f"finding: {rule}" + (f" ({times} layers)" if times > 1 else "")
+        for rule, times in counts.items()
+    }
     for finding in findings:
-        rule, times = finding.rule, counts[finding.rule]
-        label = f"finding: {rule}" + (f" ({times} layers)" if times > 1 else "")
-        axes.axvline(
-            finding.step, color=ALARM, lw=1, ls=dashes[rule], label=None if rule in named else label
-        )
-        named.add(rule)
+        rule = finding.rule
+        axes.axvline(finding.step, color=ALARM, lw=1, ls=dashes[rule], label=labels[rule])
+        labels[rule] = None
 
 
 def _mark_zeros(axes: Axes, steps: np.ndarray, label: str) -> None:
@@ -287,8 +296,7 @@ def _binned(norms: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarra
     """Return the largest norm of each bin of consecutive steps, and the bin edges."""
     if not len(steps):
         return norms, np.arange(1)
-    starts = np.unique(
-        np.linspace(0, len(steps), min(len(steps), _COLUMNS), endpoint=False, dtype=int)
-    )
+    bins = min(len(steps), _COLUMNS)
+    starts = np.unique(np.linspace(0, len(steps), bins, endpoint=False, dtype=int))
     edges = np.append(steps[starts], steps[-1] + 1) - 0.5
     return np.fmax.reduceat(norms, starts, axis=0), edges

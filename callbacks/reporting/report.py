@@ -127,13 +127,10 @@ def _layers(history: GradientHistory) -> Iterator[dict[str, str]]:
     groups = LayerGroups.of(history)
     for layer, norms in zip(groups.names, groups.norms.T, strict=True):
         finite = norms[np.isfinite(norms)]
-        least, median, greatest = (
-            np.percentile(finite, [0, 50, 100]) if len(finite) else [math.nan] * 3
-        )
+        spread = np.percentile(finite, [0, 50, 100]) if len(finite) else [math.nan] * 3
+        texts = map(_norm, spread)
         yield {
             "path": layer,
-            "least": _norm(least),
-            "median": _norm(median),
-            "greatest": _norm(greatest),
+            **dict(zip(("least", "median", "greatest"), texts, strict=True)),
             "not_finite": f"{len(norms) - len(finite):,}",
         }

@@ -4,15 +4,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from gradkeeper.callbacks._text import print_failure
 from gradkeeper.callbacks._workers import Worker, folders_of_others
-from gradkeeper.callbacks.sinks.directory_lock import DirectoryLock
 from gradkeeper.callbacks.sinks.parquet import ParquetSink
-from gradkeeper.callbacks.sinks.sink import Sink
+from gradkeeper.callbacks.sinks.sink import DirectoryLock, Sink
 from gradkeeper.callbacks.sinks.tensorboard import TensorBoardSink
-from gradkeeper.callbacks.window import Window
+from gradkeeper.callbacks.window import Histogram, Window
 
 _CONSEQUENCE = (
     "Training and the history in memory continue. Writing the missing steps is retried "
@@ -68,9 +65,7 @@ class FaultTolerantSink(Sink):
     def truncate_from(self, step: int) -> Iterator[Window]:
         self._truncate_at = step
         try:
-            self._refresh_lock()
-            yield from self._sink.truncate_from(step)
-            self._truncate_at = None
+            yield from self._truncate(step)
         except Exception as error:  # noqa: BLE001 (disks and libraries may raise any exception)
             self._report(error)
 
@@ -85,9 +80,7 @@ class FaultTolerantSink(Sink):
             self._retry_at = 2 * self._missing
             self._write_missing()
 
-    def write_histograms(
-        self, step: int, histograms: Mapping[str, tuple[np.ndarray, np.ndarray]]
-    ) -> None:
+    def write_histograms(self, step: int, histograms: Mapping[str, Histogram]) -> None:
         if not self._missing:
             self._succeeds(lambda: self._sink.write_histograms(step, histograms))
 
@@ -104,6 +97,11 @@ class FaultTolerantSink(Sink):
             if self._lock is not None:
                 self._lock.release()
 
+    def _truncate(self, step: int) -> Iterator[Window]:
+        self._refresh_lock()
+        yield from self._sink.truncate_from(step)
+        self._truncate_at = None
+
     def _write(self, window: Window) -> None:
         self._refresh_lock()
         self._sink.write(window)
@@ -111,10 +109,7 @@ class FaultTolerantSink(Sink):
     def _write_missing(self) -> None:
         def write() -> None:
             if self._truncate_at is not None:
-                self._refresh_lock()
-                for _ in self._sink.truncate_from(self._truncate_at):
-                    pass
-                self._truncate_at = None
+                deque(self._truncate(self._truncate_at), maxlen=0)
             self._write(self._recent(self._missing))
 
         if self._succeeds(write):
@@ -191,9 +186,8 @@ class MultiSink(Sink):
         Raises:
             RuntimeError: if another run writes to `log_dir`.
         """
-        moved = worker.number != self._worker.number
-        self._worker = worker
-        if moved:
+        former, self._worker = self._worker, worker
+        if worker.number != former.number:
             self._sinks = list(self._create())
         for sink in self._sinks:
             sink.open(is_running)
@@ -212,9 +206,7 @@ class MultiSink(Sink):
         for sink in self._sinks:
             sink.write(window)
 
-    def write_histograms(
-        self, step: int, histograms: Mapping[str, tuple[np.ndarray, np.ndarray]]
-    ) -> None:
+    def write_histograms(self, step: int, histograms: Mapping[str, Histogram]) -> None:
         for sink in self._sinks:
             sink.write_histograms(step, histograms)
 

@@ -69,10 +69,8 @@ def read_part(path: Path) -> Window:
         else:
             scalars[name] = column.to_numpy(zero_copy_only=False)
     matrices = {name: value.reshape(rows, -1, width) for name, value in lists.items()}
-    present, updated = (
-        matrices[flag][:, 0] if flag in matrices else np.zeros((rows, width), bool)
-        for flag in ("present", "updated")
-    )
+    none = np.zeros((rows, 1, width), bool)
+    present, updated = (matrices.get(flag, none)[:, 0] for flag in ("present", "updated"))
     values = {name: value[:, 0] for name, value in matrices.items() if name not in _OWN}
     if "nonfinite" not in values and "norm" in values:
         # The first format has no element counts; a non-finite norm has at least one element.
@@ -147,11 +145,6 @@ class ParquetSink(Sink):
         self._next = None
 
     def truncate_from(self, step: int) -> Iterable[Window]:
-        """Remove the rows from `step` on, because a resumed run records them again.
-
-        Returns:
-            The remaining windows, read lazily.
-        """
         for unfinished in self._folder.glob(".gradients-*.parquet.tmp"):
             unfinished.unlink()
         seen = _Seen()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gradkeeper.callbacks.sinks.sink import Sink
-from gradkeeper.callbacks.window import Window
+from gradkeeper.callbacks.window import Histogram, Window
 
 
 class TensorBoardSink(Sink):
@@ -49,17 +49,13 @@ class TensorBoardSink(Sink):
 
     def write(self, window: Window) -> None:
         """Write the window; its steps are in the file on return."""
-        scalars = _scalars(window)
-        if self._layers:
-            scalars |= _layer_scalars(window)
+        scalars = _scalars(window) | (_layer_scalars(window) if self._layers else {})
         for row, step in enumerate(window.steps):
             there = {tag: value[row] for tag, (value, known) in scalars.items() if known[row]}
             self._write(int(step), [{"tag": tag, "simple_value": there[tag]} for tag in there])
         self.flush()
 
-    def write_histograms(
-        self, step: int, histograms: Mapping[str, tuple[np.ndarray, np.ndarray]]
-    ) -> None:
+    def write_histograms(self, step: int, histograms: Mapping[str, Histogram]) -> None:
         """Write histograms of the step's gradient, by variable, as edges and counts.
 
         Raises:
@@ -98,9 +94,8 @@ class TensorBoardSink(Sink):
         self._writer = writer
 
     def close(self) -> None:
-        self._file = None
-        if self._writer is not None:
-            writer, self._writer = self._writer, None
+        writer, self._writer, self._file = self._writer, None, None
+        if writer is not None:
             writer.close()
 
     def _write(self, step: int, values: list[dict[str, Any]]) -> None:
@@ -151,11 +146,10 @@ def _scalars(window: Window) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def _layer_scalars(window: Window) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    layers = zip(window.layers, window.layer_norms.T, window.layer_columns, strict=True)
     return {
         f"gradients/layers/{layer}": (norms, np.any(window.present[:, columns], axis=1))
-        for layer, norms, columns in zip(
-            window.layers, window.layer_norms.T, window.layer_columns, strict=True
-        )
+        for layer, norms, columns in layers
     }
 
 

@@ -15,7 +15,7 @@ import pytest
 from models import compiled, fit
 
 from gradkeeper.callbacks import GradientHistory, GradientMonitor
-from gradkeeper.callbacks.sinks.directory_lock import DirectoryLock
+from gradkeeper.callbacks.sinks.sink import DirectoryLock
 
 REFUSED = r"Another run writes .*process {}.*Use a separate directory for each run.*log_dir='{}'"
 
@@ -43,7 +43,7 @@ def refusal(folder, pid):
 
 HOLDS = """
 import os, sys
-from gradkeeper.callbacks.sinks.directory_lock import DirectoryLock
+from gradkeeper.callbacks.sinks.sink import DirectoryLock
 lock = DirectoryLock(sys.argv[1])
 lock.acquire(lambda: True)
 print("taken", flush=True)
@@ -83,7 +83,7 @@ def test_a_second_process_is_refused_until_the_first_ends(tmp_path, end):
 
 FORKS = """
 import os, sys
-from gradkeeper.callbacks.sinks.directory_lock import DirectoryLock
+from gradkeeper.callbacks.sinks.sink import DirectoryLock
 lock = DirectoryLock(sys.argv[1])
 lock.acquire(lambda: True)
 child = os.fork()

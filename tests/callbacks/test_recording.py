@@ -12,7 +12,7 @@ import tensorflow as tf
 from models import compiled, fit
 
 from gradkeeper.callbacks import Finding, GradientHistory, GradientMonitor
-from gradkeeper.callbacks.recording.overhead import Overhead
+from gradkeeper.callbacks.recording.settings import Overhead
 from gradkeeper.callbacks.rules import Rule
 
 
@@ -146,7 +146,7 @@ def test_a_budget_thins_the_measuring(monkeypatch):
         return Overhead(measuring=0.5, quartiles=(0.5, 0.5), pairs=16, every=1, host=0.0)
 
     monkeypatch.setattr(
-        "gradkeeper.callbacks.recording.overhead.OverheadMeter.overhead",
+        "gradkeeper.callbacks.recording.settings.OverheadMeter.overhead",
         property(measured_steps_take_half_as_long_again),
     )
     fit(model, (x[:1].repeat(200, 0), y[:1].repeat(200, 0)), batch_size=1, callbacks=[monitor])
