@@ -144,10 +144,6 @@ def _division(over: np.ndarray, under: np.ndarray) -> Fault | None:
     return faults.DIVISION_BY_SMALL if sizes.flat[quotients.argmax()] < 1 else None
 
 
-def _remainder(over: np.ndarray, under: np.ndarray) -> Fault | None:
-    return _first((under == 0, faults.DIVISION_BY_ZERO))
-
-
 def _power(base: np.ndarray, exponent: np.ndarray) -> Fault | None:
     if ((base == 0) & (exponent < 0)).any():
         return faults.DIVISION_BY_ZERO
@@ -185,7 +181,10 @@ _RULES: dict[str, Fault | _Rule] = {
     "Acosh": _in_bounds(1.0, np.inf),
     "Ndtri": _in_bounds(0.0, 1.0),
     **dict.fromkeys(("RealDiv", "Div", "Xdivy"), _division),
-    **dict.fromkeys(("FloorMod", "Mod", "TruncateMod", "FloorDiv", "TruncateDiv"), _remainder),
+    **dict.fromkeys(
+        ("FloorMod", "Mod", "TruncateMod", "FloorDiv", "TruncateDiv"),
+        lambda over, under: _first((under == 0, faults.DIVISION_BY_ZERO)),
+    ),
     **dict.fromkeys(("Reciprocal", "Inv"), lambda x: _division(np.ones_like(x), x)),
     **dict.fromkeys(("Max", "Min"), _if_empty(faults.EXTREME_OF_NOTHING)),
     **dict.fromkeys(("Softmax", "LogSoftmax"), _softmax),

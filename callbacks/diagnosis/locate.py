@@ -52,8 +52,7 @@ def locate(
         bad: keys of the variables that were non-finite before the step.
         lost: keys of the variables that became non-finite during the step.
     """
-    path = _path(trace)
-    known: dict[str, Any] = {"replica": replica, "loss": trace.mean_loss, "path": path}
+    known: dict[str, Any] = {"replica": replica, "loss": trace.mean_loss, "path": _path(trace)}
     results = trace.bad_results
     data = _bad_parts(batch)
     keys = [*map(key_of, results), *map(trace.operations.contents_of, lost)]
@@ -205,10 +204,9 @@ def _first_bad_variable(trace: StepTrace, layer: str | None) -> str | None:
 
 def _path(trace: StepTrace) -> tuple[LayerCall, ...]:
     """Return the layer calls with the gradients with respect to their outputs."""
-    operations = trace.operations
     for call in trace.layers.calls:
-        makers = filter(None, map(operations.maker_of, call.outputs))
-        call.gradient = next(filter(None, map(operations.gradient_at, makers)), None)
+        makers = filter(None, map(trace.operations.maker_of, call.outputs))
+        call.gradient = next(filter(None, map(trace.operations.gradient_at, makers)), None)
     return tuple(trace.layers.calls)
 
 

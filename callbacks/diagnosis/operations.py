@@ -60,18 +60,22 @@ class Range:
 
 def range_of(tensors: Iterable[Any]) -> Range | None:
     """Return the range over all real and complex tensors; None if they have no values."""
-    # A complex array is viewed as its real and imaginary parts.
-    parts = [array.ravel().view(array.real.dtype) for array in arrays_of(tensors) if array.size]
+    arrays = [array for array in arrays_of(tensors) if array.size]
+    parts = [part for array in arrays for part in _real_parts(array)]
     if not parts:
         return None
-    values = np.concatenate(parts)
-    finite = values[np.isfinite(values)]
+    finite = [numbers for part in parts if (numbers := part[np.isfinite(part)]).size]
+    total = sum(part.size for part in parts)
     return Range(
-        float(finite.min()) if finite.size else float("nan"),
-        float(finite.max()) if finite.size else float("nan"),
-        (values.size - finite.size) / values.size,
-        bool(np.isnan(values).any()),
+        min((float(numbers.min()) for numbers in finite), default=float("nan")),
+        max((float(numbers.max()) for numbers in finite), default=float("nan")),
+        (total - sum(numbers.size for numbers in finite)) / total,
+        _any_nan(parts),
     )
+
+
+def _real_parts(array: np.ndarray) -> tuple[np.ndarray, ...]:
+    return (array.real, array.imag) if np.iscomplexobj(array) else (array,)
 
 
 def all_finite(numbers: Range | None) -> bool:

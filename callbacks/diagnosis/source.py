@@ -17,20 +17,18 @@ from gradkeeper.callbacks.diagnosis._tensorflow_private import BACKWARD_FILE
 
 _CALLBACKS = Path(__file__).parent.parent
 _TENSORFLOW, _KERAS = Path(tf.__file__).parent, Path(keras.__file__).parent
-_STDLIB = Path(sysconfig.get_path("stdlib"))
+_SOURCE, _STDLIB = _KERAS / "src", Path(sysconfig.get_path("stdlib"))
 _LIBRARIES = (*map(str, (_TENSORFLOW, _KERAS, _STDLIB, _CALLBACKS)), "<frozen")
 # These functions run the step, or a random operation of it.
 _STEP = str(Path(__file__).parent / "step.py")
 _STEP_FUNCTIONS = ("run_step", "compiled")
 # Of the lines in Keras, only those in these directories show what is computed.
 _DIRECTORIES = ("layers", "losses", "regularizers", "constraints", "optimizers")
-_TELLING = tuple(str(_KERAS / "src" / name) for name in _DIRECTORIES)
-_NOT_TELLING = tuple(
-    str(_KERAS / "src" / name) for name in ("layers/layer.py", "optimizers/base_optimizer.py")
-)
+_TELLING = tuple(str(_SOURCE / name) for name in _DIRECTORIES)
+_NOT_TELLING = (str(_SOURCE / "layers/layer.py"), str(_SOURCE / "optimizers/base_optimizer.py"))
 # A stack frame of this code means that an optimizer update is running.
 _APPLY = keras.optimizers.Optimizer.apply.__code__
-_OWN_PARTS = (str(_KERAS / "src/optimizers"), str(_KERAS / "src/backend"), str(_TENSORFLOW))
+_OWN_PARTS = (str(_SOURCE / "optimizers"), str(_SOURCE / "backend"), str(_TENSORFLOW))
 OptimizerPart: TypeAlias = Literal["update", "constraint"]
 
 

@@ -166,9 +166,10 @@ def _together(ranges: Iterable[Range | None]) -> Range | None:
     if not known:
         return None
     # A call without a finite value has NaN as limits. Omit them if another call has one.
+    finite = [each for each in known if not np.isnan(each.lowest)] or known
     return Range(
-        float(np.fmin.reduce([each.lowest for each in known])),
-        float(np.fmax.reduce([each.highest for each in known])),
+        min(each.lowest for each in finite),
+        max(each.highest for each in finite),
         sum(each.nonfinite for each in known) / len(known),
         any(each.nan for each in known),
     )
@@ -212,8 +213,8 @@ def _draw(axes: "Axes", title: str, ranges: Sequence[Range | None]) -> None:
         for row, each in enumerate(ranges)
         if each is not None and not np.isnan(each.magnitude)
     }
-    rows, magnitudes = list(points), list(points.values())
-    axes.scatter(magnitudes, rows, c=[_GOOD if all_finite(ranges[row]) else _BAD for row in rows])
+    colours = [_GOOD if all_finite(ranges[row]) else _BAD for row in points]
+    axes.scatter(list(points.values()), list(points), c=colours)
     style: dict[str, Any] = {"ha": "right", "va": "center", "color": _BAD, "fontsize": "small"}
     for row, each in enumerate(ranges):
         if each is not None and not each.is_finite:
@@ -221,7 +222,7 @@ def _draw(axes: "Axes", title: str, ranges: Sequence[Range | None]) -> None:
             axes.text(0.98, row, share, transform=axes.get_yaxis_transform(), **style)
     axes.set_xscale("log")
     if points:
-        smallest, largest = min(magnitudes), max(magnitudes)
+        smallest, largest = min(points.values()), max(points.values())
         axes.set_xlim(smallest / 10, largest * (largest / smallest + 10) ** 0.6)
     axes.set_xlabel("largest finite magnitude")
     axes.set_title(title)
