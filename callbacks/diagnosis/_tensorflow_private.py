@@ -18,7 +18,7 @@
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Any, TypeAlias
@@ -46,17 +46,11 @@ def operations_watched(watcher: Watcher) -> Iterator[None]:
     """Call `watcher` for every operation executed (not traced) inside the block."""
 
     def see(
-        op_type: str | bytes,
-        inputs: Sequence[Any],
-        attrs: Sequence[Any],
-        outputs: Sequence[Any],
-        op_name: str | None = None,
-        graph: Any = None,
+        kind: Any, inputs: Any, attrs: Any, outputs: Any, op_name: Any = None, graph: Any = None
     ) -> None:
         if graph is None:
-            watcher(
-                _kind(op_type), inputs, dict(zip(attrs[::2], attrs[1::2], strict=True)), outputs
-            )
+            attributes = dict(zip(attrs[::2], attrs[1::2], strict=True))
+            watcher(_kind(kind), inputs, attributes, outputs)
 
     op_callbacks.add_op_callback(see)
     try:
@@ -77,22 +71,18 @@ def key_of(tensor: Any) -> int | None:
     return getattr(tensor, "_id", None)
 
 
-@contextmanager
-def slopes_as_in_xla() -> Iterator[None]:
+def slopes_as_in_xla() -> AbstractContextManager:
     """Compute the gradients of roots and reciprocals as XLA does inside the block.
 
     For an upstream gradient of 0 times an infinite derivative, TensorFlow's CPU kernels return 0
     and XLA returns NaN.
     """
-    slopes: dict[str, Callable] = {
-        "sqrt_grad": lambda y, dy, name=None: 0.5 * dy / y,
-        "rsqrt_grad": lambda y, dy, name=None: -0.5 * dy * (y * y * y),
-        "reciprocal_grad": lambda y, dy, name=None: -dy * (y * y),
-    }
-    with ExitStack() as stack:
-        for name, slope in slopes.items():
-            stack.enter_context(mock.patch.object(gen_math_ops, name, slope))
-        yield
+    return mock.patch.multiple(
+        gen_math_ops,
+        sqrt_grad=lambda y, dy, name=None: 0.5 * dy / y,
+        rsqrt_grad=lambda y, dy, name=None: -0.5 * dy * (y * y * y),
+        reciprocal_grad=lambda y, dy, name=None: -dy * (y * y),
+    )
 
 
 def is_handle(tensor: Any) -> bool:
@@ -131,28 +121,21 @@ def differentiated() -> Differentiated | None:
     found = Differentiated(None)
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        if frame.f_code is _GRADIENT:
-            found = _operation_in(frame)
-        elif (frame.f_code.co_filename, frame.f_code.co_name) == _OWN_GRADIENT:
-            found = _own_gradient_in(frame)
-        elif frame.f_code is _BACKWARD:
+        code = frame.f_code
+        if code is _GRADIENT:
+            known = frame.f_locals
+            found = Differentiated(
+                known["op_name"],
+                [key_of(each) for each in known["inputs"] or ()],
+                [key_of(each) for each in known["outputs"] or ()],
+                list(known["out_grads"] or ()),
+            )
+        elif (code.co_filename, code.co_name) == _OWN_GRADIENT:
+            known = frame.f_locals
+            outputs = [key_of(each) for each in nest.flatten(known.get("result"))]
+            found = Differentiated(None, [], outputs, list(known.get("result_grad_components", ())))
+        elif code is _BACKWARD:
             targets = nest.flatten(frame.f_locals["target"])
             return replace(found, targets=[each for each in targets if key_of(each) is not None])
         frame = frame.f_back
     return None
-
-
-def _operation_in(frame: FrameType) -> Differentiated:
-    known = frame.f_locals
-    return Differentiated(
-        known["op_name"],
-        [key_of(each) for each in known["inputs"] or ()],
-        [key_of(each) for each in known["outputs"] or ()],
-        list(known["out_grads"] or ()),
-    )
-
-
-def _own_gradient_in(frame: FrameType) -> Differentiated:
-    known = frame.f_locals
-    outputs = [key_of(each) for each in nest.flatten(known.get("result"))]
-    return Differentiated(None, [], outputs, list(known.get("result_grad_components", ())))

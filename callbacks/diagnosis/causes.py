@@ -1,50 +1,20 @@
-"""Mapping from the kind and inputs of an operation to the fault."""
+"""Mapping from an operation, the data, the learning rate or the update to the fault."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from gradkeeper.callbacks.diagnosis.faults import (
-    ALL_MASKED,
-    ALL_MASKED_SUM,
-    AT_BOUND,
-    DIVISION_BY_SMALL,
-    DIVISION_BY_ZERO,
-    EMPTY_SEGMENT,
-    EXP_OVERFLOW,
-    EXTREME_OF_NOTHING,
-    FROM_OUTSIDE,
-    GRADIENT_AT_BOUND,
-    GRADIENT_OF_ANGLE,
-    GRADIENT_OF_DIVISION,
-    GRADIENT_OF_LOG,
-    GRADIENT_OF_MATRIX,
-    GRADIENT_OF_NORM,
-    GRADIENT_OF_POWER,
-    GRADIENT_OF_ROOT,
-    HALF_OVERFLOW,
-    HALF_OVERFLOW_BACKWARD,
-    INDETERMINATE,
-    INTENTIONAL_INFINITY,
-    LOG_OF_NEGATIVE,
-    LOG_OF_ZERO,
-    MEAN_OF_NOTHING,
-    OUT_OF_DOMAIN,
-    OVERFLOW,
-    POLE,
-    ROOT_OF_NEGATIVE,
-    ROOT_OF_NEGATIVE_ARGUMENT,
-    SINGULAR,
-    SINGULAR_GRADIENT,
-    SINGULAR_MATRIX,
-    UNDERFLOW,
-    UNKNOWN,
-    ZERO_BY_ZERO,
-    ZERO_NORM,
-    ZERO_VARIANCE,
-    Fault,
+from gradkeeper.callbacks.diagnosis import faults
+from gradkeeper.callbacks.diagnosis.faults import Fault
+from gradkeeper.callbacks.diagnosis.operations import (
+    Operation,
+    OperationTrace,
+    all_finite,
+    arrays_of,
 )
-from gradkeeper.callbacks.diagnosis.operations import Operation, OperationTrace
 from gradkeeper.callbacks.diagnosis.origin import (
     divides_by_norm,
     exponentials,
@@ -52,9 +22,12 @@ from gradkeeper.callbacks.diagnosis.origin import (
     introduces_infinity,
     is_rounding,
 )
-from gradkeeper.callbacks.diagnosis.ranges import numbers_of
+from gradkeeper.callbacks.diagnosis.step import StepTrace
 from gradkeeper.callbacks.diagnosis.verdict import Place
+from gradkeeper.callbacks.instrument.optimizers import LARGEST_RATE, with_nested
 
+_Arrays: TypeAlias = list[np.ndarray]
+_Rule: TypeAlias = Callable[..., Fault | None]
 # On a CPU, these operations reject a matrix that is singular or not positive definite.
 MATRIX_KINDS = frozenset(
     {"Cholesky", "MatrixInverse", "MatrixSolve", "MatrixTriangularSolve", "MatrixSolveLs"}
@@ -81,196 +54,219 @@ def fault_of(
         smaller: whether the result is finite with inputs divided by 1,024; None if unknown.
     """
     if not operation.tensors and operation.inputs:
-        return FROM_OUTSIDE
-    numbers = [each for each in map(numbers_of, operation.tensors) if each is not None]
-    fault = _known_fault(operation, numbers, wide) or _other_fault(
-        operation, numbers, place, wide=wide, smaller=smaller
-    )
+        return faults.FROM_OUTSIDE
+    numbers = arrays_of(operation.tensors)
+    known = _known_fault(operation, numbers, wide)
+    fault = known or _other_fault(operation, numbers, place, wide, smaller)
     return _in_context(fault, operation, trace)
 
 
-def _known_fault(
-    operation: Operation, numbers: list[np.ndarray], wide: bool | None
-) -> Fault | None:
+def _known_fault(operation: Operation, numbers: _Arrays, wide: bool | None) -> Fault | None:
     """Return the fault that belongs to the operation's kind; None if there is none."""
     if operation.gradient_of is not None:
         # A logarithm inside the gradient of another function is not in the user's code.
-        return _gradient_fault(operation.gradient_of, numbers, wide)
+        return _gradient_fault(operation.gradient_of.kind, numbers, wide)
     rule = _RULES.get(operation.kind)
-    return rule(numbers) if rule is not None and numbers else None
+    if rule is None or not numbers:
+        return None
+    return rule if isinstance(rule, Fault) else rule(*numbers)
 
 
 def _other_fault(
-    operation: Operation,
-    numbers: list[np.ndarray],
-    place: Place,
-    *,
-    wide: bool | None,
-    smaller: bool | None,
+    operation: Operation, numbers: _Arrays, place: Place, wide: bool | None, smaller: bool | None
 ) -> Fault:
     """Return the fault according to the results in float64 and with smaller inputs."""
     if operation.has_inf and introduces_infinity(operation):
-        return INTENTIONAL_INFINITY
+        return faults.INTENTIONAL_INFINITY
     if any(bool(np.isinf(each).any()) for each in numbers):
-        return INDETERMINATE
+        return faults.INDETERMINATE
     if wide or smaller:
-        half = HALF_OVERFLOW_BACKWARD if place == "backward" else HALF_OVERFLOW
-        return half if _is_half(operation) else OVERFLOW
+        # Attributes hold the DataType enum value: float16 is 19.
+        if 19 not in (operation.attributes.get("DstT"), operation.attributes.get("T")):
+            return faults.OVERFLOW
+        return faults.HALF_OVERFLOW_BACKWARD if place == "backward" else faults.HALF_OVERFLOW
     if wide is None and smaller is None:
-        return UNKNOWN
-    return SINGULAR if operation.gradient_of is None else SINGULAR_GRADIENT
+        return faults.UNKNOWN
+    return faults.SINGULAR if operation.gradient_of is None else faults.SINGULAR_GRADIENT
 
 
 def _in_context(fault: Fault, operation: Operation, trace: OperationTrace) -> Fault:
     """Refine the fault by the operations that produced the inputs."""
-    if fault is LOG_OF_ZERO and (made := exponentials(trace, operation)):
-        was_masked = any(each.given is not None and not each.given.is_finite for each in made)
-        return ALL_MASKED_SUM if was_masked else UNDERFLOW
-    if fault is ZERO_BY_ZERO and divides_by_norm(trace, operation):
-        return ZERO_NORM
-    if fault is ROOT_OF_NEGATIVE and not is_rounding(trace, operation):
-        return ROOT_OF_NEGATIVE_ARGUMENT
-    if fault is OVERFLOW and has_empty_segment(trace, operation):
-        return EMPTY_SEGMENT
+    if fault is faults.LOG_OF_ZERO and (made := exponentials(trace, operation)):
+        was_masked = not all(all_finite(each.given) for each in made)
+        return faults.ALL_MASKED_SUM if was_masked else faults.UNDERFLOW
+    if fault is faults.ZERO_BY_ZERO and divides_by_norm(trace, operation):
+        return faults.ZERO_NORM
+    if fault is faults.ROOT_OF_NEGATIVE and not is_rounding(trace, operation):
+        return faults.ROOT_OF_NEGATIVE_ARGUMENT
+    if fault is faults.OVERFLOW and has_empty_segment(trace, operation):
+        return faults.EMPTY_SEGMENT
     return fault
 
 
-def _gradient_fault(
-    forward: Operation, numbers: list[np.ndarray], wide: bool | None
-) -> Fault | None:
-    fault = _GRADIENTS.get(forward.kind)
-    if fault is not None:
-        return fault
-    smallest = _smallest(numbers)
+def _gradient_fault(forward: str, numbers: _Arrays, wide: bool | None) -> Fault | None:
+    if forward in _GRADIENTS:
+        return _GRADIENTS[forward]
     # The reciprocal of a subnormal number is infinite in float32 and finite in float64. That of 0 is
     # infinite in both, so if the float64 result is finite, the 0 is not the cause.
-    if smallest == 0 and wide:
-        smallest = _smallest([each[each != 0] for each in numbers])
+    if wide:
+        numbers = [each[each != 0] for each in numbers]
+    smallest = min((np.abs(each).min() for each in numbers if each.size), default=np.inf)
     if smallest < np.finfo(np.float32).tiny:
-        return _GRADIENTS_AT_ZERO.get(forward.kind)
-    return GRADIENT_OF_DIVISION if smallest < 1 and forward.kind in _DIVISIONS else None
+        return _GRADIENTS_AT_ZERO.get(forward)
+    is_division = forward in (*_DIVISIONS, "Rsqrt")
+    return faults.GRADIENT_OF_DIVISION if smallest < 1 and is_division else None
 
 
-def _smallest(numbers: list[np.ndarray]) -> float:
-    return min((float(np.abs(each).min()) for each in numbers if each.size), default=np.inf)
+def _first(*cases: tuple[Any, Fault]) -> Fault | None:
+    """Return the fault of the first case that holds for any number."""
+    return next((fault for holds, fault in cases if np.any(holds)), None)
 
 
-_DIVISIONS = ("RealDiv", "Div", "Reciprocal", "Inv", "Rsqrt", "Xdivy")
-_GRADIENTS = {
-    **dict.fromkeys(("Asin", "Acos", "Atanh", "Acosh", "Erfinv", "Ndtri"), GRADIENT_AT_BOUND),
-    **dict.fromkeys(MATRIX_KINDS, GRADIENT_OF_MATRIX),
-}
-_GRADIENTS_AT_ZERO = {
-    "Sqrt": GRADIENT_OF_ROOT,
-    "Rsqrt": ZERO_VARIANCE,
-    "Pow": GRADIENT_OF_POWER,
-    "EuclideanNorm": GRADIENT_OF_NORM,
-    **dict.fromkeys(("Log", "Log1p", "Xlogy", "Xlog1py"), GRADIENT_OF_LOG),
-    **dict.fromkeys(("Atan2", "Angle"), GRADIENT_OF_ANGLE),
-    **dict.fromkeys(("RealDiv", "Div", "Reciprocal", "Inv", "Xdivy"), GRADIENT_OF_DIVISION),
-}
+def _log(x: np.ndarray, zero: float = 0.0) -> Fault | None:
+    is_negative = (x < zero) & np.isrealobj(x)
+    return _first((x == zero, faults.LOG_OF_ZERO), (is_negative, faults.LOG_OF_NEGATIVE))
 
 
-def _log(argument: np.ndarray, zero: float = 0.0) -> Fault | None:
-    if (argument == zero).any():
-        return LOG_OF_ZERO
-    return LOG_OF_NEGATIVE if not np.iscomplexobj(argument) and (argument < zero).any() else None
+def _times_log(factor: np.ndarray, x: np.ndarray, zero: float = 0.0) -> Fault | None:
+    factor, x = np.broadcast_arrays(factor, x)
+    return _log(x[factor != 0], zero)
 
 
-def _times_log(numbers: list[np.ndarray], zero: float = 0.0) -> Fault | None:
-    factor, argument = np.broadcast_arrays(*numbers[:2])
-    return _log(argument[factor != 0], zero)
-
-
-def _division(numbers: list[np.ndarray]) -> Fault | None:
-    over, under = np.broadcast_arrays(*numbers[:2])
-    if ((over == 0) & (under == 0)).any():
-        return ZERO_BY_ZERO
-    return _by(over, under)
-
-
-def _by(over: np.ndarray, under: np.ndarray) -> Fault | None:
-    if ((over != 0) & (under == 0)).any():
-        return DIVISION_BY_ZERO
+def _division(over: np.ndarray, under: np.ndarray) -> Fault | None:
+    over, under = np.broadcast_arrays(over, under)
+    both = (over == 0) & (under == 0)
+    fault = _first((both, faults.ZERO_BY_ZERO), (under == 0, faults.DIVISION_BY_ZERO))
+    if fault is not None or not under.size:
+        return fault
     sizes = np.abs(under).astype(np.float64)
-    quotients = np.divide(np.abs(over), sizes, out=np.zeros(sizes.shape), where=sizes > 0)
-    return DIVISION_BY_SMALL if quotients.size and sizes.flat[quotients.argmax()] < 1 else None
+    quotients = np.abs(over) / sizes
+    return faults.DIVISION_BY_SMALL if sizes.flat[quotients.argmax()] < 1 else None
 
 
-def _remainder(numbers: list[np.ndarray]) -> Fault | None:
-    return DIVISION_BY_ZERO if (numbers[1] == 0).any() else None
-
-
-def _reciprocal(numbers: list[np.ndarray]) -> Fault | None:
-    return _by(np.ones_like(numbers[0]), numbers[0])
-
-
-def _reciprocal_root(numbers: list[np.ndarray]) -> Fault | None:
-    return ROOT_OF_NEGATIVE if (numbers[0] < 0).any() else ZERO_VARIANCE
-
-
-def _power(numbers: list[np.ndarray]) -> Fault | None:
-    base, exponent = np.broadcast_arrays(*numbers[:2])
+def _power(base: np.ndarray, exponent: np.ndarray) -> Fault | None:
     if ((base == 0) & (exponent < 0)).any():
-        return DIVISION_BY_ZERO
-    return ROOT_OF_NEGATIVE if ((base < 0) & (exponent % 1 != 0)).any() else None
+        return faults.DIVISION_BY_ZERO
+    return _first(((base < 0) & (exponent % 1 != 0), faults.ROOT_OF_NEGATIVE))
 
 
-def _softmax(numbers: list[np.ndarray]) -> Fault | None:
-    return ALL_MASKED if np.isneginf(numbers[0]).all(axis=-1).any() else None
+def _softmax(scores: np.ndarray, *_: np.ndarray) -> Fault | None:
+    return _first((np.isneginf(scores).all(axis=-1), faults.ALL_MASKED))
 
 
-def _at_pole(numbers: list[np.ndarray]) -> Fault | None:
-    return POLE if (numbers[0] <= 0).any() else None
+def _at_pole(x: np.ndarray, *_: np.ndarray) -> Fault | None:
+    return _first((x <= 0, faults.POLE))
 
 
-def _in_bounds(low: float, high: float) -> Callable[[list[np.ndarray]], Fault | None]:
-    def rule(numbers: list[np.ndarray]) -> Fault | None:
-        x = numbers[0]
-        if ((x < low) | (x > high)).any():
-            return OUT_OF_DOMAIN
-        return AT_BOUND if ((x == low) | (x == high)).any() else None
-
-    return rule
+def _in_bounds(low: float, high: float) -> _Rule:
+    return lambda x: _first(
+        ((x < low) | (x > high), faults.OUT_OF_DOMAIN),
+        ((x == low) | (x == high), faults.AT_BOUND),
+    )
 
 
-def _if_empty(fault: Fault) -> Callable[[list[np.ndarray]], Fault | None]:
-    return lambda numbers: fault if numbers[0].size == 0 else None
+def _if_empty(fault: Fault) -> _Rule:
+    return lambda x, *_: fault if x.size == 0 else None
 
 
-def _is_half(operation: Operation) -> bool:
-    # Attributes hold the DataType enum value: float16 is 19.
-    return 19 in (operation.attributes.get("DstT"), operation.attributes.get("T"))
-
-
-def _always(fault: Fault) -> Callable[[list[np.ndarray]], Fault | None]:
-    return lambda numbers: fault
-
-
-_RULES: dict[str, Callable[[list[np.ndarray]], Fault | None]] = {
-    "Log": lambda numbers: _log(numbers[0]),
-    "Log1p": lambda numbers: _log(numbers[0], -1.0),
+_RULES: dict[str, Fault | _Rule] = {
+    "Log": _log,
+    "Log1p": partial(_log, zero=-1.0),
     "Xlogy": _times_log,
-    "Xlog1py": lambda numbers: _times_log(numbers, -1.0),
-    "Rsqrt": _reciprocal_root,
-    "Sqrt": _always(ROOT_OF_NEGATIVE),
+    "Xlog1py": partial(_times_log, zero=-1.0),
+    "Sqrt": faults.ROOT_OF_NEGATIVE,
+    "Rsqrt": lambda x: _first((x < 0, faults.ROOT_OF_NEGATIVE)) or faults.ZERO_VARIANCE,
     "Pow": _power,
-    "Mean": _if_empty(MEAN_OF_NOTHING),
+    "Mean": _if_empty(faults.MEAN_OF_NOTHING),
     "Acosh": _in_bounds(1.0, np.inf),
     "Ndtri": _in_bounds(0.0, 1.0),
     **dict.fromkeys(("RealDiv", "Div", "Xdivy"), _division),
-    **dict.fromkeys(("FloorMod", "Mod", "TruncateMod", "FloorDiv", "TruncateDiv"), _remainder),
-    **dict.fromkeys(("Reciprocal", "Inv"), _reciprocal),
-    **dict.fromkeys(("Max", "Min"), _if_empty(EXTREME_OF_NOTHING)),
+    **dict.fromkeys(
+        ("FloorMod", "Mod", "TruncateMod", "FloorDiv", "TruncateDiv"),
+        lambda over, under: _first((under == 0, faults.DIVISION_BY_ZERO)),
+    ),
+    **dict.fromkeys(("Reciprocal", "Inv"), lambda x: _division(np.ones_like(x), x)),
+    **dict.fromkeys(("Max", "Min"), _if_empty(faults.EXTREME_OF_NOTHING)),
     **dict.fromkeys(("Softmax", "LogSoftmax"), _softmax),
     **dict.fromkeys(
         ("SoftmaxCrossEntropyWithLogits", "SparseSoftmaxCrossEntropyWithLogits"), _softmax
     ),
-    **dict.fromkeys(("Exp", "Expm1", "Sinh", "Cosh"), _always(EXP_OVERFLOW)),
+    **dict.fromkeys(("Exp", "Expm1", "Sinh", "Cosh"), faults.EXP_OVERFLOW),
     **dict.fromkeys(("Asin", "Acos", "Atanh", "Erfinv"), _in_bounds(-1.0, 1.0)),
-    **dict.fromkeys(("Betainc", "Igamma", "Igammac"), _always(OUT_OF_DOMAIN)),
+    **dict.fromkeys(("Betainc", "Igamma", "Igammac"), faults.OUT_OF_DOMAIN),
     **dict.fromkeys(("Digamma", "Lgamma", "Polygamma", "Zeta"), _at_pole),
     **dict.fromkeys(("BesselK0", "BesselK1", "BesselK0e", "BesselK1e"), _at_pole),
     **dict.fromkeys(("BesselY0", "BesselY1"), _at_pole),
-    **dict.fromkeys(MATRIX_KINDS, _always(SINGULAR_MATRIX)),
+    **dict.fromkeys(MATRIX_KINDS, faults.SINGULAR_MATRIX),
 }
+_DIVISIONS = ("RealDiv", "Div", "Reciprocal", "Inv", "Xdivy")
+_GRADIENTS = {
+    **dict.fromkeys(
+        ("Asin", "Acos", "Atanh", "Acosh", "Erfinv", "Ndtri"), faults.GRADIENT_AT_BOUND
+    ),
+    **dict.fromkeys(MATRIX_KINDS, faults.GRADIENT_OF_MATRIX),
+}
+_GRADIENTS_AT_ZERO = {
+    "Sqrt": faults.GRADIENT_OF_ROOT,
+    "Rsqrt": faults.ZERO_VARIANCE,
+    "Pow": faults.GRADIENT_OF_POWER,
+    "EuclideanNorm": faults.GRADIENT_OF_NORM,
+    **dict.fromkeys(("Log", "Log1p", "Xlogy", "Xlog1py"), faults.GRADIENT_OF_LOG),
+    **dict.fromkeys(("Atan2", "Angle"), faults.GRADIENT_OF_ANGLE),
+    **dict.fromkeys(_DIVISIONS, faults.GRADIENT_OF_DIVISION),
+}
+_BY_ZERO = (
+    *(faults.ZERO_BY_ZERO, faults.DIVISION_BY_ZERO, faults.DIVISION_BY_SMALL),
+    *(faults.ZERO_NORM, faults.ZERO_VARIANCE),
+)
+
+
+def fault_of_data(part: str, batch: Any, *, masked: bool) -> Fault:
+    """Return the fault of a non-finite part of the batch, such as "[1], example 3".
+
+    With `masked`, the loss is finite and a gradient is not.
+    """
+    if masked:
+        return faults.LATE_WHERE
+    has_weights = isinstance(batch, tuple) and len(batch) == 3
+    return faults.BAD_SAMPLE_WEIGHT if has_weights and part[:3] == "[2]" else faults.BAD_DATA
+
+
+def bad_rates(rates: Sequence[float]) -> list[float]:
+    """Return the learning rates that are not finite, or whose square overflows."""
+    return [rate for rate in rates if not abs(rate) <= LARGEST_RATE]
+
+
+def fault_of_rate(rates: Sequence[float]) -> Fault:
+    """Return the fault of a learning rate that is not finite, or whose square overflows."""
+    rate = next(iter(bad_rates(rates)), float("nan"))
+    return Fault(
+        f"the learning rate is {rate:g}",
+        "A schedule or a callback set this value: check what it divides by, and its first and "
+        "last step. Continue with a finite rate, such as optimizer.learning_rate = 1e-3.",
+    )
+
+
+def fault_of_update(trace: StepTrace, operation: Operation, fault: Fault) -> Fault:
+    """Refine the fault of an operation that belongs to an optimizer update."""
+    if not np.isfinite(trace.rates).all():
+        return fault_of_rate(trace.rates)
+    if operation.part == "constraint":
+        if fault in _BY_ZERO:
+            return faults.ZERO_CONSTRAINT
+        return dataclasses.replace(fault, name=f"{fault.name} in a constraint")
+    begun = [each for each in trace.updates if each.begin <= operation.number]
+    if fault in _BY_ZERO:
+        optimizers = with_nested(begun[-1].optimizer) if begun else []
+        has_epsilon = any(getattr(each, "epsilon", None) for each in optimizers)
+        return faults.EPSILON_UNDERFLOW if has_epsilon else faults.EPSILON_ZERO
+    # The variable and the assigned change are finite, so their sum overflowed.
+    if fault.is_overflow or operation.kind.startswith(("Assign", "Resource")):
+        gradients = begun[-1].gradients if begun else None
+        if gradients is None:
+            return faults.UPDATE_BY_HAND
+        is_rate_larger = max(trace.rates, default=0.0) > gradients.magnitude
+        if is_rate_larger and operation.kind != "Square":
+            return faults.UPDATE_OF_RATE
+        return faults.UPDATE_OF_GRADIENT
+    return fault

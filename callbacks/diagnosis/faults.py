@@ -263,8 +263,7 @@ UPDATE_OF_RATE = Fault(
 UPDATE_OF_GRADIENT = Fault(
     "overflow of the optimizer's update",
     "The gradients are finite but too large for the optimizer's arithmetic (Adam squares them). "
-    "Clip each element with clipvalue=1.0 (a norm would overflow as well), or scale the loss "
-    "down.",
+    "Clip each element with clipvalue=1.0 (a norm would overflow as well), or scale the loss down.",
     is_overflow=True,
 )
 EPSILON_ZERO = Fault(

@@ -2,78 +2,69 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from gradkeeper.callbacks.diagnosis import faults
 from gradkeeper.callbacks.diagnosis._tensorflow_private import key_of
-from gradkeeper.callbacks.diagnosis.causes import MATRIX_KINDS, fault_of
-from gradkeeper.callbacks.diagnosis.causes_outside import (
+from gradkeeper.callbacks.diagnosis.causes import (
+    MATRIX_KINDS,
     bad_rates,
+    fault_of,
     fault_of_data,
     fault_of_rate,
     fault_of_update,
 )
-from gradkeeper.callbacks.diagnosis.faults import (
-    BAD_WEIGHT,
-    EMPTY_BATCH,
-    NOT_INVERTIBLE,
-    REFUSED,
-    Fault,
-    not_taken,
+from gradkeeper.callbacks.diagnosis.faults import Fault
+from gradkeeper.callbacks.diagnosis.operations import Operation, all_finite, numbers_of, range_of
+from gradkeeper.callbacks.diagnosis.origin import (
+    Origin,
+    is_finite_with,
+    is_masked,
+    origin_of,
+    scaled_down,
+    widened,
 )
-from gradkeeper.callbacks.diagnosis.layers import LayerCall
-from gradkeeper.callbacks.diagnosis.operations import Operation
-from gradkeeper.callbacks.diagnosis.origin import Origin, is_masked, origin_of
-from gradkeeper.callbacks.diagnosis.ranges import numbers_of, range_of
-from gradkeeper.callbacks.diagnosis.rerun import is_finite_at_smaller_scale, is_finite_in_float64
 from gradkeeper.callbacks.diagnosis.source import raising_source
-from gradkeeper.callbacks.diagnosis.step import StepTrace, bad_among
+from gradkeeper.callbacks.diagnosis.step import LayerCall, StepTrace, bad_among
 from gradkeeper.callbacks.diagnosis.verdict import Place, Verdict
 
 
-@dataclass(frozen=True)
-class StepVariables:
-    """Variables of a step, identified by the keys of their handles.
-
-    Attributes:
-        names: names by key.
-        bad: keys of the variables that were non-finite before the step.
-        lost: keys of the variables that became non-finite during the step.
-    """
-
-    names: Mapping[int, str]
-    bad: Sequence[int]
-    lost: Sequence[int]
-
-
-def locate(trace: StepTrace, batch: Any, variables: StepVariables, replica: int) -> Verdict:
+def locate(
+    trace: StepTrace,
+    batch: Any,
+    replica: int,
+    *,
+    names: Mapping[int, str],
+    bad: Sequence[int],
+    lost: Sequence[int],
+) -> Verdict:
     """Locate the first non-finite value of a step.
 
     Args:
         trace: the recorded step.
         batch: the argument of `train_step`.
-        variables: the variables of the model and of its optimizers.
         replica: the replica that the batch belongs to.
+        names: names of the variables of the model and its optimizers, by the keys of their handles.
+        bad: keys of the variables that were non-finite before the step.
+        lost: keys of the variables that became non-finite during the step.
     """
-    path = _path(trace)
-    known: dict[str, Any] = {"replica": replica, "loss": trace.mean_loss, "path": path}
+    known: dict[str, Any] = {"replica": replica, "loss": trace.mean_loss, "path": _path(trace)}
     results = trace.bad_results
     data = _bad_parts(batch)
-    lost = [trace.operations.contents_of(each) for each in variables.lost]
-    keys = [*map(key_of, results), *lost]
-    origin = origin_of(trace.operations, keys, {*data, *variables.bad})
+    keys = [*map(key_of, results), *map(trace.operations.contents_of, lost)]
+    origin = origin_of(trace.operations, keys, {*data, *bad})
     if trace.refusal is not None and origin is None:
         return _by_refusal(trace, trace.refusal, known)
     if not keys and bad_rates(trace.rates):
         return Verdict("optimizer", fault=fault_of_rate(trace.rates), **known)
     if not keys:
         return Verdict("none", **known)
-    if variables.lost:
-        known["variable"] = variables.names[variables.lost[0]] or None
+    if lost:
+        known["variable"] = names[lost[0]] or None
     if origin is None:
         return _by_layers(trace, known) if results else Verdict("optimizer", **known)
     if origin.leaf in data:
@@ -84,7 +75,7 @@ def locate(trace: StepTrace, batch: Any, variables: StepVariables, replica: int)
         return Verdict("data", data=data[origin.leaf], source=reader, fault=fault, **known)
     handle = _handle(origin)
     if handle is not None:
-        return _by_variable(trace, variables.names.get(handle, ""), known)
+        return _by_variable(trace, names.get(handle, ""), known)
     return _by_operation(trace, origin, batch, known)
 
 
@@ -102,30 +93,29 @@ def _by_variable(trace: StepTrace, name: str, known: dict[str, Any]) -> Verdict:
     if own == "learning_rate":
         return Verdict("optimizer", fault=fault_of_rate(trace.rates), **known)
     known["variable"] = name or None
-    return Verdict("weights", layer=layer or None, fault=BAD_WEIGHT, **known)
+    return Verdict("weights", layer=layer or None, fault=faults.BAD_WEIGHT, **known)
 
 
 def _by_operation(trace: StepTrace, origin: Origin, batch: Any, known: dict[str, Any]) -> Verdict:
     operation = origin.operation
     assert operation is not None
     forward = _forward_of(trace, operation)
-    layer = forward.layers[-1] if forward is not None and forward.layers else None
+    layer = forward.layers[-1] if forward and forward.layers else None
     place = _place(trace, operation)
     if place == "loss" and not trace.bad_results:
         place = "optimizer"  # the train step assigns variables without an optimizer
-    of = operation.gradient_of
     if place == "backward":
         known["variable"] = _first_bad_variable(trace, layer)
     elif trace.bad_results and place != "optimizer":
         known["variable"] = None
-    wide, smaller = is_finite_in_float64(operation), is_finite_at_smaller_scale(operation)
+    wide, smaller = is_finite_with(widened, operation), is_finite_with(scaled_down, operation)
     fault = fault_of(operation, trace.operations, place, wide=wide, smaller=smaller)
     return Verdict(
         place,
         layer=layer,
         operation=operation.kind,
-        gradient_of=None if of is None else of.kind,
-        source=operation.source or (None if forward is None else forward.source),
+        gradient_of=operation.gradient_of.kind if operation.gradient_of else None,
+        source=operation.source or (forward.source if forward else None),
         inputs=range_of(operation.tensors),
         fault=_fault_in_step(fault, trace, operation, place, batch),
         finite_in_float64=wide,
@@ -141,9 +131,9 @@ def _fault_in_step(
     if place == "optimizer":
         return fault_of_update(trace, operation, fault)
     if _is_empty(batch):
-        return EMPTY_BATCH
+        return faults.EMPTY_BATCH
     if trace.has_finite_loss and place == "forward" and is_masked(trace.operations, operation):
-        return not_taken(fault)
+        return faults.not_taken(fault)
     return fault
 
 
@@ -151,12 +141,13 @@ def _by_refusal(trace: StepTrace, refusal: tf.errors.OpError, known: dict[str, A
     layer = trace.layers.interrupted
     after: Place = "backward" if trace.operations.targets else "loss"
     operation = re.search(r"\[Op:(\w+)\]", refusal.message)
+    kind = operation[1] if operation else None
     return Verdict(
         after if layer is None and trace.layers.calls else "forward",
         layer=layer,
-        operation=operation[1] if operation else None,
+        operation=kind,
         source=raising_source(refusal),
-        fault=NOT_INVERTIBLE if operation and operation[1] in MATRIX_KINDS else REFUSED,
+        fault=faults.NOT_INVERTIBLE if kind in MATRIX_KINDS else faults.REFUSED,
         message=re.sub(r"\{\{.*?\}\}|\[Op:.*", "", refusal.message).strip(),
         **known,
     )
@@ -165,7 +156,7 @@ def _by_refusal(trace: StepTrace, refusal: tf.errors.OpError, known: dict[str, A
 def _by_layers(trace: StepTrace, known: dict[str, Any]) -> Verdict:
     """Return a verdict from layers and variables alone, if the operations lead to no origin."""
     for call in trace.layers.calls:
-        if _is_good(call.given) and not _is_good(call.returned):
+        if all_finite(call.given) and not all_finite(call.returned):
             return Verdict("forward", layer=call.path, **known)
     if bad_among(trace.losses):
         return Verdict("loss", **known)
@@ -197,20 +188,25 @@ def _forward_of(trace: StepTrace, operation: Operation) -> Operation | None:
 
 def _first_bad_variable(trace: StepTrace, layer: str | None) -> str | None:
     """Return the variable (of the layer) whose gradient became non-finite first."""
-    bad = {name: bad_among([gradient]) for name, gradient in trace.gradients.items()}
-    own = {n: each for n, each in bad.items() if each and (not layer or n.startswith(f"{layer}/"))}
-    makers = {name: trace.operations.maker_of(key_of(each[0])) for name, each in own.items()}
-    # A gradient that no recorded operation produced precedes all others.
-    return min(makers, key=lambda n: m.number if (m := makers[n]) else -1) if makers else None
+    own = {
+        name: bad[0]
+        for name, gradient in trace.gradients.items()
+        if (bad := bad_among([gradient])) and (not layer or name.startswith(f"{layer}/"))
+    }
+
+    def order(name: str) -> int:
+        # A gradient that no recorded operation produced precedes all others.
+        maker = trace.operations.maker_of(key_of(own[name]))
+        return -1 if maker is None else maker.number
+
+    return min(own, key=order, default=None)
 
 
 def _path(trace: StepTrace) -> tuple[LayerCall, ...]:
     """Return the layer calls with the gradients with respect to their outputs."""
-    operations = trace.operations
     for call in trace.layers.calls:
-        makers = [maker for key in call.outputs if (maker := operations.maker_of(key))]
-        gradients = [each for maker in makers if (each := operations.gradient_at(maker))]
-        call.gradient = gradients[0] if gradients else None
+        makers = filter(None, map(trace.operations.maker_of, call.outputs))
+        call.gradient = next(filter(None, map(trace.operations.gradient_at, makers)), None)
     return tuple(trace.layers.calls)
 
 
@@ -218,8 +214,7 @@ def _bad_parts(batch: Any) -> dict[int, str]:
     """Return the locations of non-finite values in the batch, by tensor key."""
     found: dict[int, str] = {}
     for path, part in keras.tree.flatten_with_path(batch):
-        tensors = tf.nest.flatten(part, expand_composites=True)
-        for tensor in bad_among(tensors):
+        for tensor in bad_among(tf.nest.flatten(part, expand_composites=True)):
             place = "".join(f"[{step!r}]" for step in path) or "all of it"
             found[key_of(tensor) or 0] = place + _rows(tensor)
     return found
@@ -239,7 +234,3 @@ def _is_empty(batch: Any) -> bool:
     """Return True if the batch has no examples."""
     parts = [each for each in keras.tree.flatten(batch) if tf.is_tensor(each)]
     return any(each.shape.rank and each.shape[0] == 0 for each in parts)
-
-
-def _is_good(numbers: Any) -> bool:
-    return numbers is None or numbers.is_finite

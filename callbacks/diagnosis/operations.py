@@ -1,7 +1,7 @@
-"""Recording of the operations of an eager train step."""
+"""Operations of an eager train step, and ranges of their values."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,13 +15,88 @@ from gradkeeper.callbacks.diagnosis._tensorflow_private import (
     key_of,
     operations_watched,
 )
-from gradkeeper.callbacks.diagnosis.ranges import Range, numbers_of, range_of
 from gradkeeper.callbacks.diagnosis.source import (
     OptimizerPart,
     Source,
     calling_source,
     optimizer_part,
 )
+
+
+@dataclass(frozen=True)
+class Range:
+    """Range of the values of one or more tensors.
+
+    Real and imaginary parts of complex numbers count as separate values.
+
+    Attributes:
+        lowest: the smallest finite value; NaN if no value is finite.
+        highest: the largest finite value; NaN if no value is finite.
+        nonfinite: fraction of values that are NaN or infinite, 0 to 1.
+        nan: whether any value is NaN.
+    """
+
+    lowest: float
+    highest: float
+    nonfinite: float
+    nan: bool
+
+    @property
+    def is_finite(self) -> bool:
+        """Return True if all values are finite."""
+        return self.nonfinite == 0
+
+    @property
+    def magnitude(self) -> float:
+        """Return the largest finite magnitude; NaN if no value is finite."""
+        return max(abs(self.lowest), abs(self.highest))
+
+    def __str__(self) -> str:
+        span = f"{self.lowest:.3g} to {self.highest:.3g}"
+        if np.isnan(self.lowest):
+            span = "none finite"
+        return span if self.is_finite else f"{span}, {100 * self.nonfinite:.3g} % not finite"
+
+
+def range_of(tensors: Iterable[Any]) -> Range | None:
+    """Return the range over all real and complex tensors; None if they have no values."""
+    arrays = [array for array in arrays_of(tensors) if array.size]
+    parts = [part for array in arrays for part in _real_parts(array)]
+    if not parts:
+        return None
+    finite = [numbers for part in parts if (numbers := part[np.isfinite(part)]).size]
+    total = sum(part.size for part in parts)
+    return Range(
+        min((float(numbers.min()) for numbers in finite), default=float("nan")),
+        max((float(numbers.max()) for numbers in finite), default=float("nan")),
+        (total - sum(numbers.size for numbers in finite)) / total,
+        _any_nan(parts),
+    )
+
+
+def _real_parts(array: np.ndarray) -> tuple[np.ndarray, ...]:
+    return (array.real, array.imag) if np.iscomplexobj(array) else (array,)
+
+
+def all_finite(numbers: Range | None) -> bool:
+    """Return True if all values are finite, or if there are none."""
+    return numbers is None or numbers.is_finite
+
+
+def numbers_of(tensor: Any) -> np.ndarray | None:
+    """Return a real or complex tensor as an array, at least float32; None for other objects."""
+    dtype = getattr(tensor, "dtype", None)
+    has_numbers = getattr(dtype, "is_floating", False) or getattr(dtype, "is_complex", False)
+    if not (has_numbers and hasattr(tensor, "numpy")):
+        return None
+    array = np.asarray(tensor.numpy())
+    return array if array.dtype.itemsize >= 4 else array.astype(np.float32)
+
+
+def arrays_of(tensors: Iterable[Any]) -> list[np.ndarray]:
+    """Return the real and complex ones of the tensors as arrays."""
+    return [array for array in map(numbers_of, tensors) if array is not None]
+
 
 # Prefixes of the operations that change the variables whose handles are their inputs.
 _CHANGING = (
@@ -101,20 +176,18 @@ class OperationTrace:
         self._layers = layers
         self.operations: list[Operation] = []
         self.targets: list[Any] = []
-        self._makers: dict[int, Operation] = {}
+        self._makers: dict[int | None, Operation] = {}
         self._gradients: dict[int, Range | None] = {}
         self._contents: dict[int | None, int] = {}
         self._changes = 0
 
-    @contextmanager
-    def watching(self) -> Iterator[None]:
+    def watching(self) -> AbstractContextManager:
         """Record operations inside the block."""
-        with operations_watched(self._see):
-            yield
+        return operations_watched(self._see)
 
     def maker_of(self, key: int | None) -> Operation | None:
         """Return the operation that produced the tensor with this key; None if unknown."""
-        return None if key is None else self._makers.get(key)
+        return self._makers.get(key)
 
     def contents_of(self, handle: int) -> int:
         """Return the key of a variable's contents: the handle's key until the step changes it."""
@@ -130,9 +203,9 @@ class OperationTrace:
         keys = [self._contents.get(key_of(each), key_of(each)) for each in inputs]
         if kind == "AssignVariableOp":
             keys = keys[1:]  # the previous value of the variable has no effect
-        handles = _changed_by(kind, inputs)
-        results = [*outputs, *(contents_of_variable(each) for each in handles)]
-        numbers = [each for each in map(numbers_of, results) if each is not None]
+        changes = kind.startswith(_CHANGING)
+        handles = [each for each in inputs if is_handle(each)] if changes else []
+        numbers = arrays_of([*outputs, *map(contents_of_variable, handles)])
         backward = differentiated()
         forward = None if backward is None else self._forward(backward)
         is_own = backward is None or backward.kind is None
@@ -146,10 +219,10 @@ class OperationTrace:
             is_backward=backward is not None,
             gradient_of=None if is_own else forward,
             own_gradient_of=forward if is_own else None,
-            has_nan=any(bool(np.isnan(each).any()) for each in numbers),
+            has_nan=_any_nan(numbers),
             has_inf=any(bool(np.isinf(each).any()) for each in numbers),
         )
-        if not operation.is_finite and not any(_has_nan(each) for each in inputs):
+        if not operation.is_finite and not _any_nan(arrays_of(inputs)):
             operation.tensors, operation.attributes = list(inputs), attrs
             operation.part = optimizer_part()
         if kind in _WITH_RANGES:
@@ -190,11 +263,6 @@ class OperationTrace:
         return next((op for op in alike if op.number not in self._gradients), None)
 
 
-def _changed_by(kind: str, inputs: Sequence[Any]) -> list[Any]:
-    """Return the handles of the variables that an operation changed."""
-    return [each for each in inputs if is_handle(each)] if kind.startswith(_CHANGING) else []
-
-
 def _fits(operation: Operation, backward: Differentiated) -> bool:
     """Return True if the kind and the known inputs of `backward` match the operation."""
     if operation.is_backward or operation.kind != backward.kind:
@@ -203,6 +271,5 @@ def _fits(operation: Operation, backward: Differentiated) -> bool:
     return all(known in (None, own) for own, known in pairs)
 
 
-def _has_nan(tensor: Any) -> bool:
-    numbers = numbers_of(tensor)
-    return numbers is not None and bool(np.isnan(numbers).any())
+def _any_nan(arrays: list[np.ndarray]) -> bool:
+    return any(bool(np.isnan(each).any()) for each in arrays)

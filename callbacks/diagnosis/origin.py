@@ -1,13 +1,21 @@
-"""Search for the operation that produced the first non-finite value."""
+"""Search for the operation that produced the first non-finite value, and rerun of operations."""
 
-from collections.abc import Iterable, Iterator
+import inspect
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import ml_dtypes
 import numpy as np
+import tensorflow as tf
 
-from gradkeeper.callbacks.diagnosis.operations import Operation, OperationTrace
-from gradkeeper.callbacks.diagnosis.ranges import numbers_of, range_of
+from gradkeeper.callbacks.diagnosis.operations import (
+    Operation,
+    OperationTrace,
+    arrays_of,
+    numbers_of,
+    range_of,
+)
 
 # These operations change the shape, dtype or layout of a tensor, but not its values.
 _FORM = frozenset(
@@ -29,19 +37,22 @@ def divides_by_norm(trace: OperationTrace, division: Operation) -> bool:
 
 def exponentials(trace: OperationTrace, logarithm: Operation) -> list[Operation]:
     """Return the exponentials that underflowed to 0 and whose sum is the logarithm's input."""
-    before = _behind(trace, logarithm.inputs, _SUMMING)
-    alike = [each for each in before if each.kind == "Exp" and each.returned is not None]
-    return [each for each in alike if each.returned and each.returned.lowest == 0]
+    return [
+        each
+        for each in _behind(trace, logarithm.inputs, _SUMMING)
+        if each.kind == "Exp" and each.returned is not None and each.returned.lowest == 0
+    ]
 
 
 def has_empty_segment(trace: OperationTrace, operation: Operation) -> bool:
     """Return True if an input derives from the fill value of an empty segment."""
-    for each in _behind(trace, operation.inputs, None):
-        if each.kind in ("UnsortedSegmentMax", "UnsortedSegmentMin") and each.returned:
-            limits = (abs(each.returned.lowest), abs(each.returned.highest))
-            if float(np.finfo(np.float32).max) in limits:
-                return True
-    return False
+    fill = float(np.finfo(np.float32).max)
+    return any(
+        each.kind in ("UnsortedSegmentMax", "UnsortedSegmentMin")
+        and each.returned is not None
+        and fill in (abs(each.returned.lowest), abs(each.returned.highest))
+        for each in _behind(trace, operation.inputs, None)
+    )
 
 
 def is_rounding(trace: OperationTrace, operation: Operation) -> bool:
@@ -52,7 +63,7 @@ def is_rounding(trace: OperationTrace, operation: Operation) -> bool:
     scales = [abs(numbers.highest)]
     for each in _behind(trace, operation.inputs[:1], _FORM | {"AddV2", "Maximum"}):
         if each.kind == "Sub" and each.given is not None:
-            scales += [abs(each.given.lowest), abs(each.given.highest)]
+            scales.append(each.given.magnitude)
     unit = float(ml_dtypes.finfo(argument.dtype.as_numpy_dtype).eps)
     return -numbers.lowest <= _ROUNDING * unit * max(scales)
 
@@ -75,10 +86,7 @@ def _behind(
 ) -> Iterator[Operation]:
     """Yield the operations that produced the tensors, breadth first.
 
-    Args:
-        trace: the recorded operations.
-        keys: keys of the tensors.
-        through: kinds of operations whose inputs are followed further; None for all kinds.
+    Follow the inputs of the operations whose kind is in `through`; of all if it is None.
     """
     waiting, visited = list(keys), set[int]()
     while waiting:
@@ -102,13 +110,8 @@ def introduces_infinity(operation: Operation) -> bool:
     With other inputs, the cast overflows.
     """
     if operation.kind == "Cast":
-        return all(np.unique(_numbers(each)).size <= 2 for each in operation.tensors)
+        return all(np.unique(each).size <= 2 for each in arrays_of(operation.tensors))
     return operation.kind in _FILLING
-
-
-def _numbers(tensor: object) -> np.ndarray:
-    numbers = numbers_of(tensor)
-    return np.empty(0) if numbers is None else numbers
 
 
 @dataclass(frozen=True)
@@ -166,7 +169,11 @@ def _step_back(
     before = _bad_inputs(trace, operation, leaves)
     if not operation.has_nan:
         return before, [] if before else [(operation.number, Origin(operation))]
-    with_nan = [each for each in before if each in leaves or _has_nan(trace, each)]
+    with_nan = [
+        each
+        for each in before
+        if each in leaves or ((maker := trace.maker_of(each)) and maker.has_nan)
+    ]
     if with_nan:
         return with_nan, []
     made, reached = _infinities(trace, before, leaves)
@@ -176,36 +183,89 @@ def _step_back(
 
 
 def _bad_inputs(trace: OperationTrace, operation: Operation, leaves: set[int]) -> list[int]:
-    keys = [key for key in operation.inputs if key is not None]
-    makers = {key: trace.maker_of(key) for key in keys}
+    """Return the keys of the inputs that are leaves, or not finite."""
     return [
         key
-        for key, maker in makers.items()
-        if key in leaves or (maker is not None and not maker.is_finite)
+        for key in dict.fromkeys(operation.inputs)
+        if key is not None
+        and (key in leaves or ((maker := trace.maker_of(key)) and not maker.is_finite))
     ]
-
-
-def _has_nan(trace: OperationTrace, key: int) -> bool:
-    maker = trace.maker_of(key)
-    return maker is not None and maker.has_nan
 
 
 def _infinities(
     trace: OperationTrace, keys: list[int], leaves: set[int]
 ) -> tuple[list[Operation], set[int]]:
-    """Return the preceding operations that made infinities from finite inputs, and the leaves."""
+    """Return the preceding operations that made infinities from finite inputs, and the leaves.
+
+    The keys are those of `_bad_inputs`.
+    """
     waiting, visited = list(keys), set[int]()
     found: list[Operation] = []
     while waiting:
         key = waiting.pop()
-        operation = trace.maker_of(key)
-        if key in visited or (key not in leaves and (operation is None or operation.is_finite)):
-            continue
+        operation = None if key in visited or key in leaves else trace.maker_of(key)
         visited.add(key)
-        if operation is None or key in leaves:
+        if operation is None:
             continue
         before = _bad_inputs(trace, operation, leaves)
         waiting += before
         if not before and not introduces_infinity(operation):
             found.append(operation)
     return found, visited & leaves
+
+
+_SMALLER = 2.0**-10
+# Attributes that name the dtype of a result.
+_TYPES = frozenset({"DstT", "T", "Tcomplex", "Tout", "Treal", "dtype", "out_type"})
+
+
+def widened(tensor: tf.Tensor) -> tf.Tensor:
+    """Return a real tensor in float64, a complex one in complex128, others unchanged."""
+    return tf.cast(tensor, _wide(tensor.dtype))
+
+
+def _wide(dtype: tf.DType) -> tf.DType:
+    if dtype.is_complex:
+        return tf.complex128
+    return tf.float64 if dtype.is_floating else dtype
+
+
+def scaled_down(tensor: tf.Tensor) -> tf.Tensor:
+    """Return the tensor divided by 1,024."""
+    return tensor * tf.cast(_SMALLER, tensor.dtype)
+
+
+def is_finite_with(change: Callable[[Any], tf.Tensor], operation: Operation) -> bool | None:
+    """Return True if an operation is finite with other inputs; None if it cannot run with them.
+
+    Args:
+        change: the change of the real and complex inputs: `widened` or `scaled_down`.
+        operation: the operation.
+    """
+    function = getattr(tf.raw_ops, operation.kind, None)
+    # An operation on a resource changes the model, or depends on its changed state.
+    has_resource = any(each.dtype == tf.resource for each in operation.tensors)
+    if function is None or not operation.tensors or has_resource:
+        return None
+    inputs = [each if numbers_of(each) is None else change(each) for each in operation.tensors]
+    try:
+        arguments = _arguments(function, inputs, operation.attributes, wide=change is widened)
+        results = function(**arguments)
+    except (TypeError, ValueError, tf.errors.OpError):
+        return None  # no kernel for float64, or ambiguous arguments
+    some = results if isinstance(results, (list, tuple)) else [results]
+    return all(bool(np.isfinite(each).all()) for each in arrays_of(some))
+
+
+def _arguments(
+    function: Any, inputs: list[Any], attributes: dict[str, Any], *, wide: bool
+) -> dict[str, Any]:
+    names = [name for name in inspect.signature(function).parameters if name != "name"]
+    given = {name: attributes[name] for name in names if name in attributes}
+    if wide:
+        given |= {name: _wide(tf.as_dtype(given[name])) for name in _TYPES & given.keys()}
+    free = [name for name in names if name not in attributes]
+    if "N" in attributes:  # the first argument is a list of N tensors
+        count = len(inputs) - (len(free) - 1)
+        inputs = [inputs[:count], *inputs[count:]]
+    return {**dict(zip(free, inputs, strict=True)), **given}

@@ -1,7 +1,7 @@
 """Replay of a capsule: runs the step again and chooses the advice."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,9 @@ from gradkeeper.callbacks.capsule.model import batch_of, model_of, prepare
 from gradkeeper.callbacks.capsule.state import named_state, restore, state_of
 from gradkeeper.callbacks.diagnosis._tensorflow_private import key_of
 from gradkeeper.callbacks.diagnosis.faults import OVERFLOW
-from gradkeeper.callbacks.diagnosis.locate import StepVariables, locate
-from gradkeeper.callbacks.diagnosis.ranges import range_of
-from gradkeeper.callbacks.diagnosis.rerun import wide_dtype
-from gradkeeper.callbacks.diagnosis.step import StepTrace, run_step
+from gradkeeper.callbacks.diagnosis.locate import locate
+from gradkeeper.callbacks.diagnosis.origin import scaled_down, widened
+from gradkeeper.callbacks.diagnosis.step import StepTrace, bad_among, run_step
 from gradkeeper.callbacks.diagnosis.verdict import Verdict
 from gradkeeper.callbacks.instrument.variable_names import layer_paths
 
@@ -42,49 +41,30 @@ _FROM_THE_START = (
 )
 
 
-def with_advice(verdict: Verdict, model: keras.Model, *, is_trained: bool) -> Verdict:
+def _with_advice(verdict: Verdict, model: keras.Model, *, is_trained: bool) -> Verdict:
     """Replace the remedy of an overflow by advice for this step.
 
-    Args:
-        verdict: the result of the replay.
-        model: the replayed model.
-        is_trained: whether the weights may differ from the initial ones. With the initial
-            weights, neither a lower learning rate nor clipping changes the step.
-
-    Returns:
-        The verdict with the remedy. A verdict whose fault is not an overflow is unchanged.
+    With the initial weights, neither a lower learning rate nor clipping changes the step.
     """
     if verdict.fault is not OVERFLOW:
         return verdict
-    parts = _parts(verdict, _recurrent_cell(model, verdict.layer))
-    if is_trained:
-        parts.append(_FROM_THE_START)
-    elif not parts:
-        parts.append(_SMALLER_WEIGHTS)
-    fault = dataclasses.replace(OVERFLOW, remedy=" ".join(parts))
-    return dataclasses.replace(verdict, fault=fault)
+    place, layer = verdict.place, verdict.layer
+    cell = None if layer is None else _recurrent_cell(model, layer)
+    advice = {
+        _BOUNDED: place == "forward" and cell is not None and _is_unbounded(cell),
+        _SHRINKING: place == "backward" and cell is not None,
+        _SMALLER_INPUTS: verdict.step_if_smaller,
+        _SMALLER_LOSS: place != "forward" and cell is None,
+        _FROM_THE_START: is_trained,
+    }
+    remedy = " ".join(text for text, applies in advice.items() if applies) or _SMALLER_WEIGHTS
+    return dataclasses.replace(verdict, fault=dataclasses.replace(OVERFLOW, remedy=remedy))
 
 
-def _parts(verdict: Verdict, cell: keras.layers.Layer | None) -> list[str]:
-    parts = []
-    if verdict.place == "forward" and cell is not None and _is_unbounded(cell):
-        parts.append(_BOUNDED)
-    if verdict.place == "backward" and cell is not None:
-        parts.append(_SHRINKING)
-    if verdict.step_if_smaller:
-        parts.append(_SMALLER_INPUTS)
-    if verdict.place != "forward" and cell is None:
-        parts.append(_SMALLER_LOSS)
-    return parts
-
-
-def _recurrent_cell(model: keras.Model, layer: str | None) -> keras.layers.Layer | None:
+def _recurrent_cell(model: keras.Model, layer: str) -> keras.layers.Layer | None:
     """Return the cell of the recurrent layer at the path `layer` or around it; None if none."""
-    for path, each in layer_paths(model):
-        is_around = layer is not None and f"{layer}/".startswith(f"{path}/")
-        if is_around and isinstance(each, keras.layers.RNN):
-            return each.cell
-    return None
+    around = (each for path, each in layer_paths(model) if f"{layer}/".startswith(f"{path}/"))
+    return next((each.cell for each in around if isinstance(each, keras.layers.RNN)), None)
 
 
 def _is_unbounded(cell: keras.layers.Layer) -> bool:
@@ -95,9 +75,6 @@ def _is_unbounded(cell: keras.layers.Layer) -> bool:
     results = [keras.ops.convert_to_numpy(function(large)) for function in functions]
     # The bounded activations of Keras return at most 1 (hard_tanh, sigmoid) or 6 (relu6).
     return any(bool((each > 10).any()) for each in results)
-
-
-_SMALLER = 2.0**-10
 
 
 def replay(
@@ -128,7 +105,7 @@ def replay(
     """
     if not isinstance(capsule, Capsule):
         capsule = Capsule.read(capsule)
-    batches = _batches(capsule) if batch is None else {_first(capsule): _in_tensors(batch)}
+    batches = _batches(capsule, batch)
     if model is None:
         model = model_of(capsule, trust_model=trust_model)
     with _unchanged(model):
@@ -144,7 +121,7 @@ def replay(
                 step_in_float64=_is_finite_in_float64(capsule, batch, trust_model=trust_model),
                 step_if_smaller=_is_finite_at_smaller_scale(capsule, model, batch),
             )
-        verdict = with_advice(verdict, model, is_trained=_is_trained(capsule))
+        verdict = _with_advice(verdict, model, is_trained=_is_trained(capsule))
     return dataclasses.replace(verdict, capsule=capsule.path)
 
 
@@ -154,15 +131,14 @@ def _is_trained(capsule: Capsule) -> bool:
     return capsule.step > 0 or int(named.get("iteration", 0)) > 0
 
 
-def _first(capsule: Capsule) -> int:
-    return next(iter(capsule.replicas), 0)
-
-
-def _batches(capsule: Capsule) -> dict[int, Any]:
-    """Return the batches to replay, by replica.
+def _batches(capsule: Capsule, batch: Any) -> dict[int, Any]:
+    """Return the batches to replay, by replica: the given one, or those of the capsule.
 
     If only the loss was non-finite, the capsule does not record the replica: return all batches.
     """
+    if batch is not None:
+        in_tensors = keras.tree.map_structure(tf.convert_to_tensor, batch)
+        return {next(iter(capsule.replicas), 0): in_tensors}
     some = capsule.replicas[:1] or range(max(len(capsule.forms), 1))
     return {replica: batch_of(capsule, replica) for replica in some}
 
@@ -184,7 +160,7 @@ def verdict_of_step(
     trace = run_step(model, batch, compiled=compiled)
     named = {h: n.partition(": ")[2] for h, n in zip(handles, names, strict=True)}
     lost = [each for each in _not_finite(variables) if each not in bad]
-    return locate(trace, batch, StepVariables(named, bad, lost), replica)
+    return locate(trace, batch, replica, names=named, bad=bad, lost=lost)
 
 
 def _handle(variable: keras.Variable) -> int:
@@ -194,14 +170,14 @@ def _handle(variable: keras.Variable) -> int:
 
 
 def _not_finite(variables: list[keras.Variable]) -> list[int]:
-    return [_handle(each) for each in variables if not _is_finite([each.value])]
+    return [_handle(each) for each in variables if bad_among([each.value])]
 
 
 def _is_finite_at_smaller_scale(capsule: Capsule, model: keras.Model, batch: Any) -> bool:
     """Return True if the step is finite with inputs divided by 1,024."""
     prepare(model, capsule)
     x, *rest = batch if isinstance(batch, tuple) else (batch,)
-    x = _with_numbers(x, lambda tensor: tensor * tf.cast(_SMALLER, tensor.dtype))
+    x = _with_numbers(x, scaled_down)
     smaller = (x, *rest) if isinstance(batch, tuple) else x
     return _ends_well(run_step(model, smaller, compiled=capsule.is_compiled))
 
@@ -212,7 +188,7 @@ def _is_finite_in_float64(capsule: Capsule, batch: Any, *, trust_model: bool) ->
     keras.config.set_floatx("float64")
     try:
         model = model_of(capsule, dtype="float64", trust_model=trust_model)
-        batch = _with_numbers(batch, lambda tensor: tf.cast(tensor, wide_dtype(tensor.dtype)))
+        batch = _with_numbers(batch, widened)
         return _ends_well(run_step(model, batch, compiled=capsule.is_compiled))
     except (CapsuleError, TypeError, ValueError, tf.errors.OpError):
         return None  # custom code may not support float64
@@ -224,16 +200,9 @@ def _ends_well(trace: StepTrace) -> bool:
     return trace.refusal is None and not trace.bad_results
 
 
-def _is_finite(tensors: list[Any]) -> bool:
-    numbers = range_of(tensors)
-    return numbers is None or numbers.is_finite
+def _with_numbers(structure: Any, change: Callable[[tf.Tensor], tf.Tensor]) -> Any:
+    """Change the real and complex tensors of a structure."""
 
-
-def _in_tensors(batch: Any) -> Any:
-    return keras.tree.map_structure(lambda each: tf.convert_to_tensor(each), batch)
-
-
-def _with_numbers(structure: Any, change: Any) -> Any:
     def changed(part: Any) -> Any:
         is_number = tf.is_tensor(part) and (part.dtype.is_floating or part.dtype.is_complex)
         return change(part) if is_number else part

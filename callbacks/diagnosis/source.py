@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from traceback import walk_stack, walk_tb
+from types import FrameType
 from typing import Literal, TypeAlias
 
 import keras
@@ -15,32 +16,19 @@ import tensorflow as tf
 from gradkeeper.callbacks.diagnosis._tensorflow_private import BACKWARD_FILE
 
 _CALLBACKS = Path(__file__).parent.parent
-_LIBRARIES = tuple(
-    str(path)
-    for path in (
-        Path(tf.__file__).parent,
-        Path(keras.__file__).parent,
-        Path(sysconfig.get_path("stdlib")),
-        _CALLBACKS,
-    )
-)
+_TENSORFLOW, _KERAS = Path(tf.__file__).parent, Path(keras.__file__).parent
+_SOURCE, _STDLIB = _KERAS / "src", Path(sysconfig.get_path("stdlib"))
+_LIBRARIES = (*map(str, (_TENSORFLOW, _KERAS, _STDLIB, _CALLBACKS)), "<frozen")
+# These functions run the step, or a random operation of it.
 _STEP = str(Path(__file__).parent / "step.py")
-_KERAS = Path(keras.__file__).parent / "src"
+_STEP_FUNCTIONS = ("run_step", "compiled")
 # Of the lines in Keras, only those in these directories show what is computed.
-_TELLING = tuple(
-    str(_KERAS / name) for name in ("layers", "losses", "regularizers", "constraints", "optimizers")
-)
-_NOT_TELLING = (
-    str(_KERAS / "layers" / "layer.py"),
-    str(_KERAS / "optimizers" / "base_optimizer.py"),
-)
+_DIRECTORIES = ("layers", "losses", "regularizers", "constraints", "optimizers")
+_TELLING = tuple(str(_SOURCE / name) for name in _DIRECTORIES)
+_NOT_TELLING = (str(_SOURCE / "layers/layer.py"), str(_SOURCE / "optimizers/base_optimizer.py"))
 # A stack frame of this code means that an optimizer update is running.
 _APPLY = keras.optimizers.Optimizer.apply.__code__
-_OWN_PARTS = (
-    str(_KERAS / "optimizers"),
-    str(_KERAS / "backend"),
-    str(Path(tf.__file__).parent),
-)
+_OWN_PARTS = (str(_SOURCE / "optimizers"), str(_SOURCE / "backend"), str(_TENSORFLOW))
 OptimizerPart: TypeAlias = Literal["update", "constraint"]
 
 
@@ -69,8 +57,7 @@ def calling_source() -> Source | None:
 
     The search ends at the frame that runs the step or its backward pass.
     """
-    stack = walk_stack(sys._getframe(1))
-    return _innermost((frame.f_code.co_filename, line) for frame, line in stack)
+    return _innermost(walk_stack(sys._getframe(1)))
 
 
 def optimizer_part() -> OptimizerPart | None:
@@ -90,18 +77,19 @@ def optimizer_part() -> OptimizerPart | None:
 
 def raising_source(error: Exception) -> Source | None:
     """Return the innermost traceback line of user code, or else of a Keras layer or loss."""
-    lines = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
-    return _innermost(reversed(lines))
+    return _innermost(reversed(list(walk_tb(error.__traceback__))))
 
 
-def _innermost(lines: Iterable[tuple[str, int]]) -> Source | None:
+def _innermost(stack: Iterable[tuple[FrameType, int]]) -> Source | None:
     of_keras: Source | None = None
-    for path, line in lines:
-        if path in (_STEP, BACKWARD_FILE):
+    for frame, line in stack:
+        path = frame.f_code.co_filename
+        is_step = path == _STEP and frame.f_code.co_name in _STEP_FUNCTIONS
+        if is_step or path == BACKWARD_FILE:
             break
         if path.startswith(_TELLING) and path not in _NOT_TELLING:
             of_keras = of_keras or Source(path, line, False)
-        elif not path.startswith((*_LIBRARIES, "<frozen")) and not _is_foreign(path):
+        elif not path.startswith(_LIBRARIES) and not _is_foreign(path):
             return Source(path, line, True)
     return of_keras
 

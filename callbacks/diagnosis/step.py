@@ -1,58 +1,130 @@
-"""Eager run of a train step under observation.
+"""Eager run of a train step that records its operations, layer calls and optimizer calls.
 
 TensorFlow's stateless random operations return different numbers under XLA. An eager replay
 reproduces the dropout masks of a compiled step only if each random operation is compiled as well.
 """
 
+import inspect
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
+from traceback import walk_stack
 from typing import Any
 from unittest import mock
 
 import keras
 import tensorflow as tf
 
-from gradkeeper.callbacks.diagnosis._tensorflow_private import slopes_as_in_xla
-from gradkeeper.callbacks.diagnosis.layers import LayerTrace
-from gradkeeper.callbacks.diagnosis.operations import OperationTrace
-from gradkeeper.callbacks.diagnosis.ranges import Range, range_of
+from gradkeeper.callbacks.diagnosis._tensorflow_private import key_of, slopes_as_in_xla
+from gradkeeper.callbacks.diagnosis.operations import OperationTrace, Range, all_finite, range_of
 from gradkeeper.callbacks.instrument.losses import mean_loss
 from gradkeeper.callbacks.instrument.observer import StepObserver
 from gradkeeper.callbacks.instrument.optimizers import optimizers_of, with_nested
+from gradkeeper.callbacks.instrument.patch import AttributePatch
 from gradkeeper.callbacks.instrument.rollback import functions_run_eagerly
 from gradkeeper.callbacks.instrument.step_context import Gradients, OptimizerCall, StepContext
 from gradkeeper.callbacks.instrument.step_patches import StepPatches
-from gradkeeper.callbacks.instrument.variable_names import variable_names
+from gradkeeper.callbacks.instrument.variable_names import layer_paths, variable_names
 
-_PLACES: list[tuple[Any, str]] = [
-    (tf.nn.experimental, "stateless_dropout"),
-    (tf.random, "stateless_binomial"),
-    (tf.random, "stateless_categorical"),
-    (tf.random, "stateless_gamma"),
-    (tf.random, "stateless_normal"),
-    (tf.random, "stateless_truncated_normal"),
-    (tf.random, "stateless_uniform"),
-]
+# The stack frame of this code holds the layer as `self`.
+_LAYER_CALL = inspect.unwrap(keras.layers.Layer.__call__).__code__
 
 
-@contextmanager
-def drawn_by_xla() -> Iterator[None]:
-    """Compile each random operation of Keras with XLA inside the block."""
-    with ExitStack() as stack:
-        for module, name in _PLACES:
-            compiled = _compiled(getattr(module, name))
-            stack.enter_context(mock.patch.object(module, name, compiled))
-        yield
+@dataclass
+class LayerCall:
+    """One call of a layer.
+
+    Attributes:
+        path: path of the layer, from the model on. An operation of a functional model, such as
+            `keras.ops.log`, counts as a layer.
+        given: range of the inputs; None if no input is a floating-point tensor.
+        returned: range of the outputs.
+        outputs: keys of the outputs.
+        gradient: range of the gradient with respect to the outputs; None if not recorded.
+    """
+
+    path: str
+    given: Range | None
+    returned: Range | None = None
+    outputs: list[int | None] = field(default_factory=list)
+    gradient: Range | None = None
 
 
-def _compiled(draw: Callable) -> Callable:
-    def compiled(*args: Any, **kwargs: Any) -> Any:
-        # A replay runs other functions eagerly; a concrete function stays compiled.
-        function = tf.function(lambda: draw(*args, **kwargs), jit_compile=True, autograph=False)
-        return function.get_concrete_function()()
+class LayerTrace:
+    """Calls of a model's layers made inside `watching`, in order of execution.
 
-    return compiled
+    Args:
+        model: the model.
+
+    Attributes:
+        calls: the recorded calls.
+        interrupted: path of the innermost layer whose call raised an error.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        self._layers = layer_paths(model)
+        self._paths = {id(layer): path for path, layer in self._layers}
+        self._stack: list[str] = []
+        self.calls: list[LayerCall] = []
+        self.interrupted: str | None = None
+
+    def current(self) -> tuple[str, ...]:
+        """Return the paths of the layers that are running, the outermost first.
+
+        The last one may run code around its `call`, such as a cast of its inputs.
+        """
+        for frame, _ in walk_stack(sys._getframe(1)):
+            if frame.f_code is LayerTrace._call.__code__:
+                break
+            if frame.f_code is _LAYER_CALL:
+                preparing = self._paths.get(id(frame.f_locals["self"]))
+                return tuple(self._stack) if preparing is None else (*self._stack, preparing)
+        return tuple(self._stack)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Record layer calls inside the block."""
+        with ExitStack() as stack:
+            for path, layer in (*self._layers, *_bare_operations(self._layers)):
+                patch = AttributePatch(layer, "call", partial(self._watched, path))
+                stack.callback(patch.revert)
+                patch.apply()
+            yield
+
+    def _watched(self, path: str, layer: keras.Operation) -> Callable:
+        return partial(self._call, path, layer.call)
+
+    def _call(self, path: str, original: Callable, /, *args: Any, **kwargs: Any) -> Any:
+        noted = LayerCall(path, range_of(_tensors((args, kwargs))))
+        self.calls.append(noted)
+        self._stack.append(path)
+        try:
+            result = original(*args, **kwargs)
+        except BaseException:
+            self.interrupted = self.interrupted or path
+            raise
+        finally:
+            self._stack.pop()
+        outputs = _tensors(result)
+        noted.returned = range_of(outputs)
+        noted.outputs = [key_of(each) for each in outputs]
+        return result
+
+
+def _bare_operations(layers: list[tuple[str, keras.layers.Layer]]) -> list[tuple[str, Any]]:
+    """Return the operations of functional models that are not layers, with their paths."""
+    found: dict[int, tuple[str, Any]] = {}
+    for number, (path, layer) in enumerate(layers):
+        for each in getattr(layer, "operations", ()):
+            if not isinstance(each, keras.layers.Layer):
+                found.setdefault(id(each), (f"{path}/{each.name}" if number else each.name, each))
+    return list(found.values())
+
+
+def _tensors(structure: Any) -> list[Any]:
+    return [each for each in keras.tree.flatten(structure) if isinstance(each, tf.Tensor)]
 
 
 @dataclass(frozen=True)
@@ -102,9 +174,8 @@ class StepTrace(StepObserver):
         for name, gradient in zip(names, gradients, strict=False):
             if not bad_among([self.gradients.get(name)]):
                 self.gradients[name] = gradient
-        begin = len(self.operations.operations)
-        given = range_of(tensors_in(gradients))
-        self.updates.append(Update(call.optimizer, begin, given))
+        given = range_of(_values_of(gradients))
+        self.updates.append(Update(call.optimizer, len(self.operations.operations), given))
 
     @property
     def has_finite_loss(self) -> bool:
@@ -115,14 +186,36 @@ class StepTrace(StepObserver):
     @property
     def bad_results(self) -> list[tf.Tensor]:
         """Return the non-finite losses and gradients."""
-        gradients = list(self.gradients.values())
-        return bad_among([*self.losses, *self.operations.targets, *gradients])
+        return bad_among([*self.losses, *self.operations.targets, *self.gradients.values()])
 
     @property
     def mean_loss(self) -> float | None:
         """Return the mean loss; None if the step has none."""
         mean = mean_loss(self.losses or self.operations.targets, tf.float32)
         return None if mean is None else float(mean)
+
+
+_DISTRIBUTIONS = ("binomial", "categorical", "gamma", "normal", "truncated_normal", "uniform")
+_RANDOM_FUNCTIONS = [
+    (tf.nn.experimental, "stateless_dropout"),
+    *((tf.random, f"stateless_{name}") for name in _DISTRIBUTIONS),
+]
+
+
+@contextmanager
+def _drawn_by_xla() -> Iterator[None]:
+    """Compile each random operation of Keras with XLA inside the block."""
+
+    def compiled(draw: Callable, /, *args: Any, **kwargs: Any) -> Any:
+        # A replay runs other functions eagerly; a concrete function stays compiled.
+        function = tf.function(lambda: draw(*args, **kwargs), jit_compile=True, autograph=False)
+        return function.get_concrete_function()()
+
+    with ExitStack() as stack:
+        for module, name in _RANDOM_FUNCTIONS:
+            draw = partial(compiled, getattr(module, name))
+            stack.enter_context(mock.patch.object(module, name, draw))
+        yield
 
 
 def run_step(model: keras.Model, batch: Any, *, compiled: bool = False) -> StepTrace:
@@ -141,7 +234,7 @@ def run_step(model: keras.Model, batch: Any, *, compiled: bool = False) -> StepT
     patches = StepPatches([trace], optimizers, model)
     with (
         functions_run_eagerly(),
-        drawn_by_xla() if compiled else nullcontext(),
+        _drawn_by_xla() if compiled else nullcontext(),
         slopes_as_in_xla() if compiled else nullcontext(),
         layers.watching(),
         patches.applied(),
@@ -156,17 +249,16 @@ def run_step(model: keras.Model, batch: Any, *, compiled: bool = False) -> StepT
 
 def bad_among(values: Sequence[Any]) -> list[tf.Tensor]:
     """Return the non-finite tensors among `values`."""
-    numbers = ((each, range_of([each])) for each in tensors_in(values))
-    return [each for each, numbers in numbers if numbers is not None and not numbers.is_finite]
+    return [each for each in _values_of(values) if not all_finite(range_of([each]))]
+
+
+def _values_of(tensors: Sequence[Any]) -> list[tf.Tensor]:
+    """Return the tensors without other objects; for `IndexedSlices`, their values."""
+    parts = [each.values if isinstance(each, tf.IndexedSlices) else each for each in tensors]
+    return [each for each in parts if tf.is_tensor(each)]
 
 
 def _rates(optimizer: keras.optimizers.Optimizer) -> list[float]:
     """Return the learning rates of an optimizer and of its inner optimizers."""
     rates = [getattr(each, "learning_rate", None) for each in with_nested(optimizer)]
     return [float(keras.ops.convert_to_numpy(each)) for each in rates if each is not None]
-
-
-def tensors_in(values: Sequence[Any]) -> list[tf.Tensor]:
-    """Return the tensors among `values`, with `IndexedSlices` replaced by their values."""
-    parts = [each.values if isinstance(each, tf.IndexedSlices) else each for each in values]
-    return [each for each in parts if tf.is_tensor(each)]

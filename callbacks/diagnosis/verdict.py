@@ -1,13 +1,20 @@
-"""Result of a replay."""
+"""Result of a replay, as text and as a plot."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
 
 from gradkeeper.callbacks.diagnosis.faults import Fault
-from gradkeeper.callbacks.diagnosis.layers import LayerCall
-from gradkeeper.callbacks.diagnosis.ranges import Range
+from gradkeeper.callbacks.diagnosis.operations import Range, all_finite
 from gradkeeper.callbacks.diagnosis.source import Source
+from gradkeeper.callbacks.diagnosis.step import LayerCall
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Place: TypeAlias = Literal["data", "weights", "forward", "loss", "backward", "optimizer", "none"]
 
@@ -72,16 +79,14 @@ class Verdict:
     @property
     def where(self) -> str:
         """Return the location as text."""
-        parts = [_WHERE[self.place]]
-        if self.data:
-            parts.append(f"at {self.data}")
-        if self.layer:
-            parts.append(f"in layer {self.layer}")
-        if self.variable:
-            parts.append(f"variable {self.variable}")
-        if self.replica:
-            parts.append(f"on replica {self.replica}")
-        return ", ".join(parts)
+        details = {
+            "at": self.data,
+            "in layer": self.layer,
+            "variable": self.variable,
+            "on replica": self.replica,
+        }
+        parts = [f"{name} {value}" for name, value in details.items() if value]
+        return ", ".join([_WHERE[self.place], *parts])
 
     @property
     def what(self) -> str | None:
@@ -112,10 +117,113 @@ class Verdict:
 
 
 def _in_words(operation: bool | None, step: bool | None) -> str:
-    words = {True: "finite", False: "not finite"}
-    parts = []
-    if operation is not None:
-        parts.append(f"the operation is {words[operation]}")
-    if step is not None:
-        parts.append(f"the whole step is {words[step]}")
-    return ", ".join(parts)
+    results = {"the operation": operation, "the whole step": step}.items()
+    return ", ".join(
+        f"{name} is {'finite' if finite else 'not finite'}"
+        for name, finite in results
+        if finite is not None
+    )
+
+
+@dataclass(frozen=True)
+class LayerSummary:
+    """Summary of all calls of a layer in a step. A recurrent cell has one call per time step.
+
+    Attributes:
+        path: path of the layer, from the model on.
+        calls: number of calls.
+        returned: range of the outputs.
+        gradient: range of the gradients with respect to the outputs; None if not recorded.
+        first_bad: index of the first call with a non-finite output; None if all are finite.
+    """
+
+    path: str
+    calls: int
+    returned: Range | None
+    gradient: Range | None
+    first_bad: int | None
+
+
+def summaries(path: Sequence[LayerCall]) -> list[LayerSummary]:
+    """Return one summary per layer, in order of the first calls."""
+    by_layer: dict[str, list[LayerCall]] = {}
+    for call in path:
+        by_layer.setdefault(call.path, []).append(call)
+    return [
+        LayerSummary(
+            layer,
+            len(calls),
+            _together(call.returned for call in calls),
+            _together(call.gradient for call in calls),
+            next((n for n, call in enumerate(calls) if not all_finite(call.returned)), None),
+        )
+        for layer, calls in by_layer.items()
+    ]
+
+
+def _together(ranges: Iterable[Range | None]) -> Range | None:
+    known = [each for each in ranges if each is not None]
+    if not known:
+        return None
+    # A call without a finite value has NaN as limits. Omit them if another call has one.
+    finite = [each for each in known if not np.isnan(each.lowest)] or known
+    return Range(
+        min(each.lowest for each in finite),
+        max(each.highest for each in finite),
+        sum(each.nonfinite for each in known) / len(known),
+        any(each.nan for each in known),
+    )
+
+
+_GOOD, _BAD = "tab:blue", "tab:red"
+
+
+def plot_verdict(verdict: Verdict) -> "Figure":
+    """Plot the largest magnitude of each layer's outputs and of the gradients of the outputs.
+
+    Layers are listed from top to bottom in order of their calls: the forward pass goes down, the
+    backward pass goes up. Red marks non-finite values; a label shows their share in percent.
+    """
+    from matplotlib.figure import Figure
+
+    layers = summaries(verdict.path)
+    height = 1.6 + 0.32 * max(len(layers), 1)
+    figure = Figure(figsize=(10, height), layout="constrained")
+    forward, backward = figure.subplots(1, 2, sharey=True)
+    _draw(forward, "forward: outputs ↓", [each.returned for each in layers])
+    _draw(backward, "backward: gradients ↑", [each.gradient for each in layers])
+    labels = [
+        each.path if each.calls == 1 else f"{each.path} ({each.calls} calls)" for each in layers
+    ]
+    forward.set_yticks(range(len(layers)), labels)
+    forward.set_ylim(len(layers) - 0.5, -0.5)
+    for number, each in enumerate(layers):
+        if each.path == verdict.layer:
+            side = backward if verdict.place == "backward" else forward
+            side.axhspan(number - 0.5, number + 0.5, color=_BAD, alpha=0.12)
+    cause = f": {verdict.fault.name}" if verdict.fault else ""
+    figure.suptitle(f"First not finite {verdict.where}{cause}", wrap=True)
+    return figure
+
+
+def _draw(axes: "Axes", title: str, ranges: Sequence[Range | None]) -> None:
+    # A log axis has no 0: draw at least the smallest normal float32.
+    points = {
+        row: max(each.magnitude, 1.2e-38)
+        for row, each in enumerate(ranges)
+        if each is not None and not np.isnan(each.magnitude)
+    }
+    colours = [_GOOD if all_finite(ranges[row]) else _BAD for row in points]
+    axes.scatter(list(points.values()), list(points), c=colours)
+    style: dict[str, Any] = {"ha": "right", "va": "center", "color": _BAD, "fontsize": "small"}
+    for row, each in enumerate(ranges):
+        if each is not None and not each.is_finite:
+            share = f"× {100 * each.nonfinite:.3g} % not finite"
+            axes.text(0.98, row, share, transform=axes.get_yaxis_transform(), **style)
+    axes.set_xscale("log")
+    if points:
+        smallest, largest = min(points.values()), max(points.values())
+        axes.set_xlim(smallest / 10, largest * (largest / smallest + 10) ** 0.6)
+    axes.set_xlabel("largest finite magnitude")
+    axes.set_title(title)
+    axes.grid(axis="x", alpha=0.3)

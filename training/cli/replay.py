@@ -143,7 +143,7 @@ def _print_verdict(verdict: "Verdict") -> None:
 
 
 def _path_table(verdict: "Verdict") -> Table:
-    from gradkeeper.callbacks.diagnosis.plot import summaries
+    from gradkeeper.callbacks.diagnosis.verdict import summaries
 
     table = Table(box=box.SIMPLE_HEAD, title="Numbers along the step", title_justify="left")
     for heading in ("layer", "calls", "outputs", "gradients coming back"):
