@@ -217,10 +217,7 @@ class Limit:
 
     Args:
         method: the method that computes the limit.
-        device: device of the variables; None for TensorFlow's choice.
-
-    Attributes:
-        variables: the state by name.
+        device: device of the `variables`, the state by name; None for TensorFlow's choice.
     """
 
     def __init__(self, method: LimitMethod, device: str | None) -> None:

@@ -215,16 +215,13 @@ def _times(gradient: Any, factor: tf.Tensor) -> Any:
 
 
 class StateBackup:
-    """File in a backup directory with the last two states, keyed by the optimizer's step count.
+    """File in a backup directory with the last two `states` by the optimizer's step count.
 
     Weights and state are written one after the other. If the process is killed in between, the
     older of the two states matches the weights.
 
     Args:
         folder: the `backup_dir` of BackupAndRestore.
-
-    Attributes:
-        states: the states by the number of steps.
     """
 
     def __init__(self, folder: str | Path) -> None:

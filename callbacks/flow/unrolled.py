@@ -39,11 +39,7 @@ def recurrent_layers(model: keras.Model) -> dict[str, keras.layers.RNN]:
 
 
 def layers_to_unroll(model: keras.Model) -> dict[str, keras.layers.RNN]:
-    """Return the recurrent layers of a model by path.
-
-    Raises:
-        ValueError: if the model has no recurrent layer.
-    """
+    """Return the recurrent layers of a model by path; raise ValueError if it has none."""
     layers = recurrent_layers(model)
     if not layers:
         raise ValueError(
