@@ -1,16 +1,80 @@
-"""Text of messages."""
+"""Text of messages: checks of arguments, names of layers, lists and spans."""
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from typing import TypeAlias
 
-from gradkeeper.callbacks._keras_private import print_msg
 
-_SHOWN = 4
+def check_least(name: str, value: int, least: int) -> None:
+    """Raise ValueError if `value` is smaller than `least`."""
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}. Received: {name}={value}")
+
+
+Names: TypeAlias = str | Iterable[str]
+
+_SHOWN = 20
+
+
+def patterns_of(*names: Names) -> tuple[str, ...]:
+    """Return a flat tuple of patterns from names and lists of names."""
+    return tuple(
+        pattern for each in names for pattern in ([each] if isinstance(each, str) else each)
+    )
+
+
+def matches(path: str, pattern: str) -> bool:
+    """Return True if a pattern matches a variable or a layer that contains it.
+
+    Args:
+        path: path of the variable, such as `encoder/memory/lstm_cell/kernel`.
+        pattern: a Keras layer name (`memory`), a path of layers (`encoder/memory`), or the path
+            or name of the variable; `*`, `?` and `[...]` are wildcards.
+    """
+    parts = path.split("/")
+    return any(
+        fnmatchcase("/".join(parts[first:last]), pattern)
+        for first in range(len(parts))
+        for last in range(len(parts), first, -1)
+    )
+
+
+def matching(paths: Sequence[str], patterns: Sequence[str]) -> list[int]:
+    """Return the indices of the paths that match any of the patterns, in ascending order.
+
+    Raises:
+        ValueError: if a pattern matches no path.
+    """
+    for pattern in patterns:
+        if not any(matches(path, pattern) for path in paths):
+            raise ValueError(_no_match(paths, pattern))
+    return [
+        position
+        for position, path in enumerate(paths)
+        if any(matches(path, pattern) for pattern in patterns)
+    ]
+
+
+def _no_match(paths: Sequence[str], pattern: str) -> str:
+    layers = list(dict.fromkeys(path.rpartition("/")[0] or path for path in paths))
+    parts = list(dict.fromkeys(part for path in paths for part in path.split("/")))
+    near = difflib.get_close_matches(pattern, [*layers, *parts], n=2)
+    hint = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
+    more = f" and {len(layers) - _SHOWN} more" if len(layers) > _SHOWN else ""
+    return (
+        f"No layer or variable matches {pattern!r}. {hint}The layers are: "
+        f"{', '.join(layers[:_SHOWN])}{more}. Received: layers={pattern!r}"
+    )
+
+
+_LISTED = 4
 
 
 def listed(names: Sequence[str]) -> str:
     """Return the first four names and the number of the others."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more
 
 
 def span(first: int, last: int) -> str:
@@ -28,5 +92,7 @@ def print_failure(source: str, error: Exception, consequence: str) -> None:
 
     The message is printed even with `verbose=0`, because records may be missing.
     """
+    from gradkeeper.callbacks._keras_private import print_msg  # late: loads Keras
+
     # The message starts on a new line, because the current line may show a progress bar.
     print_msg(f"\nGradientMonitor: {source} raised {type(error).__name__}: {error}. {consequence}")

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import keras
-
 from gradkeeper.callbacks._step_callback import StepCallback
 from gradkeeper.callbacks.instrument.observer import GradientTransform
 from gradkeeper.callbacks.instrument.optimizers import clipping_of, optimizers_of
@@ -27,7 +25,9 @@ class ClipAfterReduce(StepCallback["_ClipSumTransform"]):
     """
 
     def __init__(self) -> None:
-        super().__init__(_clip_sum_transform)
+        super().__init__(
+            lambda options, model, *, optimizers, compiled: _ClipSumTransform(optimizers)
+        )
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         optimizers = optimizers_of(self.model)
@@ -58,9 +58,3 @@ class _ClipSumTransform(GradientTransform):
 
     def on_gradients(self, call: OptimizerCall, gradients: Gradients) -> None:
         self.has_seen_gradients |= self.observes(call.optimizer)
-
-
-def _clip_sum_transform(
-    options: Any, model: keras.Model, *, optimizers: Any, compiled: bool
-) -> _ClipSumTransform:
-    return _ClipSumTransform(optimizers)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from gradkeeper.callbacks._arguments import Names
 from gradkeeper.callbacks._fit_frame import FitFrame, RunningFit
 from gradkeeper.callbacks._step_callback import StepCallback, no_gradients_warning, steps_taken
+from gradkeeper.callbacks._text import Names
 from gradkeeper.callbacks._workers import Worker, strategy_of
 from gradkeeper.callbacks.finding import Finding
 from gradkeeper.callbacks.instrument.optimizers import attribute_name, optimizers_of
-from gradkeeper.callbacks.measurements import Measurement
+from gradkeeper.callbacks.measurements.registry import Measurement
 from gradkeeper.callbacks.recording.history import EpochSummary, GradientHistory, Histories
 from gradkeeper.callbacks.recording.reader import Track
 from gradkeeper.callbacks.recording.recorder import Recorder

@@ -8,13 +8,12 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import keras
 
-from gradkeeper.callbacks._arguments import check_least
 from gradkeeper.callbacks._fit_frame import FitFrame, sibling_backups
 from gradkeeper.callbacks._keras_private import print_msg
 from gradkeeper.callbacks._step_callback import StepCallback, no_gradients_warning, steps_taken
+from gradkeeper.callbacks._text import check_least
 from gradkeeper.callbacks._workers import Worker, strategy_of
-from gradkeeper.callbacks.capsule.model import own_parts_of
-from gradkeeper.callbacks.capsule.state import state_of
+from gradkeeper.callbacks.capsule.model import own_parts_of, state_of
 from gradkeeper.callbacks.capsule.writer import CapsuleDirectory, Contents
 from gradkeeper.callbacks.guard.capture import FailureCapture, Snapshot
 from gradkeeper.callbacks.guard.checks import SkipOptions

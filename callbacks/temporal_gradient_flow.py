@@ -1,15 +1,20 @@
 """Callback that records gradients through time during training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import keras
+import numpy as np
 
-from gradkeeper.callbacks._arguments import check_least
-from gradkeeper.callbacks.flow.gradient_flow import GradientFlow, gradient_flow
+from gradkeeper.callbacks._text import check_least
+from gradkeeper.callbacks.flow.gradient_flow import GradientFlow, StateFlow, gradient_flow, positive
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+# The colour scale ends at this fraction of the largest norm.
+_SPAN = 1e-12
 
 
 class TemporalGradientFlow(keras.callbacks.Callback):
@@ -78,8 +83,6 @@ class TemporalGradientFlow(keras.callbacks.Callback):
         Raises:
             ValueError: if nothing has been recorded.
         """
-        from gradkeeper.callbacks.flow.plots import plot_flows
-
         if not self.flows:
             raise ValueError(
                 "Nothing has been recorded. Train with this callback first. Received: flows={}"
@@ -90,6 +93,59 @@ class TemporalGradientFlow(keras.callbacks.Callback):
         return figure
 
     def _record(self, epochs: int) -> GradientFlow:
-        flow = gradient_flow(self.model, self._x, self._y, loss=self._loss)
-        self.flows[epochs] = flow
-        return flow
+        self.flows[epochs] = gradient_flow(self.model, self._x, self._y, loss=self._loss)
+        return self.flows[epochs]
+
+
+def plot_flows(flows: Mapping[int, GradientFlow]) -> "Figure":
+    """Plot, for each state, a heat map of time against epochs and the half-life over epochs."""
+    from matplotlib.figure import Figure
+
+    epochs = sorted(flows)
+    names = [each.name for each in flows[epochs[-1]]]
+    figure = Figure(figsize=(11, 2.8 * len(names)), layout="constrained")
+    rows = figure.subplots(len(names), 2, squeeze=False, width_ratios=(3, 1))
+    for (heat, line), name in zip(rows, names, strict=True):
+        states = [flows[epoch][name] for epoch in epochs]
+        _draw_heat(figure, heat, states, epochs)
+        _draw_half_lives(line, states, epochs)
+    for axes, label in zip(rows[-1], ("time step", "epochs"), strict=True):
+        axes.set_xlabel(label)
+    return figure
+
+
+def _draw_heat(figure: "Figure", axes: "Axes", states: list[StateFlow], epochs: list[int]) -> None:
+    from matplotlib.colors import LogNorm
+
+    table = np.stack([positive(each.norm) for each in states])
+    known = table[np.isfinite(table)]
+    highest = known.max(initial=1e-30)
+    lowest = max(known.min(initial=highest), highest * _SPAN)
+    colours = LogNorm(lowest, max(highest, lowest * 1.01))
+    image = axes.imshow(
+        np.maximum(table, lowest), aspect="auto", origin="lower", norm=colours, cmap="viridis",
+        interpolation="nearest",
+    )  # fmt: skip
+    some = np.unique(np.linspace(0, len(epochs) - 1, min(len(epochs), 6)).round().astype(int))
+    axes.set_yticks(some, [str(epochs[row]) for row in some])
+    axes.set_ylabel("epochs")
+    white = "" if len(known) == table.size else "; white: zero, masked or not finite"
+    title = f"{states[-1].name}: norm of the gradient{white}"
+    axes.set_title(title, loc="left", fontsize="medium")
+    figure.colorbar(image, ax=axes)
+
+
+def _draw_half_lives(axes: "Axes", states: list[StateFlow], epochs: list[int]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    lives = np.array([each.half_life for each in states])
+    finite = np.isfinite(lives)
+    axes.plot(epochs, np.where(finite, lives, np.nan), marker="o", markersize=3)
+    axes.set_title("half-life, steps" if finite.any() else "does not decrease", fontsize="medium")
+    axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    if not finite.any():
+        axes.set_yticks([])
+    elif lives[finite].max() > 20 * lives[finite].min():
+        axes.set_yscale("log")

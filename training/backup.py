@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from gradkeeper.callbacks.capsule.state import restore, state_of
+from gradkeeper.callbacks.capsule.model import restore, state_of
 from gradkeeper.training.distribution import wait_for_all
 
 _EPOCH, _STATE = "gradkeeper_epoch", "gradkeeper_state"

@@ -2,9 +2,9 @@
 
 from matplotlib.figure import Figure
 
-from gradkeeper.callbacks.flow.plots import plot_flow, plot_flows
 from gradkeeper.callbacks.reporting.plots import plot_history
 from gradkeeper.callbacks.reporting.report import write_report
+from gradkeeper.callbacks.temporal_gradient_flow import plot_flows
 from gradkeeper.training.plots import plot_loss
 from gradkeeper.training.result import Result
 from gradkeeper.training.result_text import clipping, listed, number, time_per_step
@@ -33,7 +33,7 @@ def _flow_pictures(result: Result, directory: RunDirectory) -> dict[str, Figure]
     if not result.flows:
         return {}
     last = max(result.flows)
-    course, end = plot_flows(result.flows), plot_flow(result.flows[last])
+    course, end = plot_flows(result.flows), result.flows[last].plot()
     course.savefig(directory.flow_picture)
     end.savefig(directory.flow_end_picture)
     return {

@@ -1,18 +1,25 @@
-"""Capsule of a bad train step, and the functions that read it."""
+"""Format of a capsule on disk: its JSON record, the structure of its batches, and its arrays."""
 
 import hashlib
 import json
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+import ml_dtypes
 import numpy as np
-
-from gradkeeper.callbacks.capsule.state import State
-from gradkeeper.callbacks.capsule.structure import Structure, read_arrays
+import tensorflow as tf
 
 FACTS, STATE, BATCH = "capsule.json", "state.npz", "batch.npz"
 FORMAT = 1
+
+Arrays: TypeAlias = dict[str, np.ndarray]
+# The arrays of a model by the names of `named_state`.
+State: TypeAlias = Arrays
+# {"array": 0}, {"tuple": [...]}, {"dict": {...}}, {"value": 1.5}, ...
+Structure: TypeAlias = dict[str, Any]
 
 
 class CapsuleError(ValueError):
@@ -70,8 +77,7 @@ class Capsule:
         path = Path(path)
         facts = _facts(path)
         try:
-            state = _arrays(path, STATE, facts)
-            batch = _arrays(path, BATCH, facts)
+            state, batch = (_arrays(path, name, facts) for name in (STATE, BATCH))
             forms = list(facts["batches"])
             arrays = [
                 [batch[f"{replica}/{number}"] for number in range(count)]
@@ -79,8 +85,7 @@ class Capsule:
             ]
             # Read here so that a missing entry raises CapsuleError.
             capsule = cls(path, facts, state, forms, arrays)
-            for each in (capsule.step, capsule.replicas, capsule.left_out, facts["model"]):
-                del each
+            _ = capsule.step, capsule.replicas, capsule.left_out, facts["model"]
         except (KeyError, TypeError, ValueError) as error:
             raise CapsuleError(f"The capsule is damaged: {error}. Received: {path}") from error
         return capsule
@@ -103,18 +108,160 @@ def _facts(path: Path) -> dict[str, Any]:
         raise CapsuleError(f"This is not a capsule: {FACTS} is missing. Received: {path}") from None
     except (OSError, ValueError) as error:
         raise CapsuleError(f"The capsule is damaged: {error}. Received: {path}") from error
-    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-        found = facts.get("format") if isinstance(facts, dict) else None
+    found = facts.get("format") if isinstance(facts, dict) else None
+    if found != FORMAT:
         raise CapsuleError(
             f"The capsule must have format {FORMAT}. Received: {path} with format {found}"
         )
     return facts
 
 
-def _arrays(path: Path, name: str, facts: dict[str, Any]) -> dict[str, np.ndarray]:
+def _arrays(path: Path, name: str, facts: dict[str, Any]) -> Arrays:
     if name not in facts["files"]:
         return {}
     file = path / name
     if not file.is_file() or digest(file) != facts["files"][name]:
         raise ValueError(f"{name} is missing or was changed")
     return read_arrays(file)
+
+
+class UnknownStructureError(TypeError):
+    """Raised if a batch has a part that a capsule cannot store."""
+
+
+def flatten(data: Any) -> tuple[Structure, list[tf.Tensor]]:
+    """Flatten a batch to a JSON structure and the tensors to which it refers by number.
+
+    Args:
+        data: nested tuples, lists and dicts of tensors (dense, ragged or sparse), numbers,
+            strings and None.
+
+    Raises:
+        UnknownStructureError: if the batch has a part of another type.
+    """
+    tensors: list[tf.Tensor] = []
+
+    def number(tensor: Any) -> int:
+        tensor = tf.convert_to_tensor(tensor)
+        if tensor.dtype in (tf.resource, tf.variant):
+            raise UnknownStructureError(
+                f"A capsule cannot store this dtype. Received: dtype={tensor.dtype}"
+            )
+        tensors.append(tensor)
+        return len(tensors) - 1
+
+    def form(part: Any) -> Structure:
+        if isinstance(part, tf.RaggedTensor):
+            splits = [number(each) for each in part.nested_row_splits]
+            return {"ragged": [number(part.flat_values), *splits]}
+        if isinstance(part, tf.SparseTensor):
+            return {"sparse": [number(x) for x in (part.indices, part.values, part.dense_shape)]}
+        if tf.is_tensor(part) or hasattr(part, "__array__"):
+            return {"array": number(part)}
+        if isinstance(part, Mapping):
+            if not all(isinstance(key, str) for key in part):
+                raise UnknownStructureError(
+                    f"The keys of a dict must be strings. Received: {set(part)}"
+                )
+            return {"dict": {key: form(each) for key, each in part.items()}}
+        if isinstance(part, (tuple, list)):
+            return {"tuple" if isinstance(part, tuple) else "list": [form(each) for each in part]}
+        if part is None or isinstance(part, (bool, int, float, str)):
+            return {"value": part}
+        raise UnknownStructureError(
+            f"A capsule cannot store this part of a batch. Received: {part!r}"
+        )
+
+    return form(data), tensors
+
+
+def pack(form: Structure, arrays: Sequence[Any]) -> Any:
+    """Pack the values of tensors into a batch of the structure that `flatten` returned.
+
+    Raises:
+        ValueError: if `form` is not a structure, or there are too few arrays.
+    """
+    if not isinstance(form, dict) or len(form) != 1:
+        raise ValueError(f"This is not the structure of a batch. Received: {form!r}")
+    ((kind, content),) = form.items()
+    if kind not in _KINDS:
+        raise ValueError(f"A structure must be one of {', '.join(_KINDS)}. Received: {kind!r}")
+    try:
+        return _KINDS[kind](content, arrays)
+    except (TypeError, IndexError, AttributeError, tf.errors.InvalidArgumentError) as error:
+        raise ValueError(f"This is not the structure of a batch. Received: {form!r}") from error
+
+
+_KINDS: dict[str, Callable[[Any, Sequence[Any]], Any]] = {
+    "array": lambda at, arrays: tf.convert_to_tensor(arrays[at]),
+    "value": lambda value, _: value,
+    "list": lambda forms, arrays: [pack(each, arrays) for each in forms],
+    "tuple": lambda forms, arrays: tuple(pack(each, arrays) for each in forms),
+    "dict": lambda forms, arrays: {k: pack(v, arrays) for k, v in forms.items()},
+    "ragged": lambda at, arrays: tf.RaggedTensor.from_nested_row_splits(
+        arrays[at[0]], [arrays[each] for each in at[1:]]
+    ),
+    "sparse": lambda at, arrays: tf.SparseTensor(*(arrays[each] for each in at)),
+}
+
+
+# NumPy's file format has no such dtypes. They are stored as integers of the same size.
+_FOREIGN = {
+    name: np.dtype(getattr(ml_dtypes, name))
+    for name in ("bfloat16", "float8_e4m3fn", "float8_e5m2")
+}
+_SEPARATOR = "|"
+
+
+def write_arrays(path: Path, arrays: Arrays) -> None:
+    """Write arrays to a new file, by name. Strings are encoded as UTF-8."""
+    stored = {}
+    for name, array in arrays.items():
+        kind, plain = _stored(array)
+        stored[f"{kind}{_SEPARATOR}{name}"] = plain
+    with path.open("xb") as file:
+        np.savez(file, **stored)
+
+
+def read_arrays(path: Path) -> Arrays:
+    """Read the arrays of a file, by name.
+
+    Raises:
+        ValueError: if the file is damaged or not a file of arrays.
+    """
+    arrays = {}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            for key in file.files:
+                kind, _, name = key.partition(_SEPARATOR)
+                array = file[key]
+                if kind == "text":
+                    array = _texts(array.tobytes())
+                arrays[name] = array.view(_FOREIGN[kind]) if kind in _FOREIGN else array
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(f"The file is damaged: {error}. Received: {path}") from error
+    return arrays
+
+
+def _stored(array: np.ndarray) -> tuple[str, Any]:
+    """Return the kind of an array, and an array that NumPy's file format has."""
+    if array.dtype.kind in "OSU":
+        # NumPy strings lose trailing zero bytes, so the length of each string is stored.
+        texts = [each.encode() if isinstance(each, str) else bytes(each) for each in array.flat]
+        numbers = [array.ndim, *array.shape, *map(len, texts)]
+        content = np.array(numbers, np.int64).tobytes() + b"".join(texts)
+        return "text", np.frombuffer(content, np.uint8)
+    kind = array.dtype.name
+    return kind, array.view(f"u{array.dtype.itemsize}") if kind in _FOREIGN else array
+
+
+def _texts(content: bytes) -> np.ndarray:
+    (rank,) = np.frombuffer(content, np.int64, 1)
+    shape = tuple(np.frombuffer(content, np.int64, rank, 8).tolist())
+    count = int(np.prod(shape))
+    lengths = np.frombuffer(content, np.int64, count, 8 * (1 + rank))
+    ends = 8 * (1 + rank + count) + np.cumsum(lengths)
+    texts = [content[end - length : end] for end, length in zip(ends, lengths, strict=True)]
+    result = np.empty(count, object)
+    result[:] = texts
+    return result.reshape(shape)

@@ -1,17 +1,75 @@
-"""The model and the batch of a capsule."""
+"""Model of a capsule: its state as named arrays, and its creation from a configuration."""
 
 import copy
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
+import numpy as np
 
-from gradkeeper.callbacks.capsule.capsule import Capsule, CapsuleError
-from gradkeeper.callbacks.capsule.state import restore
-from gradkeeper.callbacks.capsule.structure import pack
+from gradkeeper.callbacks.capsule.capsule import Capsule, CapsuleError, State, pack
 from gradkeeper.callbacks.instrument.optimizers import optimizers_of
+from gradkeeper.callbacks.instrument.variable_names import unlisted_variables, variable_names
+
+
+def named_state(model: keras.Model) -> tuple[list[str], list[Any]]:
+    """Return the model's weights, moving averages, seeds, layer states and optimizers, with names.
+
+    A name contains the variable's position, such as "trainable 0: dense/kernel". A copy of the
+    model finds its variable by position.
+    """
+    groups = {
+        "trainable": model.trainable_variables,
+        "other": model.non_trainable_variables,
+        "unlisted": unlisted_variables(model),
+        **{f"optimizer {n},": each.variables for n, each in enumerate(optimizers_of(model))},
+    }
+    names: list[str] = []
+    variables: list[Any] = []
+    for group, some in groups.items():
+        paths = variable_names(model, some)
+        names += [f"{group} {number}: {path}" for number, path in enumerate(paths)]
+        variables += some
+    return names, variables
+
+
+def state_of(model: keras.Model) -> State:
+    """Return the values of the variables of `named_state`, by name."""
+    names, variables = named_state(model)
+    return {n: keras.ops.convert_to_numpy(v) for n, v in zip(names, variables, strict=True)}
+
+
+def restore(model: keras.Model, state: Mapping[str, np.ndarray]) -> list[str]:
+    """Load the state into a copy of the model. The optimizers must be built.
+
+    Returns:
+        The positions of the variables that the state does not contain. They are not changed.
+
+    Raises:
+        ValueError: if the model lacks a variable of the state, or its shape differs.
+    """
+    names, variables = named_state(model)
+    own = {_place(name): variable for name, variable in zip(names, variables, strict=True)}
+    for name, value in state.items():
+        variable = own.pop(_place(name), None)
+        if variable is None:
+            raise ValueError(
+                f"The model differs from the capsule's: it has no {name!r}. Received: {names}"
+            )
+        if tuple(variable.shape) != value.shape:
+            raise ValueError(
+                f"The model differs from the capsule's: {name!r} must have shape {value.shape}. "
+                f"Received: shape={tuple(variable.shape)}"
+            )
+        variable.assign(value)
+    return list(own)
+
+
+def _place(name: str) -> str:
+    return name.partition(":")[0]
+
 
 _KNOWN = ("keras", "gradkeeper")
 # Keras searches these modules for a function that a configuration stores by name.
@@ -19,32 +77,31 @@ _FUNCTIONS = ("activations", "constraints", "initializers", "losses", "metrics",
 
 
 def own_parts(config: Any) -> Iterator[tuple[str, str]]:
-    """Yield the custom classes and functions, which a configuration stores only by name.
+    """Yield the name and registered name of each custom class or function in a configuration.
 
-    Args:
-        config: a configuration that `keras.saving.serialize_keras_object` returned.
-
-    Yields:
-        The name of each, and the name under which Keras registers it.
+    A configuration stores custom classes and functions only by name.
     """
-    if isinstance(config, dict):
-        name, registered = config.get("class_name"), config.get("registered_name") or ""
-        is_object = isinstance(name, str) and "config" in config and not name.startswith("__")
-        is_known = str(config.get("module")).split(".")[0] in _KNOWN
+    for part in _dicts(config):
+        name, registered = part.get("class_name"), part.get("registered_name") or ""
+        is_object = isinstance(name, str) and "config" in part and not name.startswith("__")
+        is_known = str(part.get("module")).split(".")[0] in _KNOWN
         if is_object and not is_known and not registered.startswith("gradkeeper>"):
-            is_function = name == "function"
-            own = str(config["config"] if is_function else name)
-            if not (is_function and _is_of_keras(own)):
+            own = str(part["config"] if name == "function" else name)
+            is_keras_function = name == "function" and any(
+                hasattr(getattr(keras, module), own) for module in _FUNCTIONS
+            )
+            if not is_keras_function:
                 yield own, own if registered in ("", "function") else registered
-        for each in config.values():
-            yield from own_parts(each)
-    elif isinstance(config, list):
+
+
+def _dicts(config: Any) -> Iterator[dict[str, Any]]:
+    """Yield every dict of a configuration, outer ones first."""
+    if isinstance(config, dict):
+        yield config
+        config = list(config.values())
+    if isinstance(config, list):
         for each in config:
-            yield from own_parts(each)
-
-
-def _is_of_keras(function: str) -> bool:
-    return any(hasattr(getattr(keras, module), function) for module in _FUNCTIONS)
+            yield from _dicts(each)
 
 
 def own_parts_of(model: keras.Model) -> tuple[str, ...]:
@@ -62,16 +119,7 @@ _GIVE = (
 )
 
 # Functions of other Keras modules read and write files, download, or change Keras's settings.
-_MODELLING = (
-    "activations",
-    "constraints",
-    "initializers",
-    "losses",
-    "metrics",
-    "ops",
-    "random",
-    "regularizers",
-)
+_MODELLING = (*_FUNCTIONS, "ops", "random")
 
 # In earlier versions, a configuration can load files and run code despite safe mode:
 # CVE-2025-8747 and CVE-2025-9906 (fixed in 3.11.0), CVE-2025-12058 (fixed in 3.12.0),
@@ -106,7 +154,8 @@ def model_of(
             f"The capsule does not contain the model's configuration. {_GIVE}. "
             f"Received: a model of class {described.get('class')}"
         )
-    strangers = sorted({name for name, known_as in own_parts(config) if not _is_known(known_as)})
+    registered = keras.saving.get_registered_object
+    strangers = sorted({name for name, key in own_parts(config) if registered(key) is None})
     if strangers:
         raise CapsuleError(
             f"A capsule does not contain the code of custom classes or functions. {_GIVE}. "
@@ -153,12 +202,11 @@ def prepare(model: keras.Model, capsule: Capsule) -> None:
             f"Received: {capsule.path}"
         )
     if not model.built:
-        first = batch_of(capsule, 0)
-        x, *_ = keras.utils.unpack_x_y_sample_weight(first)
+        x, *_ = keras.utils.unpack_x_y_sample_weight(batch_of(capsule, 0))
         model(x)
-    if getattr(model, "optimizer", None) is None and not optimizers_of(model):
-        raise CapsuleError(f"The model must be compiled. Received: model={model.name!r}")
     optimizer = getattr(model, "optimizer", None)
+    if optimizer is None and not optimizers_of(model):
+        raise CapsuleError(f"The model must be compiled. Received: model={model.name!r}")
     if optimizer is not None and not optimizer.built:
         optimizer.build(model.trainable_variables)
     try:
@@ -184,26 +232,16 @@ def batch_of(capsule: Capsule, replica: int) -> Any:
         raise CapsuleError(f"The capsule is damaged: {error}. Received: {capsule.path}") from error
 
 
-def _is_known(registered_name: str) -> bool:
-    return keras.saving.get_registered_object(registered_name) is not None
-
-
 def _functions_that_build_no_model(config: Any) -> Iterator[str]:
     """Yield the names of Keras functions that are not part of a model."""
-    if isinstance(config, dict):
-        package, *rooms = str(config.get("module")).split(".")
-        is_function = config.get("class_name") == "function" and package == "keras"
+    for part in _dicts(config):
+        package, *rooms = str(part.get("module")).split(".")
+        is_function = part.get("class_name") == "function" and package == "keras"
         if is_function and (not rooms or rooms[0] not in _MODELLING):
-            yield f"{config['module']}.{config.get('config')}"
-        for each in config.values():
-            yield from _functions_that_build_no_model(each)
-    elif isinstance(config, list):
-        for each in config:
-            yield from _functions_that_build_no_model(each)
+            yield f"{part['module']}.{part.get('config')}"
 
 
 def _in_dtype(config: Any, dtype: str) -> Any:
-    text = json.dumps(config)
-    for name in ("mixed_float16", "mixed_bfloat16", "bfloat16", "float16", "float32"):
-        text = text.replace(f'"{name}"', f'"{dtype}"')
+    names = "mixed_float16|mixed_bfloat16|bfloat16|float16|float32"
+    text = re.sub(f'"({names})"', f'"{dtype}"', json.dumps(config))
     return json.loads(text)

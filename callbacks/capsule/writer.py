@@ -15,16 +15,19 @@ import numpy as np
 import tensorflow as tf
 
 import gradkeeper
-from gradkeeper.callbacks._arguments import check_least
+from gradkeeper.callbacks._text import check_least
 from gradkeeper.callbacks._workers import Worker
-from gradkeeper.callbacks.capsule.capsule import BATCH, FACTS, FORMAT, STATE, digest
-from gradkeeper.callbacks.capsule.state import State
-from gradkeeper.callbacks.capsule.structure import (
+from gradkeeper.callbacks.capsule.capsule import (
+    BATCH,
+    FACTS,
+    FORMAT,
+    STATE,
     Arrays,
+    State,
     Structure,
     UnknownStructureError,
+    digest,
     flatten,
-    size_of,
     write_arrays,
 )
 
@@ -47,7 +50,7 @@ class Contents:
 
 
 def write_capsule(folder: Path, contents: Contents, *, max_bytes: int) -> Path:
-    """Write a capsule to a new subdirectory.
+    """Write a capsule to a new subdirectory and return its path.
 
     The files are written to a temporary directory, which is renamed once they are complete on
     disk. A directory with a capsule's name is therefore always complete.
@@ -59,15 +62,19 @@ def write_capsule(folder: Path, contents: Contents, *, max_bytes: int) -> Path:
             and listed in the capsule: first the optimizer state, then the batch, then the
             weights.
 
-    Returns:
-        The capsule directory.
-
     Raises:
         OSError: if the capsule cannot be written. The temporary directory is then removed.
     """
     left_out: list[str] = []
-    forms, batches = _batches(contents.batches, left_out)
-    state, batch = _fitting(contents.state, batches, max_bytes, left_out)
+    flat = _flattened(contents.batches, left_out)
+    arrays_of_batch = {
+        f"{replica}/{number}": np.asarray(tensor)
+        for replica, (_, tensors) in enumerate(flat)
+        for number, tensor in enumerate(tensors)
+    }
+    state, batch = _fitting(contents.state, arrays_of_batch, max_bytes, left_out)
+    if len(batch) < len(arrays_of_batch):
+        flat = []
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{os.getpid()}-{os.urandom(4).hex()}.partial"
     temporary.mkdir()
@@ -79,10 +86,14 @@ def write_capsule(folder: Path, contents: Contents, *, max_bytes: int) -> Path:
             "format": FORMAT,
             **contents.facts,
             "written": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "versions": _versions(),
+            "versions": {
+                "python": platform.python_version(),
+                **{each.__name__: each.__version__ for each in (gradkeeper, keras, tf, np)},
+                "platform": platform.platform(),
+            },
             "model": _described(contents.model, left_out),
-            "batches": forms if batch or not batches else [],
-            "tensors": _counts(forms, batches) if batch or not batches else [],
+            "batches": [structure for structure, _ in flat],
+            "tensors": [len(tensors) for _, tensors in flat],
             "files": {each.name: digest(each) for each in sorted(temporary.iterdir())},
             "left_out": left_out,
         }
@@ -96,82 +107,68 @@ def write_capsule(folder: Path, contents: Contents, *, max_bytes: int) -> Path:
         raise
 
 
-def _batches(given: Sequence[Any] | str, left_out: list[str]) -> tuple[list[Structure], Arrays]:
-    if isinstance(given, str):
-        left_out.append(f"batch: {given}")
-        return [], {}
-    try:
-        parts = [flatten(batch) for batch in given]
-    except UnknownStructureError as error:
-        left_out.append(f"batch: {error}")
-        return [], {}
-    arrays = {
-        f"{replica}/{number}": np.asarray(tensor)
-        for replica, (_, tensors) in enumerate(parts)
-        for number, tensor in enumerate(tensors)
-    }
-    return [form for form, _ in parts], arrays
-
-
-def _counts(forms: list[Structure], batches: Arrays) -> list[int]:
-    return [sum(key.startswith(f"{replica}/") for key in batches) for replica in range(len(forms))]
+def _flattened(
+    batches: Sequence[Any] | str, left_out: list[str]
+) -> list[tuple[Structure, list[tf.Tensor]]]:
+    """Return the structure and the tensors of each batch; an empty list without batches."""
+    if isinstance(batches, str):
+        reason = batches
+    else:
+        try:
+            return [flatten(batch) for batch in batches]
+        except UnknownStructureError as error:
+            reason = str(error)
+    left_out.append(f"batch: {reason}")
+    return []
 
 
 def _fitting(
     state: State, batch: Arrays, max_bytes: int, left_out: list[str]
 ) -> tuple[State, Arrays]:
     """Return the parts of state and batch that fit in `max_bytes`."""
-    weights = {n: v for n, v in state.items() if not n.startswith("optimizer ")}
-    choices: list[tuple[State, Arrays, list[str]]] = [
-        (state, batch, []),
-        (weights, batch, ["optimizer"]),
-        (weights, {}, ["optimizer", "batch"]),
-        ({}, {}, ["optimizer", "batch", "weights"]),
-    ]
-    sizes = [size_of(kept) + size_of(kept_batch) for kept, kept_batch, _ in choices]
-    kept, kept_batch, missing = next(
-        choice for choice, size in zip(choices, sizes, strict=True) if size <= max_bytes
-    )
-    reason = f"does not fit in max_bytes={max_bytes:,}"
-    left_out += [f"{name}: {reason}" for name in missing if name != "batch" or batch]
-    return kept, kept_batch
+    # In the order in which they are omitted.
+    parts: dict[str, Arrays] = {"optimizer": {}, "batch": batch, "weights": {}}
+    for name, value in state.items():
+        parts["optimizer" if name.startswith("optimizer ") else "weights"][name] = value
+    for part, arrays in parts.items():
+        if sum(each.nbytes for kept in parts.values() for each in kept.values()) <= max_bytes:
+            break
+        parts[part] = {}
+        if arrays or part != "batch":
+            left_out.append(f"{part}: does not fit in max_bytes={max_bytes:,}")
+    return parts["weights"] | parts["optimizer"], parts["batch"]
 
 
 def _described(model: keras.Model, left_out: list[str]) -> dict[str, Any]:
     """Return the model's name, class and configuration (None if it cannot be serialized)."""
-    found = {"name": model.name, "class": f"{type(model).__module__}.{type(model).__qualname__}"}
+    described: dict[str, Any] = {
+        "name": model.name,
+        "class": f"{type(model).__module__}.{type(model).__qualname__}",
+        "config": None,
+    }
     try:
         config = keras.saving.serialize_keras_object(model)
         json.dumps(config)
+        described["config"] = config
     except Exception as error:  # noqa: BLE001 (a user's get_config may raise any exception)
         left_out.append(f"model configuration: {type(error).__name__}: {error}".splitlines()[0])
-        return {**found, "config": None}
-    return {**found, "config": config}
-
-
-def _versions() -> dict[str, str]:
-    packages = (gradkeeper, keras, tf, np)
-    found = {each.__name__: each.__version__ for each in packages}
-    return {"python": platform.python_version(), **found, "platform": platform.platform()}
+    return described
 
 
 def _named(temporary: Path, folder: Path, name: str) -> Path:
     """Rename the directory. If the name exists, append a number."""
-    number = 1
+    number = 0
     while True:
+        number += 1
         path = folder / (name if number == 1 else f"{name}-{number}")
+        if path.exists():
+            continue
         try:
-            if path.exists():
-                raise FileExistsError
             temporary.rename(path)
-        except FileExistsError:
-            number += 1
-            continue
         except OSError:
-            if not path.exists():
-                raise
-            number += 1
-            continue
+            if path.exists():  # another process was faster
+                continue
+            raise
         _sync(folder)
         return path
 

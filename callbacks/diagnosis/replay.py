@@ -11,8 +11,14 @@ import numpy as np
 import tensorflow as tf
 
 from gradkeeper.callbacks.capsule.capsule import Capsule, CapsuleError
-from gradkeeper.callbacks.capsule.model import batch_of, model_of, prepare
-from gradkeeper.callbacks.capsule.state import named_state, restore, state_of
+from gradkeeper.callbacks.capsule.model import (
+    batch_of,
+    model_of,
+    named_state,
+    prepare,
+    restore,
+    state_of,
+)
 from gradkeeper.callbacks.diagnosis._tensorflow_private import key_of
 from gradkeeper.callbacks.diagnosis.faults import OVERFLOW
 from gradkeeper.callbacks.diagnosis.locate import locate

@@ -1,8 +1,7 @@
 """Analysis of gradients through time."""
 
 from gradkeeper.callbacks.flow.gradient_flow import GradientFlow, StateFlow, gradient_flow
-from gradkeeper.callbacks.flow.spectral_report import SpectralReport, spectral_report
-from gradkeeper.callbacks.flow.spectrum import Spectrum
+from gradkeeper.callbacks.flow.spectral_report import SpectralReport, Spectrum, spectral_report
 
 __all__ = [
     "GradientFlow",

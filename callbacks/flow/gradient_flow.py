@@ -9,14 +9,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from gradkeeper.callbacks.flow.unrolled import Steps, recurrent_layers, unrolled
+from gradkeeper.callbacks.flow.unrolled import Steps, in_tensors, layers_to_unroll, unrolled
 from gradkeeper.callbacks.instrument.rollback import forward_pass_undone, functions_run_eagerly
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-
-Reach = Literal["vanishing", "stable", "exploding"]
 
 # A stable gradient changes by at most this factor over the whole sequence.
 _STABLE_WITHIN = 100.0
@@ -50,9 +49,9 @@ class StateFlow:
     @cached_property
     def norm(self) -> np.ndarray:
         """Return the L2 norm over all examples, [time]; NaN if all are masked."""
-        there = ~np.isnan(self.norms)
-        squares = np.where(there, np.square(self.norms, dtype=np.float64), 0.0).sum(axis=1)
-        return np.where(there.any(axis=1), np.sqrt(squares), np.nan)
+        squares = np.square(self.norms, dtype=np.float64)
+        is_masked = np.isnan(squares).all(axis=1)
+        return np.where(is_masked, np.nan, np.sqrt(np.nansum(squares, axis=1)))
 
     def percentiles(self, q: Sequence[float] = (5, 50, 95)) -> np.ndarray:
         """Return percentiles of the norm over the examples, [len(q), time]; NaN if all masked."""
@@ -68,15 +67,12 @@ class StateFlow:
         Index 0 is the last unmasked step that the layer processes, separately for each example.
         """
         steps = self.norms if self.backwards else self.norms[::-1]
-        back = np.full(steps.shape, np.nan)
-        for example, column in enumerate(steps.T):
-            real = column[~np.isnan(column)]
-            back[: len(real), example] = real
-        there = ~np.isnan(back)
-        back = back[there.any(axis=1)]
-        there = ~np.isnan(back)
-        squares = np.where(there, np.square(back), 0.0).sum(axis=1)
-        return np.sqrt(squares / there.sum(axis=1))
+        # A stable sort moves the masked steps of each example to its end.
+        order = np.argsort(np.isnan(steps), axis=0, kind="stable")
+        squares = np.square(np.take_along_axis(steps, order, axis=0), dtype=np.float64)
+        counts = (~np.isnan(squares)).sum(axis=1)
+        there = counts > 0
+        return np.sqrt(np.nansum(squares[there], axis=1) / counts[there])
 
     @cached_property
     def slope(self) -> float:
@@ -87,14 +83,13 @@ class StateFlow:
         0, and NaN if no norm is finite.
         """
         norm = self.norm_back
-        time = np.arange(len(norm))
         known = np.isfinite(norm)
-        positive = known & (norm > 0)
+        time = np.flatnonzero(known & (norm > 0))
         if not known.any():
             return np.nan
-        if positive.sum() < 2:
-            return -np.inf if known.sum() > 1 and positive.any() else 0.0
-        return float(np.polyfit(time[positive], np.log(norm[positive]), 1)[0])
+        if len(time) < 2:
+            return -np.inf if known.sum() > 1 and len(time) else 0.0
+        return float(np.polyfit(time, np.log(norm[time]), 1)[0])
 
     @property
     def growth(self) -> float:
@@ -112,7 +107,7 @@ class StateFlow:
         return float(np.log(2) / -self.slope) if self.slope < 0 else np.inf
 
     @property
-    def reach(self) -> Reach:
+    def reach(self) -> Literal["vanishing", "stable", "exploding"]:
         """Classify the gradient as vanishing, stable or exploding.
 
         The gradient is stable if, at its `growth`, the norm changes by at most a factor of 100
@@ -132,9 +127,6 @@ class StateFlow:
             return f"{self.name}: stable, times {self.growth ** (steps - 1):.3g} over {steps} steps"
         half = "" if not np.isfinite(self.half_life) else f", halves in {self.half_life:.3g} steps"
         return f"{self.name}: {self.reach}, times {self.growth:.3g} per step back{half}"
-
-
-_NAMES = ("h", "c")
 
 
 @dataclass(frozen=True)
@@ -166,9 +158,14 @@ class GradientFlow:
 
     def plot(self) -> "Figure":
         """Plot the median and the 5th to 95th percentile of the norms over time."""
-        from gradkeeper.callbacks.flow.plots import plot_flow
+        from matplotlib.figure import Figure
 
-        return plot_flow(self)
+        figure = Figure(figsize=(9, 2.6 * len(self)), layout="constrained")
+        rows = figure.subplots(len(self), 1, squeeze=False, sharex=True)[:, 0]
+        for axes, state in zip(rows, self, strict=True):
+            _draw(axes, state)
+        rows[-1].set_xlabel("time step")
+        return figure
 
     def __str__(self) -> str:
         return "\n".join(map(str, self))
@@ -203,12 +200,7 @@ def gradient_flow(
         ValueError: if the model has no recurrent layer, or neither is the model compiled nor
             `loss` given.
     """
-    layers = recurrent_layers(model)
-    if not layers:
-        raise ValueError(
-            "The model has no recurrent layer. Pass a model with a `keras.layers.RNN`. "
-            f"Received: model={model.name!r}"
-        )
+    layers = layers_to_unroll(model)
     if loss is None and not model.compiled:
         raise ValueError(
             f"Compile the model or pass `loss`. Received: model={model.name!r}, loss=None"
@@ -218,38 +210,28 @@ def gradient_flow(
         with tf.GradientTape() as tape, unrolled(layers, tape) as seen:
             outputs = model(x, training=training)
             value = loss(outputs) if loss else model.compute_loss(x, y, outputs, training=training)
-        calls = [(path, steps) for path, made in seen.items() for steps in made if steps.states]
-        states = [each for _, steps in calls for row in steps.states.values() for each in row]
-        gradients = iter(tape.gradient(value, states))
-    flows: list[StateFlow] = []
-    numbers: dict[str, int] = {}
-    for path, steps in calls:
-        numbers[path] = numbers.get(path, 0) + 1
-        name = path if numbers[path] == 1 else f"{path}, call {numbers[path]}"
-        flows += _flows(name, steps, gradients)
+        calls = [
+            (path if number == 1 else f"{path}, call {number}", steps)
+            for path, called in seen.items()
+            for number, steps in enumerate(called, 1)
+        ]
+        gradients = tape.gradient(value, [steps.states for _, steps in calls])
+    pairs = zip(calls, gradients, strict=True)
+    flows = [flow for (name, steps), each in pairs for flow in _flows(name, steps, each)]
     return GradientFlow(tuple(flows), float(value))
 
 
-def _flows(layer: str, steps: Steps, gradients: Iterator[Any]) -> list[StateFlow]:
-    """Return the flows of a layer's states; `gradients` are in the order of the steps."""
-    rows = {
-        time: [_norms(state, next(gradients)) for state in states]
-        for time, states in steps.states.items()
-    }
-    mask = None if steps.mask is None else steps.mask.numpy().T
-    read = list(steps.states)
-    reads_backwards = read[0] > read[-1]
-    flows = []
-    for number in range(len(next(iter(rows.values())))):
-        norms = np.stack([rows[time][number] for time in sorted(rows)])
-        name = _NAMES[number] if number < len(_NAMES) else f"state {number}"
-        norms = norms if mask is None else _masked(norms, mask)
-        flows.append(StateFlow(layer, name, norms, backwards=reads_backwards))
-    return flows
-
-
-def _masked(norms: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    return np.where(mask, norms, np.nan)
+def _flows(layer: str, steps: Steps, gradients: dict[int, list[Any]]) -> Iterator[StateFlow]:
+    """Yield the flow of each of a layer's states."""
+    times = list(steps.states)
+    for number in range(len(steps.states[times[0]])):
+        norms = np.stack(
+            [_norms(steps.states[time][number], gradients[time][number]) for time in sorted(times)]
+        )
+        if steps.mask is not None:
+            norms = np.where(steps.mask.numpy().T, norms, np.nan)
+        name = ("h", "c")[number] if number < 2 else f"state {number}"
+        yield StateFlow(layer, name, norms, backwards=times[0] > times[-1])
 
 
 def _norms(state: tf.Tensor, gradient: Any) -> np.ndarray:
@@ -260,8 +242,27 @@ def _norms(state: tf.Tensor, gradient: Any) -> np.ndarray:
     return np.linalg.norm(flat, axis=1)
 
 
-def in_tensors(structure: Any) -> Any:
-    """Convert the arrays of a nested structure to tensors."""
-    return keras.tree.map_structure(
-        lambda each: None if each is None else tf.convert_to_tensor(each), structure
-    )
+def _draw(axes: "Axes", state: StateFlow) -> None:
+    """Draw the norms of a state over time, with a logarithmic axis."""
+    percentiles = state.percentiles((5, 50, 95))
+    low, middle, high = positive(percentiles)
+    time = np.arange(len(middle))
+    axes.fill_between(time, low, high, alpha=0.25, label="5 to 95 % of examples")
+    axes.plot(time, middle, label="median")
+    axes.set_yscale("log")
+    (zero,) = np.nonzero(percentiles[1] == 0)
+    if len(zero):
+        # A logarithmic axis has no zero, so mark these time steps at its lower edge.
+        axes.plot(
+            zero, np.full(len(zero), 0.02), "v", ms=5, color="#555555", label="median is zero",
+            transform=axes.get_xaxis_transform(),
+        )  # fmt: skip
+    axes.set_ylabel("norm of the gradient")
+    axes.set_title(str(state), loc="left", fontsize="medium")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+
+
+def positive(norms: np.ndarray) -> np.ndarray:
+    """Replace zero and non-finite norms by NaN, for a logarithmic scale."""
+    return np.where(np.isfinite(norms) & (norms > 0), norms, np.nan)

@@ -9,8 +9,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from gradkeeper.callbacks.capsule.state import State, named_state
-from gradkeeper.callbacks.capsule.structure import Structure, UnknownStructureError, flatten, pack
+from gradkeeper.callbacks.capsule.capsule import (
+    State,
+    Structure,
+    UnknownStructureError,
+    flatten,
+    pack,
+)
+from gradkeeper.callbacks.capsule.model import named_state
 from gradkeeper.callbacks.instrument.graph import Replica, make_variable, when
 from gradkeeper.callbacks.instrument.rollback import local_part
 from gradkeeper.callbacks.instrument.variable_names import unlisted_variables

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from gradkeeper.callbacks.capsule.state import state_of
+from gradkeeper.callbacks.capsule.model import state_of
 from gradkeeper.callbacks.guard.capture import FailureCapture, GraphCapture, HostCapture
 from gradkeeper.callbacks.guard.checks import ReplicaChecks, SkipOptions, WriteSkip
 from gradkeeper.callbacks.guard.event import GuardEvent

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gradkeeper.callbacks._arguments import Names, check_least, matching, patterns_of
+from gradkeeper.callbacks._text import Names, check_least, matching, patterns_of
 from gradkeeper.callbacks.recording.row_buffer import DownsampledSteps, RowBuffer
 from gradkeeper.callbacks.sinks.parquet import read_all_workers
 from gradkeeper.callbacks.window import Window, WindowStatistics

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from gradkeeper.callbacks._arguments import matching
+from gradkeeper.callbacks._text import matching
 from gradkeeper.callbacks.instrument.losses import with_values
 from gradkeeper.callbacks.instrument.observer import ReusableObserver
 from gradkeeper.callbacks.instrument.optimizers import clip_limit_of

@@ -9,10 +9,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from gradkeeper.callbacks._arguments import matches
+from gradkeeper.callbacks._text import matches
 from gradkeeper.callbacks.instrument.graph import TraceScope, make_variable, when
 from gradkeeper.callbacks.instrument.step_context import GradAndVar, StepContext, StepLoss
-from gradkeeper.callbacks.measurements import Measurement
+from gradkeeper.callbacks.measurements.registry import Measurement
 from gradkeeper.callbacks.recording.step_log import MISSING, Ring, StepLog
 from gradkeeper.callbacks.statistics.gradients import is_branchless
 from gradkeeper.callbacks.statistics.groups import Review

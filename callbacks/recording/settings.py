@@ -11,9 +11,9 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 
-from gradkeeper.callbacks._arguments import Names, check_least, patterns_of
+from gradkeeper.callbacks._text import Names, check_least, patterns_of
 from gradkeeper.callbacks.instrument.variable_names import unique_names
-from gradkeeper.callbacks.measurements import Measurement, measurements_from
+from gradkeeper.callbacks.measurements.registry import Measurement, measurements_from
 from gradkeeper.callbacks.recording.recorder import Recorder
 from gradkeeper.callbacks.recording.replica_log import Options
 

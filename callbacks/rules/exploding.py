@@ -6,7 +6,9 @@ import numpy as np
 
 from gradkeeper.callbacks._text import times
 from gradkeeper.callbacks.finding import Finding
-from gradkeeper.callbacks.rules._advice import (
+from gradkeeper.callbacks.rules.healthy_steps import Explosions, HealthyNorms
+from gradkeeper.callbacks.rules._series import finite_or_none
+from gradkeeper.callbacks.rules.advice import (
     FirstStep,
     bounded_activations,
     clipped_to,
@@ -14,8 +16,6 @@ from gradkeeper.callbacks.rules._advice import (
     recurrent_matrix,
     slower,
 )
-from gradkeeper.callbacks.rules._healthy_steps import Explosions, HealthyNorms
-from gradkeeper.callbacks.rules._series import finite_or_none
 from gradkeeper.callbacks.rules.rule import Rule
 from gradkeeper.callbacks.window import Window
 

@@ -17,15 +17,14 @@ from test_guard import BATCH, WAYS, built, data, fit, poisoned, state
 
 from gradkeeper.callbacks import Capsule, CapsuleError, NonFiniteGuard, replay
 from gradkeeper.callbacks.capsule import writer
-from gradkeeper.callbacks.capsule.model import batch_of, model_of
-from gradkeeper.callbacks.capsule.state import state_of
-from gradkeeper.callbacks.capsule.structure import (
+from gradkeeper.callbacks.capsule.capsule import (
     UnknownStructureError,
     flatten,
     pack,
     read_arrays,
     write_arrays,
 )
+from gradkeeper.callbacks.capsule.model import batch_of, model_of, state_of
 from gradkeeper.callbacks.capsule.writer import Contents, write_capsule
 
 

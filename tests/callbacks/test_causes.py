@@ -14,7 +14,7 @@ from planted_operations import SINGULAR, Function
 from planted_steps import FAILING, empty_selection, large_weights
 
 from gradkeeper.callbacks import Verdict, replay
-from gradkeeper.callbacks.capsule.state import state_of
+from gradkeeper.callbacks.capsule.model import state_of
 from gradkeeper.callbacks.capsule.writer import Contents, write_capsule
 from gradkeeper.callbacks.diagnosis import faults
 from gradkeeper.callbacks.diagnosis._tensorflow_private import slopes_as_in_xla

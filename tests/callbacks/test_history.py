@@ -8,7 +8,7 @@ from histories import window
 from models import compiled, fit
 
 from gradkeeper.callbacks import GradientHistory, GradientMonitor
-from gradkeeper.callbacks._arguments import patterns_of
+from gradkeeper.callbacks._text import patterns_of
 from gradkeeper.callbacks.window import Window
 
 REST = ["outer/rnn/cell/bias", "dense/kernel"]

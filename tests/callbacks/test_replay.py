@@ -14,7 +14,7 @@ from planted_in_own import IN_OWN, Own
 
 from gradkeeper.callbacks import Verdict, replay
 from gradkeeper.callbacks.capsule import Capsule
-from gradkeeper.callbacks.capsule.state import state_of
+from gradkeeper.callbacks.capsule.model import state_of
 from gradkeeper.callbacks.guard import NormAbove
 from gradkeeper.callbacks.non_finite_guard import NonFiniteGuard
 

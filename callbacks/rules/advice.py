@@ -3,7 +3,7 @@
 import numpy as np
 
 from gradkeeper.callbacks._text import listed
-from gradkeeper.callbacks.rules._healthy_steps import Limit
+from gradkeeper.callbacks.rules.healthy_steps import Limit
 from gradkeeper.callbacks.run_facts import RunFacts
 from gradkeeper.callbacks.window import Window, layer_of
 

@@ -1,1 +1,0 @@
-"""Clipping limits, and the gradient transform that applies them."""
