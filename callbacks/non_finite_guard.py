@@ -18,8 +18,7 @@ from gradkeeper.callbacks.capsule.writer import CapsuleDirectory, Contents
 from gradkeeper.callbacks.guard.capture import FailureCapture, Snapshot
 from gradkeeper.callbacks.guard.checks import SkipOptions
 from gradkeeper.callbacks.guard.event import GuardEvent, NonFiniteGradientError
-from gradkeeper.callbacks.guard.loop import GuardedStep, StepModel
-from gradkeeper.callbacks.guard.transform import SkipTransform
+from gradkeeper.callbacks.guard.transform import GuardedStep, SkipTransform, StepModel
 from gradkeeper.callbacks.guard.trigger import NormAbove, Trigger
 from gradkeeper.callbacks.instrument.step_patches import StepPatches
 

@@ -1,7 +1,7 @@
 """The parts of `NonFiniteGuard`: triggers, events and guarded steps of custom loops."""
 
 from gradkeeper.callbacks.guard.event import GuardEvent, NonFiniteGradientError
-from gradkeeper.callbacks.guard.loop import GuardedStep, StepModel
+from gradkeeper.callbacks.guard.transform import GuardedStep, StepModel
 from gradkeeper.callbacks.guard.trigger import NormAbove, NormZScore
 
 __all__ = [

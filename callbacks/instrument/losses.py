@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from gradkeeper.callbacks.instrument.unmerged import unmerged
+from gradkeeper.callbacks.instrument.graph import unmerged
 
 
 def with_values(gradient: Any, change: Callable[[tf.Tensor], tf.Tensor]) -> Any:

@@ -30,6 +30,8 @@ def mask_patches(
 ) -> list[AttributePatch]:
     """Return a patch of `call` for each layer of the model that does not pass masks on.
 
+    Since Keras 3.16, `RNN`, `Bidirectional` and `TimeDistributed` set `supports_masking = False`.
+
     Args:
         model: the model.
         tell: function that is called with the layer each time the layer is called with a mask.

@@ -46,7 +46,14 @@ ObserverT = TypeVar("ObserverT", bound=ReusableObserver)
 
 
 class InstrumentedTrainFunction:
-    """Instrumentation of one train function of a model, shared by all callbacks."""
+    """Instrumentation of one train function of a model, shared by all callbacks.
+
+    The model and its optimizer carry no patches between two train steps. A callback instruments the
+    next call in `on_train_batch_begin`, and that call restores the model, even if it raises. Keras
+    calls no cleanup after an exception or a KeyboardInterrupt in `fit`, and none is needed. The
+    instrumented functions are stored on the original train function and share its lifetime: a
+    second `fit` does not trace again, and recompiling discards them.
+    """
 
     def __init__(self, model: keras.Model, plain: Callable) -> None:
         self._model = model

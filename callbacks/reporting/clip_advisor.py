@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gradkeeper.callbacks.recording.history import GradientHistory
-from gradkeeper.callbacks.rules.healthy_steps import LEAST, HealthyNorms
 from gradkeeper.callbacks.rules.advice import FirstStep
 from gradkeeper.callbacks.rules.exploding import ExplodingGradient
+from gradkeeper.callbacks.rules.healthy_steps import LEAST, HealthyNorms
 from gradkeeper.callbacks.window import Window
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ import numpy as np
 
 from gradkeeper.callbacks._text import listed
 from gradkeeper.callbacks.finding import Finding
-from gradkeeper.callbacks.rules.healthy_steps import HealthyNorms, Limit, norms_before_clipping
 from gradkeeper.callbacks.rules._series import Recent, finite_or_none
 from gradkeeper.callbacks.rules.advice import FirstStep
+from gradkeeper.callbacks.rules.healthy_steps import HealthyNorms, Limit, norms_before_clipping
 from gradkeeper.callbacks.rules.rule import Rule
 from gradkeeper.callbacks.run_facts import RunFacts
 from gradkeeper.callbacks.window import Window

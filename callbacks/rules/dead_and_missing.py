@@ -7,9 +7,9 @@ import numpy as np
 
 from gradkeeper.callbacks._text import listed, span
 from gradkeeper.callbacks.finding import Finding
-from gradkeeper.callbacks.rules.healthy_steps import HealthyNorms
 from gradkeeper.callbacks.rules._series import Streaks
 from gradkeeper.callbacks.rules.advice import FirstStep
+from gradkeeper.callbacks.rules.healthy_steps import HealthyNorms
 from gradkeeper.callbacks.rules.rule import Rule
 from gradkeeper.callbacks.window import Window, layer_of
 

@@ -6,7 +6,6 @@ import numpy as np
 
 from gradkeeper.callbacks._text import times
 from gradkeeper.callbacks.finding import Finding
-from gradkeeper.callbacks.rules.healthy_steps import Explosions, HealthyNorms
 from gradkeeper.callbacks.rules._series import finite_or_none
 from gradkeeper.callbacks.rules.advice import (
     FirstStep,
@@ -16,6 +15,7 @@ from gradkeeper.callbacks.rules.advice import (
     recurrent_matrix,
     slower,
 )
+from gradkeeper.callbacks.rules.healthy_steps import Explosions, HealthyNorms
 from gradkeeper.callbacks.rules.rule import Rule
 from gradkeeper.callbacks.window import Window
 

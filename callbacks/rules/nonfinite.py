@@ -8,13 +8,13 @@ import numpy as np
 
 from gradkeeper.callbacks._text import listed
 from gradkeeper.callbacks.finding import Finding
-from gradkeeper.callbacks.rules.healthy_steps import HealthyNorms
 from gradkeeper.callbacks.rules.advice import (
     FirstStep,
     bounded_activations,
     recurrent_matrix,
     slower,
 )
+from gradkeeper.callbacks.rules.healthy_steps import HealthyNorms
 from gradkeeper.callbacks.rules.rule import Rule
 from gradkeeper.callbacks.run_facts import RunFacts
 from gradkeeper.callbacks.window import Window, layer_of

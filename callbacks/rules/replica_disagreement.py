@@ -6,8 +6,8 @@ import numpy as np
 
 from gradkeeper.callbacks._text import span
 from gradkeeper.callbacks.finding import Finding
-from gradkeeper.callbacks.rules.healthy_steps import Explosions
 from gradkeeper.callbacks.rules._series import Streaks, finite_or_none, row_quantiles
+from gradkeeper.callbacks.rules.healthy_steps import Explosions
 from gradkeeper.callbacks.rules.rule import Rule
 from gradkeeper.callbacks.window import Window
 

@@ -5,9 +5,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from gradkeeper.callbacks.instrument.graph import branch
+from gradkeeper.callbacks.instrument.graph import branch, unmerged
 from gradkeeper.callbacks.instrument.step_context import Gradients
-from gradkeeper.callbacks.instrument.unmerged import unmerged
 from gradkeeper.callbacks.statistics.gradients import statistics
 
 

@@ -6,8 +6,8 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import tensorflow as tf
 
+from gradkeeper.callbacks.instrument.graph import unmerged, unscaled
 from gradkeeper.callbacks.instrument.optimizers import Clipping
-from gradkeeper.callbacks.instrument.unmerged import unmerged, unscaled
 from gradkeeper.callbacks.statistics.groups import (
     GroupStatistics,
     Review,
