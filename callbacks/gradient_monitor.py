@@ -16,6 +16,12 @@ from gradkeeper.callbacks.instrument.optimizers import attribute_name, optimizer
 from gradkeeper.callbacks.measurements.registry import Measurement
 from gradkeeper.callbacks.recording.history import EpochSummary, GradientHistory, Histories
 from gradkeeper.callbacks.recording.reader import Track
+from gradkeeper.callbacks.recording.record_stream import (
+    LoopSteps,
+    RecordStream,
+    recorder_for,
+    watched_loop,
+)
 from gradkeeper.callbacks.recording.recorder import Recorder
 from gradkeeper.callbacks.recording.replica_log import Options
 from gradkeeper.callbacks.recording.settings import (
@@ -24,12 +30,6 @@ from gradkeeper.callbacks.recording.settings import (
     OverheadMeter,
     Settings,
     named_optimizers,
-)
-from gradkeeper.callbacks.recording.step_numbering import (
-    LoopSteps,
-    StepNumbering,
-    recorder_for,
-    watched_loop,
 )
 from gradkeeper.callbacks.rules.registry import RuleRunner, default_rules, rules_from
 from gradkeeper.callbacks.rules.rule import Rule
@@ -138,7 +138,7 @@ class GradientMonitor(StepCallback[Recorder]):
         self._histories = Histories(self.flush)
         self._sinks = MultiSink(log_dir, tensorboard_dir, sinks, self._histories.recent)
         self._epoch_logs = epoch_logs
-        self._numbering = StepNumbering()
+        self._stream = RecordStream()
         self._epoch = EpochSummary()
         self._meter = OverheadMeter(every_n_steps, budget)
         self._loops: dict[tuple[int, ...], tuple[Recorder, LoopSteps | None]] = {}
@@ -257,12 +257,12 @@ class GradientMonitor(StepCallback[Recorder]):
         self._looping = True
         try:
             with watched_loop(recorder, optimizers, self, self._settings.flush_every):
-                self._numbering.follow(recorder, loop=steps)
+                self._stream.follow(recorder, loop=steps)
                 yield self
             self._warn_if_no_gradients(optimizers)
         finally:
             self._looping = False
-            self._numbering.end_loop()
+            self._stream.end_loop()
             self.close()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -303,10 +303,10 @@ class GradientMonitor(StepCallback[Recorder]):
     def _follow(self, recorder: Recorder, model: keras.Model) -> None:
         """Read later records from this recorder."""
         self._resume(model)
-        if recorder is not self._numbering.recorder:
+        if recorder is not self._stream.recorder:
             self._read()
         recorder.timer = self._meter
-        self._numbering.follow(recorder)
+        self._stream.follow(recorder)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._warn_if_no_gradients()
@@ -327,7 +327,7 @@ class GradientMonitor(StepCallback[Recorder]):
         self.flush()
         self._sinks.close()
         self._end_overhead_comparison()
-        self._numbering.leave()
+        self._stream.leave()
         self._end_run()
 
     def flush(self) -> None:
@@ -337,7 +337,7 @@ class GradientMonitor(StepCallback[Recorder]):
             self._read()
 
     def _read(self) -> None:
-        records = self._numbering.read(self)
+        records = self._stream.read(self)
         if records is None:
             return
         window = records.window
@@ -356,7 +356,7 @@ class GradientMonitor(StepCallback[Recorder]):
         self._report_masks()
 
     def _report_masks(self) -> None:
-        recorder = self._numbering.recorder
+        recorder = self._stream.recorder
         ends = {} if recorder is None else recorder.masks_end_at
         for name in [each for each in ends if each not in self._reported_masks]:
             self._reported_masks.add(name)
@@ -368,7 +368,7 @@ class GradientMonitor(StepCallback[Recorder]):
             )
 
     def _warn_if_no_gradients(self, optimizers: Sequence[Any] | None = None) -> None:
-        recorder = self._numbering.recorder
+        recorder = self._stream.recorder
         if self._has_warned or recorder is None or recorder.has_seen_gradients:
             return
         self._has_warned = True
@@ -383,7 +383,7 @@ class GradientMonitor(StepCallback[Recorder]):
 
     def _end_overhead_comparison(self) -> None:
         """Restore the measuring interval if a run ended during the overhead comparison."""
-        recorder = self._numbering.recorder
+        recorder = self._stream.recorder
         if recorder is not None and recorder.is_owned_by(self):
             recorder.measure_every(self._meter.every)
             recorder.measure_twice(False)
@@ -398,11 +398,11 @@ class GradientMonitor(StepCallback[Recorder]):
 
     def _resume(self, model: keras.Model) -> None:
         """Set the number of the first step, and load the recorded steps before it."""
-        if self._numbering.next_step is not None:
+        if self._stream.numbering.next_step is not None:
             return
         # Not before the first batch: until then, BackupAndRestore may change the step count.
         first = steps_taken(model)
-        self._numbering.next_step = first
+        self._stream.numbering.next_step = first
         for window in self._sinks.truncate_from(first):
             self._histories.total.append(window)
 

@@ -21,6 +21,7 @@ from gradkeeper.callbacks.guard.event import GuardEvent, NonFiniteGradientError
 from gradkeeper.callbacks.guard.transform import GuardedStep, SkipTransform, StepModel
 from gradkeeper.callbacks.guard.trigger import NormAbove, Trigger
 from gradkeeper.callbacks.instrument.step_patches import StepPatches
+from gradkeeper.callbacks.recording.step_log import StepNumbering
 
 Policy: TypeAlias = Literal["stop", "skip", "rollback", "raise", "warn"]
 
@@ -141,8 +142,8 @@ class NonFiniteGuard(StepCallback[SkipTransform]):
         )
         self._snapshot_every, self._lr_factor = snapshot_every, lr_factor
         self._max_rollbacks, self._verbose = max_rollbacks, verbose
-        self._next_step: int | None = None
-        self._offset = self._skipped_before = self._taken_before = 0
+        self._numbering = StepNumbering()
+        self._skipped_before = self._taken_before = 0
         self._snapshot: Snapshot | None = None
         self._pending: list[GuardEvent] = []
         self._has_halted = False
@@ -179,9 +180,9 @@ class NonFiniteGuard(StepCallback[SkipTransform]):
         observer = self._observe_next_step(self._options_for)
         if observer is not None:
             observer.resume()  # the previous run may have ended while every step was skipped
-            if self._next_step is None:
-                self._next_step = steps_taken(model)
-            self._offset = self._next_step - observer.status().steps
+            if self._numbering.next_step is None:
+                self._numbering.next_step = steps_taken(model)
+            self._numbering.start(observer.status().steps)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._handle_events()
@@ -250,8 +251,8 @@ class NonFiniteGuard(StepCallback[SkipTransform]):
         keeps = self._options.keeps and step is not None
         transform = SkipTransform(dataclasses.replace(self._options, keeps=keeps), model)
         transform.acquire(self)
-        self._loop, self._next_step = (transform, model), self._next_step or 0
-        self._offset = self._next_step
+        self._loop = transform, model
+        self._numbering.start(0)
         try:
             if step is not None:
                 yield GuardedStep(model, transform, self._handle_events)
@@ -291,7 +292,7 @@ class NonFiniteGuard(StepCallback[SkipTransform]):
         if transform is None:
             return
         status = transform.status()
-        self._next_step = self._offset + status.steps
+        self._numbering.advance(status.steps)
         self._has_halted |= status.has_halted
         if not status.has_skips:
             transform.discard(status)
@@ -300,7 +301,7 @@ class NonFiniteGuard(StepCallback[SkipTransform]):
         self.skipped += count if self._options.refuses else 0
         for event in events:
             mine = kept if kept is not None and kept.step == event.step else None
-            event = dataclasses.replace(event, step=event.step + self._offset)
+            event = dataclasses.replace(event, step=event.step + self._numbering.offset)
             capsule = self._write_capsule(event, mine)
             parts = () if capsule is None else own_parts_of(self._guarded_model)
             self.events.append(dataclasses.replace(event, capsule=capsule, own_parts=parts))
@@ -378,7 +379,7 @@ class NonFiniteGuard(StepCallback[SkipTransform]):
         return capsules.write(Contents(facts, model, state, kept.batches))
 
     def _take_snapshot(self, model: keras.Model) -> None:
-        step = self._next_step or 0
+        step = self._numbering.next_step or 0
         if self._snapshot is None or step >= self._snapshot.step + self._snapshot_every:
             self._snapshot = Snapshot(model, step)
 

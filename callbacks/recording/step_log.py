@@ -118,6 +118,27 @@ class StepLog:
             ring.clear()
 
 
+class StepNumbering:
+    """Step numbers over all runs of a callback. An observer counts its own steps from 0.
+
+    Attributes:
+        next_step: number of the next train step; None before the first step.
+        offset: number of the observer's first step.
+    """
+
+    def __init__(self) -> None:
+        self.next_step: int | None = None
+        self.offset = 0
+
+    def start(self, steps: int) -> None:
+        """Continue with an observer that has counted this many steps."""
+        self.offset = (self.next_step or 0) - steps
+
+    def advance(self, steps: int) -> None:
+        """Set the number of the next step from the number of steps that the observer counted."""
+        self.next_step = self.offset + steps
+
+
 class Rows(NamedTuple):
     """Rows that all replicas have written.
 

@@ -1,4 +1,4 @@
-"""Numbers of train steps, over the fits and custom loops of a monitor."""
+"""Stream of the records of a monitor, over its fits and custom loops."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ from gradkeeper.callbacks.instrument.step_patches import StepPatches
 from gradkeeper.callbacks.recording.reader import Records, Track, merged
 from gradkeeper.callbacks.recording.recorder import Recorder
 from gradkeeper.callbacks.recording.settings import Settings
+from gradkeeper.callbacks.recording.step_log import StepNumbering
 from gradkeeper.callbacks.window import Window, change_rows
 
 
@@ -134,23 +135,22 @@ def _split(records: Records, row: int) -> tuple[Records, Records]:
     return part(slice(row), records.lost), part(slice(row, None), 0)
 
 
-class StepNumbering:
-    """Step numbering over all `fit` calls of a monitor.
+class RecordStream:
+    """Records over all `fit` calls and custom loops of a monitor, with continuous step numbers.
 
     Attributes:
         recorder: the current recorder; None before the first step.
-        next_step: number of the next train step; None before the first step.
+        numbering: the step numbers.
     """
 
     def __init__(self) -> None:
         self.recorder: Recorder | None = None
-        self.next_step: int | None = None
-        self._offset = 0
+        self.numbering = StepNumbering()
         self._loop: LoopSteps | None = None
         self._has_ended = False
 
     def follow(self, recorder: Recorder, *, loop: LoopSteps | None = None) -> None:
-        """Switch to a recorder. Its next step gets the number `next_step`.
+        """Switch to a recorder, whose next step follows the last recorded one.
 
         Args:
             recorder: the recorder.
@@ -159,7 +159,7 @@ class StepNumbering:
         """
         self.recorder = recorder
         self._loop, self._has_ended = loop, False
-        self._offset = (self.next_step or 0) - (recorder.wait() if loop is None else loop.steps)
+        self.numbering.start(recorder.wait() if loop is None else loop.steps)
 
     def end_loop(self) -> None:
         """Mark the custom loop as ended, which completes its last step."""
@@ -182,17 +182,18 @@ class StepNumbering:
         if self._loop is not None:
             records = self._loop.together(records, is_last=self._has_ended)
             taken = self._loop.steps
-        self.next_step = self._offset + taken
+        self.numbering.advance(taken)
         if records is None:
             return None
         tracks = {name: self._numbered(window) for name, window in records.by_optimizer.items()}
         window = self._numbered(records.window)
-        pictures = {step + self._offset: each for step, each in records.histograms.items()}
+        offset = self.numbering.offset
+        pictures = {step + offset: each for step, each in records.histograms.items()}
         return Records(window, tracks, records.lost, pictures)
 
     def _numbered(self, window: Window) -> Window:
         calls = tuple(self._numbered(call) for call in window.calls)
-        return dataclasses.replace(window, steps=window.steps + self._offset, calls=calls)
+        return dataclasses.replace(window, steps=window.steps + self.numbering.offset, calls=calls)
 
 
 # No callback flushes in a custom loop, so many rows may have to wait.
