@@ -53,4 +53,5 @@ class Rule:
         severity: Severity = "warning",
         **evidence: Any,
     ) -> Finding:
+        advice = " ".join(advice.split())  # parts of an advice may be empty
         return Finding(int(step), layer, self.name, severity, message, advice, evidence)
