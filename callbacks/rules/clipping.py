@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ class ClipAlways(Rule):
     def reset(self) -> None:
         self._first = FirstStep()
         self._healthy = HealthyNorms()
-        self._recent: dict[str, Recent] = defaultdict(lambda: Recent(self._memory))
+        self._recent: dict[str, Recent] = defaultdict(partial(Recent, self._memory))
         self._was_always = False
 
     def check(self, window: Window) -> Iterator[Finding]:

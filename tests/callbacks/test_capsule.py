@@ -1,4 +1,4 @@
-"""What is left of a refused step: the right batch, the state before it, whole or not at all."""
+"""Capsules of refused steps: their batch, their state, and atomic writing."""
 
 import json
 import os
@@ -33,14 +33,14 @@ def guard_in(folder, policy="skip", **options):
 
 
 def left_by(folder, xy, policy="skip", **how):
-    """The model, and the capsules of a training."""
+    """Train, and return the model and the capsules that the guard wrote."""
     model, guard = built(**how), guard_in(folder, policy)
     fit(model, xy, guard)
     return model, [Capsule.read(event.capsule) for event in guard.events if event.capsule]
 
 
 def assert_holds(capsule, model, batch):
-    """The batch, and the state of the model, which was trained up to the step."""
+    """Check the capsule's batch, and its state against a model trained up to the step."""
     x, y = poisoned(batch)
     rows = slice(batch * BATCH, (batch + 1) * BATCH)
     held_x, held_y = batch_of(capsule, 0)
@@ -53,13 +53,13 @@ def assert_holds(capsule, model, batch):
 
 
 def place(name):
-    """Without the layers' names, which Keras numbers anew for each model."""
+    """Return the part of the key before the layer name, which Keras numbers per model."""
     return name.partition(":")[0]
 
 
 @pytest.mark.parametrize(("policy", "way"), [*(("stop", way) for way in WAYS), ("skip", "graph")])
 def test_batch_and_state_before_the_step(tmp_path, policy, way):
-    """With several steps per execution, later steps have changed the state when the host looks."""
+    """Find the state before the bad step although later steps of the execution have run."""
     how = WAYS[way]
     _, (capsule,) = left_by(tmp_path, poisoned(5), policy, **how)
     until = built(**how)
@@ -111,11 +111,13 @@ def test_no_more_than_so_many(tmp_path, capsys):
 
 @pytest.fixture(scope="module")
 def contents():
-    """The contents of a capsule, and the sizes of state, weights and batch in bytes."""
+    """Return the contents of a capsule, and the sizes of state, weights and batch in bytes."""
     model = built(jit_compile=False)
     model.optimizer.build(model.trainable_variables)
     state_now = state_of(model)
-    given = Contents({"step": 3, "losses": [0.0]}, model, state_now, [batch_at(3)])
+    given = Contents(
+        {"step": 3, "gradients": {"nonfinite": [[1]]}}, model, state_now, [batch_at(3)]
+    )
     weights = sum(a.nbytes for n, a in state_now.items() if not n.startswith("optimizer"))
     sizes = {
         "all": sum(each.nbytes for each in state_now.values()),
@@ -171,7 +173,7 @@ def test_it_gives_back_the_model(tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
-# Written in the middle of a training, as seen from outside.
+# Capsules written during training, examined after the training.
 
 KILLED = """
 import os, signal, sys
@@ -191,7 +193,7 @@ fit(built(), poisoned(1, 3), guard_in({folder!r}))
 
 
 def test_killed_while_writing(tmp_path):
-    """What was written before is there; the half-written is under no capsule's name."""
+    """Keep earlier capsules, and give an incomplete capsule no name that a reader accepts."""
     folder = tmp_path / "capsules"
     script = KILLED.format(paths=sys.path, folder=str(folder))
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
@@ -233,7 +235,7 @@ def test_two_trainings_in_one_folder(tmp_path):
     assert [path.name for path in paths] == ["step-00000003", "step-00000003-2"]
 
 
-# Read from an unknown hand.
+# Capsules from untrusted sources.
 
 
 @pytest.fixture(scope="module")
@@ -313,7 +315,7 @@ def test_arrays_hold_no_pickle(tmp_path):
         read_arrays(path)
 
 
-# Forms and arrays.
+# Structures and array types.
 
 
 def test_batches_of_every_form():
