@@ -1,4 +1,4 @@
-"""Shared ground of the tests: the import path, and replicas on logical CPU devices."""
+"""Shared setup of the tests: the import path, and replicas on logical CPU devices."""
 
 import functools
 import gc
@@ -24,7 +24,7 @@ _REPLICAS = 4
 
 
 def _split_the_cpu() -> None:
-    """Before the first test: devices cannot be split once TensorFlow has used them."""
+    """Create logical CPU devices; TensorFlow allows this only before it uses the devices."""
     import tensorflow as tf
 
     parts = [tf.config.LogicalDeviceConfiguration()] * _REPLICAS
@@ -40,10 +40,10 @@ if _HAS_TENSORFLOW:
 
 @pytest.fixture(scope="module", autouse=True)
 def _models_are_freed() -> Iterator[None]:
-    """Frees a module's models at its end, and has later collections pass over what stays.
+    """Free a module's models at its end, and exclude remaining objects from garbage collection.
 
-    TensorFlow keeps a great many objects alive. Looked through again and again, they took a
-    sixth of the tests' time, up to 40 s at once in the midst of some test.
+    TensorFlow keeps many objects alive. Garbage collections of these objects took a sixth of the
+    tests' time, up to 40 s within a single test.
     """
     yield
     gc.collect()
@@ -54,14 +54,14 @@ def _models_are_freed() -> Iterator[None]:
 def _optimizers_are_built(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Build the optimizer when a model is compiled, so that Keras traces the train step once.
 
-    Keras traces it twice if the first trace creates the optimizer's variables, which is half of
-    the time of a short `fit`. Tests with the mark `unbuilt_optimizer` leave this to Keras.
+    Keras traces it twice if the first trace creates the optimizer's variables. The second trace
+    takes half of the time of a short `fit`. Tests marked `unbuilt_optimizer` skip this fixture.
     """
     if not _HAS_TENSORFLOW or request.node.get_closest_marker("unbuilt_optimizer"):
         return
     import keras
 
-    # Where it is defined: Keras asks whether a model's class has another one.
+    # Patch the class that defines it: Keras checks whether a model's class overrides `compile`.
     owner = next(each for each in keras.Model.__mro__ if "compile" in vars(each))
     compile_model = owner.compile
 
@@ -77,7 +77,7 @@ def _optimizers_are_built(request: pytest.FixtureRequest, monkeypatch: pytest.Mo
 
 @pytest.fixture(scope="session")
 def two_replicas() -> "tf.distribute.Strategy":
-    """One for all tests: collective operations of a second one would meet those of the first."""
+    """Return one strategy for all tests; collective operations of two strategies would collide."""
     import tensorflow as tf
 
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
@@ -85,7 +85,7 @@ def two_replicas() -> "tf.distribute.Strategy":
 
 @pytest.fixture(scope="session")
 def four_replicas() -> "tf.distribute.Strategy":
-    """Reduces on one device, without collective operations."""
+    """Return a strategy that reduces on one device, without collective operations."""
     import tensorflow as tf
 
     return tf.distribute.MirroredStrategy(

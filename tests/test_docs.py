@@ -1,4 +1,4 @@
-"""README and site: their code runs, their commands exist, their tables and pictures are whole."""
+"""README and documentation site: runnable code, existing commands, complete tables and plots."""
 
 import csv
 import functools
@@ -30,8 +30,8 @@ PAGES = {
     for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md")))
     if path.name != "ten-tasks.md"  # test_ten_tasks.py runs its blocks and its commands
 }
-# What a block may be: code, which is run; commands, each of which is looked at; scripts that need
-# a cluster, of which our commands are; and what nobody runs.
+# `python` blocks are run. Commands in `sh` blocks are checked. `bash` blocks are scripts for a
+# cluster, of which the gradkeeper commands are checked. Blocks in other languages are not run.
 LANGUAGES = {"python", "sh", "bash", "text", "yaml", "toml", "json", "html"}
 SMALL = [
     "--length",
@@ -51,7 +51,7 @@ SMALL = [
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its language, its text, and the line of the page that it begins at."""
+    """Fenced block: its language, its text and the line of the page at which it begins."""
 
     language: str
     text: str
@@ -68,7 +68,7 @@ def blocks_of(page: str) -> list[Block]:
 
 
 def commands_of(page: str) -> list[list[str]]:
-    """The words of each command in the page's `sh` blocks, and of ours in its scripts."""
+    """Return the words of all commands in `sh`, and of gradkeeper commands in `bash`."""
     commands = []
     for block in blocks_of(page):
         text = block.text.replace("\\\n", " ")
@@ -81,7 +81,7 @@ def commands_of(page: str) -> list[list[str]]:
 
 
 def project() -> dict:
-    """What a page supposes that its reader has: a model, data, a loop."""
+    """Return the names that a page assumes to exist: a model, data and a train step."""
     keras.utils.set_random_seed(0)
     layers = [keras.Input((6, 2)), keras.layers.LSTM(4, name="lstm"), keras.layers.Dense(1)]
     model = keras.Sequential(layers)
@@ -103,7 +103,7 @@ def project() -> dict:
 
 
 def failing_project() -> dict:
-    """The same with an example that is NaN."""
+    """Return the names of `project`, with an example that is NaN."""
     supposed = project()
     supposed["x"][40] = np.nan
     return supposed
@@ -124,7 +124,7 @@ PROJECTS = {
 
 @pytest.fixture
 def small_comparisons(monkeypatch, tmp_path):
-    """Comparisons of a page train for seconds."""
+    """Reduce the comparisons of a page to a few seconds of training."""
     small = {"epochs": 1, "steps_per_epoch": 2, "units": 4, "batch_size": 4, "data_dir": tmp_path}
     few = {label: training.REMEDIES[label] for label in ("nothing done",)}
     monkeypatch.setattr(training, "REMEDIES", few, raising=False)
@@ -133,7 +133,7 @@ def small_comparisons(monkeypatch, tmp_path):
 
 
 def hook(name: str, folder: str = "_hooks") -> ModuleType:
-    """A hook of the site, as MkDocs loads it; or a script that makes its pictures."""
+    """Load a hook of the site as MkDocs does, or a script that draws the site's pictures."""
     spec = importlib.util.spec_from_file_location(name, DOCS / folder / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -155,7 +155,7 @@ def test_code_runs(page, tmp_path, monkeypatch):
     space = PROJECTS.get(page, dict)()
     for block in blocks_of(page):
         if block.language == "python":
-            # Under the page's own name and lines, so that a traceback leads there.
+            # The page's name and line numbers appear in a traceback.
             code = compile("\n" * block.line + block.text, PAGES[page], "exec")
             exec(code, space)  # noqa: S102
 
@@ -177,7 +177,7 @@ def test_commands_exist(page):
 
 
 def check_gradkeeper(arguments: list[str]) -> None:
-    """That the command is understood, and knows its models and tasks."""
+    """Check that the command is valid and that its models and tasks exist."""
     commands = typer.main.get_command(app).commands
     name, *rest = arguments
     parameters = commands[name].make_context(name, list(rest)).params
@@ -190,7 +190,7 @@ def check_gradkeeper(arguments: list[str]) -> None:
 
 
 def check_script(path: str, *arguments: str) -> None:
-    """That a script of the repository is there, and has these options."""
+    """Check that a script of the repository exists and has these options."""
     code = (ROOT / path).read_text(encoding="utf-8")
     for option in arguments:
         if option.startswith("--"):
@@ -206,7 +206,7 @@ def check_script(path: str, *arguments: str) -> None:
         for page in PAGES
         for command in commands_of(page)
         if command[:2] in (["gradkeeper", "list"], ["gradkeeper", "train"])
-        # what is not there
+        # commands whose data are not available
         and not {"tiny_shakespeare", "--resume", "--csv", "--text", "arrays"} & set(command)
     }.values(),
     ids=" ".join,
@@ -243,7 +243,7 @@ def test_every_public_name_is_in_the_reference():
     packages = (gradkeeper.callbacks, gradkeeper.callbacks.rules, training, zoo)
     for package in (*packages, zoo.layers, zoo.cells):
         for name in set(package.__all__) - {"RULES"}:
-            # By the name in the package, or where that names a module as well, by the longer one.
+            # Pages use the name in the package, or the longer name where the name is also a module.
             path = rf"^::: {package.__name__}\.([\w.]+\.)?{name}$"
             is_module = isinstance(getattr(package, name), ModuleType)
             assert is_module or re.search(path, pages, re.MULTILINE), name

@@ -1,4 +1,4 @@
-"""Every example runs as it is, here with settings that end soon."""
+"""Every example script runs, here with settings for a short run."""
 
 import subprocess
 import sys
@@ -9,9 +9,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SHAKESPEARE = ROOT.parent / "shared" / "data" / "tfds_prepared"
 
-# Arguments, what must be printed, what must be written.
+# Arguments, expected output, expected file.
 EXAMPLES = {
-    # At such a learning rate, how the LSTM dies depends on the processor's last digits.
+    # With this learning rate, the processor's rounding determines how the LSTM diverges.
     "attach_to_keras_project": (["--epochs", "2"], "] step ", "gradient-report.html"),
     "attention_seq2seq": (
         ["--examples", "200", "--length", "4", "--epochs", "1"],
@@ -48,7 +48,7 @@ def test_every_example_is_listed():
 def test_runs(name, tmp_path):
     arguments, printed, written = EXAMPLES[name]
     if str(SHAKESPEARE) in arguments and not SHAKESPEARE.is_dir():
-        pytest.skip("needs tiny Shakespeare, prepared beside the checkout")
+        pytest.skip("needs tiny Shakespeare, prepared next to the checkout")
     done = subprocess.run(
         [sys.executable, ROOT / "examples" / f"{name}.py", *arguments],
         cwd=tmp_path,

@@ -1,4 +1,4 @@
-"""Files that an earlier version of the project wrote load, and mean the same.
+"""Files of an earlier version of the project load with the same content.
 
 `former_run/` was written by version 0.1.0 before its modules were renamed: the history and a
 capsule of a GRU with a batch of NaN (`fit` of 12 steps), and a run of `gradkeeper train`.

@@ -1,4 +1,4 @@
-"""Imports go one way, and each kind of name has its place; see CONTRIBUTING.md."""
+"""Import directions and name conventions of the packages; see CONTRIBUTING.md."""
 
 import ast
 import re

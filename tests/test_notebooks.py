@@ -1,4 +1,4 @@
-"""Every notebook runs from its first cell to its last, here with settings that end soon."""
+"""Every notebook runs from the first cell to the last, here with settings for a short run."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "examples" / "notebooks"
 
-# What the cell of parameters is overruled by.
+# Values that replace those of the parameter cell.
 SMALL = {
     "attach_to_keras_project": {"epochs": 2, "examples": 200},
     "clipping_compared": {"steps": 20},
@@ -37,7 +37,7 @@ def test_runs(name, tmp_path, monkeypatch):
     space: dict = {"__name__": "__main__"}
     overruled = 0
     for number, cell in enumerate(cells(name)):
-        # Files of their own, from which a replay reads the line that it names.
+        # One file per cell: a replay reads the source line that it reports.
         file = tmp_path / f"cell_{number}.py"
         lines = [line for line in cell["source"] if not line.startswith("%")]
         file.write_text("".join(lines), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What is installed, under which names, and what importing it costs."""
+"""Packaging: installed files, their names, and the import time."""
 
 import json
 import os
@@ -21,7 +21,7 @@ in_checkout = pytest.mark.skipif(not CHECKOUT, reason="needs the project's own f
 
 
 def run(python: str, code: str, cwd: Path) -> str:
-    """Standard output of `code`, run away from the checkout."""
+    """Return the standard output of `code`, run outside of the checkout."""
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
         [python, "-c", code], cwd=cwd, env=clean, capture_output=True, text=True, check=False
@@ -77,10 +77,10 @@ def test_every_folder_with_code_is_packaged():
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory) -> tuple[str, Path]:
-    """A fresh environment with the wheel in it, and an empty folder away from the checkout.
+    """Create an environment with the wheel installed, and an empty folder outside of the checkout.
 
-    Dependencies are those of the running environment, seen through a path file; its own
-    path files, and with them an editable gradkeeper, are not.
+    A path file makes the dependencies of the running environment available. Path files of that
+    environment are not read, so an editable gradkeeper is not visible.
     """
     folder = tmp_path_factory.mktemp("installed")
     source = folder / "source"

@@ -1,4 +1,4 @@
-"""The ten tasks of the guide, followed step by step in an empty folder."""
+"""The ten tasks of the guide, executed step by step in an empty folder."""
 
 import re
 import shlex
@@ -12,12 +12,12 @@ from typer.testing import CliRunner
 from gradkeeper.training.cli import app
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "ten-tasks.md"
-# A command that must not depend on what this process has imported.
+# Commands that run in a new process, without the imports of this process.
 FRESH = ("predict", "generate", "replay")
 
 
 def tasks():
-    """The language and text of the blocks of each task, by heading."""
+    """Return the language and text of the blocks of each task, by heading."""
     _, *parts = re.split(r"^## \d+\. ", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
     blocks = re.compile(r"^```(python|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
     return {part.partition("\n")[0]: blocks.findall(part) for part in parts}

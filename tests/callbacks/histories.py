@@ -1,4 +1,4 @@
-"""Made-up gradient histories."""
+"""Gradient histories made of chosen norms."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ def window(
     scalars: dict[str, Sequence[float]] | None = None,
     replica_norms: Sequence[Sequence[Sequence[float]]] | None = None,
 ) -> Window:
-    """A window with these norms, [steps, variables]; everything present and applied."""
+    """Return a window of norms, [steps, variables], with all gradients present and applied."""
     before = np.array(norms, np.float32)
     after = before if applied is None else np.array(applied, np.float32)
     there = np.ones(before.shape, bool)

@@ -1,4 +1,4 @@
-"""Small models that the callback tests share, with data that fits them."""
+"""Small models and matching data for the callback tests."""
 
 from collections.abc import Callable
 from typing import Any
@@ -30,7 +30,7 @@ def convolutional() -> tuple[keras.Model, Data]:
 
 
 def embedding() -> tuple[keras.Model, Data]:
-    """Five tokens in sequences of nine: every batch looks some of them up repeatedly."""
+    """Return an embedding model of 5 tokens, which repeat in every batch of sequences of 9."""
     layers = [
         keras.Input((9,), dtype="int32"),
         keras.layers.Embedding(5, 3),
@@ -47,7 +47,7 @@ MODELS: dict[str, Callable[[], tuple[keras.Model, Data]]] = {
 
 
 def compiled(name: str, *, optimizer: Any = None, **options: Any) -> tuple[keras.Model, Data]:
-    """The model of this name with the same weights at every call, compiled."""
+    """Return the compiled model of this name, with the same initial weights at every call."""
     keras.utils.set_random_seed(3)
     model, data = MODELS[name]()
     model.compile(optimizer or keras.optimizers.SGD(0.1), "mse", **options)
@@ -55,7 +55,7 @@ def compiled(name: str, *, optimizer: Any = None, **options: Any) -> tuple[keras
 
 
 def fit(model: keras.Model, data: Data, **options: Any) -> keras.callbacks.History:
-    """Trains on batches of eight, in order, silently."""
+    """Train on batches of eight examples, without shuffling and without printed output."""
     options = {"batch_size": 8, "shuffle": False, "verbose": 0, **options}
     return model.fit(*data, **options)
 

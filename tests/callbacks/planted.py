@@ -1,4 +1,4 @@
-"""How a fault is planted in a model: all goes well until the second batch."""
+"""Tools for planting a fault in a model, so that the second batch is the first bad one."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,23 +9,23 @@ import numpy as np
 from keras import layers
 
 BATCH, BATCHES, BAD = 4, 3, 1
-ROW = BAD * BATCH + 2  # the example that is bad
+ROW = BAD * BATCH + 2  # index of the bad example
 Data = dict[str, Any]
 Built = tuple[keras.Model, Data]
 
 
 @dataclass(frozen=True)
 class Planted:
-    """A fault, and what a replay is to say about it.
+    """Planted fault and the expected verdict of its replay.
 
     Attributes:
-        build: makes a compiled model, and what `fit` is called with.
-        place: the verdict's.
-        layer: the verdict's.
-        cause: the name of the verdict's fault.
-        more: more of its attributes.
-        line: a part of the line of code that it points to.
-        step: the step that is bad.
+        build: function that returns a compiled model and the arguments of `fit`.
+        place: place in the verdict.
+        layer: layer in the verdict.
+        cause: name of the fault in the verdict.
+        more: further attributes of the verdict.
+        line: part of the source line that the verdict points to.
+        step: number of the bad step.
     """
 
     build: Callable[[], Built]
@@ -38,7 +38,7 @@ class Planted:
 
 
 def numbers(*shape: int, low: float = 0.5, high: float = 1.5) -> np.ndarray:
-    """Examples of this shape, for all batches."""
+    """Return examples of this shape for all batches, drawn uniformly."""
     random = np.random.default_rng(0)
     return random.uniform(low, high, (BATCH * BATCHES, *shape)).astype("float32")
 
@@ -48,19 +48,19 @@ def zeros(*shape: int) -> np.ndarray:
 
 
 def with_bad(x: np.ndarray, value: float) -> np.ndarray:
-    """With another first number in the bad example."""
+    """Set the first number of the bad example to this value."""
     x[(ROW, *[0] * (x.ndim - 1))] = value
     return x
 
 
 def with_row(x: np.ndarray, value: float) -> np.ndarray:
-    """With another bad example."""
+    """Set all numbers of the bad example to this value."""
     x[ROW] = value
     return x
 
 
 def compiled(model: keras.Model, x: Any, loss: Any = "mse", **options: Any) -> Built:
-    """The model, whose weights stay as they are, and data for it."""
+    """Compile the model with a learning rate of 0 and return it with its data."""
     model.compile(keras.optimizers.SGD(0.0), loss, **{"jit_compile": False, **options})
     examples = len(keras.tree.flatten(x)[0])
     return model, {"x": x, "y": np.ones((examples, *model.output_shape[1:]), "float32")}

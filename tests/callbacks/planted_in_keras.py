@@ -1,4 +1,4 @@
-"""Faults in models of Keras's layers and losses, for which the capsule is enough."""
+"""Faults in models of Keras layers and losses, which a replay finds from the capsule alone."""
 
 import keras
 import numpy as np
@@ -54,7 +54,7 @@ def nan_weight() -> Built:
 
 
 def nan_embedding() -> Built:
-    """The token that it belongs to comes in one batch only."""
+    """Return a model with a NaN embedding whose token occurs in one batch only."""
     table = layers.Embedding(2, 2, name="table")
     model, data = stacked([table, layers.Flatten(), dense()], with_row(zeros(5).astype("int32"), 1))
     table.embeddings.assign([[1.0, 1.0], [np.nan, 1.0]])
@@ -76,7 +76,7 @@ def convolution_2d() -> Built:
 
 
 def recurrent(kind: type[layers.RNN], **activations: str) -> Built:
-    """Zeros remain zeros; everything else grows a thousandfold at each time step."""
+    """Return an RNN that keeps zeros and multiplies other numbers by 1000 at every step."""
     options = {"recurrent_initializer": keras.initializers.Constant(1e3), **activations}
     return stacked([kind(2, name="rnn", **options), dense()], with_bad(zeros(16, 2), 1e3))
 
@@ -131,7 +131,7 @@ def batch_normalization() -> Built:
 
 
 def average_of_nothing() -> Built:
-    """A row of padding only."""
+    """Return a model that averages over a row in which all steps are padding."""
     table = layers.Embedding(3, 2, mask_zero=True)
     pool = layers.GlobalAveragePooling1D(name="pool")
     return stacked([table, pool, dense()], with_row(zeros(5).astype("int32") + 1, 0))
@@ -167,19 +167,19 @@ def targets_too_large() -> Built:
 
 
 def gradient_beyond_float16() -> Built:
-    """The numbers in the layers stay below 100."""
+    """Return a model whose outputs stay below 100 and whose gradient exceeds float16."""
     some = [dense("first", dtype="mixed_float16"), dense(dtype="mixed_float16")]
     return stacked(some, with_row(numbers(3), 30), loss_weights=[1e3])
 
 
 def heavy_loss() -> Built:
-    """The loss is just finite, its gradient times the inputs is not."""
+    """Return a model with a finite loss whose gradient, times the inputs, overflows."""
     some = [dense("first", 1e-5), dense()]
     return stacked(some, with_row(numbers(3), 1e7), "mae", loss_weights=[1e34])
 
 
 def gradient_through_time() -> Built:
-    """Forward, a number of 1e-30 grows to 1e10; backward, one of 1 to 1e40."""
+    """Return a model in which 1e-30 grows to 1e10 forward, and 1 grows to 1e40 backward."""
     growing = keras.initializers.Identity(10.0)
     rnn = layers.SimpleRNN(
         2, "relu", kernel_initializer="ones", recurrent_initializer=growing, name="rnn"

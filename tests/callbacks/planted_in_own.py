@@ -1,4 +1,4 @@
-"""Faults in layers, losses and train steps of one's own, which no capsule can bring in."""
+"""Faults in custom layers, losses and train steps, whose code a capsule does not contain."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from planted import Built, Planted, dense, numbers, stacked, with_bad, with_row,
 
 
 class Own(layers.Layer):
-    """A function of the inputs, times a weight of 1."""
+    """Layer that applies a function to its inputs, multiplied by a weight of 1."""
 
     def __init__(self, function: Callable) -> None:
         super().__init__(name="own")
@@ -129,7 +129,7 @@ def loss_class() -> Built:
 
 
 class Again(layers.Layer):
-    """Computes its outputs a second time in the backward pass."""
+    """Layer that recomputes its outputs in the backward pass."""
 
     def build(self, shape: Any) -> None:
         self.scale = self.add_weight(name="scale", shape=(), initializer="ones")
@@ -147,7 +147,7 @@ def mapped_by_autograph() -> Built:
 
 
 class Inline(keras.Model):
-    """Computes its loss in its train step."""
+    """Model that computes its loss in `train_step`."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Singular functions, the verdict of a replay for each, and its remedy."""
+"""Singular functions, with the verdict and the remedy that a replay gives for each."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,17 +14,17 @@ Function = Callable[[Any], Any]
 
 @dataclass(frozen=True)
 class Singular:
-    """A function of the rows of a batch, of which one is singular.
+    """Function of the rows of a batch, singular in one row.
 
     Attributes:
         function: the function.
-        row: the numbers in the singular row; others are between 0.2 and 0.8.
-        cause: the fault's name; None where all is finite.
-        remedied: the function with the fault's remedy; None where a value is no remedy.
-        place: the verdict's.
-        kind: the operation's kind, or the kind of the operation whose gradient it is.
-        advice: a part of the remedy.
-        compiled: whether the step is replayed as one that XLA has compiled.
+        row: numbers of the singular row; other rows contain numbers from 0.2 to 0.8.
+        cause: name of the fault; None where all values are finite.
+        remedied: function with the remedy applied; None where the remedy is no new value.
+        place: place in the verdict.
+        kind: kind of the operation, or of the operation whose gradient is bad.
+        advice: part of the remedy's text.
+        compiled: whether the replay treats the step as compiled by XLA.
     """
 
     function: Function
@@ -54,7 +54,7 @@ def square_matrix(x: Any) -> Any:
 
 
 def selected(reduce: Function) -> Function:
-    """Reduces the positive numbers of each row."""
+    """Return a function that reduces the positive numbers of each row."""
     return lambda x: tf.stack([reduce(row[row > 0]) for row in tf.unstack(x)])[:, None]
 
 
@@ -63,7 +63,7 @@ def count(x: Any) -> Any:
 
 
 def segments(x: Any) -> Any:
-    """The maximum of each segment: of row 2 there is none."""
+    """Return the maximum of each segment; segment 2 is empty."""
     numbers = tf.where(x[:, 0] > 0, tf.range(4), 3)
     return tf.math.unsorted_segment_max(x, numbers, 4)
 
@@ -81,7 +81,7 @@ def variance(x: Any) -> Any:
 
 
 def difference_of_moments(x: Any) -> Any:
-    """A variance of -3e-8 for three times 0.58."""
+    """Return E[x²] - E[x]², which is -3e-8 for three times 0.58."""
     return tf.reduce_mean(x * x, 1, keepdims=True) - tf.reduce_mean(x, 1, keepdims=True) ** 2
 
 
@@ -103,7 +103,7 @@ def magnitudes(x: Any) -> Any:
 
 @tf.custom_gradient
 def amplified(x: Any) -> Any:
-    """The gradient of one number of three is large, that of the others 0."""
+    """Return a value with a large gradient for one of three numbers and 0 for the others."""
     return tf.identity(x), lambda gradient: gradient * tf.constant([0, 3e38, 0])
 
 
@@ -346,7 +346,7 @@ SINGULAR = {
         [1, 1, 1],
         "a NaN that no operation of the step produced",
     ),
-    # Backward.
+    # Faults of the backward pass.
     "atan2": backward(
         lambda x: tf.math.atan2(x[:, :1], x[:, 1:]),
         [0, 0],
@@ -467,7 +467,7 @@ SINGULAR = {
         kind="Rsqrt",
         compiled=True,
     ),
-    # TensorFlow defines these, so that there is nothing to find.
+    # TensorFlow defines these gradients as finite, so a replay finds no fault.
     "root of an fft": Singular(lambda x: tf.sqrt(magnitudes(x)), [0] * 4, None, place="none"),
     "svd": Singular(
         lambda x: tf.linalg.svd(square_matrix(x))[1][:, :, 0], [1, 0, 0, 1], None, place="none"

@@ -1,4 +1,4 @@
-"""Steps that fail in the update, the loss or the data, and their remedies."""
+"""Steps that fail in the update, the loss or the data, with their remedies."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,16 +14,16 @@ Step = tuple[keras.Model, Any]  # a compiled model, and a batch
 
 @dataclass(frozen=True)
 class Failing:
-    """A step that fails.
+    """Step that fails, and the expected verdict of its replay.
 
     Attributes:
-        build: the step; called with whether the remedy is applied.
-        place: the verdict's.
-        cause: the fault's name.
-        advice: a part of the remedy.
-        variable: the verdict's.
-        layer: the verdict's.
-        line: a part of the line of code that it points to.
+        build: function that returns the step; its argument says if the remedy is applied.
+        place: place in the verdict.
+        cause: name of the fault.
+        advice: part of the remedy's text.
+        variable: variable in the verdict.
+        layer: layer in the verdict.
+        line: part of the source line that the verdict points to.
     """
 
     build: Callable[[bool], Step]
@@ -47,7 +47,7 @@ def network(optimizer: Any, loss: Any = "mse", *first: layers.Layer, **options: 
     return model
 
 
-# The update.
+# Faults of the update.
 
 
 def rate_of_a_callback(remedied: bool) -> Step:
@@ -103,7 +103,7 @@ def large_gradients(remedied: bool) -> Step:
 
 
 class ByHand(keras.Model):
-    """Updates its weights without an optimizer."""
+    """Model that updates its weights without an optimizer."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ def update_by_hand(remedied: bool) -> Step:
 
 
 class Codes(layers.Layer):
-    """A codebook that follows the examples next to each code."""
+    """Layer with a codebook that moves towards the nearest examples."""
 
     def __init__(self, least: float) -> None:
         super().__init__(name="codes")
@@ -156,7 +156,7 @@ def codebook(remedied: bool) -> Step:
     return network(keras.optimizers.SGD(3e-2), "mse", *first), batch()
 
 
-# The loss.
+# Faults of the loss.
 
 
 class MeanOfBatch(keras.Model):
@@ -204,7 +204,7 @@ def large_targets(remedied: bool) -> Step:
 
 
 def classes(mask: list[float], label: int) -> Step:
-    """Classes with a mask over their logits, and a label."""
+    """Return a classifier whose mask sets logits to -inf, and a batch with one label."""
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     masked = layers.Dense(3, lambda x: tf.where(tf.constant(mask) > 0, x, -np.inf), name="body")
     model = keras.Sequential([keras.Input((3,)), masked])
@@ -220,7 +220,7 @@ def label_out_of_range(remedied: bool) -> Step:
     return classes([1, 1, 1], 2 if remedied else 3)
 
 
-# The data.
+# Faults of the data.
 
 
 def masked_too_late(y: Any, p: Any) -> Any:
@@ -242,7 +242,7 @@ def class_weight(remedied: bool) -> Step:
     return network(keras.optimizers.SGD(1e-3)), (x, y, 1 / tf.maximum(tf.zeros(8), 1.0 * remedied))
 
 
-# Overflows with the initial weights.
+# Overflows that occur with the initial weights.
 
 
 def recurrent(remedied: bool) -> Step:
@@ -255,7 +255,7 @@ def recurrent(remedied: bool) -> Step:
 
 
 def through_time(remedied: bool) -> Step:
-    """Forward, a number of 1e-30 grows to 1e10; backward, one of 1 to 1e40."""
+    """Return a model in which 1e-30 grows to 1e10 forward, and 1 grows to 1e40 backward."""
     kernel = "orthogonal" if remedied else keras.initializers.Identity(10.0)
     options = {"kernel_initializer": "ones", "recurrent_initializer": kernel, "name": "body"}
     rnn = layers.SimpleRNN(1, "relu", **options)

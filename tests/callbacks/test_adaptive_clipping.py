@@ -1,4 +1,4 @@
-"""Adaptive clipping, step by step equal to the same in NumPy."""
+"""Adaptive clipping, compared with a NumPy implementation at every step."""
 
 import keras
 import numpy as np
@@ -47,7 +47,7 @@ WAYS = {
 
 
 def noisy() -> tuple[np.ndarray, np.ndarray]:
-    """A step each, with outliers."""
+    """Return one example per step, with outliers in two of the targets."""
     random = np.random.default_rng(0)
     x = random.normal(size=(STEPS, 6)).astype("float32")
     y = random.normal(size=(STEPS, 1)).astype("float32")
@@ -106,7 +106,7 @@ def test_accumulated_and_scaled_gradients_are_clipped_as_they_are_applied():
     history = recorded(AdaptiveClipping("autoclip", percentile=50), optimizer, jit_compile=False)
     applied = history.applied_global_norm[np.isfinite(history.applied_global_norm)]
     assert len(applied) == STEPS // 2
-    assert (np.diff(applied) < 10).all()  # without, the outliers would be 100 times the usual
+    assert (np.diff(applied) < 10).all()  # unclipped outliers would be 100 times larger
 
 
 def test_replicas_are_clipped_as_one_device(two_replicas):
@@ -124,11 +124,11 @@ def test_replicas_are_clipped_as_one_device(two_replicas):
 
 
 class KilledError(Exception):
-    """Stands for a kill: nothing is called afterwards."""
+    """Exception in place of a kill: no callback runs after it."""
 
 
 class Kill(keras.callbacks.Callback):
-    """Ends the training before a batch of the second epoch."""
+    """Raise `KilledError` before a batch of the second epoch."""
 
     def __init__(self, batch):
         super().__init__()

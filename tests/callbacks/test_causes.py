@@ -1,4 +1,4 @@
-"""The cause that a replay gives for an operation, and that its remedy helps."""
+"""Causes that a replay gives for an operation, and the effect of their remedies."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +25,7 @@ ROWS = pytest.mark.parametrize("name", SINGULAR)
 
 
 def model_of(function: Function, x: tf.Tensor) -> keras.Model:
-    """A layer with the function, and a dense one."""
+    """Return a model of a layer with the function, followed by a dense layer."""
     some = [keras.Input(batch_shape=x.shape), Own(function), layers.Flatten(), layers.Dense(1)]
     model = keras.Sequential(some)
     model.compile(keras.optimizers.Adam(1e-3), "mse", jit_compile=False)
@@ -34,7 +34,7 @@ def model_of(function: Function, x: tf.Tensor) -> keras.Model:
 
 
 def losses_of(model: keras.Model, batch: Any, steps: int) -> list[float]:
-    """The loss of each step, run as plain Python."""
+    """Return the loss of each step, run eagerly."""
     losses = []
     for _ in range(steps):
         with tf.GradientTape() as tape:
@@ -46,7 +46,7 @@ def losses_of(model: keras.Model, batch: Any, steps: int) -> list[float]:
 
 
 def replayed(model: keras.Model, batch: Any, folder: Path, *, step: int = 0) -> Verdict:
-    """The verdict for a capsule of this step."""
+    """Write a capsule of this step and return the verdict of its replay."""
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
     facts = {"step": step, "gradients": {"nonfinite": [[0]]}}
@@ -75,7 +75,7 @@ def test_the_cause_of_a_singular_operation(name):
 
 @pytest.mark.parametrize("name", [name for name, row in SINGULAR.items() if row.remedied])
 def test_the_remedy_of_a_singular_operation(name):
-    """As worded, it makes the run finite, under XLA too, and the loss falls."""
+    """Check that the remedy keeps the run finite, under XLA as well, and that the loss falls."""
     row = SINGULAR[name]
     with slopes_as_in_xla():
         losses = losses_of(model_of(row.remedied, row.x), (row.x, tf.ones((4, 1))), 12)
@@ -86,7 +86,7 @@ def test_the_remedy_of_a_singular_operation(name):
 def test_every_fault_with_a_remedy_is_planted_here():
     planted = {row.cause for row in SINGULAR.values()} | {each.cause for each in FAILING}
     known = {each.name for each in vars(faults).values() if isinstance(each, faults.Fault)}
-    # The data and the weights are mended outside of the step; the last is only a fallback.
+    # The remedies of the first two are outside of the step; the last fault is only a fallback.
     assert known - planted == {BAD_DATA.name, BAD_WEIGHT.name, UNKNOWN.name}
 
 
@@ -136,7 +136,7 @@ def applied(variable: keras.Variable, change: tf.Tensor) -> None:
 
 
 class TwoUpdates(keras.Model):
-    """Two updates in one step: the second loss depends on the weights that the first changes."""
+    """Model with two updates in a step: the second loss depends on the first update."""
 
     def __init__(self, update: Callable | type[keras.optimizers.Optimizer]) -> None:
         super().__init__()
@@ -174,7 +174,7 @@ class TwoUpdates(keras.Model):
     ids=lambda each: each.__name__,
 )
 def test_the_first_of_two_updates_is_told(update):
-    """A weight that the step itself has changed was not lost in an earlier one."""
+    """Check that a weight changed in the same step is not reported as bad from an earlier step."""
     model = TwoUpdates(update)
     x = tf.constant([[0.5, 1.0], [-1.0, -1.0]])
     model(x)

@@ -1,4 +1,4 @@
-"""Limits of clipping that a run's own norms suggest."""
+"""Recommended clipping limits, computed from the norms of a run."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def test_explosions_that_a_limit_would_have_caught():
 
 
 def test_one_limit_is_recommended_from_the_steps_before_the_explosion():
-    """A run that climbs for twenty steps, explodes and stays there."""
+    """Use a run whose norms grow for twenty steps, explode and remain large."""
     healthy = np.random.default_rng(0).lognormal(sigma=0.3, size=80)
     climb = healthy[-1] * 1.25 ** np.arange(1, 21)
     advisor = ClipAdvisor(history_of([*healthy, *climb, *[1e21, 3e21, 1e22] * 8]))

@@ -1,4 +1,4 @@
-"""`ClipAfterReduce`: several replicas clip as one device does, seen truly, and nothing is left."""
+"""`ClipAfterReduce`: several replicas clip as one device does; the optimizer is restored."""
 
 import keras
 import numpy as np
@@ -9,11 +9,11 @@ from models import compiled, fit
 from gradkeeper.callbacks import ClipAfterReduce, GradientMonitor, NonFiniteGuard
 
 CLIPS = {"clipnorm": 0.05, "global_clipnorm": 0.05, "clipvalue": 0.02}
-ROUNDS = 34  # of three steps
+ROUNDS = 34  # each of three steps
 
 
 def trained(strategy=None, callbacks=(), *, name="dense", rounds=2, wrap=lambda each: each, **clip):
-    """A model after so many rounds through its data, and the mean losses up to each step."""
+    """Return a model trained for `rounds` rounds, and the mean losses up to each step."""
     with (strategy or tf.distribute.get_strategy()).scope():
         model, data = compiled(
             name, optimizer=wrap(keras.optimizers.SGD(0.1, momentum=0.9, **clip))
@@ -52,12 +52,12 @@ def test_without_it_they_do_not(two_replicas):
 
 @pytest.mark.parametrize("clip", ["clipnorm", "global_clipnorm", "clipvalue"])
 def test_opposite_gradients(two_replicas, clip):
-    """Of 10 and -9: Keras's two clipped shares add up to 0, the clipped sum is 1."""
+    """Use gradients 10 and -9: Keras sums two clipped shares to 0, the clipped sum is 1."""
     weights = []
     for callbacks in ([], [ClipAfterReduce()]):
         with two_replicas.scope():
             model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
-            # The loss of a replica is its share of the mean over both examples.
+            # Keras divides the loss of a replica by the number of examples in the global batch.
             model.compile(keras.optimizers.SGD(1.0, **{clip: 1.0}), lambda y, out: 2 * y * out)
         model.set_weights([np.zeros((1, 1))])
         model.fit(np.ones((2, 1)), np.array([[10.0], [-9.0]]), batch_size=2, shuffle=False,
@@ -114,7 +114,7 @@ def test_an_optimizer_that_does_not_clip_is_refused():
 
 
 class WithoutOptimizer(keras.Sequential):
-    """Its train step updates nothing, or nothing that can be seen."""
+    """Model whose train step makes no update."""
 
     def train_step(self, data):
         x, y = data

@@ -1,4 +1,4 @@
-"""One training at a time writes to a `log_dir`. A process that has ended owns no lock."""
+"""Lock of a `log_dir`: one training writes at a time, and an ended process holds no lock."""
 
 import copy
 import os
@@ -21,7 +21,7 @@ REFUSED = r"Another run writes .*process {}.*Use a separate directory for each r
 
 
 class AtEnd(keras.callbacks.Callback):
-    """Does something when the first epoch ends."""
+    """Call a function when the first epoch ends."""
 
     def __init__(self, action):
         super().__init__()
@@ -53,7 +53,7 @@ sys.stdin.read()
 
 @contextmanager
 def another_process(folder):
-    """Run a process that owns the lock."""
+    """Run a process that holds the lock."""
     command = [sys.executable, "-c", HOLDS, str(folder)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
@@ -72,7 +72,7 @@ def test_a_second_process_is_refused_until_the_first_ends(tmp_path, end):
             process.stdin.close()
         else:
             process.kill()
-        if os.path.exists("/proc"):  # ended, and still in the process table
+        if os.path.exists("/proc"):  # the process has ended and is still in the process table
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         else:
             process.wait()

@@ -1,4 +1,4 @@
-"""Full disks, kills, rules and sinks that raise: training goes on, and what was written stays."""
+"""Full disks, kills, failing rules and failing sinks: training continues, files stay readable."""
 
 import errno
 import inspect
@@ -29,18 +29,18 @@ def full(*_, **__):
 
 
 def half_a_part(table, path, **_):
-    """What a full disk leaves of a part."""
+    """Write an incomplete Parquet part, then raise the error of a full disk."""
     path.write_bytes(b"PAR1 and no more")
     full()
 
 
 def exhausted(*_):
-    """The same from TensorFlow's file systems."""
+    """Raise the error that TensorFlow's file systems raise for a full disk."""
     raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
 
 
 class AtEpoch(keras.callbacks.Callback):
-    """Does something when an epoch begins."""
+    """Call a function when an epoch begins."""
 
     def __init__(self, epoch, action):
         super().__init__()
@@ -52,21 +52,21 @@ class AtEpoch(keras.callbacks.Callback):
 
 
 def trained(*callbacks):
-    """The weights after the same training, with these callbacks."""
+    """Return the weights after training with these callbacks."""
     model, data = compiled("dense", optimizer=keras.optimizers.Adam(0.01))
     fit(model, data, epochs=EPOCHS, callbacks=list(callbacks))
     return model.get_weights()
 
 
 def assert_unharmed(monitor, *others):
-    """Trains to the end with the monitor, to the weights of a training without it."""
+    """Check that training with the monitor ends with the weights of unmonitored training."""
     for one, other in zip(trained(), trained(monitor, *others), strict=True):
         np.testing.assert_array_equal(one, other)
     assert monitor.history.steps.tolist() == STEPS
 
 
 def told(capsys):
-    """What was printed of faults."""
+    """Return the printed lines that report an exception."""
     return [line for line in capsys.readouterr().out.splitlines() if "raised" in line]
 
 
@@ -109,7 +109,7 @@ def test_a_disk_with_room_again_is_caught_up_with(tmp_path, monkeypatch, last):
     monitor = GradientMonitor(log_dir=tmp_path, flush_every=1)
     patched = AtEpoch(1, lambda: monkeypatch.setattr(pq, "write_table", half_a_part))
     cleaned = AtEpoch(last, monkeypatch.undo)
-    if last == EPOCHS:  # after the last step, before the monitor's own end
+    if last == EPOCHS:  # between the last step and the monitor's `on_train_end`
         cleaned.on_train_end = lambda logs=None: monkeypatch.undo()
     trained(cleaned, monitor, patched)
     read = GradientHistory.load(tmp_path)
@@ -119,7 +119,7 @@ def test_a_disk_with_room_again_is_caught_up_with(tmp_path, monkeypatch, last):
 
 def test_events_go_on_in_a_further_file(tmp_path, monkeypatch):
     def torn(writer):
-        """Half an event, behind which TensorBoard reads no further."""
+        """Write an incomplete event; TensorBoard reads no event after it."""
         monkeypatch.undo()
         writer.flush()
         (path,) = tmp_path.iterdir()
@@ -133,7 +133,7 @@ def test_events_go_on_in_a_further_file(tmp_path, monkeypatch):
 
 
 def steps_in(path):
-    """The steps of a file's events, up to a torn one."""
+    """Yield the steps of a file's events, up to an incomplete event."""
     with suppress(tf.errors.DataLossError):
         for record in tf.data.TFRecordDataset(str(path)):
             yield tf.compat.v1.Event.FromString(record.numpy()).step
@@ -171,7 +171,7 @@ model.fit(np.ones((400, 6)), np.ones((400, 1)), batch_size=8, verbose=0,
 """
 
 
-# The 21st file is the first one that parts are merged into.
+# The sink starts to merge parts when it writes the 21st file.
 @pytest.mark.parametrize(
     ("sent", "file", "steps"), [(signal.SIGTERM, 6, 5), (signal.SIGKILL, 21, 20)]
 )
@@ -204,7 +204,7 @@ def test_a_part_that_lost_its_end_with_the_power_is_left_out(tmp_path, left):
 
 
 class Bad(Rule):
-    """Raises, or yields what is no finding, at its second window."""
+    """Rule that raises, or yields an object that is no finding, in its second window."""
 
     name = "bad"
 
@@ -238,7 +238,7 @@ def test_a_rule_that_raises_is_told_and_left_out(capsys, wrong, error):
 
 
 class Late(Rule):
-    """Finds the last step."""
+    """Rule with a finding in the last step only."""
 
     name = "late"
 

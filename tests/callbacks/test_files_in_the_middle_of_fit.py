@@ -1,4 +1,4 @@
-"""Saved, exported, checkpointed, copied or pickled in the middle of a fit: as without."""
+"""Saving, exporting, checkpointing, copying and pickling a monitored model during `fit`."""
 
 import copy
 import pickle
@@ -17,7 +17,7 @@ HOOKS = ("on_train_batch_begin", "on_train_batch_end", "on_epoch_end")
 
 
 class At(keras.callbacks.Callback):
-    """Does something with the model at the second call of a hook."""
+    """Apply a function to the model at the second call of a hook."""
 
     def __init__(self, hook, action):
         super().__init__()

@@ -1,4 +1,4 @@
-"""A train step of one's own that calls functions of its own, traced once and run in every step."""
+"""Custom train steps that call a `tf.function`, traced once and run in every step."""
 
 import contextlib
 from typing import Any
@@ -13,7 +13,7 @@ from gradkeeper.callbacks.capsule import Capsule
 from gradkeeper.callbacks.guard import NonFiniteGradientError
 from gradkeeper.callbacks.non_finite_guard import NonFiniteGuard
 
-BAD = 2  # batch
+BAD = 2  # index of the bad batch
 WAYS: dict[str, dict[str, Any]] = {
     "graph": {"jit_compile": False},
     "several steps": {"jit_compile": False, "steps_per_execution": 3},
@@ -30,17 +30,17 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def reference():
-    """What is recorded of the same training without such functions."""
+    """Return the history of the same training without inner functions."""
     monitor = GradientMonitor(verbose=0)
     fit(built((), WAYS["graph"]), data(), monitor)
     return monitor.history
 
 
 class Parted(keras.Model):
-    """Its train step is Keras's, in parts, some of which are functions.
+    """Model with Keras's train step split into parts, each of which can be a `tf.function`.
 
     Args:
-        inside: the parts that are.
+        inside: names of the parts that are a `tf.function`.
     """
 
     def __init__(self, inside: tuple[str, ...], **options: Any) -> None:
@@ -87,7 +87,7 @@ def built(inside: tuple[str, ...], options: dict[str, Any], **of_functions: Any)
 
 
 def data(*, bad: bool = False, without: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Four batches of eight, and a shorter one, for which the step is traced again."""
+    """Return four batches of eight and a smaller batch, for which the step is traced again."""
     random = np.random.default_rng(1)
     x, y = random.normal(size=(36, 3)), random.normal(size=(36, 1))
     if bad:
@@ -133,7 +133,7 @@ def test_a_bad_batch_leaves_no_trace(inside, how, tmp_path):
 
 
 def test_a_loss_from_a_function_is_judged_with_a_loss_scale():
-    """It is the loss that tells a bad step from one whose scaled gradients overflowed."""
+    """Check that the loss distinguishes a bad step from an overflow of scaled gradients."""
     model = built(("gradients",), WAYS["graph"])
     optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1))
     model.compile(optimizer, "mse", jit_compile=False)
@@ -152,7 +152,7 @@ def test_functions_that_xla_compiles(tmp_path):
 
 @pytest.mark.parametrize("policy", ["stop", "raise"])
 def test_no_halt_outlives_the_training(policy):
-    """A function of an eager step is run again as it was traced, with the gate in it."""
+    """Check that the gate traced into a function of an eager step no longer stops updates."""
     model = built(("whole",), WAYS["eager"])
     guard = NonFiniteGuard(policy, capsule_dir=None, verbose=0)
     with contextlib.suppress(NonFiniteGradientError):
@@ -165,7 +165,7 @@ def test_no_halt_outlives_the_training(policy):
 
 
 def test_clipping_in_a_function_needs_no_conversion(caplog):
-    """Autograph converts what such a function calls, and complains of what it cannot."""
+    """Check that AutoGraph reports no code that it cannot convert."""
     fit(built(("whole",), WAYS["graph"]), data(), AdaptiveClipping("zclip"))
     assert "AutoGraph" not in caplog.text
 

@@ -1,4 +1,4 @@
-"""Gradients through time, against vectors of another library and a loop unrolled by hand."""
+"""Gradients through time, compared with PyTorch vectors and a loop unrolled by hand."""
 
 import keras
 import numpy as np
@@ -18,20 +18,20 @@ def vectors(name):
 
 
 def lstm_weights(arrays, suffix):
-    """Gates come in the order i, f, c, o in both libraries."""
+    """Return the LSTM weights; both libraries order the gates i, f, c, o."""
     kernels = [arrays[f"param/weight_{part}_{suffix}"].T for part in ("ih", "hh")]
     return [*kernels, arrays[f"param/bias_ih_{suffix}"] + arrays[f"param/bias_hh_{suffix}"]]
 
 
 def gru_weights(arrays):
-    """Keras has z, r, h where PyTorch has r, z, n."""
+    """Return the GRU weights; Keras orders the gates z, r, h and PyTorch r, z, n."""
     order = np.concatenate([np.arange(5, 10), np.arange(5), np.arange(10, 15)])
     kernels = [arrays[f"param/weight_{part}_l0"][order].T for part in ("ih", "hh")]
     return [*kernels, np.stack([arrays[f"param/bias_{part}_l0"][order] for part in ("ih", "hh")])]
 
 
 def flow_of(layers, arrays):
-    """Flow of the vectors' loss, sum(outputs * dout), in float64."""
+    """Return the flow of the vectors' loss, sum(outputs * dout), in float64."""
     inputs = keras.Input((None, 4), dtype="float64")
     outputs = inputs
     for layer in layers:
@@ -182,11 +182,11 @@ def test_without_recurrent_layer_or_loss():
         flow["lstm"]
 
 
-# What is read off the norms.
+# Values computed from the norms.
 
 
 def test_slope_and_half_life_of_a_linear_network():
-    """dh_t = dh_T (w)^(T-t): halves in ln 2 / -ln w steps."""
+    """Check dh_t = dh_T w^(T-t), whose half-life is ln 2 / -ln w steps."""
     layer = L.SimpleRNN(1, None, use_bias=False, name="rnn")
     model = keras.Sequential([keras.Input((20, 1)), layer])
     layer.set_weights([np.ones((1, 1)), np.full((1, 1), 0.5)])

@@ -1,4 +1,4 @@
-"""Where gradients come scaled, gathered, missing, frozen, or in another precision."""
+"""Scaled, accumulated, missing and frozen gradients, and gradients of other precisions."""
 
 import keras
 import numpy as np
@@ -24,7 +24,7 @@ def mixed_float16():
 
 def test_mixed_float16_by_its_policy(mixed_float16):
     model, (x, y) = compiled("dense")
-    data = 0.5 * x, 0.5 * y  # so that no gradient overflows at the initial scale
+    data = 0.5 * x, 0.5 * y  # prevents gradient overflow at the initial scale
     model.compile("sgd", "mse")
     assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
     history = monitored(model, data)
@@ -59,7 +59,7 @@ def test_a_static_loss_scale():
 
 
 def accumulated_gradients(count):
-    """Mean gradients over the first batches, at the initial weights."""
+    """Return the norms of the mean gradients over the first batches, at the initial weights."""
     model, (x, y) = compiled("dense")
     total = [0.0] * len(model.trainable_variables)
     for start in range(0, 8 * count, 8):
@@ -117,7 +117,7 @@ def test_other_precisions(dtype):
     gradients = tape.gradient(loss, model.trainable_variables)
     expected = [np.linalg.norm(np.float64(gradient)) for gradient in gradients]
     history = monitored(model, (x, y))
-    # Keras takes the loss in float32, whatever the layers compute in.
+    # Keras computes the loss in float32 for every dtype of the layers.
     tolerance = 1e-6 if dtype == "float64" else 2e-2
     np.testing.assert_allclose(history.norms[0], expected, rtol=tolerance)
 
@@ -158,12 +158,12 @@ def test_largest_magnitude_and_non_finite_elements():
 def test_the_clipped_norm_of_an_embedding_with_repeated_ids():
     optimizer = keras.optimizers.SGD(0.1, global_clipnorm=1e-3)
     history = monitored(*compiled("embedding", optimizer=optimizer))
-    # Keras takes the norm of the rows as they come; the sum's norm may be more than the limit.
+    # Keras clips by the norm of the separate rows; the norm of the summed rows can be larger.
     np.testing.assert_allclose(history.applied_global_norm, 1e-3, rtol=0.5)
 
 
 class Nested(keras.Model):
-    """A subclassed model with a model and a list of layers inside."""
+    """Subclassed model that contains a model and a list of layers."""
 
     def __init__(self):
         super().__init__()
@@ -275,7 +275,7 @@ def test_a_compute_loss_that_returns_several_losses_or_none(several):
 
 @pytest.mark.parametrize("how", [{}, {"jit_compile": True}, {"run_eagerly": True}], ids=str)
 def test_the_loss_is_known_wherever_it_has_to_be_written(how):
-    """It goes to the gradients' row, or one of its own where that cannot hold it or is not there."""
+    """Check the loss in the gradients' row, and in a separate row where that row cannot hold it."""
 
     class Own(keras.Model):
         def train_step(self, data):
@@ -284,7 +284,7 @@ def test_the_loss_is_known_wherever_it_has_to_be_written(how):
                 loss = self.compute_loss(x, y, self(x), training=True)
             gradients = tape.gradient(loss, self.trainable_variables)
             self.optimizer.apply(gradients, self.trainable_variables)
-            self.compute_loss(x, y, self(x), training=True)  # the last one counts
+            self.compute_loss(x, y, self(x), training=True)  # the monitor records the last loss
             return {"loss": loss}
 
     class Wide(keras.Model):

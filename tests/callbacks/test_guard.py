@@ -1,4 +1,4 @@
-"""A refused step leaves no trace; what follows on it; and nothing refused changes nothing."""
+"""Refused steps change no variable; the policies after a refusal; training without refusals."""
 
 import re
 from typing import Any
@@ -30,7 +30,7 @@ def capsules_in_a_folder_of_the_tests_own(tmp_path, monkeypatch):
 
 
 def built(optimizer: Any = "adam", dtype: str | None = None, **options: Any) -> keras.Model:
-    """With moving averages, seeds and metrics: all that a step changes beside the weights."""
+    """Return a model with all kinds of state: weights, moving averages, seeds and metrics."""
     keras.utils.set_random_seed(3)
     layers = [
         keras.Input((6,)),
@@ -61,7 +61,7 @@ def poisoned(*batches: int, row: int = 0, value: float = np.nan) -> tuple[np.nda
 
 def fit(model: keras.Model, xy: Any, *callbacks: Any, **options: Any) -> keras.callbacks.History:
     batches = tf.data.Dataset.from_tensor_slices(tuple(xy)).batch(BATCH)
-    # TensorFlow's tuning sleeps on for up to a minute where a training ends in mid-epoch.
+    # Autotuning of tf.data blocks for up to a minute where a training ends within an epoch.
     untuned = tf.data.Options()
     untuned.autotune.enabled = False
     options = {"shuffle": False, "verbose": 0, **options}
@@ -100,7 +100,7 @@ def test_a_refused_step_is_as_if_its_batch_had_not_come(optimizer, way):
     assert [event.step for event in guard.events] == [3, 6, 11, 14]
     assert history.history.pop("skipped_steps") == [2, 2]
     expected.history.pop("skipped_steps")
-    if optimizer == "sgd":  # metrics as well
+    if optimizer == "sgd":  # compares the metrics as well
         assert history.history == expected.history
 
 
@@ -163,7 +163,7 @@ def test_the_event_names_layer_and_loss():
 
 
 class Ends(keras.callbacks.Callback):
-    """Counts what Keras calls at the end."""
+    """Count the calls that Keras makes at the end of training."""
 
     ended = 0
 
@@ -212,7 +212,7 @@ def test_rollback_goes_back_to_the_snapshot_with_a_lower_rate(how):
     fit(model, poisoned(3), guard)
     assert guard.rollbacks == 1
     assert float(model.optimizer.learning_rate) == pytest.approx(0.05)
-    assert model.optimizer.iterations == 4  # the batches 4 to 7, from the first weights
+    assert model.optimizer.iterations == 4  # batches 4 to 7, starting from the initial weights
     expected = built(keras.optimizers.SGD(0.05), **WAYS[how])
     if how == "graph":
         fit(expected, data(without=(0, 1, 2, 3)), quiet())
@@ -283,7 +283,7 @@ def test_beside_the_loss_scales_own_skip(how):
     guard = quiet()
     fit(plain, data(), epochs=2)
     fit(guarded, data(), guard, epochs=2)
-    assert not guard.events  # an overflow is the loss scale's own affair
+    assert not guard.events  # the loss scale handles an overflow
     assert guarded.optimizer.dynamic_scale < 2.0**127
     if how != "xla":
         assert_alike(guarded, plain)
@@ -317,7 +317,7 @@ def test_the_monitor_beside_the_guard_sees_the_step_as_not_taken():
 
 @pytest.mark.parametrize(("how", "is_told"), [("graph", True), ("eager", True), ("xla", False)])
 def test_the_host_looks_where_there_is_something_to_read(how, is_told, monkeypatch):
-    """Between steps it takes longer than all else that the guard does there."""
+    """Check how often the host reads the status, the slowest operation between steps."""
     seen, status = [], SkipTransform.status
     monkeypatch.setattr(SkipTransform, "status", lambda each: seen.append(1) or status(each))
     model, guard = built(**WAYS[how]), quiet(capsule_dir=None)
@@ -351,7 +351,7 @@ def test_under_replicas_as_well(two_replicas):
 
 
 class Two(keras.Model):
-    """Two optimizers in a step: the second one sees the NaN."""
+    """Model with two optimizers in a step; the NaN reaches the second one."""
 
     def __init__(self):
         super().__init__()
@@ -378,7 +378,7 @@ class Two(keras.Model):
 @pytest.mark.parametrize("run_eagerly", [False, True])
 @pytest.mark.parametrize("bad", [0, 3])
 def test_several_optimizers_in_a_step(run_eagerly, bad):
-    """Also where the first step, which makes the optimizers' variables, is the bad one."""
+    """Include a bad first step, in which the optimizers create their variables."""
 
     def trained(xy):
         keras.utils.set_random_seed(0)
@@ -415,7 +415,7 @@ def test_one_bad_replica_is_enough(two_replicas):
 
 
 def test_replicas_with_a_loss_scale(two_replicas):
-    """Keras asks the first replica alone whether its gradients are finite."""
+    """Check the case in which Keras tests the gradients of the first replica only."""
 
     def replicated(*callbacks):
         with two_replicas.scope():

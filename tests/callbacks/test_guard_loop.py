@@ -12,7 +12,7 @@ BAD = 3
 
 
 class Policy:
-    """An actor whose policy becomes certain before step 3: a logarithm of 0."""
+    """Actor whose policy becomes deterministic before step 3, which gives a logarithm of 0."""
 
     def __init__(self, *, compiled: bool, optimizer: str = "adam") -> None:
         keras.utils.set_random_seed(1)

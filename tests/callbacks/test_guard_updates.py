@@ -1,4 +1,4 @@
-"""The guard where every gradient is finite: update, state, learning rate, loss, logs."""
+"""The guard with finite gradients: non-finite updates, states, learning rates, losses and logs."""
 
 import re
 from typing import Any
@@ -28,7 +28,7 @@ def data(batches: int = 6) -> tuple[np.ndarray, np.ndarray]:
 
 
 def dense(optimizer: Any, how: dict[str, Any] = GRAPH, **options: Any) -> keras.Model:
-    """Two dense layers; `options` are for the first."""
+    """Return a model of two dense layers; `options` apply to the first layer."""
     keras.utils.set_random_seed(1)
     layers = [keras.layers.Dense(3, "relu", name="body", **options), keras.layers.Dense(1)]
     model = keras.Sequential([keras.Input((5,)), *layers])
@@ -64,14 +64,14 @@ def is_finite(model: keras.Model) -> bool:
 
 @keras.saving.register_keras_serializable("test_guard_updates")
 class UnitColumns(keras.constraints.Constraint):
-    """Divides by the norm of each column: 0/0 if it is 0."""
+    """Constraint that divides each column by its norm; 0/0 where the norm is 0."""
 
     def __call__(self, w):
         return w / keras.ops.norm(w, axis=0, keepdims=True)
 
 
 class SetsTheRate(keras.callbacks.Callback):
-    """Sets the learning rate before step 3."""
+    """Set the learning rate before step 3."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -192,11 +192,11 @@ def test_a_gradient_whose_square_overflows_does_not_reach_adams_moments():
 
 
 class Codes(keras.layers.Layer):
-    """Its codebook is a moving average that divides by how often each code was used."""
+    """Layer whose codebook is a moving average divided by the usage count of each code."""
 
     def build(self, shape):
         self.book = self.add_weight(name="book", shape=(2,), initializer="ones", trainable=False)
-        # A value that is infinite on purpose is no reason to refuse a step.
+        # An intentionally infinite value must not cause a refused step.
         self.lowest = self.add_weight(
             name="lowest",
             shape=(),
@@ -283,7 +283,7 @@ def test_a_variable_in_any_attribute_of_a_layer_leaves_no_trace():
 
 
 class Own(keras.Model):
-    """A custom train step, whose loss is not known before the update."""
+    """Model with a custom train step whose loss is unknown before the update."""
 
     def __init__(self, loss=None):
         super().__init__()
@@ -311,7 +311,7 @@ def own(how: dict[str, Any] = GRAPH, **options: Any) -> Own:
 
 
 class Batches(keras.callbacks.Callback):
-    """Keeps the logs of every batch."""
+    """Record the logs of every batch."""
 
     def on_train_begin(self, logs=None):
         self.seen = []
@@ -339,7 +339,7 @@ def test_a_healthy_run_has_the_same_logs_with_and_without_the_guard(how):
 
 
 def mean_of_the_positive(y, predicted):
-    """The mean over a selection; 0/0 where the selection is empty."""
+    """Return the mean of the selected values; 0/0 where the selection is empty."""
     return tf.reduce_mean(tf.boolean_mask(tf.square(predicted - y), y > 0))
 
 

@@ -1,4 +1,4 @@
-"""The history in memory, as Parquet parts and as a data frame."""
+"""Gradient history in memory, as Parquet parts and as a data frame."""
 
 import sys
 
@@ -70,7 +70,7 @@ def test_every_property_of_a_window_is_one_of_the_history():
     )
     made = history(everything[:1], everything[1:])
     methods = {"value", "scalar", "by_layer", "concatenate", "with_variables", "layer_columns"}
-    others = methods | {"calls"}  # for rules only
+    others = methods | {"calls"}  # methods for rules
     columns = [name for name in dir(Window) if not name.startswith("_") and name not in others]
     for name in ["steps", "present", "updated", "replica_norms", *columns]:
         np.testing.assert_array_equal(getattr(made, name), getattr(everything, name), name)

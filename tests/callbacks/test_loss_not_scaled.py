@@ -1,4 +1,4 @@
-"""A custom train step that forgets `scale_loss`, and those that do not."""
+"""Detection of custom train steps that do not call `scale_loss`."""
 
 import keras
 import numpy as np
@@ -16,7 +16,7 @@ WAYS = {
 
 
 class Own(keras.Model):
-    """A model in mixed_float16 with a custom train step; `scale` is its way of scaling."""
+    """Model in mixed_float16 whose train step scales the loss as `scale_by` selects."""
 
     scale_by = "nothing"
 
@@ -56,7 +56,7 @@ def compiled(kind=Own, scale_by="nothing", *, optimizer=None, **options):
     model(np.zeros((1, 2), "float32"))
     scaled = keras.optimizers.LossScaleOptimizer(optimizer or keras.optimizers.SGD(0.05))
     model.compile(scaled, "mse", **options)
-    if scale_by == "hand":  # before, there is no variable to multiply by
+    if scale_by == "hand":  # creates the variable that the step multiplies by
         scaled.build(model.trainable_variables)
     return model
 
@@ -117,7 +117,7 @@ def test_no_alarm_in_the_default_train_step(way):
 @pytest.mark.parametrize("way", ["graph", "XLA"])
 @pytest.mark.parametrize("scale_by", ["function", "hand"])
 def test_no_alarm_where_the_call_is_not_seen(scale_by, way):
-    """The function is traced before the monitor is there; a product is no call at all."""
+    """Cover a function traced before the monitor starts, and a product instead of a call."""
     model, monitor = compiled(scale_by=scale_by, **WAYS[way]), GradientMonitor(verbose=0)
     fit(model)
     fit(model, monitor)
@@ -135,7 +135,7 @@ def test_on_several_replicas(scale_by, four_replicas):
 
 
 def loop(model, monitor, function):
-    """Two steps under `watch`; gradients in a separate function or with the update."""
+    """Run two steps under `watch`, with gradients in a separate function or with the update."""
     variables, data = model.trainable_variables, (tf.ones([8, 2]), tf.ones([8, 1]))
     with monitor.watch(model.optimizer, variables):
         for _ in range(2):

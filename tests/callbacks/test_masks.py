@@ -1,4 +1,4 @@
-"""The monitor names the layer at which a mask ends."""
+"""Warnings that name the layer at which a mask ends."""
 
 import keras
 import numpy as np
@@ -11,7 +11,7 @@ ONES = np.ones((4, 1))
 
 
 def ending(layer):
-    """The layer as Keras 3.16 makes it, whatever the version."""
+    """Return the layer without mask support, as Keras 3.16 creates it, for every Keras version."""
     layer.supports_masking = False
     return layer
 
@@ -38,7 +38,7 @@ def warnings_of(model, capsys, fits=1):
 
 
 class Subclassed(keras.Model):
-    """Its layers have no graph that tells where a mask arrives."""
+    """Subclassed model without a graph that shows which layers receive a mask."""
 
     def __init__(self, *layers):
         super().__init__()
@@ -63,7 +63,7 @@ class Subclassed(keras.Model):
     ids=lambda layer: type(layer).__name__,
 )
 def test_the_layer_is_named_once(layer, capsys):
-    """A second layer behind it and the layer inside a wrapper are not named."""
+    """Check that neither a later layer nor the layer inside a wrapper is named."""
     model = model_of(ending(layer), ending(recurrent("second")), keras.layers.SimpleRNN(2))
     (line,) = warnings_of(model, capsys, fits=2)
     assert f"'first' ({type(layer).__name__})" in line
@@ -76,7 +76,7 @@ def test_however_the_step_is_run(options, capsys):
     assert len(warnings_of(model, capsys)) == 1
 
 
-# Keras's own warning, about a model that ends the mask as its only layer does.
+# Keras itself warns about a model whose only layer ends the mask.
 @pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask:UserWarning")
 def test_in_a_model_without_a_graph_and_in_a_model_inside(capsys):
     inside = keras.Sequential([keras.Input((4, 3)), ending(recurrent("inside"))])

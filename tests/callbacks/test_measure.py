@@ -1,4 +1,4 @@
-"""Statistics of gradients, with values of every kind, against NumPy."""
+"""Gradient statistics for values of every kind, compared with NumPy."""
 
 import itertools
 
@@ -73,7 +73,7 @@ def test_large_and_small_gradients_keep_their_order(jit_compile):
     np.testing.assert_allclose(l2_norms(gradients, tf.float32), norms, rtol=1e-4)
 
 
-# Shapes that are measured together: single ones, groups of equal shapes, large ones, all kinds.
+# Shapes measured together: single shapes, groups of equal shapes, large shapes, all kinds.
 SHAPES = {
     "scalar": [()],
     "one element": [(1,)],
@@ -102,14 +102,14 @@ FILLS = {
 
 
 def put(array: np.ndarray, value: float) -> np.ndarray:
-    """The array with one element replaced."""
+    """Return the array with one element replaced."""
     array = array.copy()
     array.flat[array.size // 2 : array.size // 2 + 1] = value
     return array
 
 
 def by_numpy(gradient: tf.Tensor) -> list[float]:
-    """Norm, largest magnitude and non-finite count, in float64."""
+    """Return norm, largest magnitude and non-finite count, computed in float64."""
     array = tf.cast(gradient, tf.float64).numpy()
     with np.errstate(invalid="ignore"):
         return [
@@ -120,7 +120,7 @@ def by_numpy(gradient: tf.Tensor) -> list[float]:
 
 
 def filled(shapes: list, dtype: str, fill: str, only: int | None = None) -> list[tf.Tensor]:
-    """Gradients of these shapes; all of one kind, or one among finite ones."""
+    """Return gradients of these shapes, all of one kind or one of them among finite gradients."""
     random = np.random.default_rng(0)
     arrays = [random.normal(size=shape) + 0.1 for shape in shapes]
     chosen = range(len(shapes)) if only is None else [only]

@@ -1,4 +1,4 @@
-"""User-defined measurements and sinks need no other edit."""
+"""Measurements and sinks defined by users, which require no change of the package."""
 
 import json
 
@@ -41,7 +41,7 @@ WAYS = {"graph": {}, "xla": {"jit_compile": True}, "eager": {"run_eagerly": True
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A monitored fit of a network with dead units, and where it wrote."""
+    """Return a monitored fit of a network with dead units, and its output folder."""
     folder = tmp_path_factory.mktemp("run")
     model, data = compiled("dense", jit_compile=False)
     first = model.layers[0]

@@ -1,4 +1,4 @@
-"""Monitor and guard beside optimizers, layers and callbacks that newer versions of Keras bring."""
+"""Monitor and guard with optimizers, layers and callbacks of newer Keras versions."""
 
 import keras
 import numpy as np
@@ -14,14 +14,14 @@ Y = X[:, :1] - X[:, 1:2]
 
 
 def needs(place, name):
-    """The attribute of a Keras module; the test is skipped where there is none."""
+    """Return the attribute of a Keras module; skip the test where the attribute is missing."""
     if not hasattr(place, name):
         pytest.skip(f"Keras {keras.__version__} has no {place.__name__}.{name}")
     return getattr(place, name)
 
 
 def built(optimizer="sgd", change=None):
-    """Three layers; the second one can be changed."""
+    """Return a model of three layers; `change` can replace the second layer."""
     keras.utils.set_random_seed(1)
     layers = [keras.layers.Dense(n, a) for n, a in ((5, "tanh"), (4, "tanh"), (1, None))]
     model = keras.Sequential([keras.Input((6,)), *layers])
@@ -49,7 +49,7 @@ def quantized():
 
 def remat():
     scope = needs(keras, "RematScope")
-    # Of whole layers, TensorFlow refuses the keyword arguments that a model calls them with.
+    # TensorFlow rejects keyword arguments of a model for rematerialised whole layers.
     with scope(mode="activations"):
         return built("adam")
 
@@ -74,7 +74,7 @@ def state(model):
 
 
 def first_norms(model):
-    """The norms of the first batch's gradients, by a tape of the test's own."""
+    """Return the norms of the first batch's gradients, computed with a separate tape."""
     with tf.GradientTape() as tape:
         loss = model.compute_loss(X[:8], Y[:8], model(X[:8], training=True))
     gradients = tape.gradient(loss, [each.value for each in model.trainable_variables])
@@ -119,7 +119,7 @@ def test_checkpoints_of_orbax_are_those_of_the_plain_training(tmp_path):
     fit(watched, GradientMonitor(verbose=0), guard, kind(str(tmp_path / "watched")))
     assert not guard.events
     for name, model in {"plain": plain, "watched": watched}.items():
-        loaded = keras.models.clone_model(model)  # found by the layers' names
+        loaded = keras.models.clone_model(model)  # weights are found by layer name
         loaded.load_weights(str(tmp_path / name))
         for one, other in zip(plain.get_weights(), loaded.get_weights(), strict=True):
             np.testing.assert_array_equal(one, other)

@@ -1,4 +1,4 @@
-"""Training is the same with and without the monitor, and nothing of it stays behind."""
+"""Training with a monitor equals training without one, and the monitor is removed afterwards."""
 
 import gc
 import threading
@@ -31,10 +31,10 @@ OPTIMIZERS = {
 
 
 def assert_same_training(name, optimizer=lambda: keras.optimizers.Adam(0.01), **options):
-    """Weights, optimizer state and losses are bit-identical with a monitor attached.
+    """Check that weights, optimizer state and losses are bit-identical with a monitor.
 
-    XLA compiles a program with measurements in another way, on some processors with another
-    last bit.
+    XLA compiles a program with measurements differently, which changes the last bit on some
+    processors.
     """
     plain, data = compiled(name, optimizer=optimizer(), **options)
     expected = fit(plain, data, epochs=2).history
@@ -78,7 +78,7 @@ def test_epoch_logs_reach_history_and_csv_logger(tmp_path):
 def test_the_epochs_norm_is_the_mean_over_finite_steps():
     model, (x, y) = compiled("dense", optimizer=keras.optimizers.SGD(0.0))
     bad = x.copy()
-    bad[9] = np.nan  # in the second of three batches
+    bad[9] = np.nan  # within the second of three batches
     guard = NonFiniteGuard("skip", capsule_dir=None, verbose=0)
     monitor = GradientMonitor(verbose=0)
     logs = fit(model, (bad, y), callbacks=[monitor, guard]).history
@@ -112,7 +112,7 @@ def test_tensorboard_sees_the_norms(tmp_path):
 
 
 class Raises(keras.callbacks.Callback):
-    """Raises at the second batch."""
+    """Raise an exception at the second batch."""
 
     def __init__(self, error):
         super().__init__()
@@ -217,7 +217,7 @@ def test_two_monitors_in_one_fit_record_the_same():
 
 
 class NestedFit(keras.callbacks.Callback):
-    """Fits another model, or the same one, at the end of the first batch."""
+    """Fit another model, or the same model, at the end of the first batch."""
 
     def __init__(self, fit_inside):
         super().__init__()
@@ -266,7 +266,7 @@ def test_one_monitor_in_two_threads_at_once_is_refused():
 
 
 class ByHand:
-    """A train function with a method, which takes no attributes."""
+    """Train function in the form of a bound method, which accepts no attributes."""
 
     def __init__(self, model):
         model.make_train_function()
@@ -288,7 +288,7 @@ def test_a_train_function_set_by_hand_is_run_and_not_thrown_away():
 
 
 class Recompiles(keras.callbacks.Callback):
-    """Freezes the first layer after the first batch."""
+    """Freeze the first layer after the first batch."""
 
     def on_train_batch_end(self, batch, logs=None):
         if batch == 0:

@@ -1,4 +1,4 @@
-"""Custom train steps, several optimizers, optimizers around optimizers."""
+"""Custom train steps, several optimizers, and optimizers that wrap optimizers."""
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ DATA = np.ones((16, 4), "float32"), np.ones((16, 1), "float32")
 
 
 class Custom(keras.Model):
-    """Two parts, and a train step that its optimizers share out."""
+    """Model of two parts, for train steps that use several optimizers."""
 
     def __init__(self, **attributes):
         super().__init__()
@@ -34,7 +34,7 @@ class Custom(keras.Model):
 
 
 class Adversarial(Custom):
-    """As in a GAN: an optimizer for each part; one has three turns."""
+    """Model with one optimizer per part, as in a GAN; the first optimizer takes `turns` steps."""
 
     def __init__(self, turns=1, **attributes):
         optimizers = {
@@ -135,7 +135,7 @@ def test_one_optimizer_applied_to_two_parts_is_one_row():
 
 
 class SharedOut(keras.optimizers.Optimizer):
-    """Hands each half of the variables to an optimizer of its own."""
+    """Optimizer that passes each half of the variables to a separate optimizer."""
 
     def __init__(self, optimizers):
         super().__init__(learning_rate=0.1)
@@ -172,7 +172,7 @@ def test_an_optimizer_around_optimizers():
 
 
 class Centralized(keras.optimizers.SGD):
-    """Changes gradients before it applies them."""
+    """Optimizer that changes the gradients before it applies them."""
 
     def apply(self, grads, trainable_variables=None):
         return super().apply([0.5 * gradient for gradient in grads], trainable_variables)
@@ -187,7 +187,7 @@ def test_an_optimizer_that_changes_gradients_itself():
 
 
 class Bypassing(keras.optimizers.SGD):
-    """Overrides `apply_gradients` and never calls `apply`."""
+    """Optimizer that overrides `apply_gradients` and never calls `apply`."""
 
     def apply_gradients(self, grads_and_vars):
         for gradient, variable in grads_and_vars:
@@ -222,7 +222,7 @@ def test_a_model_whose_optimizer_is_none():
 
 
 class TrainsAnother(keras.callbacks.Callback):
-    """Trains another model with the same optimizer, inside a fit."""
+    """Train another model with the same optimizer during a fit."""
 
     def __init__(self, train, hook):
         super().__init__()

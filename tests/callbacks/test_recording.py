@@ -1,4 +1,4 @@
-"""What is recorded, how often, where it goes, and what that costs."""
+"""Recording: its contents, frequency, destinations and cost."""
 
 import os
 import subprocess
@@ -40,7 +40,7 @@ def test_a_nan_between_measured_steps_is_told_to_lie_between():
 
 
 class Slow(keras.layers.Layer):
-    """Makes a step long enough to be timed."""
+    """Layer that makes a step long enough for a time measurement."""
 
     def call(self, x):
         return x + 0.0 * tf.reduce_sum(tf.random.normal((400, 400)) @ tf.random.normal((400, 400)))
@@ -62,7 +62,7 @@ def test_the_cost_in_this_very_run_is_known_and_told(tmp_path):
     assert "16 pairs of steps" in page
 
 
-@pytest.mark.parametrize("scale", [1.0, 0.0])  # a gradient of zero takes another way
+@pytest.mark.parametrize("scale", [1.0, 0.0])  # gradients of zero use another code path
 @pytest.mark.parametrize("watch", ["gradients", "max_abs"])
 def test_steps_are_measured_once_and_twice_in_turn(monkeypatch, watch, scale):
     from gradkeeper.callbacks.statistics import groups
@@ -74,7 +74,7 @@ def test_steps_are_measured_once_and_twice_in_turn(monkeypatch, watch, scale):
         return plain(*arguments)
 
     monkeypatch.setattr(groups, "all_sums", counted)
-    # Without updates no gradient becomes zero.
+    # With a learning rate of 0, no gradient becomes zero during training.
     model, (x, y) = compiled("dense", optimizer=keras.optimizers.SGD(0.0), run_eagerly=True)
     steps = []
 
@@ -89,7 +89,7 @@ def test_steps_are_measured_once_and_twice_in_turn(monkeypatch, watch, scale):
     assert set(steps) == {1, 2}
     compared = set(range(101, 133, 2))
     assert compared <= set(twice)
-    if scale:  # a gradient of zero is looked at again whenever largest magnitudes are due
+    if scale:  # gradients of zero are measured twice if largest magnitudes are due
         assert set(twice) <= {0} | compared
 
 
@@ -150,7 +150,7 @@ def test_a_budget_thins_the_measuring(monkeypatch):
         property(measured_steps_take_half_as_long_again),
     )
     fit(model, (x[:1].repeat(200, 0), y[:1].repeat(200, 0)), batch_size=1, callbacks=[monitor])
-    # 0.5 / 0.05: one step of ten, once the comparison is over.
+    # An overhead of 0.5 with a budget of 0.05 gives one step of ten after the comparison.
     assert np.diff(monitor.history.steps)[-5:].tolist() == [10] * 5
 
 
@@ -164,7 +164,7 @@ def test_the_cost_in_words():
 
 
 class Always(Rule):
-    """Finds something in every step."""
+    """Rule with a finding in every step."""
 
     name = "always"
 
@@ -243,7 +243,7 @@ def test_histograms_count_every_element_at_its_magnitude(scaled, monkeypatch, tm
 
 
 def test_a_killed_training_keeps_every_window_that_was_read(tmp_path):
-    """`kill -9` in the middle of `fit` loses no more than the steps since the last look."""
+    """Check that `kill -9` during `fit` loses only the steps since the last read."""
     code = (
         "import keras, numpy as np\n"
         "from gradkeeper.callbacks import GradientMonitor\n"

@@ -1,4 +1,4 @@
-"""A replay finds the fault that was planted."""
+"""Replays that find planted faults."""
 
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,10 @@ FAULTS = {each.build.__name__: each for each in (*IN_KERAS, *IN_OWN)}
 
 
 def batches(data: Data) -> tf.data.Dataset:
-    """In order, and not tuned: TensorFlow's tuning sleeps on for up to a minute, and holds up what
-    comes next, where a training ends in the middle of an epoch."""
+    """Return ordered batches without autotuning.
+
+    Autotuning blocks for up to a minute where a training ends within an epoch.
+    """
     parts = [data[name] for name in ("x", "y", "sample_weight") if name in data]
     parts = [tuple(each) if isinstance(each, list) else each for each in parts]
     options = tf.data.Options()
@@ -38,7 +40,7 @@ def batches(data: Data) -> tf.data.Dataset:
 
 
 def bad_step(trained: Built, folder: Path, **options: Any) -> Capsule:
-    """The capsule that training leaves."""
+    """Train and return the capsule that the guard wrote."""
     model, data = trained
     guard = NonFiniteGuard(**{"check_loss": True, **options}, capsule_dir=folder, verbose=0)
     model.fit(batches(data), shuffle=False, verbose=0, callbacks=[guard])
@@ -103,7 +105,7 @@ def test_the_verdict_is_the_same_however_the_step_was_run(planted, tmp_path):
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 def test_with_the_dropout_masks_of_the_step(way, tmp_path):
-    """The loss tells them: examples, targets and weights are the same in all steps."""
+    """Identify the masks by the loss; examples, targets and weights are equal in all steps."""
     some = [layers.Dropout(0.5), dense(kernel=1.0)]
     model, data = stacked(some, np.ones((16 * BATCH, 32), "float32"), **way)
     data["sample_weight"] = np.ones(16 * BATCH, "float32")
@@ -117,7 +119,7 @@ def test_with_the_dropout_masks_of_the_step(way, tmp_path):
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 def test_a_fault_that_a_dropout_mask_brings(way, tmp_path):
-    """In one of 64 examples, nothing is left."""
+    """Use a mask that drops all values of one of 64 examples."""
     some = [layers.Dropout(0.5), Own(lambda x: ops.log(ops.mean(x, -1, True)))]
     trained = stacked(some, np.ones((64 * BATCH, 6), "float32"), **way)
     verdict = replay(bad_step(trained, tmp_path), trained[0])
@@ -140,7 +142,7 @@ def test_the_model_given_stays_as_it_is(tmp_path):
 
 @pytest.mark.parametrize("fault", ["log_of_zero", "poisson"])
 def test_on_the_replica_that_is_bad(fault, two_replicas, tmp_path):
-    """The loss of "poisson" is bad, its gradients are not, which tell the replica."""
+    """Include a bad loss with finite gradients ("poisson"); gradients identify the replica."""
     with two_replicas.scope():
         model, data = FAULTS[fault].build()
     verdict = replay(bad_step((model, data), tmp_path), model)

@@ -1,4 +1,4 @@
-"""Under `tf.distribute`: each replica's norms, and those of the gradient that is applied."""
+"""Norms under `tf.distribute`: those of each replica and those of the applied gradient."""
 
 import keras
 import numpy as np
@@ -17,7 +17,7 @@ OPTIMIZERS = {
 
 
 def trained(strategy, name="dense", optimizer=OPTIMIZERS["adam"], monitored=True, **options):
-    """A monitor, and the model after two epochs under the strategy (None: without)."""
+    """Return a monitor and a model trained for two epochs (strategy None: no distribution)."""
     monitor = GradientMonitor(verbose=0)
     with (strategy or tf.distribute.get_strategy()).scope():
         model, data = compiled(name, optimizer=optimizer(), **options)
@@ -45,12 +45,12 @@ def test_the_norm_is_that_of_one_device_on_the_global_batch(two_replicas, name, 
 
 
 def test_before_clipping_the_norm_is_that_of_one_device(two_replicas):
-    """Keras clips each replica's part before it adds them up, so that later steps differ."""
+    """Compare the first step only: Keras clips each replica's part before the sum."""
     replicated, _ = trained(two_replicas, optimizer=OPTIMIZERS["global_clipnorm"])
     single, _ = trained(None, optimizer=OPTIMIZERS["global_clipnorm"])
     first = replicated.history.norms[0], single.history.norms[0]
     np.testing.assert_allclose(*first, rtol=1e-5)
-    # Two parts of norm 0.1 add up to less than 0.2, unless they point the same way.
+    # The sum of two parts of norm 0.1 is shorter than 0.2 unless both have the same direction.
     assert (replicated.history.applied_global_norm <= 0.2 * (1 + 1e-5)).all()
     assert (replicated.history.applied_global_norm != 0.1).all()
 
@@ -61,7 +61,7 @@ def test_each_replica_has_the_norms_of_its_part(two_replicas):
     expected = []
     for part in (slice(0, 4), slice(4, 8)):
         with tf.GradientTape() as tape:
-            # Each replica's loss is its share of the mean over the batch of eight.
+            # A replica divides its loss by the size of the global batch, which is eight.
             loss = tf.reduce_sum(tf.square(model(x[part]) - y[part])) / 8
         gradients = tape.gradient(loss, model.trainable_variables)
         expected.append([np.linalg.norm(gradient) for gradient in gradients])
@@ -104,7 +104,7 @@ def test_a_nan_on_one_replica_is_laid_at_its_door(two_replicas):
     with two_replicas.scope():
         model, (x, y) = compiled("dense")
     x = x.copy()
-    x[12] = np.nan  # the second batch, the second replica's half
+    x[12] = np.nan  # in the second batch, the half of the second replica
     fit(model, (x, y), callbacks=[monitor])
     bad = np.isnan(monitor.history.replica_global_norms)
     assert bad[:2].tolist() == [[False, False], [False, True]]
@@ -114,7 +114,7 @@ def test_a_nan_on_one_replica_is_laid_at_its_door(two_replicas):
 
 
 def test_the_overflow_of_a_replica_that_keras_does_not_ask_about(two_replicas):
-    """Keras's loss scaling asks replica 0 only: the step is applied, and recorded as applied."""
+    """Check an overflow outside replica 0, which alone Keras tests: the step is applied."""
     with two_replicas.scope():
         scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1), initial_scale=4.0)
         model, (x, y) = compiled("dense", optimizer=scaled)

@@ -1,4 +1,4 @@
-"""Pictures and the HTML page."""
+"""Plots and the HTML report."""
 
 import re
 

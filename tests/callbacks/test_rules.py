@@ -1,4 +1,4 @@
-"""What holds for every rule: one history that it flags, and ones that it does not."""
+"""Properties of all rules, with one history that each rule flags and histories that it ignores."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ VARIABLES = tuple(f"{layer}/{name}" for layer in LAYERS for name in ("kernel", "
 
 
 def healthy(steps=600, sigma=0.3, **more):
-    """Six layers of about the same norm, [steps, 12], with a batch's noise common to all."""
+    """Return norms of six similar layers, [steps, 12], with batch noise common to all layers."""
     random = np.random.default_rng(1)
     common = random.lognormal(sigma=sigma, size=(steps, 1))
     own = random.lognormal(sigma=0.1, size=(steps, len(VARIABLES)))
@@ -24,7 +24,7 @@ def healthy(steps=600, sigma=0.3, **more):
 
 
 def changed(history, rows, columns, norm):
-    """The history with another norm in these rows and columns."""
+    """Return the history with another norm in these rows and columns."""
     norms = history.norms.copy()
     norms[rows, columns] = norm
     return window(norms, variables=history.variables, scalars=history.scalars)
@@ -74,7 +74,7 @@ def stuck_loss_scale():
     return dataclasses.replace(history, scalars={"loss_scale": scale})
 
 
-# For each rule a history, the step and layer of the only finding in it.
+# For each rule: a history, and the step and the layer of the only finding.
 TROUBLED = {
     "nonfinite": (changed(healthy(), slice(100, None), [1, 4], NAN), 100, "dense_2"),
     "exploding": (changed(healthy(), 100, [2, 5], [900, 300]), 100, "dense_1"),
@@ -94,7 +94,7 @@ TROUBLED = {
 
 
 def told(rule, history, rows):
-    """What the rule says of the history, cut into windows of so many rows."""
+    """Return the rule's findings for the history, read in windows of `rows` rows."""
     cuts = [history[i : i + rows] for i in range(0, len(history), rows)]
     return [finding.to_dict() for cut in cuts for finding in rule.check(cut)]
 
@@ -148,7 +148,7 @@ def test_is_quiet_in_healthy_runs(name):
 
 @pytest.fixture(scope="module")
 def messy():
-    """A long run in which much goes wrong, measured in some of its steps."""
+    """Return a long run with many faults, measured in some of its steps."""
     random = np.random.default_rng(2)
     shape = (900, len(VARIABLES))
     calm = random.lognormal(sigma=1.0, size=shape)

@@ -1,4 +1,4 @@
-"""No rule finds anything in healthy runs, whatever the scale of their data, loss and optimizer."""
+"""No findings in healthy runs, for all scales of data, loss and optimizer."""
 
 import dataclasses
 
@@ -26,7 +26,7 @@ SCALES = [
 
 
 def learning_rate(optimizer, inputs, targets, sums, batch=32):
-    """One with which the loss falls."""
+    """Return a learning rate with which the loss falls."""
     if optimizer.startswith("SGD"):
         steepest = max(1.0, inputs**2, inputs * targets, targets)
         return 0.02 / steepest / (batch if sums else 1) / (10 if "momentum" in optimizer else 1)
@@ -57,7 +57,7 @@ def test_norms_that_grow_slowly_while_the_loss_falls_are_no_explosion():
 
 
 def test_large_norms_are_no_explosion():
-    """The healthy runs above have norms on both sides of the bound."""
+    """Check that the healthy runs have norms on both sides of the bound."""
     norms = [trained("SGD", 0.0, targets=scale, steps=1).global_norm[0] for scale in (1.0, 1e6)]
     assert norms[0] < 1e4 < norms[1]
 

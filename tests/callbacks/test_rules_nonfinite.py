@@ -19,7 +19,7 @@ def inputs(steps=3):
 
 
 class TwoUpdates(keras.Model):
-    """Each update has another loss; the gradient of `bad` is NaN where its input is 0.
+    """Model with two updates and two losses; the gradient of `bad` is NaN where its input is 0.
 
     `orders` names the losses in the order of the optimizer calls.
     """
@@ -71,7 +71,7 @@ def test_the_second_of_two_updates_is_named():
 
 
 class Critic(keras.Model):
-    """Two critic steps and a generator step; in the first critic step only `low` is hit."""
+    """Two critic steps and a generator step; the first has bad gradients in `low` only."""
 
     def __init__(self):
         super().__init__()
@@ -116,7 +116,7 @@ def test_a_step_with_two_updates_that_a_guard_refused_is_not_told(orders):
 
 
 class OwnLoss(keras.Model):
-    """Adds to the loss a term whose gradient is 0, and which is not finite in a bad batch."""
+    """Model that adds a loss term with gradient 0; the term is non-finite in a bad batch."""
 
     def __init__(self, term):
         super().__init__()
@@ -134,7 +134,7 @@ class OwnLoss(keras.Model):
 
 
 def mean_of_positive_rows(x):
-    """0/0 in a batch without one."""
+    """Return the mean of the positive rows; 0/0 in a batch without positive rows."""
     there = tf.cast(x[1, 0] > 0, tf.float32)
     return tf.reduce_sum(x[1, 0] * there) / tf.reduce_sum(there)
 

@@ -1,4 +1,4 @@
-"""What the rules that read gradient norms say about made-up histories."""
+"""Findings of the rules that read gradient norms, for constructed histories."""
 
 import dataclasses
 
@@ -23,7 +23,7 @@ DEEP = tuple(f"dense_{i}/kernel" for i in range(6))
 
 
 def without(history, rows, columns):
-    """The history with no gradient in these rows and columns."""
+    """Return the history without gradients in these rows and columns."""
     for array in (history.present, history.updated):
         array[rows, columns] = False
     history.norms[rows, columns] = history.applied_norms[rows, columns] = NAN

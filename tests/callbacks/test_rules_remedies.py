@@ -1,4 +1,4 @@
-"""Every remedy is tried: the advice, applied as worded, makes the run finite and the loss fall."""
+"""Remedies of the rules: each advice keeps the run finite and reduces the loss."""
 
 import re
 
@@ -27,8 +27,8 @@ def assert_trains(loss, window=20):
     assert np.mean(loss[-window:]) < np.mean(loss[:window])
 
 
-# In the twin: (optimizer, learning rate, options), the rule, words of its advice, and what the
-# advice makes of the run.
+# Runs of the NumPy twin: (optimizer, learning rate, options), the rule, words of its advice, and
+# the run with the advice applied.
 TWINS = {
     "unscaled targets": (
         ("SGD", 0.02, {"targets": 1e5}),
@@ -150,7 +150,7 @@ def deep(activation, initializer):
 
 
 def first_of(steps, *recurrent):
-    """The first layer's output is the first of some time steps; the others are zero."""
+    """Return layers that feed the first layer's output as time step 1; later steps are zero."""
     padding = [L.Reshape((1, 6)), L.ZeroPadding1D((0, steps - 1))]
     return [L.Dense(6, "tanh", name="first"), *padding, *recurrent]
 
@@ -160,7 +160,7 @@ def lstm(**options):
 
 
 def half(*layers):
-    """Hidden units in float16, before the layers."""
+    """Return a hidden layer in mixed_float16, followed by the layers."""
     return [L.Dense(8, "tanh", dtype="mixed_float16"), *layers]
 
 
@@ -169,7 +169,7 @@ def scaled():
 
 
 class Detached(L.Layer):
-    """Hands on its inputs, and no gradient."""
+    """Layer that returns its inputs and stops the gradient."""
 
     def call(self, inputs):
         return keras.ops.stop_gradient(inputs)
@@ -182,8 +182,8 @@ def convolutional(**options):
 SMALL = keras.initializers.Identity(0.3)
 BELOW = keras.initializers.Constant(-20.0)
 ADAM, SGD, UPDATES = keras.optimizers.Adam, keras.optimizers.SGD, ("updates", "weights")
-# The layers and the optimizer with the fault, the shape of the inputs, the rule, words of its
-# advice, words that do not fit, and layers and optimizer as advised.
+# Faulty layers and optimizer, input shape, rule, words that its advice contains, words that its
+# advice must not contain, and the layers and the optimizer that the advice requests.
 KERAS = {
     "recurrent relu": (
         (lambda: rnn(activation="relu"), lambda: ADAM(1e-3)),
@@ -318,7 +318,7 @@ KERAS = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:Gradients do not exist")  # Keras says so where one is missing
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")  # Keras warns about a missing gradient
 @pytest.mark.parametrize("fault", KERAS)
 def test_what_is_advised_in_a_fit_mends_it(fault):
     (layers, optimizer), shape, rule, words, unfit, (mended, slower) = KERAS[fault]
@@ -355,7 +355,7 @@ def test_an_outlier_is_held_by_the_limit_advised_and_gone_with_its_batch():
 
 def test_replicas_agree_once_the_data_is_shuffled_before_it_is_sharded(two_replicas):
     x, y = regression(6)
-    is_second = np.arange(640) % 16 >= 8  # the second replica's half of every batch
+    is_second = np.arange(640) % 16 >= 8  # the half of every batch that the second replica gets
     x[:, 0] = np.where(is_second, 1.0, -1.0)
     y[is_second] += 30.0
     order = np.random.default_rng(0).permutation(640)

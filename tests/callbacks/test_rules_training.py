@@ -1,4 +1,4 @@
-"""What the rules on clipping, updates, replicas and loss scaling say about made-up histories."""
+"""Findings of the rules on clipping, updates, replicas and loss scaling."""
 
 import keras
 import numpy as np
@@ -21,7 +21,7 @@ CALM = [1.0, 0.5, 0.8]
 
 
 def clipped_at(limit, norms):
-    """A window of one variable with these norms under global clipping."""
+    """Return a window of one variable with these norms under global clipping."""
     norms = np.array(norms, float)[:, None]
     scalars = {"clip_limit": [limit] * len(norms), "unclipped_norm": norms[:, 0]}
     return window(
@@ -30,20 +30,20 @@ def clipped_at(limit, norms):
 
 
 def with_ratios(ratios, weight=2.0):
-    """A window whose updates are these shares of the weights, [steps, variables]."""
+    """Return a window with these ratios of update to weight, [steps, variables]."""
     weights = np.full(np.shape(ratios), weight)
     values = {"update_norm": np.array(ratios) * weights, "weight_norm": weights}
     return window([CALM] * len(ratios), values=values)
 
 
 def with_replicas(rows):
-    """A window of one variable with these norms, [steps, replicas]."""
+    """Return a window of one variable with these norms, [steps, replicas]."""
     rows = np.array(rows, float)
     return window(rows[:, :1], variables=["dense/kernel"], replica_norms=rows[:, :, None])
 
 
 def with_scale(scale, skipped):
-    """A window under loss scaling, some of its steps skipped."""
+    """Return a window under loss scaling with some skipped steps."""
     skipped = np.array(skipped, bool)
     norms = np.where(skipped[:, None], INF, CALM)
     history = window(norms, scalars={"loss_scale": np.broadcast_to(scale, len(skipped))})
@@ -258,7 +258,7 @@ def test_the_ordinary_business_of_loss_scaling_is_not_stuck():
 
 
 class Clipping(keras.Model):
-    """Clips its gradients in its train step."""
+    """Model that clips its gradients in its train step."""
 
     def __init__(self, optimizer, clips):
         super().__init__()

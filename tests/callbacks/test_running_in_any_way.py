@@ -1,4 +1,4 @@
-"""However the step is compiled, driven or replaced: one row per train step, nothing else."""
+"""One row per train step, for every way to compile, run or replace the train step."""
 
 import threading
 
@@ -15,7 +15,7 @@ from gradkeeper.callbacks.instrument.step_patches import StepPatches
 
 @pytest.fixture(scope="module")
 def expected():
-    """Norms of three steps, from a fit that nothing is special about."""
+    """Return the norms of three steps of an ordinary fit."""
     model, data = compiled("dense")
     monitor = GradientMonitor()
     fit(model, data, callbacks=[monitor])
@@ -24,7 +24,7 @@ def expected():
 
 KERAS = tuple(map(int, keras.__version__.split(".")[:2]))
 
-# Keras warns at the end of any dataset of unknown size.
+# Keras warns at the end of every dataset of unknown size.
 ends_early = pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")
 
 
@@ -64,7 +64,7 @@ def test_a_generator_of_batches(expected):
 
 
 class MakesItsOwn(keras.Model):
-    """Overrides `make_train_function`, as the documentation allows."""
+    """Model that overrides `make_train_function`, as the Keras documentation allows."""
 
     def __init__(self, inside):
         super().__init__()
@@ -97,7 +97,7 @@ def test_a_make_train_function_of_the_users_own(expected):
 
 
 def counting(model):
-    """A train function around the one that Keras made, in a closure."""
+    """Return a closure around Keras's train function that counts its calls."""
     model.make_train_function()
     inside, calls = model.train_function, []
 
@@ -109,7 +109,7 @@ def counting(model):
 
 
 class Wrapper:
-    """The same as an object with a method."""
+    """Object with a method that calls Keras's train function and counts the calls."""
 
     def __init__(self, model):
         model.make_train_function()
@@ -228,13 +228,13 @@ def test_two_fits_in_two_threads(expected):
 
 
 def test_the_monitor_asks_for_no_logs_of_a_batch():
-    """With a hook for them, Keras must have each step's logs before it begins the next."""
+    """Check that no hook makes Keras compute the logs of a step before the next step."""
     hook = "on_train_batch_end"
     assert getattr(GradientMonitor, hook) is getattr(keras.callbacks.Callback, hook)
 
 
 class Noisy(keras.Model):
-    """Draws noise from TensorFlow's and from Keras's generators, between two updates."""
+    """Model that draws noise from TensorFlow and Keras generators between two updates."""
 
     def __init__(self):
         super().__init__()
@@ -291,7 +291,7 @@ def test_two_monitors_trace_once():
 
 @pytest.fixture(params=[True, False], ids=["held", "looked up"])
 def train_step_is_held(request, monkeypatch):
-    """Whether Keras's train function holds the train step (as of 3.15), or asks the model."""
+    """Return True if the train function holds the train step (since Keras 3.15), not the model."""
     if not request.param:
         monkeypatch.setattr(StepPatches, "are_called_by", lambda hooks, function: False)
     return request.param

@@ -1,4 +1,4 @@
-"""The guard where replicas live in several processes (`MultiWorkerMirroredStrategy`)."""
+"""The guard with replicas in several processes (`MultiWorkerMirroredStrategy`)."""
 
 from worker_processes import run_workers
 

@@ -1,4 +1,4 @@
-"""Windows on disk: Parquet parts that survive a kill, and TensorBoard's event files."""
+"""Windows on disk: Parquet parts that remain readable after a kill, and TensorBoard event files."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from gradkeeper.callbacks.sinks import ParquetSink, Sink, TensorBoardSink, read_
 
 
 def full_window(first=0, rows=2, **options):
-    """A window with every kind of statistic."""
+    """Return a window with every kind of statistic."""
     norms = np.random.default_rng(first).random((rows, 3))
     return window(
         norms,
@@ -139,7 +139,7 @@ def test_variables_may_differ_from_part_to_part(tmp_path):
 
 
 def copied_parts(tmp_path):
-    """A folder as a kill leaves it after a merge and before the merged parts are gone."""
+    """Return a folder as a kill leaves it between a merge and the deletion of the merged parts."""
     sink = ParquetSink(tmp_path)
     for first in range(0, 38, 2):
         sink.write(full_window(first))
@@ -264,14 +264,14 @@ def test_a_sink_without_write_says_so():
 
 
 def events_in(folder):
-    """The events of all files in the folder, in the order in which TensorBoard reads them."""
+    """Return the events of all files of the folder in TensorBoard's reading order."""
     for path in sorted(folder.iterdir()):
         for record in tf.data.TFRecordDataset(str(path)):
             yield tf.compat.v1.Event.FromString(record.numpy())
 
 
 def scalars_in(folder):
-    """Values by tag and step."""
+    """Return the scalar values by tag and step."""
     return {
         (value.tag, event.step): value.simple_value
         for event in events_in(folder)

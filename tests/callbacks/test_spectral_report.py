@@ -1,4 +1,4 @@
-"""Spectra of recurrent kernels and Jacobians, against matrices that are built."""
+"""Spectra of recurrent kernels and Jacobians, compared with explicit matrices."""
 
 import keras
 import numpy as np
@@ -12,7 +12,7 @@ L = keras.layers
 
 
 def linear(kernel, time):
-    """h_t = h_{t-1} W + x_t: the gradient is sent back by the transpose of W alone."""
+    """Return a model of h_t = h_{t-1} W + x_t, whose backward pass multiplies by W transposed."""
     units = len(kernel)
     layer = L.SimpleRNN(units, None, use_bias=False, name="rnn", dtype="float64")
     model = keras.Sequential([keras.Input((time, 1), dtype="float64"), layer])
@@ -21,7 +21,7 @@ def linear(kernel, time):
 
 
 def sent_back(model, gradient):
-    """Norm of a gradient at the last step, sent back to every step, the last one first."""
+    """Return the norm of a gradient propagated from the last step to each step, last step first."""
     x = np.zeros((len(gradient), model.input_shape[1], 1))
     flow = gradient_flow(model, x, loss=lambda h: tf.reduce_sum(h * gradient))
     return flow["rnn"].norm[::-1]
@@ -29,12 +29,12 @@ def sent_back(model, gradient):
 
 @pytest.mark.parametrize("prefix", ["", "half/"])
 def test_the_experiment_of_the_book(prefix):
-    """N=2, H=3, T=20: the norm of dh under repeated `dh @ Wh.T`."""
+    """Compare with the stored norms of repeated `dh @ Wh.T` for N=2, H=3, T=20."""
     with np.load(VECTORS / "flow.npz") as arrays:
         wh, norms = arrays[f"{prefix}Wh"], arrays[f"{prefix}norms"]
         radius, singular = arrays[f"{prefix}spectral_radius"], arrays[f"{prefix}singular_values"]
     model = linear(wh, len(norms) + 1)
-    got = sent_back(model, np.ones((2, 3)))[1:] / 2  # there divided by the batch size
+    got = sent_back(model, np.ones((2, 3)))[1:] / 2  # stored norms: divided by batch size
     np.testing.assert_allclose(got, norms, rtol=1e-7)
     spectrum = spectral_report(model)["rnn"].kernels["rnn/recurrent_kernel"]
     assert spectrum.radius == pytest.approx(float(radius), rel=1e-7)
@@ -55,7 +55,7 @@ def test_growth_per_step_is_the_spectral_radius():
 def test_products_are_enough(size):
     random = np.random.default_rng(1)
     matrix = random.normal(size=(size, size)) / np.sqrt(size)
-    matrix[:, 0] *= 4  # apart from the bulk of its eigenvalues
+    matrix[:, 0] *= 4  # separates one eigenvalue from the others
     matrix[0, 0] += 3
     exact = Spectrum.of_matrix(matrix)
     found = Spectrum.of_products(size, lambda v: matrix @ v, lambda v: matrix.T @ v)
@@ -64,7 +64,7 @@ def test_products_are_enough(size):
 
 
 def mean_jacobian(cell, steps, states, count):
-    """Built from single gradients, over all examples and steps."""
+    """Return the mean Jacobian over all examples and steps, computed from single gradients."""
     jacobians = []
     for step in steps:
         with tf.GradientTape(persistent=True) as tape:
@@ -90,7 +90,7 @@ def test_the_mean_jacobian_and_lyapunov_exponents(layer, count):
     exact = Spectrum.of_matrix(mean)
     assert found.jacobian.radius == pytest.approx(exact.radius, rel=1e-4)
     assert found.jacobian.norm == pytest.approx(exact.norm, rel=1e-4)
-    # All exponents add up to the growth of a volume.
+    # The sum of all exponents is the growth rate of a volume.
     all_of_them = spectral_report(model, x[:1], exponents=5 * count)["rnn"].lyapunov
     volume = np.mean([np.linalg.slogdet(jacobian[0].numpy())[1] for jacobian in jacobians])
     assert all_of_them.sum() == pytest.approx(volume, rel=1e-6)

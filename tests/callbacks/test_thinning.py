@@ -1,4 +1,4 @@
-"""A long run in bounded memory: against the whole run, which the test remembers."""
+"""Long runs in bounded memory, compared with the complete run."""
 
 import dataclasses
 import tracemalloc
@@ -17,7 +17,7 @@ BAD = 600_013
 
 
 def long_window(first, rows, variables=50, seed=0):
-    """Rows with every statistic; spikes in one variable, and one step that is not finite."""
+    """Return rows with every statistic, spikes in one variable and one non-finite step."""
     norms = np.random.default_rng(seed).random((rows, variables), np.float32)
     for step, spike in {**SPIKES, BAD: np.inf}.items():
         if first <= step < first + rows:
@@ -26,7 +26,7 @@ def long_window(first, rows, variables=50, seed=0):
     names = ("norm", "applied_norm", "max_abs", "update_norm", "weight_norm")
     values = {name: norms.copy() for name in names}
     values["nonfinite"] = (~np.isfinite(norms)).astype(np.float32)
-    # Clipping changes every 8th step.
+    # Every 8th step is clipped.
     values["applied_norm"][(first + np.arange(rows)) % 8 == 0] /= 2
     scalars = {name: np.full(rows, np.nan) for name in ("loss", "loss_scale", "unclipped_norm")}
     scalars["learning_rate"] = np.full(rows, 0.1)
@@ -41,7 +41,7 @@ def long_window(first, rows, variables=50, seed=0):
 
 
 def held_bytes(thing, seen=None):
-    """Bytes of all arrays that can be reached, derived ones and arrays behind views as well."""
+    """Return the bytes of all reachable arrays, including derived arrays and bases of views."""
     seen = set() if seen is None else seen
     if id(thing) in seen:
         return 0
@@ -85,7 +85,7 @@ def test_a_million_steps_stay_within_the_bound_and_keep_every_spike(rows, variab
 
 
 def recent(history):
-    """Steps of the rows behind the bins."""
+    """Return the steps of the rows after the bins."""
     return history.steps[history.steps > history.bins.last_step[-1]]
 
 
@@ -101,7 +101,7 @@ def test_what_python_allocates_stays_bounded():
 
 
 def binned(norms, *, rows=10, max_values=1024, applied=None):
-    """A history of these norms, [steps, 3], in windows of `rows` rows."""
+    """Return a history of these norms, [steps, 3], in windows of `rows` rows."""
     history = GradientHistory(max_values=max_values)
     for first in range(0, len(norms), rows):
         some = slice(first, first + rows)

@@ -1,4 +1,4 @@
-"""What the monitor records equals what a separate GradientTape computes."""
+"""Recorded norms, compared with those of a separate `GradientTape`."""
 
 import keras
 import numpy as np
@@ -10,7 +10,7 @@ from gradkeeper.callbacks import GradientMonitor
 
 
 def twin_norms(name: str) -> np.ndarray:
-    """Norms of one epoch from a tape in a training loop of its own, [steps, variables]."""
+    """Return the norms of one epoch of a custom training loop with a tape, [steps, variables]."""
     model, (x, y) = compiled(name)
     model.optimizer.build(model.trainable_variables)
 
@@ -125,7 +125,7 @@ def test_a_model_that_its_first_train_step_builds():
 
 
 class TwoOptimizers(keras.Model):
-    """A custom train step, as in a GAN: `model.optimizer` is not used."""
+    """Model whose train step uses two optimizers, as in a GAN, and not `model.optimizer`."""
 
     def __init__(self):
         super().__init__()
@@ -157,7 +157,7 @@ def test_all_optimizers_of_a_custom_train_step_are_seen():
 
 
 class AppliesAnIterator(keras.Model):
-    """Hands its optimizer variables as an iterator at first, and then none, as Keras allows."""
+    """Model that passes variables as an iterator in the first call and none later."""
 
     def __init__(self):
         super().__init__()
@@ -183,7 +183,7 @@ def test_variables_may_come_as_an_iterator_or_be_left_out():
 
 
 class ByHand(keras.Model):
-    """A train step that updates its weight without an optimizer."""
+    """Model with a train step that updates its weight without an optimizer."""
 
     def __init__(self):
         super().__init__()

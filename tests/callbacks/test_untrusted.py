@@ -1,4 +1,4 @@
-"""Capsules and model files from strangers: nothing in them is run, on any version of Keras."""
+"""Untrusted capsules and model files: no code in them is run, on any Keras version."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ def function(path):
 
 
 def layer(kind, config, call=None, name="evil"):
-    """The configuration of a layer in a functional model."""
+    """Return the configuration of a layer in a functional model."""
     calls = [] if call is None else [call]
     config = {"name": name, **config}
     return {
@@ -43,13 +43,13 @@ def layer(kind, config, call=None, name="evil"):
 
 
 def called(path, argument, **arguments):
-    """A Lambda layer that calls a function with an argument while the model is created."""
+    """Return a Lambda layer that calls a function when the model is created."""
     call = {"args": [], "kwargs": {"inputs": argument}}
     return layer("Lambda", {"function": function(path), "arguments": arguments}, call)
 
 
 def bytecode(harm):
-    """A Lambda layer that makes the file when it is called."""
+    """Return a Lambda layer that creates the file when the layer is called."""
     source = f"lambda x: (__import__('pathlib').Path({str(harm)!r}).write_text(''), x)[1]"
     config = keras.layers.Lambda(eval(source)).get_config()
     return layer("Lambda", {"function": config["function"]}, INPUT, name="code")
@@ -79,7 +79,7 @@ def loader(folder):
     return str(path)
 
 
-# The layers that a stranger adds to a model, given a folder in which a file "harm" tells.
+# Malicious layers. Each creates the file "harm" in the given folder if its code is run.
 ATTEMPTS = {
     "os.system": lambda at: [called("os.system", f"touch {at / 'harm'}")],
     "builtins.eval": lambda at: [called("builtins.eval", f"open({str(at / 'harm')!r}, 'w')")],
@@ -128,7 +128,7 @@ def with_layers(config, *layers):
 
 
 def write_model(path, config):
-    """A `.keras` file of the plain model with another configuration."""
+    """Write a `.keras` file of the plain model with another configuration."""
     plain_model().save(path)
     with zipfile.ZipFile(path) as file:
         parts = {name: file.read(name) for name in file.namelist()}

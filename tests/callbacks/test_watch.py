@@ -1,4 +1,4 @@
-"""Training loops that are not `fit`."""
+"""Monitoring of custom training loops."""
 
 import keras
 import numpy as np
@@ -10,7 +10,7 @@ from gradkeeper.callbacks import GradientMonitor
 
 
 def loop(model, compile_step):
-    """A train step over one batch, as its writer would write it."""
+    """Return a train step over one batch, written as a user would write it."""
     optimizer = keras.optimizers.SGD(0.1)
 
     def step(x, y):
@@ -133,7 +133,7 @@ def test_a_fit_inside_is_refused():
 
 
 class ConvertedByAutograph(keras.optimizers.SGD):
-    """An optimizer that counts on autograph, as code called in a `tf.function` may."""
+    """Optimizer that depends on AutoGraph, as code called in a `tf.function` may."""
 
     def apply(self, grads, trainable_variables=None):
         if tf.reduce_sum(tf.abs(grads[0])) > 1e9:
@@ -177,7 +177,7 @@ def test_rows_lost_in_a_long_loop_are_counted(capsys):
 
 
 def adversaries(compile_step):
-    """A critic and a generator of one weight each, and a train step for each."""
+    """Return a critic and a generator of one weight each, with a train step for each."""
     weights = [tf.Variable([1.0, 2.0], name=name) for name in ("critic", "generator")]
     optimizers = [keras.optimizers.SGD(0.1), keras.optimizers.Adam(0.1)]
     for optimizer, weight in zip(optimizers, weights, strict=True):

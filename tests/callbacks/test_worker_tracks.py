@@ -1,4 +1,4 @@
-"""What several workers have recorded: read as one history, and where each of them writes."""
+"""Recordings of several workers: the folder of each worker and the merged history."""
 
 import dataclasses
 
@@ -21,7 +21,7 @@ def recent(steps):
 
 
 def write(folder, worker, steps, size=1.0, parts=1):
-    """Has a worker record steps, its only replica's norms of a size."""
+    """Write steps of a worker with one replica, all norms equal to `size`."""
     sink = ParquetSink(Worker(worker, 9).folder_in(folder))
     for some in np.array_split(np.arange(steps), parts):
         norms = np.full((len(some), 1, len(VARIABLES)), size)

@@ -1,4 +1,4 @@
-"""A network of two layers and five optimizers in NumPy, as windows of recorded steps."""
+"""NumPy network of two layers with five optimizers, recorded as windows of steps."""
 
 from collections.abc import Callable
 
@@ -59,7 +59,7 @@ def trained(
     clip: float | None = None,
     seed: int = 0,
 ) -> Window:
-    """Returns the record of a regression with a squared error.
+    """Return the record of a regression with a squared error.
 
     Args:
         optimizer: a name in `OPTIMIZERS`.

@@ -1,4 +1,4 @@
-"""Several workers of a `MultiWorkerMirroredStrategy` as processes of this machine."""
+"""Worker processes of a `MultiWorkerMirroredStrategy` on this machine."""
 
 import json
 import os
@@ -11,11 +11,11 @@ SECONDS = 1200
 
 
 class TwoWorkers:
-    """A strategy of two workers with a replica each, as far as it is asked what it is."""
+    """Strategy stub that describes two workers with one replica each."""
 
     num_replicas_in_sync = 2
 
-    class extended:  # noqa: N801 (an attribute of TensorFlow's)
+    class extended:  # noqa: N801 (name of a TensorFlow attribute)
         worker_devices = ("CPU:0",)
 
     def __init__(self, number=0, jobs=("worker",)):
@@ -39,7 +39,7 @@ def free_ports(count):
 
 
 def start_workers(*command, count=2):
-    """Starts a Python program (its file and arguments, or "-c" and code) on each worker."""
+    """Start a Python program (its file and arguments, or "-c" and code) on each worker."""
     cluster = {"worker": [f"localhost:{port}" for port in free_ports(count)]}
     shared = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     processes = []
@@ -58,10 +58,10 @@ def start_workers(*command, count=2):
 
 
 def run_workers(*command, count=2):
-    """Runs a program as `start_workers` starts it.
+    """Run a program on each worker and wait for all of them.
 
     Returns:
-        What each printed in its last line, as JSON.
+        The last line that each worker printed, parsed as JSON.
     """
     processes = start_workers(*command, count=count)
     try:

@@ -1,11 +1,11 @@
-"""Small experiments, and one folder for their evaluation data."""
+"""Small experiments, with one folder for their evaluation data."""
 
 import pytest
 
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory):
-    """Arguments of an experiment of a second or two."""
+    """Return the arguments of an experiment that takes one or two seconds."""
     return {
         "model": "gru",
         "task": "adding",

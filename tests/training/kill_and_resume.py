@@ -1,9 +1,9 @@
-"""What `test_resume.py` runs: an experiment, undisturbed, and killed ten times and resumed.
+"""Script of `test_resume.py`: one experiment uninterrupted, and one killed ten times and resumed.
 
     python kill_and_resume.py FOLDER
 
-Each training is a fork of this process, in which TensorFlow is imported and has done nothing, so
-that it begins at once.
+Each training is a fork of this process, which has imported TensorFlow without using it, so that
+the training starts without delay.
 """
 
 import os
@@ -25,7 +25,7 @@ SECONDS = 300
 
 
 class StandsStill(keras.callbacks.Callback):
-    """Goes no further than two epochs: ten of these do not come to the end, however late the kill."""
+    """Pause training after two epochs, so that ten attempts never complete the run."""
 
     def __init__(self):
         super().__init__()
@@ -38,7 +38,7 @@ class StandsStill(keras.callbacks.Callback):
 
 
 def experiment(folder, run_dir, **options):
-    """One that is random in all that it can be: batches, weights, dropout, zoneout."""
+    """Return an experiment with random batches, weights, dropout and zoneout."""
     return Experiment(
         "zoneout_lstm",
         "adding",
@@ -60,7 +60,7 @@ def experiment(folder, run_dir, **options):
 
 
 def fork(folder, run_dir, callbacks=()):
-    """A process that trains, or goes on with it."""
+    """Fork a process that starts or resumes a training, and return its process id."""
     pid = os.fork()
     if pid:
         return pid
@@ -69,7 +69,7 @@ def fork(folder, run_dir, callbacks=()):
         resume = (run_dir / "config.json").exists()
         experiment(folder, run_dir, resume=resume, callbacks=callbacks).run(verbose=0)
         os._exit(0)
-    except BaseException:  # noqa: BLE001 (a fork must not go on as this process would)
+    except BaseException:  # noqa: BLE001 (the fork must not run the parent's code)
         traceback.print_exc()
         os._exit(1)
 
@@ -81,7 +81,7 @@ def wait(pid):
 
 
 def kill_somewhere(pid, run_dir, chance):
-    """Kills a training while it starts, or soon after its next epoch."""
+    """Kill a training while it starts, or shortly after its next epoch."""
     if chance.random() < 0.2:
         time.sleep(chance.uniform(0, 3))
     else:
@@ -94,7 +94,7 @@ def kill_somewhere(pid, run_dir, chance):
 def wait_for_an_epoch(pid, metrics):
     begun = time.time()
     before = metrics.stat().st_mtime_ns if metrics.exists() else 0
-    written = 0  # the first time may be when training begins
+    written = 0  # the first write can be the one at the start of training
     while written < 2:
         if os.waitpid(pid, os.WNOHANG)[0]:
             sys.exit("The training has ended before it could be killed")

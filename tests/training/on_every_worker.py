@@ -1,4 +1,4 @@
-"""What each worker of `test_multi_worker.py` runs: fits, and what came of them, as JSON."""
+"""Script that each worker of `test_multi_worker.py` runs: fits, with their results as JSON."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ from models import compiled, fit
 from gradkeeper.callbacks import ClipAfterReduce, GradientMonitor, NonFiniteGuard
 from gradkeeper.training import enable_multi_worker, make_optimizer
 
-ROUNDS = 34  # of three steps
+ROUNDS = 34  # each of three steps
 OPTIMIZERS = {
     "no clipping": lambda: keras.optimizers.Adam(0.01),
     "clipnorm": lambda: make_optimizer("adam", 0.01, clipnorm=0.05),
@@ -24,7 +24,7 @@ OPTIMIZERS = {
 
 
 class Noted(keras.callbacks.Callback):
-    """Mean losses up to each step."""
+    """Record the mean losses up to each step."""
 
     def __init__(self):
         super().__init__()
@@ -35,7 +35,7 @@ class Noted(keras.callbacks.Callback):
 
 
 class OwnStep(keras.Model):
-    """A model with a train step of its own."""
+    """Model with a custom train step."""
 
     def __init__(self):
         super().__init__()
@@ -58,7 +58,7 @@ def repeated(data, rounds=ROUNDS):
 
 
 def trained(kind, strategy, **options):
-    """Losses, weights, and what evaluate and predict say, after 102 steps."""
+    """Return losses, weights, and results of evaluate and predict after 102 steps."""
     with strategy.scope():
         model, data = compiled("dense", optimizer=OPTIMIZERS[kind](), metrics=["mae"], **options)
     enable_multi_worker(model)
@@ -78,7 +78,7 @@ def trained(kind, strategy, **options):
 
 
 def observed(strategy, folder):
-    """A training that is monitored and guarded; the second worker's part of step 4 is bad."""
+    """Train with monitor and guard; the second worker's part of step 4 contains a NaN."""
     with strategy.scope():
         model, (x, y) = compiled("dense")
     enable_multi_worker(model)
@@ -102,7 +102,7 @@ def observed(strategy, folder):
 
 
 def unguarded(strategy):
-    """What the rules find where the second worker's part of the last step is bad."""
+    """Return the findings for a NaN in the second worker's part of the last step."""
     with strategy.scope():
         model, (x, y) = compiled("dense")
     enable_multi_worker(model)
@@ -113,7 +113,7 @@ def unguarded(strategy):
 
 
 def own_step(strategy):
-    """Logs of a train step of one's own, in executions of two steps."""
+    """Return the logs of a custom train step with two steps per execution."""
     keras.utils.set_random_seed(0)
     with strategy.scope():
         model = OwnStep()

@@ -1,4 +1,4 @@
-"""`gradkeeper bench`: tables in small, gone on with, and on their page."""
+"""`gradkeeper bench`: small tables, resumed tables, and the generated page."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Character tasks: windows, baseline, refusals; tiny Shakespeare through its real builder."""
+"""Character tasks: windows, baseline and errors; tiny Shakespeare with its real builder."""
 
 import shutil
 import urllib.request

@@ -1,4 +1,4 @@
-"""The `gradkeeper` command: light help, errors in one line, commands that leave their files."""
+"""The `gradkeeper` command: fast help, one-line errors, and the files that commands write."""
 
 import importlib
 import json
@@ -15,7 +15,7 @@ from gradkeeper import __version__, zoo
 from gradkeeper.training import REMEDIES, Result, list_tasks
 from gradkeeper.training.cli import app
 
-# A background job of a shell ignores SIGINT, and so would its children.
+# A shell's background job ignores SIGINT, and its child processes inherit this.
 MAIN = """
 import signal
 from gradkeeper.training.cli import main
@@ -28,7 +28,7 @@ SIZE = ("--length", "6", "--units", "4", "--batch-size", "8", "--steps-per-epoch
 
 @pytest.fixture(autouse=True)
 def quiet_tensorflow(monkeypatch):
-    """Set by the user: then the command leaves the error stream, which pytest holds, alone."""
+    """Set the log level, so that the command does not redirect pytest's error stream."""
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
     monkeypatch.setenv("COLUMNS", "200")
 
@@ -239,7 +239,7 @@ def wrong(): return 3
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
-    """A module with custom layers, losses and metrics, in the working directory."""
+    """Write a module with custom layers, losses and metrics to the working directory."""
     (tmp_path / "my_models.py").write_text(OWN)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
@@ -249,7 +249,7 @@ def own(tmp_path, monkeypatch):
 
 
 def failing(folder, model):
-    """The event of a training whose third batch is bad."""
+    """Return the guard's event of a training whose third batch is bad."""
     from gradkeeper.callbacks import NonFiniteGuard
 
     x, y = np.ones((32, 3), "float32"), np.zeros((32, 1), "float32")
@@ -291,7 +291,7 @@ def test_the_command_for_a_model_with_parts_of_ones_own(tmp_path, own, function)
     for place in (f"my_models:{function}", f"my_models.py:{function}"):
         replayed = run("replay", event.capsule, "--model", place)
         assert "in the data" in replayed.output, replayed.output
-    if function != "registered":  # this process has registered it
+    if function != "registered":  # registered by this process
         alone = run("replay", event.capsule, "--trust-model")
         assert alone.exit_code == 2
         assert "--model FILE.py:FUNCTION" in alone.output

@@ -1,4 +1,4 @@
-"""Comparisons: the table, the files, interruption, refusals; pictures of runs that exploded."""
+"""Comparisons: tables, files, interruption and errors; plots of runs that exploded."""
 
 import csv
 import dataclasses
@@ -26,12 +26,12 @@ def compared(small, tmp_path_factory):
 
 
 def flow_of(norms):
-    """Gradients through time of one example in one layer."""
+    """Return the gradients through time of one example in one layer."""
     return GradientFlow((StateFlow("rnn", "h", np.array(norms)[:, None]),), 0.5)
 
 
 def result_of(norms, losses, flows=None):
-    """A run whose single variable had these gradient norms."""
+    """Return a run with a single variable that has these gradient norms."""
     count = len(norms)
     column = np.array(norms, np.float32)[:, None]
     present = np.ones((count, 1), bool)

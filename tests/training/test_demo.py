@@ -1,4 +1,4 @@
-"""The demo: a small one quickly, the real one slowly."""
+"""The demo: a small, fast version and the complete, slow version."""
 
 import io
 
@@ -11,7 +11,7 @@ FILES = {"comparison.csv", "comparison.png", "explosion.png", "report.html", "de
 
 
 def demo(out, **size):
-    """The runs, and what was printed."""
+    """Run the demo and return its runs and its printed output."""
     console = Console(file=io.StringIO(), width=80)
     comparison = run_demo(out, console=console, **size)
     (runs,) = comparison.groups.values()
@@ -39,7 +39,7 @@ def test_a_demo_replaces_no_other_folder(tmp_path):
 def test_the_demo_tells_the_truth(tmp_path):
     runs, output = demo(tmp_path / "demo")
     found = {finding.rule for finding in runs[UNCLIPPED].findings}
-    # Before it explodes, a norm may stand out: whether it does depends on the processor.
+    # The processor's rounding determines whether a spike precedes the explosion.
     assert found - {"spike"} == {"exploding", "nonfinite"}
     assert not runs[UNCLIPPED].beats_baseline
     assert runs[CLIPPED].final_loss < 0.1 / 6

@@ -1,4 +1,4 @@
-"""Experiments: what they leave, that they repeat, stop, go on, and refuse bad input."""
+"""Experiments: written files, repeatability, interruption, resuming and invalid input."""
 
 import json
 
@@ -28,7 +28,7 @@ COMPARED = ("epoch", "step", "loss", "val_loss", "grad_norm", "grad_norm_applied
 
 
 class InterruptAt(keras.callbacks.Callback):
-    """What Ctrl-C does, in a train step of an epoch."""
+    """Raise KeyboardInterrupt in one train step of one epoch, as Ctrl-C does."""
 
     def __init__(self, epoch, step):
         super().__init__()
@@ -49,13 +49,13 @@ def clipped(small):
 
 @pytest.fixture(scope="module")
 def finished(clipped, tmp_path_factory):
-    """A run of 3 epochs of 4 steps."""
+    """Return a run of 3 epochs of 4 steps."""
     return Experiment(**clipped, run_dir=tmp_path_factory.mktemp("runs") / "one").run(verbose=0)
 
 
 @pytest.fixture(scope="module")
 def flowing(clipped, tmp_path_factory):
-    """The same run, with its gradients through time on record."""
+    """Return the run of `finished`, with recorded gradients through time."""
     place = tmp_path_factory.mktemp("runs") / "flow"
     return Experiment(**clipped, flow=True, run_dir=place).run(verbose=0)
 
@@ -181,7 +181,7 @@ def test_a_failure_is_noted_and_raised(small, tmp_path):
 
 
 def test_a_killed_run_can_be_reported(finished, tmp_path):
-    """No status, no findings: only what is written during training."""
+    """Load a run without status and findings, which has only files written during training."""
     killed = tmp_path / "killed"
     killed.mkdir()
     for name in ("config.json", "metrics.csv", "gradients"):

@@ -1,4 +1,4 @@
-"""The flow regularizer: against its definition in NumPy, in any loop, its purpose, refusals."""
+"""The flow regularizer: its definition in NumPy, training loops, effect and errors."""
 
 import keras
 import numpy as np
@@ -36,14 +36,14 @@ def lstm_step(weights, x, state):
 
 
 def jacobian(step, weights, x, state):
-    """Of the states after by those before, [after, before], by complex steps."""
+    """Return d(state after) / d(state before), [after, before], computed with complex steps."""
     units = np.eye(len(state))
     columns = [step(weights, x, state + 1e-30j * unit).imag / 1e-30 for unit in units]
     return np.stack(columns, axis=1)
 
 
 def constants(step, weights, x, direct):
-    """By step: inputs, states before, the loss's total gradient by the states after."""
+    """Return, for each step, its input, the state before and the total gradient after the step."""
     states = [np.zeros(direct.shape[1])]
     for each in x:
         states.append(step(weights, each, states[-1]))
@@ -55,7 +55,7 @@ def constants(step, weights, x, direct):
 
 
 def omega(step, weights, steps):
-    """Of one example; its first step starts from zeros, and does not count."""
+    """Return the regularizer for one example, without the first step, which starts from zeros."""
     norm = np.linalg.norm
     backs = [jacobian(step, weights, x, state).T @ total for x, state, total in steps[1:]]
     totals = [total for *_, total in steps[1:]]
@@ -63,7 +63,7 @@ def omega(step, weights, steps):
 
 
 def numerical_gradients(f, weights):
-    """By central differences."""
+    """Return the gradients by central differences."""
     found = [np.zeros_like(each) for each in weights]
     for weight, gradient in zip(weights, found, strict=True):
         for place in np.ndindex(weight.shape):
@@ -87,7 +87,7 @@ def data(batch=BATCH, time=TIME, width=UNITS):
 
 
 def gradients(model, x, weighing, *, compiled=True, **options):
-    """Of the loss sum(outputs * weighing), with the same random numbers each time."""
+    """Return the gradients of sum(outputs * weighing), with equal random numbers per call."""
 
     def run():
         with tf.GradientTape() as tape:
@@ -103,7 +103,7 @@ def gradients(model, x, weighing, *, compiled=True, **options):
 
 
 def added(model, x, weighing, weight=1.0):
-    """What the regularizer adds to the gradients."""
+    """Return the gradients that the regularizer adds."""
     plain = gradients(model, x, weighing)
     regularize_flow(model, weight)
     found = [a - b for a, b in zip(gradients(model, x, weighing), plain, strict=True)]
@@ -157,7 +157,7 @@ def test_padding_is_as_if_absent():
 
 
 class Dropping(L.Layer):
-    """A cell that draws at every step, and whose output is none of its states."""
+    """Cell that draws random numbers at every step and whose output is not one of its states."""
 
     state_size = 8
 
@@ -183,7 +183,7 @@ def test_dropout_is_that_of_the_forward_pass(make):
     model = model_of(make(return_sequences=True), time=2)
     x, weighing = (each.astype("float32") for each in data(1, 2, 8))
     plain = gradients(model, x, weighing)[1]
-    dropped = ~plain.any(axis=1)  # units whose recurrent weights nothing has passed
+    dropped = ~plain.any(axis=1)  # units that dropout removed
     assert 0 < dropped.sum() < 8
     both = plain + added(model, x, weighing)[1]
     np.testing.assert_array_equal(~both.any(axis=1), dropped)
@@ -204,7 +204,7 @@ def test_layer_normalization_of_the_first_state_does_not_count():
 
 
 def fitted(model, *weights, x=None, **options):
-    """Weights after two epochs of `fit`, the regularizer set to one weight after the other."""
+    """Regularize with each weight in turn; return the model's weights after two epochs."""
     model.compile("sgd", "mse", **{"jit_compile": False, **options})
     for weight in weights:
         regularize_flow(model, weight)
@@ -260,7 +260,7 @@ def test_fit_with_layers_of_every_kind():
     plain, regularized = weights(0), weights(1.0)
     changed = [np.abs(b - a).max() > 1e-4 for a, b in zip(plain, regularized, strict=True)]
     kernels = [each for each, weight in zip(changed, plain, strict=True) if weight.ndim == 2]
-    assert all(kernels[:-1])  # but the head's
+    assert all(kernels[:-1])  # all kernels except that of the head
     assert_close(weights(1.0, jit_compile=True), regularized, atol=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""`make_optimizer` under several replicas: one device's training; what is saved is Keras's own."""
+"""`make_optimizer` with replicas: results of one device, and files that Keras can load."""
 
 import pickle
 
@@ -21,7 +21,7 @@ KINDS = {
 
 
 def trained(strategy, rounds=34, name="adam", **options):
-    """Losses up to each step, and the model."""
+    """Return the losses up to each step, and the model."""
     with (strategy or tf.distribute.get_strategy()).scope():
         model, data = compiled("dense", optimizer=make_optimizer(name, 0.01, **options))
     losses = []
@@ -85,7 +85,7 @@ def test_saved_under_the_name_of_keras_own(tmp_path):
 
 
 def test_what_was_accumulated_is_forgotten_even_where_it_was_infinite(two_replicas):
-    """A gradient of -inf is clipped to a finite step, and leaves the next ones alone."""
+    """Check that a gradient of -inf, clipped to a finite step, does not change later steps."""
     weights = []
     for strategy in (tf.distribute.get_strategy(), two_replicas):
         with strategy.scope():
@@ -96,7 +96,7 @@ def test_what_was_accumulated_is_forgotten_even_where_it_was_infinite(two_replic
         targets = np.array([[np.inf], [1.0], *[[0.0]] * 6])
         model.fit(np.ones((8, 1)), targets, batch_size=2, shuffle=False, verbose=0)
         weights.append(float(model.get_weights()[0].item()))
-    # Up by 0.1 * 0.5, then down by 0.1 of the gradient of 2 * 0.05.
+    # The weight rises by 0.1 * 0.5, then falls by 0.1 times the gradient 2 * 0.05.
     assert weights == [pytest.approx(0.04), pytest.approx(0.04)]
 
 

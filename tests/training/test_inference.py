@@ -1,4 +1,4 @@
-"""Predictions and text of a run directory, without the files that it was trained on."""
+"""Predictions and generated text from a run directory, without the training files."""
 
 import csv
 
@@ -14,7 +14,7 @@ SMALL = {"units": 3, "batch_size": 4, "epochs": 1, "steps_per_epoch": 2}
 
 
 def train(folder, text, **options):
-    """A run whose data are gone."""
+    """Train a run and delete its data file."""
     file = folder / "data"
     file.write_text(text)
     options["task_options"] = {**options["task_options"], "file": str(file)}
@@ -46,7 +46,7 @@ def text(tmp_path_factory):
 
 @pytest.fixture
 def other(tmp_path):
-    """A file of other rows, columns in another order, without the date."""
+    """Write a file with other rows, another order of columns and no date."""
     file = tmp_path / "other.csv"
     rows = "".join(f"{row % 3},{510 + row}\n" for row in range(8))
     file.write_text(f"heat,load\n{rows}")

@@ -1,4 +1,4 @@
-"""`enable_multi_worker`: two processes train as one device does, watched and guarded."""
+"""`enable_multi_worker`: two processes train as one device does, with monitor and guard."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def workers(folder):
-    """What each of two workers has come to."""
+    """Return the results of two workers."""
     return run_workers(on_every_worker.__file__, folder)
 
 

@@ -1,4 +1,4 @@
-"""`make_optimizer`: the three ways to clip against NumPy, schedules, refusals."""
+"""`make_optimizer`: three kinds of clipping compared with NumPy, schedules and errors."""
 
 import math
 
@@ -26,7 +26,7 @@ def clip_each_element(gradients):
 
 
 def update(optimizer, gradients):
-    """What one step takes off variables that start at zero."""
+    """Return the amount that one step subtracts from variables that start at zero."""
     variables = [keras.Variable(np.zeros_like(g)) for g in gradients]
     optimizer.apply([keras.ops.convert_to_tensor(g) for g in gradients], variables)
     return [-variable.numpy() for variable in variables]

@@ -1,4 +1,4 @@
-"""Commands on CSV files and texts of the user."""
+"""Commands on CSV files and texts of users."""
 
 import json
 import math
@@ -15,7 +15,7 @@ SIZE = ("--units", "3", "--batch-size", "4", "--epochs", "1", "--steps-per-epoch
 
 @pytest.fixture(autouse=True)
 def work(tmp_path, monkeypatch):
-    """A working directory with a series."""
+    """Create a working directory with a series."""
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""What is shown while a model trains."""
+"""Progress display during training."""
 
 import io
 
@@ -12,7 +12,7 @@ from gradkeeper.training.progress import TrainingProgress
 
 
 def fit(*, terminal, poison=False):
-    """Prints of a training of 2 epochs of 5 steps."""
+    """Return the printed output of a training of 2 epochs of 5 steps."""
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, name="head")])
     model.compile("sgd", "mse", run_eagerly=True)
     inputs = np.ones((10, 3), np.float32)

@@ -1,4 +1,4 @@
-"""A training that is killed, wherever that may be, goes on as if nothing had happened."""
+"""Resuming after a kill at any moment gives the result of an uninterrupted training."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Resuming a run: changed data, another working directory, nothing to do, failure."""
+"""Resuming with changed data, in another working directory, after the end and after a failure."""
 
 import os
 import shutil
@@ -11,14 +11,14 @@ TEXT = "The reader reads this again. " * 8
 
 
 def files_of(run):
-    """Every file of a run, with its content and the time of its last change."""
+    """Return every file of a run with its content and modification time."""
     paths = [path for path in run.rglob("*") if path.is_file()]
     return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in paths}
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A folder with a text and a finished run on it, trained with a relative path."""
+    """Return a folder with a text and a finished run, which was trained with a relative path."""
     folder = tmp_path_factory.mktemp("work")
     (folder / "my.txt").write_text(TEXT)
     size = {"units": 3, "batch_size": 4, "epochs": 1, "steps_per_epoch": 2}
@@ -34,7 +34,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def work(finished):
-    """The folder of `finished`; its files are restored after the test."""
+    """Return the folder of `finished`; its files are restored after the test."""
     kept = finished.with_name(f"{finished.name}-kept")
     shutil.copytree(finished, kept)
     yield finished
@@ -82,7 +82,7 @@ def test_changed_data_may_be_allowed(work):
 @pytest.mark.filterwarnings("ignore:Skipping nested container")
 def test_a_failed_attempt_leaves_a_finished_run_finished(work):
     before = files_of(work / "run")
-    (work / "my.txt").write_text(TEXT + "ÄÖÜ")  # a larger vocabulary: other weights
+    (work / "my.txt").write_text(TEXT + "ÄÖÜ")  # the larger vocabulary changes the weight shapes
     with pytest.raises(ValueError, match="shape"):
         resume(work, epochs=2, allow_changed_data=True).run(verbose=0)
     assert files_of(work / "run") == before

@@ -1,4 +1,4 @@
-"""Experiments on several devices and on several workers: the run that one device makes."""
+"""Experiments on several devices and several workers, compared with one device."""
 
 import json
 import time
@@ -24,7 +24,7 @@ print(json.dumps({"status": result.status, "val_loss": result.metrics["val_loss"
 
 @pytest.fixture(scope="module")
 def clipped(small):
-    """Four epochs of 26 steps."""
+    """Return the arguments of an experiment of four epochs of 26 steps."""
     return {**small, "global_clipnorm": 0.1, "epochs": 4, "steps_per_epoch": 26, "seed": 3}
 
 
@@ -36,7 +36,7 @@ def alone(clipped, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def brief(small):
-    """Three epochs of 4 steps."""
+    """Return the arguments of an experiment of three epochs of 4 steps."""
     return {**small, "global_clipnorm": 0.1, "seed": 3}
 
 
@@ -48,7 +48,7 @@ def briefly_alone(brief, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def by_workers(clipped, tmp_path_factory):
-    """The run of two workers, killed on the way and resumed; and what each says at its end."""
+    """Return the run of two workers, killed once and resumed, and each worker's final output."""
     place = tmp_path_factory.mktemp("runs") / "workers"
     arguments = {**clipped, "data_dir": str(clipped["data_dir"]), "run_dir": str(place)}
     processes = start_workers("-c", WORKER, json.dumps(arguments))

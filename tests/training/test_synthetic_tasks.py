@@ -1,4 +1,4 @@
-"""Adding, copying, temporal order: what they draw, what they promise, what is kept on disk."""
+"""Adding, copying and temporal order: generated numbers, guarantees and files on disk."""
 
 import itertools
 import zlib
@@ -97,7 +97,7 @@ def test_evaluation_split_on_disk_is_what_sample_draws(name, load):
     assert equal(drawn, everything(task.evaluation_dataset(500)))
 
 
-# A task that draws other numbers than these needs another `version`.
+# If this fails because a task draws other numbers, increase its `version`.
 @pytest.mark.parametrize(
     ("name", "checksum"),
     [("adding", 941180268), ("copying", 231591324), ("temporal_order", 3935465526)],

@@ -1,4 +1,4 @@
-"""The table of tasks: names, patterns, refusals, light import."""
+"""The table of tasks: names, patterns, errors and lightweight import."""
 
 import subprocess
 import sys

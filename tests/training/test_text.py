@@ -1,4 +1,4 @@
-"""Preprocessing of text, and the vocabulary."""
+"""Text preprocessing and the vocabulary."""
 
 import numpy as np
 import pytest

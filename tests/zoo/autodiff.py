@@ -1,4 +1,4 @@
-"""Gradients by whichever backend Keras runs on."""
+"""Gradients on every Keras backend."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,12 +10,12 @@ import numpy as np
 def gradients(
     loss: Callable[[Sequence[Any]], Any], layer: keras.layers.Layer, tensors: Sequence[np.ndarray]
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Gradients of a scalar with respect to tensors and a layer's trainable weights.
+    """Return the gradients of a scalar with respect to tensors and a layer's trainable weights.
 
     Args:
-        loss: called with the tensors.
-        layer: a built layer that `loss` calls.
-        tensors: what the loss is a function of.
+        loss: function of the tensors.
+        layer: built layer that `loss` calls.
+        tensors: arguments of `loss`.
     """
     found = _BY_BACKEND[keras.backend.backend()](loss, layer, list(tensors))
     arrays = [np.zeros(1) if each is None else keras.ops.convert_to_numpy(each) for each in found]
@@ -41,7 +41,7 @@ def _jax(loss: Callable, layer: Any, tensors: list[np.ndarray]) -> list[Any]:
             return loss(watched)
 
     weights = [weight.value for weight in layer.trainable_weights]
-    # Not compiled as a whole: JAX 0.10.2 then errs in long sums on CPUs (jax-ml/jax#39103).
+    # No compilation of the whole: JAX 0.10.2 then errs in long sums on CPUs (jax-ml/jax#39103).
     found = jax.grad(of_all, argnums=(0, 1))([jax.numpy.asarray(x) for x in tensors], weights)
     return [*found[0], *found[1]]
 

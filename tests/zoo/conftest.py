@@ -1,10 +1,10 @@
-"""Shared ground of the zoo's tests."""
+"""Fixtures of the zoo tests."""
 
 import contextlib
 
 import keras
 import pytest
-from keras.src.backend.common import dtypes  # whose rule for float64 has no public switch
+from keras.src.backend.common import dtypes  # its float64 rule has no public switch
 
 
 @pytest.fixture(autouse=True)
@@ -14,11 +14,12 @@ def _repeatable():
 
 @pytest.fixture
 def float64(monkeypatch):
-    """Float64 throughout on every backend.
+    """Enable float64 in all operations of every backend.
 
-    JAX has none unless told to, and on all backends but TensorFlow Keras makes float64 float32 in
-    `keras.backend.result_type`, which many of its operations ask (`matmul` on torch, `tanh` on
-    JAX). So the zoo's equations are proven to more digits than those backends give a user.
+    JAX disables float64 by default. On all backends except TensorFlow,
+    `keras.backend.result_type`, which many Keras operations use (`matmul` on torch, `tanh` on
+    JAX), turns float64 into float32. The tests therefore verify the zoo's equations to more digits
+    than those backends give a user.
     """
     monkeypatch.setitem(dtypes.BIT64_TO_BIT32_DTYPE, "float64", "float64")
     with _wide_jax() if keras.backend.backend() == "jax" else contextlib.nullcontext():

@@ -1,4 +1,4 @@
-"""The simple recurrent network in NumPy and float64: forward, BPTT and RTRL.
+"""Simple recurrent network in NumPy and float64: forward pass, BPTT and RTRL.
 
 Column convention: inputs are [features, batch], states [units, batch], and a sequence has its
 time steps on the last axis.
@@ -10,7 +10,7 @@ import numpy as np
 
 
 class Weights(NamedTuple):
-    """What a_t = tanh(Wax x_t + Waa a_{t-1} + ba) is made with, or gradients of these.
+    """Weights of a_t = tanh(Wax x_t + Waa a_{t-1} + ba), or gradients with respect to them.
 
     Attributes:
         Wax: [units, features].
@@ -24,7 +24,7 @@ class Weights(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """Gradients of a loss; `x` is None where they were carried forward."""
+    """Gradients of a loss; `x` is None if they were computed forward in time."""
 
     weights: Weights
     a_prev: np.ndarray
@@ -32,21 +32,21 @@ class Gradients(NamedTuple):
 
 
 def step(weights: Weights, x: np.ndarray, a_prev: np.ndarray) -> np.ndarray:
-    """The state after one time step."""
+    """Return the state after one time step."""
     return np.tanh(weights.Wax @ x + weights.Waa @ a_prev + weights.ba)
 
 
 def step_backward(
     weights: Weights, x: np.ndarray, a_prev: np.ndarray, a_next: np.ndarray, da_next: np.ndarray
 ) -> Gradients:
-    """Gradients of one time step, given that of the state after it."""
+    """Return the gradients of one time step, given the gradient of the state after it."""
     dtanh = (1 - a_next**2) * da_next
     of_weights = Weights(dtanh @ x.T, dtanh @ a_prev.T, dtanh.sum(axis=1, keepdims=True))
     return Gradients(of_weights, weights.Waa.T @ dtanh, weights.Wax.T @ dtanh)
 
 
 def forward(weights: Weights, x: np.ndarray, a0: np.ndarray) -> np.ndarray:
-    """The states after all time steps, [units, batch, time]."""
+    """Return the states after all time steps, [units, batch, time]."""
     states = [a0]
     for t in range(x.shape[-1]):
         states.append(step(weights, x[..., t], states[-1]))
@@ -54,7 +54,7 @@ def forward(weights: Weights, x: np.ndarray, a0: np.ndarray) -> np.ndarray:
 
 
 def bptt(weights: Weights, x: np.ndarray, a0: np.ndarray, da: np.ndarray) -> Gradients:
-    """Gradients by back-propagation through time.
+    """Return the gradients by back-propagation through time.
 
     P. Werbos, "Backpropagation through time: what it does and how to do it", Proceedings of the
     IEEE 78(10), 1990.
@@ -74,7 +74,7 @@ def bptt(weights: Weights, x: np.ndarray, a0: np.ndarray, da: np.ndarray) -> Gra
 
 
 def rtrl(weights: Weights, x: np.ndarray, a0: np.ndarray, da: np.ndarray) -> Gradients:
-    """The same gradients by real-time recurrent learning: forward, without stored states.
+    """Return the gradients by real-time recurrent learning: forward, without stored states.
 
     R. Williams and D. Zipser, "A learning algorithm for continually running fully recurrent
     neural networks", Neural Computation 1(2), 1989. The sensitivities P_t = da_t/dw follow

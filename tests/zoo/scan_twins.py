@@ -1,4 +1,4 @@
-"""NumPy loops of the cells that are parallel in time, and of the exponential gates."""
+"""NumPy loops of the time-parallel cells and the cells with exponential gates."""
 
 import numpy as np
 
@@ -52,7 +52,7 @@ def lru_twin(w, inputs):
 
 
 def s_lstm_twin(w, inputs):
-    """Without the stabilizer, which cancels."""
+    """Compute the sLSTM without its stabilizer, which cancels."""
     h, c, n = np.zeros(UNITS), np.zeros(UNITS), np.zeros(UNITS)
     for x in inputs:
         i, f, z, o = np.split(x @ w["kernel"] + h @ w["recurrent_kernel"] + w["bias"], 4)

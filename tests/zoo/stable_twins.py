@@ -1,4 +1,4 @@
-"""Stabilised, dynamical and orthogonal cells as plain NumPy loops."""
+"""Stabilised, dynamical and orthogonal cells as NumPy loops."""
 
 import numpy as np
 
@@ -72,7 +72,7 @@ def orthogonal_rnn(w, inputs):
 
 
 def zoneout_lstm(w, inputs):
-    """At inference."""
+    """Compute the zoneout LSTM at inference."""
     h, c = zeros(w), zeros(w)
     for x in inputs:
         sums = x @ w["kernel"] + h @ w["recurrent_kernel"] + w["bias"]
@@ -84,7 +84,7 @@ def zoneout_lstm(w, inputs):
 
 
 def zoneout_gru(w, inputs):
-    """At inference."""
+    """Compute the zoneout GRU at inference."""
     h = zeros(w)
     for x in inputs:
         given_z, given_r, given_n = np.split(x @ w["kernel"] + w["bias"], 3)

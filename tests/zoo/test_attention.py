@@ -1,4 +1,4 @@
-"""The attention layers against NumPy, and their masks."""
+"""Attention layers and their masks, compared with NumPy."""
 
 import keras
 import numpy as np

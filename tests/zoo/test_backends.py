@@ -1,4 +1,4 @@
-"""The zoo on another backend of Keras than TensorFlow."""
+"""The zoo on a Keras backend other than TensorFlow."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ import sys
 import keras
 import pytest
 
-# Keras itself imports TensorFlow where it is installed, to serialize layers.
+# Keras itself imports TensorFlow, where it is installed, to serialize layers.
 TRAINING = """
 import sys
 sys.modules["tensorflow"] = None  # not to be imported

@@ -1,4 +1,4 @@
-"""Cells against a plain NumPy loop in float64, where no vectors prove them or in other forms."""
+"""Cells without reference vectors, or in other forms, compared with NumPy loops in float64."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""What holds for every cell and its layer, in one table."""
+"""Properties of all cells and their layers, in one table."""
 
 import keras
 import numpy as np
@@ -27,7 +27,7 @@ def padded_mask():
     return np.array([[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0], [1, 1, 0, 0, 0, 0]], bool)
 
 
-# Random numbers of a cell's own, which other tests are about.
+# Options that add random numbers; other tests cover them.
 NOISE = ("zoneout", "cell_zoneout")
 
 
@@ -44,7 +44,7 @@ def still(name):
 
 
 def plain_rnn(layer, features=FEATURES, **loop):
-    """`keras.layers.RNN` over the same cell, which projects one step at a time."""
+    """Return `keras.layers.RNN` over the same cell, which projects one step at a time."""
     cell = layer.cell_class.from_config(layer.cell.get_config())
     rnn = keras.layers.RNN(cell, **loop)
     rnn.build((BATCH, TIME, features))
@@ -53,7 +53,7 @@ def plain_rnn(layer, features=FEATURES, **loop):
 
 
 def like(layer, **changes):
-    """The layer with the same weights and other options."""
+    """Return a layer with the same weights and changed options."""
     twin = type(layer).from_config({**layer.get_config(), **changes})
     twin.build((BATCH, TIME, FEATURES))
     twin.set_weights(layer.get_weights())
@@ -79,7 +79,7 @@ def test_equals_keras_rnn_over_the_cell(name, inputs, padded_mask, loop):
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("features", [1, 2 * UNITS, 5 * UNITS])
 def test_inputs_of_any_width_equal_keras_rnn_over_the_cell(name, features):
-    """Those wider than the states are projected before the loop; forward and backward."""
+    """Include inputs wider than the states, which are projected before the loop, and gradients."""
     random = np.random.default_rng(0)
     x, weighing = random.normal(size=(BATCH, TIME, features)), random.normal(size=(BATCH, UNITS))
     layer = make(name, dtype="float64", **still(name))
@@ -242,7 +242,7 @@ def test_mixed_precision(name, inputs, policy):
 
 
 def trained(layer_config, name, inputs, jit_compile):
-    """Predictions after two steps of training."""
+    """Return the predictions after two steps of training."""
     model = keras.Sequential(
         [keras.Input((None, FEATURES)), getattr(layers, name).from_config(layer_config)]
     )
@@ -267,7 +267,7 @@ def test_xla_trains_the_same(name, inputs):
 
 @pytest.mark.usefixtures("float64")
 def test_gradients_equal_finite_differences(name):
-    """Along a random direction of inputs and weights, in float64."""
+    """Compare the derivative along a random direction of inputs and weights, in float64."""
     layer = make(name, return_sequences=True, dtype="float64")
     random = np.random.default_rng(1)
     x = random.normal(size=(BATCH, TIME, FEATURES))
@@ -332,7 +332,7 @@ def test_config_is_flat_and_complete(name):
 
 def test_takes_the_arguments_of_a_keras_layer(name):
     theirs = set(keras.layers.SimpleRNN(UNITS).get_config())
-    # Left out of the config where there is none.
+    # The layer omits this option from its config if it is None.
     assert theirs - {"activity_regularizer"} <= set(make(name).get_config())
     assert make(name, activity_regularizer="l2").get_config()["activity_regularizer"]
 

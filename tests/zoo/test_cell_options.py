@@ -1,4 +1,4 @@
-"""Options that change a cell's equations, against plain NumPy loops in float64."""
+"""Options that change a cell's equations, compared with NumPy loops in float64."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""Discretized differential equations: eigenvalues that do not grow, states that stay bounded."""
+"""Discretized differential equations: eigenvalues that do not grow, and bounded states."""
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ def array(tensor):
 
 
 def with_large_weights(layer, seed=0):
-    """Three times as large as usual."""
+    """Set the weights to three times their usual size."""
     layer.build((None, None, 3))
     random = np.random.default_rng(seed)
     for weight in layer.weights:
@@ -43,7 +43,7 @@ def test_lem_stays_between_minus_one_and_one():
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("implicit", [False, True])
 def test_the_energy_of_co_rnn_grows_by_no_more_than_its_steps(implicit):
-    """Under the condition on the damping, from rest: gamma h^2 + c^2 <= dt * steps, by unit."""
+    """Start from rest, with the damping condition met: gamma h^2 + c^2 <= dt * steps, by unit."""
     dt, gamma, epsilon = 0.02, 1.0, 0.6
     assert 2 * epsilon >= 1 + dt * (gamma + epsilon**2)
     layer = layers.CoRNN(
@@ -72,7 +72,7 @@ def test_unicornn_stays_finite_over_thousands_of_steps():
 
 @pytest.mark.usefixtures("float64")
 def test_lipschitz_rnn_mixes_a_symmetric_and_a_skew_part():
-    """With beta = 1 and gamma = 0 its matrix is skew, so that the linear part does not grow."""
+    """Use beta = 1 and gamma = 0: the matrix is skew, so the linear part does not grow."""
     layer = layers.LipschitzRNN(10, antisymmetry=1.0, diffusion=0.0, dtype="float64")
     made = array(with_large_weights(layer).cell.made_kernel())
     first = made[:, :10]

@@ -1,4 +1,4 @@
-"""What gates promise: how far a state reaches, when it is copied, which cells are one."""
+"""Properties of gates: how far gradients reach, states copied unchanged, equivalent cells."""
 
 import keras
 import numpy as np
@@ -11,8 +11,8 @@ BATCH, TIME, FEATURES, UNITS = 2, 6, 3, 4
 
 pytestmark = pytest.mark.usefixtures("float64")
 
-# The gate that keeps the carried state: its block in what `project` returns, the number of blocks,
-# and whether it keeps by being open (1) or closed (-1).
+# The gate that keeps the carried state: its block in the output of `project`, the number of
+# blocks, and 1 if the open gate keeps the state or -1 if the closed gate does.
 KEEPING_GATE = {
     "ATR": (0, 1, 1),
     "CoupledLSTM": (0, 3, 1),
@@ -27,7 +27,7 @@ KEEPING_GATE = {
     "RAN": (2, 3, 1),
     "UGRNN": (1, 2, 1),
 }
-# What to pin, by weight and block, so that a step changes nothing: open (+) or closed (-).
+# Weights to set, by name and block, so that a step changes nothing: open (+) or closed (-).
 PINNED = {
     "CoupledLSTM": {("bias", 0): 50},
     "JANET": {("bias", 0): 50},
@@ -60,7 +60,7 @@ def random_normal(*shape, seed=0):
 
 
 def make(name, **options):
-    """The layer in float64 with random weights."""
+    """Return the layer in float64 with random weights."""
     layer_class = keras.layers.LSTM if name == "LSTM" else getattr(layers, name)
     layer = layer_class(UNITS, return_state=True, dtype="float64", **options)
     layer.build((None, None, FEATURES))
@@ -82,7 +82,7 @@ def random_states(layer):
 
 
 def reach(layer, inputs):
-    """d(sum of the last carried state) / d(first carried state)."""
+    """Return d(sum of the last carried state) / d(first carried state)."""
 
     def loss(tensors):
         return keras.ops.sum(layer(inputs, initial_state=list(tensors))[-1])
@@ -155,7 +155,7 @@ def test_a_recurrent_additive_network_is_linear_in_its_content():
     layer = make("RAN", activation="linear")
     zero(layer, "recurrent_kernel")
     kernel = array(layer.cell.kernel).copy()
-    kernel[:, UNITS:] = 0  # the gates see their biases only
+    kernel[:, UNITS:] = 0  # the gates depend on their biases only
     layer.cell.kernel.assign(kernel)
     one, other = (random_normal(BATCH, TIME, FEATURES, seed=seed) for seed in (3, 4))
     close(layer(one - 2 * other)[0], layer(one)[0] - 2 * layer(other)[0])

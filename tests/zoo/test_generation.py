@@ -1,4 +1,4 @@
-"""Text from language models, sequences from encoder-decoders."""
+"""Generated text of language models, and decoded sequences of encoder-decoders."""
 
 import keras
 import numpy as np
@@ -23,7 +23,7 @@ def language_model(name="gru", **options):
 
 
 def likeliest(model, prompt, length):
-    """Greedy continuation, the whole text through the model for each character."""
+    """Continue the prompt greedily, with a pass over the whole text for each character."""
     tokens = list(Vocabulary().encode(prompt))
     for _ in range(length):
         logits = keras.ops.convert_to_numpy(model(np.array([tokens])))
@@ -49,7 +49,7 @@ def model():
 def test_continues_as_the_whole_text_would(name, options):
     model = language_model(name, **options)
     for kernel in model.trainable_variables:
-        kernel.assign(kernel * 3)  # distinct logits
+        kernel.assign(kernel * 3)  # increases the differences between logits
     any_shape = {"input_shape": (None,), "stateful": False, "batch_size": None}
     twin = language_model(name, **{**options, **any_shape})
     twin.set_weights(model.get_weights())
@@ -132,7 +132,7 @@ def translator():
 
 
 def test_learns_to_reverse_and_decodes_greedily():
-    """Tokens 2..5 reversed; 0 starts, 1 ends."""
+    """Train on reversing tokens 2 to 5; token 0 starts and token 1 ends a sequence."""
     source = np.random.default_rng(0).integers(2, 6, size=(512, 3))
     answer = np.concatenate([source[:, ::-1], np.ones((512, 1), int)], axis=1)
     target = np.concatenate([np.zeros((512, 1), int), answer[:, :-1]], axis=1)

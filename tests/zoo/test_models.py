@@ -1,4 +1,4 @@
-"""Every entry of the zoo, in one table."""
+"""All models of the zoo, in one table."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from gradkeeper import zoo
 BATCH, TIME, FEATURES, UNITS, OUTPUTS = 4, 6, 3, 8, 5
 
 TABLE = [(name, task) for name in zoo.list_models() for task in zoo.model_info(name).tasks]
-# Recurrent layers and outputs do not depend on each other: each model once, and each task once.
+# Recurrent layers and outputs are independent: test each model once, and each task once.
 EACH_ONCE = [
     (name, task)
     for name, task in TABLE
@@ -29,7 +29,7 @@ def small(name, task=None, **options):
 
 
 def batch(task, seed=0):
-    """Inputs, targets and the loss of a task."""
+    """Return the inputs, the targets and the loss of a task."""
     random = np.random.default_rng(seed)
     tokens = random.integers(0, OUTPUTS, size=(BATCH, TIME))
     vectors = random.normal(size=(BATCH, TIME, FEATURES)).astype("float32")
@@ -90,7 +90,7 @@ def test_saves_and_loads(name, task, tmp_path):
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """Files of four models, which hold layers, cells, attention, initializers and constraints."""
+    """Save four models that contain layers, cells, attention, initializers and constraints."""
     folder = tmp_path_factory.mktemp("saved")
     small("ln_lstm", attention="additive", bidirectional=True).save(folder / "ln_lstm.keras")
     small("lstm", mask_value=0.0).save(folder / "lstm.keras")

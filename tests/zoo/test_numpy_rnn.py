@@ -1,4 +1,4 @@
-"""The simple network in NumPy: published values, BPTT, RTRL, autodiff, finite differences."""
+"""The simple network in NumPy: published values, BPTT, RTRL, autodiff and finite differences."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ UNITS, FEATURES, BATCH, TIME = 5, 3, 4, 12
 
 
 def drawn(recipe):
-    """The arrays of a notebook: one legacy stream, in the order of its draws."""
+    """Return the arrays of a notebook, drawn in its order from one legacy random stream."""
     random = np.random.RandomState(1)
     return {name: random.randn(*shape) for name, shape in recipe}
 
@@ -29,7 +29,7 @@ def published_arrays(variant):
 
 @pytest.fixture
 def case():
-    """Weights near the border of stability, a sequence, and gradients into all its states."""
+    """Return weights near the stability limit, a sequence, and gradients into all its states."""
     random = np.random.default_rng(0)
     normal = random.standard_normal
     weights = Weights(

@@ -1,4 +1,4 @@
-"""The options of create_model: what they build, and what they refuse."""
+"""Options of `create_model`: the models that they build, and their errors."""
 
 import keras
 import numpy as np
@@ -43,7 +43,7 @@ OPTIONS = [
 @pytest.mark.parametrize("name", ["gru", "ln_lstm"])
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_padding_changes_nothing(name, options):
-    """Built with the option, masked steps are as if absent, wherever they stand."""
+    """Check that masked steps at any position have no effect in a model built with the option."""
     model = build(name, mask_value=0.0, **options)
     sequence = np.random.default_rng(0).normal(size=(1, 4, FEATURES)).astype("float32")
     gap = np.zeros((1, 2, FEATURES), "float32")

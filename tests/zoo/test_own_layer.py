@@ -1,4 +1,4 @@
-"""create_model(layer=...): a user's recurrent layer with everything that entries have."""
+"""`create_model(layer=...)`: a user's recurrent layer with the options of the zoo's models."""
 
 import functools
 
@@ -15,7 +15,7 @@ FEATURES, UNITS = 3, 4
 
 @keras.saving.register_keras_serializable(package="tests")
 class LeakyCell(RecurrentCell):
-    """h_t = (1 - leak) * h_{t-1} + leak * tanh(W x_t + U h_{t-1} + b)."""
+    """Leaky cell: h_t = (1 - leak) * h_{t-1} + leak * tanh(W x_t + U h_{t-1} + b)."""
 
     def __init__(self, units, *, leak=0.5, **options):
         super().__init__(units, **options)
@@ -35,14 +35,14 @@ class LeakyLayer(CellLayer):
 
 
 class WithoutConfig(keras.layers.RNN):
-    """A subclass of RNN whose constructor does not take its own config."""
+    """Subclass of RNN whose constructor does not accept its own config."""
 
     def __init__(self, units, **options):
         super().__init__(keras.layers.SimpleRNNCell(units), **options)
 
 
 class Convolution(keras.layers.Layer):
-    """Not a `keras.layers.RNN`."""
+    """Layer that is not a `keras.layers.RNN`."""
 
     def __init__(self, units, return_sequences=False, **options):
         super().__init__(**options)
@@ -55,7 +55,7 @@ class Convolution(keras.layers.Layer):
 
 
 class Scaled(keras.layers.LSTM):
-    """An LSTM with an argument that its config lacks; not registered."""
+    """Unregistered LSTM with an argument that its config lacks."""
 
     def __init__(self, units, scale=1.0, **options):
         super().__init__(units, **options)

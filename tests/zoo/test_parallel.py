@@ -1,4 +1,4 @@
-"""Layers that find all states at once: equal to their loop, in few rounds, over long sequences."""
+"""Layers that compute all states in parallel in few rounds, compared with their loop."""
 
 import keras
 import numpy as np
@@ -58,7 +58,7 @@ def test_a_long_sequence_equals_the_loop_forward_and_backward(name):
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", ["MinGRU", "MinLSTM"])
 def test_logarithms_equal_plain_numbers(name):
-    """With a candidate that is positive by its activation, both forms are the same."""
+    """Use an activation that makes the candidate positive, so that both forms are equal."""
     keras.utils.set_random_seed(0)
     options = {"return_sequences": True, "dtype": "float64"}
     logs = getattr(layers, name)(4, **options)

@@ -1,4 +1,4 @@
-"""Every cell against vectors that another library has computed in float64."""
+"""Every cell, compared with float64 vectors of another library."""
 
 import keras
 import numpy as np
@@ -17,7 +17,7 @@ def batch_first(sequence):
 
 
 def built(reference, arrays, dtype):
-    """The layer with the reference's weights."""
+    """Return the layer with the reference's weights."""
     units, features = arrays["outputs"].shape[-1], arrays["x"].shape[-1]
     options = reference.options({**part(arrays, "param/"), **part(arrays, "hyper/")})
     layer = getattr(layers, reference.layer)(

@@ -1,4 +1,4 @@
-"""Names of models, and the facts about them."""
+"""Model names and model metadata."""
 
 import dataclasses
 

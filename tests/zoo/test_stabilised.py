@@ -1,4 +1,4 @@
-"""What holds recurrences: orthogonal matrices, bounds, zoneout, initial matrices."""
+"""Stabilised recurrences: orthogonal matrices, bounds, zoneout and initial matrices."""
 
 import keras
 import numpy as np
@@ -16,7 +16,7 @@ def array(tensor):
 
 
 def trained(layer, steps=100, units=16):
-    """The layer after some steps with a large learning rate."""
+    """Return the layer after some steps with a large learning rate."""
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((12, 3)), layer, keras.layers.Dense(1)])
     model.compile(keras.optimizers.Adam(0.02), "mse")

@@ -1,4 +1,4 @@
-"""Trained weights: what is shipped, and how a model gets them."""
+"""Pretrained weights: shipped files, and loading them into a model."""
 
 import numpy as np
 import pytest

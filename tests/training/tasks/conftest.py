@@ -1,4 +1,4 @@
-"""A small made-up world for every task, and the real data where it is."""
+"""Small generated data for every task, and the published data where they are available."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from gradkeeper.training.tasks.builders import japanese_vowels, jsb_chorales
 from gradkeeper.training.tasks.builders.time_series import TimeSeriesBuilder
 
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
-# Where the real files go, so that nothing is downloaded.
+# Target paths of the published files, which prevent downloads.
 MANUAL = {
     "jsb_chorales/jsb-chorales-quarter.json": "jsb-chorales-quarter.json",
     "japanese_vowels/JapaneseVowels_TRAIN.ts": "JapaneseVowels_TRAIN.ts",
@@ -30,7 +30,7 @@ MANUAL = {
 
 @pytest.fixture(scope="session")
 def real(tmp_path_factory):
-    """A data_dir with the published files in place; read by tests of single tasks."""
+    """Return a data_dir with the published files, for tests of single tasks."""
     if not all((SHARED / file).is_file() for file in MANUAL):
         pytest.skip("no real data in ../shared/data")
     manual = tmp_path_factory.mktemp("real") / "downloads" / "manual"
@@ -42,18 +42,18 @@ def real(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def shared():
-    """Where real data may be."""
+    """Return the folder in which published data may exist."""
     return SHARED
 
 
 @pytest.fixture(scope="session")
 def load(tmp_path_factory):
-    """`load(name, **options)`: a task on made-up data, small."""
+    """Return `load(name, **options)`, which loads a small task on generated data."""
     folder = tmp_path_factory.mktemp("world")
     with pytest.MonkeyPatch.context() as patch:
         made = {**_files_of_others(folder, patch), **_files_of_the_user(folder)}
         for name in ("jsb_chorales", "japanese_vowels", "sunspots", "co2"):
-            load_task(name, data_dir=folder)  # prepared here, with the checksums of made-up files
+            load_task(name, data_dir=folder)  # prepared with checksums of generated files
 
     def load(name, **options):
         return load_task(name, data_dir=folder, **{**made.get(name, {}), **options})
@@ -62,7 +62,7 @@ def load(tmp_path_factory):
 
 
 def _files_of_others(folder, patch):
-    """What would be downloaded, and options that keep the tasks small."""
+    """Write substitutes for downloaded files, and return options that keep tasks small."""
     random = np.random.default_rng(0)
     manual = folder / "downloads" / "manual"
     manual.mkdir(parents=True)
@@ -108,7 +108,7 @@ def _files_of_others(folder, patch):
 
 
 def chorale(random):
-    """Lists of MIDI numbers, one of them empty."""
+    """Return lists of MIDI numbers, one of them empty."""
     notes = random.integers(21, 109, (random.integers(4, 12), 4))
     return [[], *(sorted(set(frame.tolist())) for frame in notes)]
 
@@ -204,7 +204,7 @@ def _files_of_the_user(folder):
 
 
 def write_records(file, random, count, steps=5):
-    """Records of [steps, 2] numbers, and their mean as the target."""
+    """Write records of [steps, 2] numbers, with their mean as the target."""
     with tf.io.TFRecordWriter(str(file)) as writer:
         for _ in range(count):
             x = random.normal(size=(steps, 2))

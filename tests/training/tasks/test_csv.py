@@ -1,4 +1,4 @@
-"""CSV files of the user: series and single examples, missing values, the split, the scaling."""
+"""CSV files of users: series, single examples, missing values, the split and the scaling."""
 
 import json
 
@@ -19,7 +19,7 @@ SERIES = {
 
 @pytest.fixture
 def write(tmp_path):
-    """`write(columns)`: a CSV file of them."""
+    """Return `write(columns)`, which writes the columns to a CSV file."""
 
     def write(columns, delimiter=","):
         lines = [columns, *zip(*columns.values(), strict=True)]
@@ -33,7 +33,7 @@ def write(tmp_path):
 
 @pytest.fixture
 def series(write):
-    """`series(changes, **options)`: the task on the series, four rows a window."""
+    """Return `series(changes, **options)`, which loads the task with windows of four rows."""
 
     def load(changes=(), **options):
         columns = {name: list(cells) for name, cells in SERIES.items()}
@@ -47,7 +47,7 @@ def series(write):
 
 
 def raw(task, part):
-    """Inputs and targets of a part in the units of the file."""
+    """Return the inputs and targets of a part in the units of the file."""
     inputs, targets = part
     form = task._format
     return form.input_scaling.undo(inputs), form.target_scaling.undo(targets[:, :, None])[:, :, 0]

@@ -1,4 +1,4 @@
-"""Reverse and addition: the strings, what the decoder reads, the values to beat."""
+"""Reverse and addition: strings, decoder inputs and baselines."""
 
 import math
 import zlib
@@ -11,7 +11,7 @@ from gradkeeper.training.tasks.text.vocabulary import END, PADDING, START
 
 
 def strings(task, batch):
-    """Source, decoder input and answer of each example, as text."""
+    """Return source, decoder input and answer of each example as text."""
     inputs, targets, *_ = batch
     parts = (inputs["source"], inputs["target"], targets)
     texts = ([task.vocabulary.decode(row) for row in part.numpy()] for part in parts)
@@ -66,7 +66,7 @@ def test_writing_any_digit_meets_the_baseline_of_reverse(load):
     task = load("reverse")
     _, targets = next(iter(task.train_dataset(50)))
     logits = np.zeros((*targets.shape, task.output_units), "float32")
-    logits[..., 0] = -1e9  # START is no digit
+    logits[..., 0] = -1e9  # START is not a digit
     assert float(task.loss(targets, logits)) == pytest.approx(task.baseline, rel=1e-5)
 
 
@@ -75,7 +75,7 @@ def test_too_long_an_addition_is_refused():
         load_task("addition", length=10)
 
 
-# A task that draws other strings than these needs another `version`.
+# If this fails because a task draws other strings, increase its `version`.
 @pytest.mark.parametrize(("name", "checksum"), [("addition", 465585673), ("reverse", 611415057)])
 def test_evaluation_split_stays_the_same_from_release_to_release(name, checksum, load):
     builder = load(name, length=3).evaluation_builder()

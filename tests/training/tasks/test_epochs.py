@@ -1,4 +1,4 @@
-"""Datasets that give another epoch each time they are read."""
+"""Datasets that yield another epoch at each iteration."""
 
 import tensorflow as tf
 

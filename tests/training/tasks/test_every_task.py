@@ -1,4 +1,4 @@
-"""What holds for every task: shapes, seeds, endless training, a fixed evaluation, a model."""
+"""Properties of all tasks: shapes, seeds, endless training, fixed evaluation and a model."""
 
 import json
 import math
@@ -17,12 +17,12 @@ EVERY_TASK = pytest.mark.parametrize("name", list_tasks())
 
 
 def flat(batches, count=-1):
-    """All arrays of some batches, one after the other."""
+    """Return all arrays of the first `count` batches in one list."""
     return [part.numpy() for batch in batches.take(count) for part in tf.nest.flatten(batch)]
 
 
 def whole(batches):
-    """Each part of an evaluation split, the batches joined."""
+    """Return each part of an evaluation split with its batches joined."""
     parts = zip(*(tf.nest.flatten(batch) for batch in batches), strict=True)
     return [np.concatenate(part) for part in parts]
 
@@ -38,7 +38,7 @@ def fits(shape, expected):
 
 
 def small_model(task):
-    """The model that an experiment builds, small."""
+    """Return a small version of the model that an experiment builds."""
     model = MODELS.get(task.head, "gru")
     config = Experiment(model, task.name, units=3).config
     return build_model(config, task, steps_per_epoch=1)

@@ -1,4 +1,4 @@
-"""Experiments on tasks of other kinds: from the configuration to the run directory."""
+"""Experiments on other kinds of tasks, from the configuration to the run directory."""
 
 import keras
 import pytest

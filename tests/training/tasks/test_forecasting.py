@@ -1,4 +1,4 @@
-"""Sunspots and carbon dioxide: windows, standardisation, plain forecasts."""
+"""Sunspots and carbon dioxide: windows, standardisation and naive forecasts."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def test_windows_are_consecutive_and_cut_between_training_and_evaluation(load):
         np.testing.assert_array_equal(x[start, :, 0], values[start : start + 12])
         np.testing.assert_array_equal(y[start][:1], values[start + 12 : start + 13])
     assert len(y_test) == steps - first - 2
-    # The first evaluation window ends where the training part does.
+    # The first evaluation window ends where the training part ends.
     np.testing.assert_allclose(x_test[0, -2:, 0], y[-1, -2:], rtol=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""Arrays and TFRecord files of the user."""
+"""Arrays and TFRecord files of users."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ CLASSES = RANDOM.integers(0, 4, 20)
 
 @pytest.fixture
 def arrays(tmp_path):
-    """`arrays(x=..., y=..., ...)`: the task on these arrays, further options as `options`."""
+    """Return `arrays(options, x=..., y=..., ...)`, which loads the task on these arrays."""
 
     def make(options=None, **content):
         np.savez(tmp_path / "data.npz", **content)
@@ -24,7 +24,7 @@ def arrays(tmp_path):
 
 @pytest.fixture
 def records(tmp_path):
-    """`records(examples, **options)`: the task on records of dicts of lists."""
+    """Return `records(examples, **options)`, which loads the task on records of dicts of lists."""
 
     def make(examples, **options):
         with tf.io.TFRecordWriter(str(tmp_path / "data.tfrecord")) as writer:

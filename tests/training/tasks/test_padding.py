@@ -1,4 +1,4 @@
-"""Padded sequences: weights, and losses that are exact means over a split."""
+"""Padded sequences: weights, and losses that equal the exact mean over a split."""
 
 import keras
 import numpy as np
@@ -22,7 +22,7 @@ def test_weights_average_to_one_over_all_steps_and_leave_padding_out():
 
 
 def likelihood(logits, frames):
-    """Nats of all frames, in float64 and without a logarithm of sums."""
+    """Return the nats of all frames, in float64 and without a log-sum-exp."""
     p = 1 / (1 + np.exp(-logits.astype(np.float64)))
     return -np.log(np.where(frames == 1, p, 1 - p)).sum()
 
@@ -42,7 +42,7 @@ def a_model(task):
 
 
 def frame_by_frame(model, task):
-    """The published loss, a chorale at a time and without padding."""
+    """Return the published loss, computed for one chorale at a time and without padding."""
     inputs, targets, weights = task._evaluation
     total, count = 0.0, 0
     for x, y, weight in zip(inputs, targets, weights, strict=True):

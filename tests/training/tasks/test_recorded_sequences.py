@@ -1,4 +1,4 @@
-"""Images, speech and music: what the builders read, and the published data."""
+"""Images, speech and music: reading by the dataset builders, and the published data."""
 
 import hashlib
 import json

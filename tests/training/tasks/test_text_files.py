@@ -1,4 +1,4 @@
-"""Text of the user: one long text, and many short ones."""
+"""Text of users: one long text, and many short texts."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def decoded(task, batch):
 
 
 def evaluated_and_trained(task):
-    """All evaluation examples, and those of two epochs of training."""
+    """Return all evaluation examples, and the training examples of two epochs."""
     evaluated = [
         answer for batch in task.evaluation_dataset(5) for _, answer in decoded(task, batch)
     ]

@@ -1,4 +1,4 @@
-"""Which vectors in `tests/zoo/vectors` prove which layer, by family."""
+"""Reference vectors of `tests/zoo/vectors` for each layer, by family."""
 
 from references import dynamical, gates, stabilised
 from references.reference import Reference

@@ -1,4 +1,4 @@
-"""Cells that are discretized differential equations."""
+"""References of cells that discretize differential equations."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ def antisymmetric(hyper: Arrays) -> dict[str, float]:
 
 
 def gated_weights(given: Arrays) -> dict[str, np.ndarray]:
-    """The hidden bias is the candidate's alone."""
+    """Return the weights; the hidden bias belongs to the candidate only."""
     hidden = given["bias_hh"]
     return transposed({**given, "bias_hh": np.append(0 * hidden, hidden)})
 
@@ -20,12 +20,12 @@ def without_hidden_bias(given: Arrays) -> dict[str, np.ndarray]:
 
 
 def oscillators(given: Arrays) -> dict[str, np.ndarray]:
-    """Kernels by their names, and one bias that is the sum of three."""
+    """Return the kernels by name, and one bias, the sum of three."""
     return transposed({**given, "bias_hh": given["bias_hh"] + given["bias_ch"]})
 
 
 def with_cell_bias(given: Arrays) -> dict[str, np.ndarray]:
-    """The second bias of the last block is that of the cell kernel."""
+    """Return the weights; the last block of the hidden bias is the bias of the cell kernel."""
     return transposed({**given, "bias_hh": np.append(given["bias_hh"], given["bias_ch"])})
 
 

@@ -1,4 +1,4 @@
-"""Cells with gates."""
+"""References of cells with gates."""
 
 import numpy as np
 
@@ -8,24 +8,24 @@ LSTM_STATES = ("h", "c")
 
 
 def with_factor_bias(given: Arrays) -> dict[str, np.ndarray]:
-    """The multiplicative LSTM's bias: one of m, then the sums of two."""
+    """Return the multiplicative LSTM's weights; its bias is that of m, then sums of two."""
     return transposed({**given, "bias_hh": np.append(0 * given["bias_hh"], given["bias_mh"])})
 
 
 def of_first_blocks(given: Arrays) -> dict[str, np.ndarray]:
-    """One bias, to whose first blocks the reference adds another."""
+    """Return the weights; the bias contains a second reference bias in its first blocks."""
     missing = len(given["bias_ih"]) - len(given["bias_hh"])
     return transposed({**given, "bias_hh": np.append(given["bias_hh"], np.zeros(missing))})
 
 
 def of_last_blocks(given: Arrays) -> dict[str, np.ndarray]:
-    """One bias, to whose last blocks the reference adds another."""
+    """Return the weights; the bias contains a second reference bias in its last blocks."""
     missing = len(given["bias_ih"]) - len(given["bias_hh"])
     return transposed({**given, "bias_hh": np.append(np.zeros(missing), given["bias_hh"])})
 
 
 def of_input_bias(given: Arrays) -> dict[str, np.ndarray]:
-    """Kernels, and the bias that the reference adds to the inputs."""
+    """Return the kernels, and the bias that the reference adds to the inputs."""
     return transposed({**given, "bias_hh": 0})
 
 

@@ -1,4 +1,4 @@
-"""How the weights of a reference become those of a layer.
+"""Conversion of a reference's weights to those of a layer.
 
 The vectors were computed in float64 by PyTorch 2.13.0 and torchrecurrent 0.2.5 with loss
 sum(outputs * dout); weights are stored as [gates * units, features], time comes first.
@@ -16,7 +16,7 @@ Arrays = Mapping[str, np.ndarray]
 
 
 def transposed(weights: Arrays) -> dict[str, np.ndarray]:
-    """Kernels by their names, and one bias that is the sum of two."""
+    """Return the kernels by name, and one bias, the sum of two."""
     return {
         "kernel": weights["weight_ih"].T,
         "recurrent_kernel": weights["weight_hh"].T,
@@ -25,7 +25,7 @@ def transposed(weights: Arrays) -> dict[str, np.ndarray]:
 
 
 def of_one_bias(gradients: Arrays) -> dict[str, np.ndarray]:
-    """The same of gradients: that of a sum is that of either part."""
+    """Return the gradients by name; the gradient of a sum equals the gradient of either term."""
     return {
         "kernel": gradients["weight_ih"].T,
         "recurrent_kernel": gradients["weight_hh"].T,
@@ -35,18 +35,18 @@ def of_one_bias(gradients: Arrays) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True)
 class Reference:
-    """The proof of a layer.
+    """Reference values for a layer.
 
     Attributes:
-        layer: its name in `gradkeeper.zoo.layers`.
-        file: the vectors.
-        weights: makes the layer's weights, by name, from the reference's.
-        gradients: makes gradients for the layer's weights from those for the reference's.
-        also: further weights of the layer, and what the reference calls them.
-        options: of the layer; a callable makes them from the reference's `hyper` values and
-            weights.
+        layer: name of the layer in `gradkeeper.zoo.layers`.
+        file: file of the vectors.
+        weights: function that converts the reference's weights to the layer's, by name.
+        gradients: function that converts the gradients in the same way.
+        also: further weights of the layer, with their names in the reference.
+        options: function that returns the layer's options from the reference's `hyper` values
+            and weights.
         states: names of the reference's states, in the layer's order.
-        tied: the layer has one state where the reference has two of equal value, h and c.
+        tied: whether the layer has one state for two equal states of the reference, h and c.
     """
 
     layer: str
@@ -59,7 +59,7 @@ class Reference:
     tied: bool = False
 
     def read(self) -> dict[str, np.ndarray]:
-        """All its arrays, by key."""
+        """Return all arrays of the file, by key."""
         with np.load(VECTORS / self.file) as arrays:
             return dict(arrays)
 
@@ -70,7 +70,7 @@ class Reference:
         return {**self.gradients(given), **self._further(given)}
 
     def run(self, prefix: str) -> str:
-        """Where the run from a state stands in the file."""
+        """Return the key prefix of the run that starts from a given state."""
         return "tied/" if self.tied and prefix else prefix
 
     def state_gradient(self, arrays: Arrays, run: str, state: str) -> np.ndarray:
@@ -82,5 +82,5 @@ class Reference:
 
 
 def part(arrays: Arrays, prefix: str) -> dict[str, np.ndarray]:
-    """The arrays under a prefix, without it."""
+    """Return the arrays under a prefix, with the prefix removed from their keys."""
     return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}

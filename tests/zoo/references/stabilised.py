@@ -1,4 +1,4 @@
-"""Cells with bounded or slowed recurrences."""
+"""References of cells with bounded or slowed recurrences."""
 
 from references.reference import Arrays, Reference, of_one_bias, transposed
 
