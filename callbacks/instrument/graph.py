@@ -173,10 +173,7 @@ def all_replicas(flag: tf.Tensor, replica: Replica) -> tf.Tensor:
 
 
 def apply_if(
-    allowed: tf.Tensor,
-    apply: Callable[[list[Any]], None],
-    gradients: list[Any],
-    replica: Replica,
+    allowed: tf.Tensor, apply: Callable[[list[Any]], None], gradients: list[Any], replica: Replica
 ) -> None:
     """Apply the gradients if `allowed` is true.
 
@@ -229,9 +226,7 @@ def unmerged(tensor: tf.Tensor) -> tf.Tensor:
     inputs. (The rewrites are MinimizeBroadcasts, AddOpsRewrite and HoistCommonFactor of Grappler's
     arithmetic optimizer.)
     """
-    if not tf.is_symbolic_tensor(tensor):
-        return tensor
-    return _copied(tensor, {})
+    return _copied(tensor, {}) if tf.is_symbolic_tensor(tensor) else tensor
 
 
 def _split(tensor: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor] | None:
@@ -254,11 +249,9 @@ def _copied(tensor: tf.Tensor, copies: dict[int, tf.Tensor]) -> tf.Tensor:
         inputs = [_copied(each, copies) for each in operation.inputs]
         # Mark the copy, which TensorFlow would otherwise merge with the original.
         with tensor.graph.gradient_override_map({operation.type: operation.type}):
-            copies[id(tensor)] = _apply(operation.type, inputs)
+            if operation.type == "AddN":
+                copies[id(tensor)] = tf.raw_ops.AddN(inputs=inputs)
+            else:
+                again = getattr(tf.raw_ops, operation.type)
+                copies[id(tensor)] = again(x=inputs[0], y=inputs[1])
     return copies[id(tensor)]
-
-
-def _apply(kind: str, inputs: list[tf.Tensor]) -> tf.Tensor:
-    if kind == "AddN":
-        return tf.raw_ops.AddN(inputs=inputs)
-    return getattr(tf.raw_ops, kind)(x=inputs[0], y=inputs[1])

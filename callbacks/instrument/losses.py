@@ -95,14 +95,13 @@ class ScaledLosses:
             gradients: the gradients that `apply` is called with.
             in_step: whether the `train_step` of a model makes the call.
         """
-        if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-            return False
-        if id(optimizer) in self._scaled:
+        is_scaling = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+        if not is_scaling or id(optimizer) in self._scaled:
             return False
         if tf.executing_eagerly():
             return in_step
         tensors = tensors_in(list(gradients))
-        if not tensors or all(_is_argument(each) for each in tensors):
+        if all(each.op.type == "Placeholder" and not _sources(each) for each in tensors):
             return False  # computed by another function
         return not _may_depend_on(tensors, optimizer.dynamic_scale.value)
 
@@ -128,7 +127,3 @@ def _sources(tensor: tf.Tensor) -> list[tf.Tensor]:
     """Return the tensors that a tensor is computed from, including captures from outer graphs."""
     captures = tensor.graph.captures if tensor.op.type == "Placeholder" else ()
     return [*tensor.op.inputs, *(outer for outer, inner in captures if inner is tensor)]
-
-
-def _is_argument(tensor: tf.Tensor) -> bool:
-    return tensor.op.type == "Placeholder" and not _sources(tensor)

@@ -125,7 +125,6 @@ class OptimizerPatches:
         variables: Variables,
     ) -> OptimizerCall:
         clips = any(transform.clips for transform in self._observers.transforms)
-        in_step = bool(context.depth)
         return OptimizerCall(
             context,
             optimizer,
@@ -136,7 +135,7 @@ class OptimizerPatches:
             is_plain=is_plain(optimizer) and not clips,
             accumulates=accumulates(optimizer),
             lacks_loss_scaling=self._scaled_losses.are_missing_for(
-                optimizer, grads, in_step=in_step
+                optimizer, grads, in_step=bool(context.depth)
             ),
         )
 

@@ -1,6 +1,6 @@
 """Optimizer discovery and inspection."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
 import keras
@@ -8,6 +8,7 @@ import ml_dtypes
 import tensorflow as tf
 
 from gradkeeper.callbacks._keras_private import CLIP_GRADIENTS, sublayers
+from gradkeeper.callbacks.instrument.variable_names import instances_in
 
 # Clipping arguments of Keras optimizers.
 Clipping: TypeAlias = Literal["clipnorm", "global_clipnorm", "clipvalue"]
@@ -34,7 +35,7 @@ def optimizers_of(model: keras.Model) -> list[keras.optimizers.Optimizer]:
         waiting += new.values()
     found = [getattr(model, "optimizer", None)]
     for owner in owners.values():
-        found += _optimizers_in(vars(owner).values())
+        found += instances_in(vars(owner), keras.optimizers.Optimizer)
     optimizers = list({id(each): each for each in found if each is not None}.values())
     inner = {id(each) for optimizer in optimizers for each in nested_optimizers(optimizer)}
     return [each for each in optimizers if id(each) not in inner]
@@ -43,18 +44,15 @@ def optimizers_of(model: keras.Model) -> list[keras.optimizers.Optimizer]:
 def attribute_name(owner: Any, optimizer: keras.optimizers.Optimizer) -> str | None:
     """Return the name of the owner's attribute that holds the optimizer; None if there is none."""
     attributes = {} if owner is None else {"optimizer": owner.optimizer, **vars(owner)}
-    names = (name for name, value in attributes.items() if value is optimizer)
-    return next(names, None)
+    return next((name for name, value in attributes.items() if value is optimizer), None)
 
 
-def nested_optimizers(
-    optimizer: keras.optimizers.Optimizer,
-) -> list[keras.optimizers.Optimizer]:
+def nested_optimizers(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optimizer]:
     """Return the optimizers in the attributes of an optimizer, recursively."""
     found: dict[int, keras.optimizers.Optimizer] = {}
     waiting = [optimizer]
     while waiting:
-        for each in _optimizers_in(vars(waiting.pop()).values()):
+        for each in instances_in(vars(waiting.pop()), keras.optimizers.Optimizer):
             if each is not optimizer and id(each) not in found:
                 found[id(each)] = each
                 waiting.append(each)
@@ -103,7 +101,7 @@ def bypasses_apply(optimizer: keras.optimizers.Optimizer) -> bool:
 def learning_rates_of(optimizer: keras.optimizers.Optimizer) -> list[Any]:
     """Return the learning rates that an optimizer call uses; for a schedule, the current one."""
     leaves = [each for each in with_nested(optimizer) if not nested_optimizers(each)]
-    rates = [getattr(each, "learning_rate", None) for each in leaves]
+    rates = (getattr(each, "learning_rate", None) for each in leaves)
     return [rate for rate in rates if rate is not None]
 
 
@@ -166,16 +164,5 @@ def _is_of_keras(kind: type) -> bool:
 def _clip_limits(optimizer: keras.optimizers.Optimizer) -> Iterator[tuple[Clipping, float]]:
     for each in with_nested(optimizer):
         for name in _CLIPPINGS:
-            limit = getattr(each, name, None)
-            if limit:
+            if limit := getattr(each, name, None):
                 yield name, float(limit)
-
-
-def _optimizers_in(values: Iterable[Any]) -> Iterator[keras.optimizers.Optimizer]:
-    for value in values:
-        if isinstance(value, keras.optimizers.Optimizer):
-            yield value
-        elif isinstance(value, dict):
-            yield from _optimizers_in(value.values())
-        elif isinstance(value, (list, tuple)):
-            yield from _optimizers_in(value)

@@ -1,11 +1,16 @@
 """Temporary replacement of attributes and of functions in closures."""
 
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from operator import getitem, setitem
+from typing import Any, NamedTuple
 
 import keras
+
+_MODULE = keras.Model.make_train_function.__module__
+_NOTHING = object()
 
 
 def is_made_by_keras(function: Any) -> bool:
@@ -13,38 +18,26 @@ def is_made_by_keras(function: Any) -> bool:
     return getattr(function, "__module__", None) == _MODULE
 
 
-class FunctionSlot:
+class FunctionSlot(NamedTuple):
     """Slot in which a function keeps another function: a closure cell or a named value.
 
-    Args:
-        cell: the closure cell; None for a named value.
-        names: the dict that holds the function; None for a closure cell.
-        name: the function's key in `names`.
+    Attributes:
+        read: returns the object in the slot.
+        put: replaces the object in the slot.
     """
 
-    def __init__(self, cell: Any = None, names: dict[str, Any] | None = None, name: str = ""):
-        self._cell, self._names, self._name = cell, names, name
-
-    @property
-    def content(self) -> Any:
-        """Return the object in the slot."""
-        return self._cell.cell_contents if self._names is None else self._names[self._name]
+    read: Callable[[], Any]
+    put: Callable[[Any], None]
 
     @contextmanager
     def replaced_by(self, function: Callable) -> Iterator[None]:
         """Keep `function` in the slot inside the block."""
-        before = self.content
-        self._put(function)
+        before = self.read()
+        self.put(function)
         try:
             yield
         finally:
-            self._put(before)
-
-    def _put(self, content: Any) -> None:
-        if self._names is None:
-            self._cell.cell_contents = content
-        else:
-            self._names[self._name] = content
+            self.put(before)
 
 
 def find_train_function(function: Any) -> FunctionSlot | None:
@@ -60,10 +53,11 @@ def find_train_function(function: Any) -> FunctionSlot | None:
             continue
         visited.add(id(each))
         for place in _places(each):
-            if is_made_by_keras(place.content):
+            content = place.read()
+            if is_made_by_keras(content):
                 return place
-            if inspect.isroutine(place.content):
-                waiting.append(place.content)
+            if inspect.isroutine(content):
+                waiting.append(content)
     return None
 
 
@@ -75,7 +69,7 @@ def holds(function: Any, content: Any) -> bool:
         if id(each) in visited or not inspect.isfunction(each):
             continue
         visited.add(id(each))
-        there = [cell.cell_contents for cell in each.__closure__ or () if _is_filled(cell)]
+        there = [slot.read() for slot in _closure(each)]
         if any(each is content for each in there):
             return True
         waiting += there
@@ -84,35 +78,28 @@ def holds(function: Any, content: Any) -> bool:
 
 def _places(function: Any) -> Iterator[FunctionSlot]:
     owner = getattr(function, "__self__", function)
-    if not isinstance(owner, (keras.Model, type)) and not inspect.ismodule(owner):
-        yield from (FunctionSlot(names=vars(owner), name=name) for name in _names(owner))
+    is_plain = not isinstance(owner, (keras.Model, type)) and not inspect.ismodule(owner)
+    if is_plain and hasattr(owner, "__dict__"):
+        yield from _named(vars(owner), list(vars(owner)))
     plain = inspect.unwrap(getattr(function, "__func__", function))
-    if not inspect.isfunction(plain):
-        return
-    for cell in plain.__closure__ or ():
-        if _is_filled(cell):
-            yield FunctionSlot(cell)
-    for name in plain.__code__.co_names:
-        if name in plain.__globals__:
-            yield FunctionSlot(names=plain.__globals__, name=name)
+    if inspect.isfunction(plain):
+        yield from _closure(plain)
+        yield from _named(plain.__globals__, plain.__code__.co_names)
 
 
-def _names(owner: Any) -> list[str]:
-    return list(vars(owner)) if hasattr(owner, "__dict__") else []
+def _named(values: dict[str, Any], names: Iterable[str]) -> Iterator[FunctionSlot]:
+    for name in names:
+        if name in values:
+            yield FunctionSlot(partial(getitem, values, name), partial(setitem, values, name))
 
 
-def _is_filled(cell: Any) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018 - raises if the cell is empty
-    except ValueError:
-        return False
-    return True
-
-
-_MODULE = keras.Model.make_train_function.__module__
-
-
-_NOTHING = object()
+def _closure(function: Any) -> Iterator[FunctionSlot]:
+    for cell in function.__closure__ or ():
+        with suppress(ValueError):
+            cell.cell_contents  # noqa: B018 - raises if the cell is empty
+            yield FunctionSlot(
+                partial(getattr, cell, "cell_contents"), partial(setattr, cell, "cell_contents")
+            )
 
 
 class AttributePatch:

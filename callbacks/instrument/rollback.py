@@ -115,8 +115,11 @@ class StateRollback:
             return model.get_metrics_result()
         if not shown:
             return result
-        restored = _metrics_in(model, result)
-        changed = {n: _shown_or(result[n], shown[n], restored[n], refused) for n in shown}
+        changed = {}
+        for name, restored in _metrics_in(model, result).items():
+            value, at_end = result[name], shown[name]
+            is_metric = tf.equal(value, at_end) | (tf.math.is_nan(value) & tf.math.is_nan(at_end))
+            changed[name] = tf.where(refused & is_metric, restored, value)
         return {**result, **changed}
 
     def _restore(self) -> None:
@@ -144,21 +147,6 @@ def _metrics_in(model: keras.Model, logs: Any) -> dict[str, tf.Tensor]:
     }
 
 
-def _shown_or(
-    value: tf.Tensor, shown: tf.Tensor, restored: tf.Tensor, refused: tf.Tensor
-) -> tf.Tensor:
-    """Return `restored` if the step was skipped and `value` shows the metric, else `value`.
-
-    Args:
-        value: the log that the step returned.
-        shown: the metric's result at the end of the step.
-        restored: the metric's result after the variables are restored.
-        refused: whether the step was skipped.
-    """
-    is_metric = tf.equal(value, shown) | (tf.math.is_nan(value) & tf.math.is_nan(shown))
-    return tf.where(refused & is_metric, restored, value)
-
-
 def local_part(variable: Any, replica: Replica) -> tf.Variable:
     """Return the replica's local component of a Keras or TensorFlow variable."""
     value = variable.value if isinstance(variable, keras.Variable) else variable
@@ -181,11 +169,7 @@ def functions_run_eagerly() -> Iterator[None]:
 @contextmanager
 def forward_pass_undone(model: keras.Model) -> Iterator[None]:
     """Restore moving averages, seeds, metrics and layer states after the block."""
-    every = [
-        *model.non_trainable_variables,
-        *model.metrics_variables,
-        *unlisted_variables(model),
-    ]
+    every = [*model.non_trainable_variables, *model.metrics_variables, *unlisted_variables(model)]
     variables = {id(each): each for each in every}.values()
     before = [keras.ops.convert_to_numpy(variable) for variable in variables]
     try:

@@ -1,6 +1,7 @@
 """The train step of a replica and its optimizer calls, while they are traced or run."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import keras
@@ -35,24 +36,25 @@ class StepLoss:
         self._device = device
         # The loss, and 1 if it is known.
         self._variable: tf.Variable | None = None
-        self._in_variable = False
+        # The variable, if this step uses it.
+        self._carrier: tf.Variable | None = None
         self.latest: tf.Tensor | None = None
         self._scope: TraceScope | None = None
 
     def begin_step(self, *, in_variable: bool) -> None:
         """Mark the loss as unknown. `in_variable` states whether a variable carries it."""
-        self.latest, self._in_variable = None, in_variable
+        self.latest = self._carrier = None
         if in_variable:
             if self._variable is None:
                 self._variable = make_variable(_UNKNOWN_LOSS, self._device)
-            self._variable.assign(_UNKNOWN_LOSS)
+            self._carrier = self._variable
+            self._carrier.assign(_UNKNOWN_LOSS)
 
     def set(self, loss: tf.Tensor) -> None:
         """Set the loss, a scalar."""
         self.latest, self._scope = loss, TraceScope.current()
-        if self._in_variable:
-            assert self._variable is not None
-            self._variable.assign(tf.stack([tf.cast(loss, tf.float64), 1.0]))
+        if self._carrier is not None:
+            self._carrier.assign(tf.stack([tf.cast(loss, tf.float64), 1.0]))
 
     @property
     def tensor(self) -> tf.Tensor | None:
@@ -67,22 +69,20 @@ class StepLoss:
     @property
     def may_be_known(self) -> bool:
         """Return False if no loss was set, and no `tf.function` can have set one."""
-        return self.is_known or self._in_variable
+        return self.is_known or self._carrier is not None
 
     @property
     def value(self) -> tf.Tensor:
         """Return the loss, NaN if it is unknown."""
-        if self._in_variable:
-            assert self._variable is not None
-            return self._variable[0]
+        if self._carrier is not None:
+            return self._carrier[0]
         return tf.constant(np.nan, tf.float64) if self.latest is None else self.latest
 
     @property
     def is_ok(self) -> tf.Tensor:
         """Return whether the loss is finite or unknown, a boolean scalar."""
-        if self._in_variable:
-            assert self._variable is not None
-            value, is_known = tf.unstack(self._variable.read_value())
+        if self._carrier is not None:
+            value, is_known = tf.unstack(self._carrier.read_value())
             return tf.math.is_finite(value) | tf.equal(is_known, 0.0)
         return tf.constant(True) if self.latest is None else tf.math.is_finite(self.latest)
 
@@ -116,7 +116,6 @@ class StepContext:
         self.clipped_variables: list[Variables] = []
         self.rollback: StateRollback | None = None
         self._rounds: dict[int, list[set[int]]] = {}
-        self._skip_flag: tf.Variable | None = None
 
     def begin_step(self, *, loss_in_variable: bool = False) -> None:
         """Begin a step; see `StepLoss.begin_step`."""
@@ -135,12 +134,10 @@ class StepContext:
         rounds.append(keys)
         return len(rounds) - 1
 
-    @property
+    @cached_property
     def skip_flag(self) -> tf.Variable:
         """Return the variable that carries a skip out of functions that the step calls."""
-        if self._skip_flag is None:
-            self._skip_flag = make_variable(np.array(False), self.device)
-        return self._skip_flag
+        return make_variable(np.array(False), self.device)
 
 
 class StepContexts:

@@ -18,23 +18,17 @@ from gradkeeper.callbacks.instrument.rollback import StateRollback
 from gradkeeper.callbacks.instrument.step_context import StepContext, StepContexts
 from gradkeeper.callbacks.instrument.variable_names import unlisted_variables
 
-_SEQUENCE_LAYERS = (
-    keras.layers.RNN,
-    keras.layers.Bidirectional,
-    keras.layers.TimeDistributed,
-)
+_SEQUENCE_LAYERS = (keras.layers.RNN, keras.layers.Bidirectional, keras.layers.TimeDistributed)
 
 
-def mask_patches(
-    model: keras.Model, tell: Callable[[keras.layers.Layer], None]
-) -> list[AttributePatch]:
+def mask_patches(model: keras.Model, observers: Observers) -> list[AttributePatch]:
     """Return a patch of `call` for each layer of the model that does not pass masks on.
 
     Since Keras 3.16, `RNN`, `Bidirectional` and `TimeDistributed` set `supports_masking = False`.
 
     Args:
         model: the model.
-        tell: function that is called with the layer each time the layer is called with a mask.
+        observers: notified each time such a layer is called with a mask.
     """
 
     def noting(layer: keras.layers.Layer) -> Callable:
@@ -43,7 +37,7 @@ def mask_patches(
         def call(inputs: Any, *args: Any, **kwargs: Any) -> Any:
             masks = keras.tree.flatten((kwargs.get("mask"), mask_of(inputs)))
             if any(mask is not None for mask in masks):
-                tell(layer)
+                observers.notify(lambda each: each.on_mask_end(layer))
             return original(inputs, *args, **kwargs)
 
         return call
@@ -88,23 +82,26 @@ class StepPatches:
         if model is not None:
             self._step.append(AttributePatch(model, "train_step", self._train_step))
             self._inner.append(AttributePatch(model, "compute_loss", self._compute_loss))
-            self._inner += mask_patches(model, self._report_mask)
+            self._inner += mask_patches(model, self._observers)
         self.add_optimizers(optimizers)
         self._running, self._lock = 0, threading.Lock()
         self._computes_loss = False
 
     def add_optimizers(self, optimizers: Sequence[keras.optimizers.Optimizer]) -> None:
-        """Add optimizers to patch. Do not call this between `apply` and `revert`."""
+        """Add optimizers to patch. Do not call this inside `applied`."""
         self._inner += self._optimizers.patches_for(optimizers)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Apply the patches inside the block, and revert them afterwards."""
+        """Apply the patches inside the block, and restore every attribute afterwards."""
+        patches = [*self._step, *([] if self._within_step_only else self._inner)]
         try:
-            self.apply()
+            for patch in patches:
+                patch.apply()
             yield
         finally:
-            self.revert()
+            for patch in reversed(patches):
+                patch.revert()
 
     def patch_within_step_only(self) -> None:
         """Limit the inner patches to the time in which the model's `train_step` runs.
@@ -117,22 +114,6 @@ class StepPatches:
     def are_called_by(self, function: Callable) -> bool:
         """Return True if `function` closes over the patched `train_step`."""
         return all(patch.is_called_by(function) for patch in self._step)
-
-    def apply(self) -> None:
-        """Apply the patches until `revert` is called."""
-        for patch in self._step:
-            patch.apply()
-        if not self._within_step_only:
-            for patch in self._inner:
-                patch.apply()
-
-    def revert(self) -> None:
-        """Restore every attribute to its value before `apply`."""
-        if not self._within_step_only:
-            for patch in reversed(self._inner):
-                patch.revert()
-        for patch in self._step:
-            patch.revert()
 
     @contextmanager
     def _inner_applied(self) -> Iterator[None]:
@@ -205,9 +186,6 @@ class StepPatches:
             context.loss.set(mean)
         self._observers.notify(lambda each: each.on_loss(context, value))
 
-    def _report_mask(self, layer: keras.layers.Layer) -> None:
-        self._observers.notify(lambda each: each.on_mask_end(layer))
-
     def _rollback(
         self, model: keras.Model, context: StepContext, has_functions: bool
     ) -> StateRollback:
@@ -227,6 +205,5 @@ class StepPatches:
             return
         with tf.control_dependencies(tensors_in(result)):
             for transform in self._observers.transforms:
-                allowed = transform.should_keep(context)
-                if allowed is not None:
+                if (allowed := transform.should_keep(context)) is not None:
                     context.rollback.unless(allowed)

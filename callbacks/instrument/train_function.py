@@ -2,7 +2,8 @@
 
 import sys
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, Optional, TypeAlias, TypeVar
 
 import keras
@@ -110,9 +111,7 @@ class InstrumentedTrainFunction:
         if not isinstance(function, _TrainFunctionProxy):
             return
         function.waiting = [
-            (frame, observers)
-            for frame, observers in function.waiting
-            if frame != beginner and frame.is_running()
+            each for each in function.waiting if each[0] != beginner and each[0].is_running()
         ]
         if not function.waiting:
             _put(model, function.instrumented._plain)
@@ -180,24 +179,17 @@ class InstrumentedTrainFunction:
         for observer in observers:
             if observer.timer is not None:
                 observer.timer.call_begins(observer)
-        if settled is None:
-            result = self._run_first(iterator, observers)
-        elif settled.patches is None:
-            result = settled.twin(_shown(iterator, settled.holding))
+        if settled is None:  # the set of patches may still change
+            patches = self._patches_for(observers)
+            with patches.applied():
+                result = self._call(iterator, observers)
+            self._settle(observers, patches)
         else:
-            with settled.patches.applied():
+            with settled.patches.applied() if settled.patches else nullcontext():
                 result = settled.twin(_shown(iterator, settled.holding))
         for observer in observers:
             if observer.timer is not None:
                 observer.timer.call_ends(observer)
-        return result
-
-    def _run_first(self, iterator: Any, observers: tuple[ReusableObserver, ...]) -> Any:
-        """Run the train function while the set of patches may still change."""
-        patches = self._patches_for(observers)
-        with patches.applied():
-            result = self._call(iterator, observers)
-        self._settle(observers, patches)
         return result
 
     def _call(self, iterator: Any, observers: tuple[ReusableObserver, ...]) -> Any:
@@ -224,22 +216,18 @@ class InstrumentedTrainFunction:
             and all(observer.has_seen_gradients for observer in observers)
         ):
             patches.patch_within_step_only()
-            held = patches.are_called_by(twin)
-            self._settled[observers] = _Settled(
-                None if held else patches, twin, _holding(observers)
-            )
+            to_apply = None if patches.are_called_by(twin) else patches
+            self._settled[observers] = _Settled(to_apply, twin, _holding(observers))
 
     def _patches_for(self, observers: tuple[ReusableObserver, ...]) -> StepPatches:
         patches = self._patches.get(observers)
         # Search again until an optimizer is called: a train step may create its optimizers.
         if patches is None or not all(observer.has_seen_gradients for observer in observers):
             named = [each for observer in observers for each in observer.optimizers or ()]
-            optimizers = [*optimizers_of(self._model), *named]
             if patches is None:
-                patches = StepPatches(observers, optimizers, self._model, self._contexts)
+                patches = StepPatches(observers, [], self._model, self._contexts)
                 self._patches[observers] = patches
-            else:
-                patches.add_optimizers(optimizers)
+            patches.add_optimizers([*optimizers_of(self._model), *named])
         return patches
 
     def _make_twin(self) -> Callable:
@@ -251,19 +239,14 @@ class InstrumentedTrainFunction:
             _put(self._model, self._plain)
 
 
+@dataclass
 class PendingCall(Generic[ObserverT]):
     """A scheduled call, which can be scheduled again at low cost if nothing has changed."""
 
-    def __init__(
-        self,
-        instrumented: InstrumentedTrainFunction,
-        function: "_TrainFunctionProxy",
-        observer: ObserverT,
-        steps_per_execution: int,
-    ) -> None:
-        self.observer = observer
-        self._instrumented, self._function = instrumented, function
-        self._steps_per_execution = steps_per_execution
+    instrumented: InstrumentedTrainFunction
+    function: "_TrainFunctionProxy"
+    observer: ObserverT
+    steps_per_execution: int
 
     def again(self, model: keras.Model, frame: FitFrame, reader: Owner) -> bool:
         """Report the next call to the same observer if `reader` still owns it.
@@ -272,20 +255,21 @@ class PendingCall(Generic[ObserverT]):
             True on success. False if another run has instrumented the model already, or if its
             train function, its settings or the owner of the observer have changed.
         """
-        attributes, waiting = vars(model), self._function.waiting
-        steps = model.steps_per_execution
-        if steps != self._steps_per_execution or not self.observer.is_owned_by(reader):
+        attributes, waiting = vars(model), self.function.waiting
+        if model.steps_per_execution != self.steps_per_execution:
             return False
-        if attributes.get("train_function") is self._function:
-            others = self._function.observers_for(frame)
+        if not self.observer.is_owned_by(reader):
+            return False
+        if attributes.get("train_function") is self.function:
+            others = self.function.observers_for(frame)
             if others is None or self.observer in others:
                 return False
             others.append(self.observer)
             return True
-        if waiting or attributes.get("train_function") is not self._instrumented._plain:
+        if waiting or attributes.get("train_function") is not self.instrumented._plain:
             return False
         waiting.append((frame, [self.observer]))
-        attributes["train_function"] = self._function
+        attributes["train_function"] = self.function
         return True
 
 

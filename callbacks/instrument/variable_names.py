@@ -45,32 +45,26 @@ def layer_paths(model: keras.Model) -> list[tuple[str, keras.layers.Layer]]:
     Example: `encoder/bidirectional/forward_lstm/lstm_cell`. The first entry is the model with its
     own name. A shared layer has the first path that is found.
     """
-    found: list[tuple[str, keras.layers.Layer]] = [(model.name, model)]
+    found: list[tuple[str, keras.layers.Layer]] = [("", model)]
     visited = {id(model)}
-    waiting: list[tuple[str, keras.layers.Layer]] = [("", model)]
-    while waiting:
-        prefix, layer = waiting.pop(0)
+    for path, layer in found:  # grows in the loop
         for each in sublayers(layer):
             if id(each) not in visited:
                 visited.add(id(each))
-                found.append((f"{prefix}{each.name}", each))
-                waiting.append((f"{prefix}{each.name}/", each))
-    return found
+                found.append((f"{path}/{each.name}" if path else each.name, each))
+    return [(model.name, model), *found[1:]]
 
 
 def unique_names(names: Sequence[str]) -> tuple[str, ...]:
     """Return the names, with a suffix `_1`, `_2`, ... for names that occurred before."""
     taken = set(names)
-    seen: set[str] = set()
-    unique = []
+    unique: dict[str, None] = {}
     for name in names:
-        number = 0
-        candidate = name
-        while candidate in seen or (number and candidate in taken):
+        candidate, number = name, 0
+        while candidate in unique or (number and candidate in taken):
             number += 1
             candidate = f"{name}_{number}"
-        seen.add(candidate)
-        unique.append(candidate)
+        unique[candidate] = None
     return tuple(unique)
 
 
@@ -78,8 +72,8 @@ def _walk(
     layer: keras.layers.Layer, prefix: str, visited: set[int]
 ) -> Iterator[tuple[str, keras.Variable]]:
     visited.add(id(layer))
-    inside = [each for each in sublayers(layer) if id(each) not in visited]
-    theirs = {id(variable) for each in sublayers(layer) for variable in each.variables}
+    inside = sublayers(layer)
+    theirs = {id(variable) for each in inside for variable in each.variables}
     for variable in layer.variables:
         if id(variable) not in theirs:
             yield f"{prefix}{variable.name}", variable
@@ -97,19 +91,18 @@ def _unlisted(layer: keras.layers.Layer) -> Iterator[tuple[str, Any]]:
     for name, value in vars(layer).items():
         if name.startswith("_self_"):  # TensorFlow's lists of the attributes
             continue
-        for variable in _variables_in(value):
+        for variable in instances_in(value, (keras.Variable, tf.Variable)):
             if id(variable) not in known:
                 yield name, variable
 
 
-def _variables_in(value: Any) -> Iterator[Any]:
-    if isinstance(value, (keras.Variable, tf.Variable)):
+def instances_in(value: Any, kinds: type | tuple[type, ...]) -> Iterator[Any]:
+    """Yield the instances of these types in nested lists, tuples and values of dicts."""
+    if isinstance(value, kinds):
         yield value
-    elif isinstance(value, dict):
-        yield from _variables_in(list(value.values()))
-    elif isinstance(value, (list, tuple)):
-        for each in value:
-            yield from _variables_in(each)
+    elif isinstance(value, (dict, list, tuple)):
+        for each in list(value.values()) if isinstance(value, dict) else value:
+            yield from instances_in(each, kinds)
 
 
 def _own_path(variable: Any) -> str:
