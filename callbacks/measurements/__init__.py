@@ -8,10 +8,4 @@ from gradkeeper.callbacks.measurements.registry import (
     measurements_from,
 )
 
-__all__ = [
-    "MEASUREMENTS",
-    "Measurement",
-    "MeasurementContext",
-    "measurement",
-    "measurements_from",
-]
+__all__ = ["MEASUREMENTS", "Measurement", "MeasurementContext", "measurement", "measurements_from"]

@@ -37,7 +37,8 @@ class MeasurementContext:
     weights: Sequence[tf.Tensor] = ()
 
 
-Compute: TypeAlias = Callable[[Sequence[tuple[tf.Tensor, Any]], MeasurementContext], tf.Tensor]
+Pairs: TypeAlias = Sequence[tuple[tf.Tensor, Any]]
+Compute: TypeAlias = Callable[[Pairs, MeasurementContext], tf.Tensor]
 
 
 @dataclass(frozen=True)
@@ -113,16 +114,12 @@ def measurements_from(given: Iterable[Measurement | str]) -> tuple[Measurement, 
 
 
 @measurement("update_norm", event="update")
-def update_norm(
-    updates_and_vars: Sequence[tuple[tf.Tensor, Any]], context: MeasurementContext
-) -> tf.Tensor:
+def update_norm(updates_and_vars: Pairs, context: MeasurementContext) -> tf.Tensor:
     """Return the L2 norm of each update, [variables]."""
     return l2_norms([update for update, _ in updates_and_vars], context.dtype)
 
 
 @measurement("weight_norm", event="update")
-def weight_norm(
-    updates_and_vars: Sequence[tuple[tf.Tensor, Any]], context: MeasurementContext
-) -> tf.Tensor:
+def weight_norm(updates_and_vars: Pairs, context: MeasurementContext) -> tf.Tensor:
     """Return the L2 norm of each variable before the update, [variables]."""
     return l2_norms(context.weights, context.dtype)

@@ -55,10 +55,9 @@ def facts_of(
 
 
 def _is_adaptive(optimizers: Sequence[keras.optimizers.Optimizer]) -> bool | None:
-    if optimizers and all(isinstance(each, _ADAPTIVE) for each in optimizers):
-        return True
-    if optimizers and all(isinstance(each, keras.optimizers.SGD) for each in optimizers):
-        return False
+    for kinds, is_adaptive in ((_ADAPTIVE, True), (keras.optimizers.SGD, False)):
+        if optimizers and all(isinstance(each, kinds) for each in optimizers):
+            return is_adaptive
     return None
 
 

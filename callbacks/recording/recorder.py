@@ -219,23 +219,17 @@ class Recorder(ReusableObserver):
         if not call.replica.is_first:
             return
         log, part = self._place(call)
-        clips_by_norm = call.clipping in ("clipnorm", "global_clipnorm")
-        clipping = call.clipping if clips_by_norm else None
-        gradients = part.recorded(grads_and_vars)
-
-        def sums() -> list[tf.Tensor] | None:
-            if clipping is None and not self._compiled:
-                return None  # `statistics` computes them
-            return sums_of_squares(gradients, part.dtype, clipping, compiled=self._compiled)
-
-        # Outside the branch, so that TensorFlow merges these sums with those of the clipping.
-        shared = sums() if clips_by_norm else None
+        gradients, shared = part.recorded(grads_and_vars), None
+        if call.clipping in ("clipnorm", "global_clipnorm"):
+            # Outside the branch, so that TensorFlow merges these sums with those of the clipping.
+            shared = sums_of_squares(gradients, part.dtype, call.clipping)
         loss = log.loss_for_row(call.context.loss, part.dtype)
 
         def write() -> None:
-            measured = statistics(
-                gradients, part.dtype, sums=sums() if shared is None else shared, review=log.review
-            )
+            sums = shared  # if None, `statistics` computes them
+            if shared is None and self._compiled:
+                sums = sums_of_squares(gradients, part.dtype)
+            measured = statistics(gradients, part.dtype, sums=sums, review=log.review)
             if call.scale is not None:
                 scale = tf.cast(tf.convert_to_tensor(call.scale), part.dtype)
                 measured = tf.stack([measured[0] / scale, measured[1] / scale, measured[2]])
@@ -315,7 +309,11 @@ class Recorder(ReusableObserver):
         part = log.optimizer_log(call.optimizer, call.round, call.variables)
         if part is None:
             names = self._names(call.variables)
-            chosen = [i for i, name in enumerate(names) if self._records(name)]
+            chosen = [
+                i
+                for i, name in enumerate(names)
+                if self.options.selects(name) and (self._variables is None or name in self._order)
+            ]
             part = OptimizerLog(
                 log,
                 call.optimizer,
@@ -329,9 +327,6 @@ class Recorder(ReusableObserver):
             self.has_seen_gradients = True
         part.lacks_loss_scaling = call.lacks_loss_scaling
         return log, part
-
-    def _records(self, name: str) -> bool:
-        return self.options.selects(name) and (self._variables is None or name in self._order)
 
     def _names(self, variables: Variables) -> list[str]:
         """Return names for the variables, unique among these and all trained variables."""

@@ -92,9 +92,8 @@ def statistics(
             measured = tf.cond(review.now, lambda: _branchless(tensors, dtype), lambda: once)
     else:
         groups = groups_of(tensors, dtype, sums)
-        measured = joined(
-            groups, [GroupStatistics(group, dtype, review).measured() for group in groups]
-        )
+        by_group = [GroupStatistics(group, dtype, review).measured() for group in groups]
+        measured = joined(groups, by_group)
     return _scaled(measured, parts, dtype)
 
 
@@ -104,11 +103,7 @@ def is_branchless() -> bool:
 
 
 def sums_of_squares(
-    gradients: Sequence[Gradient],
-    dtype: tf.DType,
-    clipping: Clipping | None = None,
-    *,
-    compiled: bool = False,
+    gradients: Sequence[Gradient], dtype: tf.DType, clipping: Clipping | None = None
 ) -> list[tf.Tensor]:
     """Return the plain sum of squares of each gradient's `measurable` tensor.
 
@@ -116,11 +111,10 @@ def sums_of_squares(
         gradients: the gradients.
         dtype: dtype of the result.
         clipping: the optimizer's own clipping of these gradients, which computes such sums too.
-            TensorFlow merges equal expressions.
-        compiled: whether XLA compiles the sums.
+            TensorFlow merges equal expressions. None for sums that XLA compiles.
     """
     tensors = [measurable(gradient).tensor for gradient in gradients]
-    if compiled and clipping is None:
+    if clipping is None:
         return [sum_by_columns(tensor, dtype) for tensor in tensors]
     return [sum_of_squares(tensor, dtype, clipping) for tensor in tensors]
 

@@ -69,7 +69,9 @@ def groups_of(
     for large in parts:
         few, alike = _by_shape(tensors, [] if groups else small)
         wholes = sorted([*large, *few])
-        matrices = [_matrix([tensors[c] for c in rows]) for rows in alike]
+        matrices = [
+            tf.reshape(tf.stack([tensors[c] for c in rows]), [len(rows), -1]) for rows in alike
+        ]
         members = [*(tensors[c] for c in wholes), *matrices]
         columns = [*wholes, *(c for rows in alike for c in rows)]
         if not members:
@@ -89,10 +91,6 @@ def _by_shape(tensors: list[tf.Tensor], chosen: list[int]) -> tuple[list[int], l
         shapes.setdefault((tensors[column].dtype, *tensors[column].shape), []).append(column)
     few = [column for columns in shapes.values() if len(columns) < _ALIKE for column in columns]
     return few, [columns for columns in shapes.values() if len(columns) >= _ALIKE]
-
-
-def _matrix(alike: list[tf.Tensor]) -> tf.Tensor:
-    return tf.reshape(tf.stack(alike), [len(alike), -1])
 
 
 def joined(groups: list[Group], measured: list[tf.Tensor]) -> tf.Tensor:
@@ -166,11 +164,7 @@ class GroupStatistics:
         return self._usual(sums, inputs[-len(self._group.tensors) :])
 
     def _thorough(
-        self,
-        sums: tf.Tensor,
-        now: tf.Tensor,
-        number: tf.Tensor,
-        *tensors: tf.Tensor,
+        self, sums: tf.Tensor, now: tf.Tensor, number: tf.Tensor, *tensors: tf.Tensor
     ) -> tf.Tensor:
         if self._review is None:  # exact sums take the quick branch
             return self._doubted(sums, now, tensors)
