@@ -4,6 +4,7 @@ import sys
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import dropwhile
 from types import CodeType, FrameType
 
 import keras
@@ -24,12 +25,8 @@ class FitFrame:
     @classmethod
     def calling(cls, hook: str, known: "FitFrame | None" = None) -> "FitFrame":
         """Return the frame that calls the hook in which this is called; `known` if it is the same."""
-        frame: FrameType | None = sys._getframe(1)
-        while frame is not None and frame.f_code.co_name != hook:
-            frame = frame.f_back
-        while frame is not None and frame.f_code.co_name == hook and frame.f_back:
-            frame = frame.f_back
-        assert frame is not None
+        above = dropwhile(lambda each: each.f_code.co_name != hook, _stack(sys._getframe(1)))
+        frame = next(each for each in above if each.f_code.co_name != hook)
         if known is not None and known._is(frame):
             return known
         return cls(id(frame), frame.f_code)
@@ -43,32 +40,26 @@ class FitFrame:
         Args:
             caller: the frame that makes the call.
         """
-        number, code = self.frame, self.code
-        while caller is not None:
-            if id(caller) == number and caller.f_code is code:
+        for frame in _stack(caller):
+            if self._is(frame):
                 return True
-            if id(caller.f_code) in _HOOKS:
+            if id(frame.f_code) in _HOOKS:
                 return False
-            caller = caller.f_back
         return not self.is_running()
-
-    def is_running_beside(self, other: "FitFrame | None") -> bool:
-        """Return True if this frame is not `other` and is on the stack of a thread."""
-        return self != other and self.is_running()
 
     def is_running(self) -> bool:
         """Return True if this frame is on the stack of a thread."""
-        return any(self._is_on(top) for top in sys._current_frames().values())
-
-    def _is_on(self, frame: FrameType | None) -> bool:
-        while frame is not None:
-            if self._is(frame):
-                return True
-            frame = frame.f_back
-        return False
+        tops = sys._current_frames().values()
+        return any(self._is(frame) for top in tops for frame in _stack(top))
 
     def _is(self, frame: FrameType) -> bool:
         return id(frame) == self.frame and frame.f_code is self.code
+
+
+def _stack(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
 
 
 # Code of a callback runs below one of these hooks. The key is the `id`, because hashing a code
@@ -81,14 +72,10 @@ _HOOKS = {
 
 
 class RunningFit:
-    """Active run, created inside `on_train_begin`.
+    """Active run, created inside `on_train_begin`."""
 
-    Args:
-        frame: the frame that calls `on_train_begin`.
-    """
-
-    def __init__(self, frame: FitFrame) -> None:
-        self._frame = frame
+    def __init__(self) -> None:
+        self._frame = FitFrame.calling("on_train_begin")
         callbacks = _calling_list()
         self._callbacks = None if callbacks is None else weakref.ref(callbacks)
 
@@ -104,13 +91,9 @@ class RunningFit:
 
 def _calling_list() -> keras.callbacks.CallbackList | None:
     """Return the CallbackList that calls `on_train_begin`; None in a loop without one."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code is not _BEGIN:
-        frame = frame.f_back
-    return None if frame is None else frame.f_locals["self"]
-
-
-_BEGIN = keras.callbacks.CallbackList.on_train_begin.__code__
+    begin = keras.callbacks.CallbackList.on_train_begin.__code__
+    frames = (each for each in _stack(sys._getframe(1)) if each.f_code is begin)
+    return next((each.f_locals["self"] for each in frames), None)
 
 
 def sibling_backups() -> list[keras.callbacks.BackupAndRestore]:

@@ -30,6 +30,11 @@ class StepCallback(keras.callbacks.Callback, Generic[ObserverT]):
         TypeError: if the callback is attached to an object that is not a Keras 3 model.
     """
 
+    # The custom loop that is running, None outside of one; and the words for it in the error of
+    # `_refuse_if_running`: what the callback does, and what to use separately.
+    _loop: Any = None
+    _loop_words = ("", "")
+
     def __init__(self, make: Callable[..., ObserverT]) -> None:
         super().__init__()
         self._make = make
@@ -67,16 +72,26 @@ class StepCallback(keras.callbacks.Callback, Generic[ObserverT]):
         self._frame, self._trained_model = frame, model
         self._has_warned = False
 
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        self._frame = self._trained_model = self._next_call = None
+        if self._instrumented is not None and self._instrumented.is_kept:
+            self._instrumented = None
+
     def flush(self) -> None:
         """Read the records since the last flush."""
 
     def _refuse_if_running(self, frame: FitFrame | None, received: str) -> None:
         """Raise RuntimeError if the callback is attached to another active run."""
-        if self._frame is not None and self._frame.is_running_beside(frame):
-            raise RuntimeError(
-                f"This {type(self).__name__} is attached to a fit that is still running. Use a "
-                f"separate callback for each fit. Received: {received}"
-            )
+        if self._loop is not None:
+            use, separate = self._loop_words
+        elif self._frame is not None and self._frame != frame and self._frame.is_running():
+            use, separate = "is attached to a fit", "callback for each fit"
+        else:
+            return
+        raise RuntimeError(
+            f"This {type(self).__name__} {use} that is still running. Use a separate {separate}. "
+            f"Received: {received}"
+        )
 
     def _model_in_training(self) -> keras.Model | None:
         """Return the model whose next train step is instrumented; None outside a run."""
@@ -117,29 +132,31 @@ class StepCallback(keras.callbacks.Callback, Generic[ObserverT]):
         observer = self._next_call.observer
         return observer if observer.acquire(self) or observer is not before else None
 
-    def _end_run(self) -> None:
-        """End the run and release the model."""
-        self._frame = self._trained_model = self._next_call = None
-        if self._instrumented is not None and self._instrumented.is_kept:
-            self._instrumented = None
-
-    def _warn_if_no_gradients(self, what_is_missing: str) -> None:
+    def _warn_if_no_gradients(
+        self,
+        what_is_missing: str,
+        *,
+        observer: ReusableObserver | None = None,
+        optimizers: Sequence[keras.optimizers.Optimizer] | None = None,
+        remedy: str = "assign it to one",
+        report: Callable[[str], None] = print_msg,
+    ) -> None:
         """Print a warning, once per run, if no gradient has been observed so far.
 
         Args:
             what_is_missing: the consequence, such as "skips no steps".
+            observer: the observer; that of the next train step by default.
+            optimizers: the observed optimizers; those of the model by default.
+            remedy: see `no_gradients_warning`.
+            report: prints the warning.
         """
-        observer = self._observer
+        observer, model = observer or self._observer, self._trained_model
         if self._has_warned or observer is None or observer.has_seen_gradients:
             return
         self._has_warned = True
-        model = self._trained_model
-        optimizers = [] if model is None else optimizers_of(model)
-        print_msg(
-            no_gradients_warning(
-                type(self).__name__, what_is_missing, optimizers, "assign it to one"
-            )
-        )
+        if optimizers is None:
+            optimizers = [] if model is None else optimizers_of(model)
+        report(no_gradients_warning(type(self).__name__, what_is_missing, optimizers, remedy))
 
 
 def no_gradients_warning(

@@ -14,8 +14,6 @@ def check_least(name: str, value: int, least: int) -> None:
 
 Names: TypeAlias = str | Iterable[str]
 
-_SHOWN = 20
-
 
 def patterns_of(*names: Names) -> tuple[str, ...]:
     """Return a flat tuple of patterns from names and lists of names."""
@@ -61,20 +59,16 @@ def _no_match(paths: Sequence[str], pattern: str) -> str:
     parts = list(dict.fromkeys(part for path in paths for part in path.split("/")))
     near = difflib.get_close_matches(pattern, [*layers, *parts], n=2)
     hint = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
-    more = f" and {len(layers) - _SHOWN} more" if len(layers) > _SHOWN else ""
     return (
         f"No layer or variable matches {pattern!r}. {hint}The layers are: "
-        f"{', '.join(layers[:_SHOWN])}{more}. Received: layers={pattern!r}"
+        f"{listed(layers, most=20)}. Received: layers={pattern!r}"
     )
 
 
-_LISTED = 4
-
-
-def listed(names: Sequence[str]) -> str:
-    """Return the first four names and the number of the others."""
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more
+def listed(names: Sequence[str], *, most: int = 4) -> str:
+    """Return the first names, four by default, and the number of the others."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def span(first: int, last: int) -> str:

@@ -26,9 +26,9 @@ class Worker:
     @classmethod
     def of(cls, strategy: "tf.distribute.Strategy") -> "Worker":
         """Return the worker that this process is; the chief if there is one worker."""
-        if strategy.num_replicas_in_sync == 1:
-            return cls()
-        count = strategy.num_replicas_in_sync // len(strategy.extended.worker_devices)
+        count = strategy.num_replicas_in_sync
+        if count > 1:
+            count //= len(strategy.extended.worker_devices)
         if count == 1:
             return cls()
         resolver = strategy.cluster_resolver

@@ -102,7 +102,7 @@ class AdaptiveClipping(StepCallback["ClipTransform"]):
         self._back_up()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        self._end_run()
+        super().on_train_end(logs)
         self._backups = []
 
     def _restore(self) -> None:
@@ -110,9 +110,8 @@ class AdaptiveClipping(StepCallback["ClipTransform"]):
         self._is_first = False
         step = steps_taken(self.model)
         for backup in self._backups:
-            state = backup.states.get(step)
-            if state is not None and self._observer is not None:
-                self._observer.load(state)
+            if self._observer is not None and step in backup.states:
+                self._observer.load(backup.states[step])
 
     def _back_up(self) -> None:
         if self._backups and self._observer is not None:

@@ -47,9 +47,6 @@ class ClipAfterReduce(StepCallback["_ClipSumTransform"]):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._warn_if_no_gradients("has no effect")
 
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        self._end_run()
-
 
 class _ClipSumTransform(GradientTransform):
     """Gradient transform that makes the optimizer clip the sum over the replicas."""

@@ -7,23 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from gradkeeper.callbacks._fit_frame import FitFrame, RunningFit
-from gradkeeper.callbacks._step_callback import StepCallback, no_gradients_warning, steps_taken
+from gradkeeper.callbacks._fit_frame import RunningFit
+from gradkeeper.callbacks._step_callback import StepCallback, steps_taken
 from gradkeeper.callbacks._text import Names
 from gradkeeper.callbacks._workers import Worker, strategy_of
 from gradkeeper.callbacks.finding import Finding
-from gradkeeper.callbacks.instrument.optimizers import attribute_name, optimizers_of
+from gradkeeper.callbacks.instrument.optimizers import attribute_name
+from gradkeeper.callbacks.instrument.step_patches import StepPatches
 from gradkeeper.callbacks.measurements.registry import Measurement
 from gradkeeper.callbacks.recording.history import EpochSummary, GradientHistory, Histories
 from gradkeeper.callbacks.recording.reader import Track
-from gradkeeper.callbacks.recording.record_stream import (
-    LoopSteps,
-    RecordStream,
-    recorder_for,
-    watched_loop,
-)
+from gradkeeper.callbacks.recording.record_stream import EagerFlush, LoopSteps, RecordStream
 from gradkeeper.callbacks.recording.recorder import Recorder
-from gradkeeper.callbacks.recording.replica_log import Options
 from gradkeeper.callbacks.recording.settings import (
     Optimizers,
     Overhead,
@@ -102,6 +97,8 @@ class GradientMonitor(StepCallback[Recorder]):
         TypeError: if the monitor is attached to an object that is not a Keras 3 model.
     """
 
+    _loop_words = ("watches a loop", "monitor for each run")
+
     def __init__(
         self,
         *,
@@ -143,7 +140,6 @@ class GradientMonitor(StepCallback[Recorder]):
         self._meter = OverheadMeter(every_n_steps, budget)
         self._loops: dict[tuple[int, ...], tuple[Recorder, LoopSteps | None]] = {}
         self._loop_names: dict[int, str] = {}
-        self._looping = self._has_warned = False
         self._reported_masks: set[str] = set()
         self._unread, self._due = 0, self._settings.flush_every
 
@@ -249,26 +245,31 @@ class GradientMonitor(StepCallback[Recorder]):
         key = tuple(map(id, (*optimizers, *(given or ()))))
         if key not in self._loops:
             steps = LoopSteps(len(optimizers)) if len(optimizers) > 1 else None
-            self._loops[key] = recorder_for(self._settings, optimizers, given), steps
+            # Later loops reuse the recorder: their functions are already traced with it.
+            recorder = Recorder(
+                self._settings.options(None), variables=given, optimizers=tuple(optimizers)
+            )
+            self._loops[key] = recorder, steps
         recorder, steps = self._loops[key]
         held = given or [each for one in optimizers for each in getattr(one, "variables", ())]
         strategy = strategy_of(getattr(held[0], "value", None) if held else None)
-        self._sinks.open(lambda: self._looping, Worker.of(strategy))
-        self._looping = True
+        self._sinks.open(lambda: self._loop is not None, Worker.of(strategy))
+        self._loop = recorder
         try:
-            with watched_loop(recorder, optimizers, self, self._settings.flush_every):
+            recorder.acquire(self)
+            flush = EagerFlush(self, self._settings.flush_every)
+            with StepPatches([recorder, flush], optimizers).applied():
                 self._stream.follow(recorder, loop=steps)
                 yield self
-            self._warn_if_no_gradients(optimizers)
+            self._warn(optimizers)
         finally:
-            self._looping = False
-            self._stream.end_loop()
+            self._loop = None
+            self._stream.loop_has_ended = True
             self.close()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_begin(logs)
-        fit = RunningFit(FitFrame.calling("on_train_begin"))
-        self._sinks.open(fit.is_running, Worker.of(strategy_of(self.model)))
+        self._sinks.open(RunningFit().is_running, Worker.of(strategy_of(self.model)))
         self._meter.fit_begins()
         self._end_overhead_comparison()
 
@@ -283,33 +284,21 @@ class GradientMonitor(StepCallback[Recorder]):
         if model is None:
             return
         if self._unread >= self._due:
-            self._flush_if_due()
+            self._due = self._settings.next_flush(self._unread, self._meter.look_is_affordable)
+            if self._unread >= self._due:
+                self._warn()
+                self.flush()
         self._unread += model.steps_per_execution
-        recorder = self._observe_next_step(self._options, self._settings.named_optimizers)
+        recorder = self._observe_next_step(self._settings.options, self._settings.named_optimizers)
         if recorder is not None:
-            self._follow(recorder, model)
-
-    def _flush_if_due(self) -> None:
-        if self._settings.must_flush(self._unread, self._meter.look_is_affordable):
-            self._warn_if_no_gradients()
-            self.flush()
-        else:
-            self._due = self._settings.asks_again(self._unread)
-
-    def _options(self, model: keras.Model) -> Options:
-        compiled = bool(model.jit_compile) and not model.run_eagerly
-        return self._settings.options(model.steps_per_execution, compiled=compiled)
-
-    def _follow(self, recorder: Recorder, model: keras.Model) -> None:
-        """Read later records from this recorder."""
-        self._resume(model)
-        if recorder is not self._stream.recorder:
-            self._read()
-        recorder.timer = self._meter
-        self._stream.follow(recorder)
+            self._resume(model)
+            if recorder is not self._stream.recorder:
+                self._read()
+            recorder.timer = self._meter
+            self._stream.follow(recorder)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._warn_if_no_gradients()
+        self._warn()
         self.flush()
         self._sinks.flush()
         if logs is not None and self._epoch_logs:
@@ -327,8 +316,8 @@ class GradientMonitor(StepCallback[Recorder]):
         self.flush()
         self._sinks.close()
         self._end_overhead_comparison()
-        self._stream.leave()
-        self._end_run()
+        self._stream.recorder = None  # it keeps the variables of the model alive
+        super().on_train_end()
 
     def flush(self) -> None:
         """Read the steps recorded since the last flush, and apply the rules to them."""
@@ -353,9 +342,6 @@ class GradientMonitor(StepCallback[Recorder]):
                 "call monitor.flush() more often."
             )
         self._rules.check(window)
-        self._report_masks()
-
-    def _report_masks(self) -> None:
         recorder = self._stream.recorder
         ends = {} if recorder is None else recorder.masks_end_at
         for name in [each for each in ends if each not in self._reported_masks]:
@@ -367,18 +353,13 @@ class GradientMonitor(StepCallback[Recorder]):
                 "training."
             )
 
-    def _warn_if_no_gradients(self, optimizers: Sequence[Any] | None = None) -> None:
-        recorder = self._stream.recorder
-        if self._has_warned or recorder is None or recorder.has_seen_gradients:
-            return
-        self._has_warned = True
-        if optimizers is None:
-            optimizers = self._settings.named_optimizers
-        if optimizers is None:
-            optimizers = optimizers_of(self._trained_model)
-        remedy = "pass it: GradientMonitor(optimizers=[...])"
-        self._rules.report(
-            no_gradients_warning("GradientMonitor", "records nothing", optimizers, remedy)
+    def _warn(self, optimizers: Sequence[keras.optimizers.Optimizer] | None = None) -> None:
+        self._warn_if_no_gradients(
+            "records nothing",
+            observer=self._stream.recorder,
+            optimizers=self._settings.named_optimizers if optimizers is None else optimizers,
+            remedy="pass it: GradientMonitor(optimizers=[...])",
+            report=self._rules.report,
         )
 
     def _end_overhead_comparison(self) -> None:
@@ -387,14 +368,6 @@ class GradientMonitor(StepCallback[Recorder]):
         if recorder is not None and recorder.is_owned_by(self):
             recorder.measure_every(self._meter.every)
             recorder.measure_twice(False)
-
-    def _refuse_if_running(self, frame: FitFrame | None, received: str) -> None:
-        if self._looping:
-            raise RuntimeError(
-                "This GradientMonitor watches a loop that is still running. Use a separate monitor "
-                f"for each run. Received: {received}"
-            )
-        super()._refuse_if_running(frame, received)
 
     def _resume(self, model: keras.Model) -> None:
         """Set the number of the first step, and load the recorded steps before it."""

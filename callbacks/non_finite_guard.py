@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import keras
 
-from gradkeeper.callbacks._fit_frame import FitFrame, sibling_backups
+from gradkeeper.callbacks._fit_frame import sibling_backups
 from gradkeeper.callbacks._keras_private import print_msg
 from gradkeeper.callbacks._step_callback import StepCallback, no_gradients_warning, steps_taken
 from gradkeeper.callbacks._text import check_least
@@ -97,6 +97,8 @@ class NonFiniteGuard(StepCallback[SkipTransform]):
         TypeError: if the callback is attached to an object that is not a Keras 3 model.
     """
 
+    _loop_words = ("guards a loop", "guard for each training")
+
     def __init__(
         self,
         policy: Policy = "stop",
@@ -175,8 +177,11 @@ class NonFiniteGuard(StepCallback[SkipTransform]):
         if self._may_have_events():
             self._handle_events()
         self._warn_if_no_gradients("skips no steps")
-        if self._policy == "rollback":
-            self._take_snapshot(model)
+        step = self._numbering.next_step or 0
+        if self._policy == "rollback" and (
+            self._snapshot is None or step >= self._snapshot.step + self._snapshot_every
+        ):
+            self._snapshot = Snapshot(model, step)
         observer = self._observe_next_step(self._options_for)
         if observer is not None:
             observer.resume()  # the previous run may have ended while every step was skipped
@@ -201,7 +206,7 @@ class NonFiniteGuard(StepCallback[SkipTransform]):
             self._handle_events()
         finally:
             self._end_halt()
-        self._end_run()
+        super().on_train_end(logs)
         self._snapshot, self._backups = None, []
 
     @contextmanager
@@ -264,14 +269,6 @@ class NonFiniteGuard(StepCallback[SkipTransform]):
                 print_msg(no_gradients_warning("NonFiniteGuard", "skips no steps", optimizers, ""))
         finally:
             self._loop = None
-
-    def _refuse_if_running(self, frame: FitFrame | None, received: str) -> None:
-        if self._loop is not None:
-            raise RuntimeError(
-                "This NonFiniteGuard guards a loop that is still running. Use a separate guard for "
-                f"each training. Received: {received}"
-            )
-        super()._refuse_if_running(frame, received)
 
     @property
     def _transform(self) -> SkipTransform | None:
@@ -341,7 +338,8 @@ class NonFiniteGuard(StepCallback[SkipTransform]):
         if self._verbose:
             print_msg("NonFiniteGuard: training stops.")
         model.stop_training = True
-        self._keep_backups()
+        for backup in self._backups:  # not to be deleted at the end of the training
+            backup.delete_checkpoint = False
 
     def _end_halt(self) -> None:
         """Stop skipping every step, so that a later run is not affected.
@@ -353,9 +351,9 @@ class NonFiniteGuard(StepCallback[SkipTransform]):
             self._transform.resume()
 
     def _report(self, events: list[GuardEvent]) -> None:
-        warnings = self._capsules.warnings if self._capsules is not None else []
+        warnings = [] if self._capsules is None else self._capsules.warnings
         is_last = self._policy == "rollback" and self.rollbacks >= self._max_rollbacks
-        follows = _WHAT_FOLLOWS["stop" if is_last else self._policy]
+        follows = _WHAT_FOLLOWS.get("stop" if is_last else self._policy, "The step was skipped.")
         texts = [f"{event} {follows} {event.how_to_replay}".rstrip() for event in events]
         for text in [*texts, *warnings] if self._verbose else []:
             print_msg(f"NonFiniteGuard: {text}")
@@ -378,21 +376,9 @@ class NonFiniteGuard(StepCallback[SkipTransform]):
         facts = {**event.facts, "policy": self._policy, "compiled": compiled}
         return capsules.write(Contents(facts, model, state, kept.batches))
 
-    def _take_snapshot(self, model: keras.Model) -> None:
-        step = self._numbering.next_step or 0
-        if self._snapshot is None or step >= self._snapshot.step + self._snapshot_every:
-            self._snapshot = Snapshot(model, step)
 
-    def _keep_backups(self) -> None:
-        """Make BackupAndRestore keep its backup at the end of the training."""
-        for backup in self._backups:
-            backup.delete_checkpoint = False
-
-
-_WHAT_FOLLOWS: dict[str, str] = {
-    "stop": "The step was skipped.",
-    "skip": "The step was skipped.",
+# By policy; "The step was skipped." for the others.
+_WHAT_FOLLOWS = {
     "rollback": "The step was skipped. Weights and optimizer return to the last snapshot.",
-    "raise": "The step was skipped.",
     "warn": "The step was applied anyway.",
 }

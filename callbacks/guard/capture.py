@@ -180,16 +180,13 @@ class HostCapture:
 def _by_replica(batch: Any) -> list[Any]:
     """Split a batch of a distributed dataset by replica; return any other batch in a list."""
     leaves = tf.nest.flatten(batch)
-    parts = [x.values if _is_distributed(x) else (x,) for x in leaves]
+    distributed = tf.distribute.DistributedValues
+    parts = [each.values if isinstance(each, distributed) else (each,) for each in leaves]
     count = max((len(part) for part in parts), default=1)
     return [
         tf.nest.pack_sequence_as(batch, [part[replica % len(part)] for part in parts])
         for replica in range(count)
     ]
-
-
-def _is_distributed(value: Any) -> bool:
-    return isinstance(value, tf.distribute.DistributedValues)
 
 
 def _nothing(dtype: tf.DType) -> Callable[[], tf.Tensor]:
@@ -207,11 +204,8 @@ class Snapshot:
     def __init__(self, model: keras.Model, step: int) -> None:
         self.step = step
         self._optimizer = model.optimizer
-        self._variables = [
-            *model.variables,
-            *unlisted_variables(model),
-            *self._optimizer.variables,
-        ]
+        own, hidden = model.variables, unlisted_variables(model)
+        self._variables = [*own, *hidden, *self._optimizer.variables]
         self._values = [keras.ops.convert_to_numpy(variable) for variable in self._variables]
 
     def restore(self, lr_factor: float) -> None:

@@ -18,7 +18,7 @@ from gradkeeper.callbacks.instrument.optimizers import (
     squares_gradients,
     update_may_not_be_finite,
 )
-from gradkeeper.callbacks.instrument.rollback import SavedValue, StateRollback
+from gradkeeper.callbacks.instrument.rollback import SavedValue
 from gradkeeper.callbacks.instrument.step_context import (
     GradAndVar,
     Gradients,
@@ -109,7 +109,9 @@ class ReplicaChecks:
         """Return True if the gradients may be applied; None if no step is skipped."""
         gradients = [gradient for gradient, _ in grads_and_vars]
         variables = [variable for _, variable in grads_and_vars]
-        states = self._states(call.context.rollback)
+        # The moving averages and layer states to check before the update.
+        rollback = call.context.rollback
+        states = rollback.floating("state") if rollback and rollback.is_in_step_scope else []
         flags = self._flags(call, gradients, states)
         self.gradients_are_finite = flags["gradient"]
         bad = ~tf.reduce_all(tf.stack(self._refusing(call, flags)))
@@ -149,7 +151,7 @@ class ReplicaChecks:
         held += rollback.floating("weight") if self._checks_updates else []
         flags: dict[str, tf.Tensor] = {}
         if held:
-            flags["update"] = remain_finite(_values(held), [each.before for each in held])
+            flags["update"] = _remain_finite(held)
         if self._has_functions and self._options.checks_loss:
             flags["loss"] = loss.is_ok
         if not flags:
@@ -168,35 +170,25 @@ class ReplicaChecks:
             states = [each for each in held if each.role == "state"]
             after = {"loss": flags.get("loss", tf.constant(True))}
             if states:
-                after["state"] = remain_finite(_values(states), [each.before for each in states])
+                after["state"] = _remain_finite(states)
             cause = _first_cause(after, otherwise="update")
-            _write_values(
-                write_skip, held, Facts(counts.steps, cause, loss.value, unknown, unknown)
-            )
+            facts = Facts(counts.steps, cause, loss.value, unknown, unknown)
+            _write_values(write_skip, held, facts)
 
         self._count(bad, counts, write, tf.where(is_refused, counts.in_a_row, 0))
         return ~bad if self._options.refuses else None
-
-    def _states(self, rollback: StateRollback | None) -> list[SavedValue]:
-        """Return the moving averages and layer states to check before the update."""
-        if rollback is None or not rollback.is_in_step_scope:
-            return []
-        return rollback.floating("state")
 
     def _flags(
         self, call: OptimizerCall, gradients: Gradients, states: list[SavedValue]
     ) -> dict[str, tf.Tensor]:
         """Return the condition that each cause sets for the update, combined over replicas."""
-        squares = squares_gradients(call.optimizer)
-        flags = {
-            "gradient": all_finite(gradients, squares=squares),
-            "loss": call.context.loss.is_ok,
-        }
+        flags = {"gradient": all_finite(gradients, squares=squares_gradients(call.optimizer))}
+        flags["loss"] = call.context.loss.is_ok
         rates = _rates(call)
         if rates:
             flags["learning_rate"] = functools.reduce(tf.logical_and, map(_is_usable, rates))
         if states:
-            flags["state"] = remain_finite(_values(states), [each.before for each in states])
+            flags["state"] = _remain_finite(states)
         return _agreed(flags, call.replica)
 
     def _refusing(self, call: OptimizerCall, flags: dict[str, tf.Tensor]) -> list[tf.Tensor]:
@@ -274,6 +266,10 @@ def _is_usable(rate: tf.Tensor) -> tf.Tensor:
 
 def _values(held: Sequence[SavedValue]) -> list[tf.Tensor]:
     return [each.part.read_value() for each in held]
+
+
+def _remain_finite(held: Sequence[SavedValue]) -> tf.Tensor:
+    return remain_finite(_values(held), [each.before for each in held])
 
 
 def _write_values(write_skip: WriteSkip, held: Sequence[SavedValue], facts: Facts) -> None:

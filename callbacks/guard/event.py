@@ -116,17 +116,14 @@ class GuardEvent:
         if self.cause == "loss" and not self.layers:
             losses = [loss for loss in self.losses if not np.isfinite(loss)]
             return f"the loss is {[*losses, self.loss][0]:g}{where}; every gradient is finite."
-        if self.cause == "update":
+        if self.cause in ("update", "state"):
+            source = "update" if self.cause == "update" else "forward pass"
             names = listed(self._bad_variables)
-            return f"the update makes {names} non-finite; every gradient is finite."
-        if self.cause == "state":
-            names = listed(self._bad_variables)
-            return f"the forward pass makes {names} non-finite; every gradient is finite."
+            return f"the {source} makes {names} non-finite; every gradient is finite."
         if not self.layers:
             on = " on another worker" if _has_several_workers() else ""
             return f"non-finite gradients{on}{self._loss}."
-        names = listed(self.layers)
-        return f"non-finite gradients in {names}{where}{self._loss}."
+        return f"non-finite gradients in {listed(self.layers)}{where}{self._loss}."
 
 
 def _has_several_workers() -> bool:

@@ -19,32 +19,23 @@ class HostSignal:
 
     Without the signal, the host reads a small variable after every step, which takes about 50 to
     100 microseconds.
+
+    Attributes:
+        is_set: whether a step has signalled; set this to False to wait for the next signal.
+        is_supported: False if some step cannot signal: XLA compiles it, or another process runs it.
     """
 
     def __init__(self) -> None:
-        self._is_supported, self._is_set = True, True
-
-    @property
-    def may_be_set(self) -> bool:
-        """Return True if a step signalled since `clear`, or if some step cannot signal."""
-        return self._is_set or not self._is_supported
-
-    def mark_unsupported(self) -> None:
-        """Record that some step cannot signal: XLA compiles it, or another process runs it."""
-        self._is_supported = False
-
-    def clear(self) -> None:
-        """Clear the signal."""
-        self._is_set = False
+        self.is_set = self.is_supported = True
 
     def set(self) -> None:
         """Send the signal when the graph runs this operation."""
-        if self._is_supported:
+        if self.is_supported:
             with tf.device("CPU:0"):
                 tf.numpy_function(self._set, [], [])
 
     def _set(self) -> None:
-        self._is_set = True
+        self.is_set = True
 
 
 class Counts(NamedTuple):
@@ -182,19 +173,14 @@ class SkipLog:
         if not len(rows.steps):
             return [], rows.lost
         facts = np.stack([log.facts.read(rows.indices) for log in logs], axis=1)
-        # The gradients of a call, [logs][events, 3, variables].
+        # The gradients of a call, [events, replicas, 3 * variables].
         gradients = {
-            call: [
-                log.gradients[call].read(rows.indices).reshape(len(rows.steps), 3, -1)
-                for log in logs
-            ]
+            call: np.stack([log.gradients[call].read(rows.indices) for log in logs], axis=1)
             for call in logs[0].gradients
         }
         events = [
-            self._event(
-                step, fact, {call: [log[i] for log in each] for call, each in gradients.items()}
-            )
-            for i, (step, fact) in enumerate(zip(rows.steps, facts, strict=True))
+            self._event(step, facts[i], {call: each[i] for call, each in gradients.items()})
+            for i, step in enumerate(rows.steps)
         ]
         for log in logs:
             log.clear()
@@ -204,20 +190,18 @@ class SkipLog:
     def _sorted_logs(self) -> "list[_ReplicaSkipLog]":
         return [self._logs[index] for index in sorted(self._logs)]
 
-    def _event(
-        self, step: int, facts: np.ndarray, rows: dict[_Call, list[np.ndarray]]
-    ) -> GuardEvent:
+    def _event(self, step: int, facts: np.ndarray, rows: dict[_Call, np.ndarray]) -> GuardEvent:
         """Return the event of a step.
 
         Args:
             facts: the scalars of each replica, [replicas, scalars].
-            rows: for each optimizer call, the statistics of each replica, [3, variables].
+            rows: for each optimizer call, the statistics, [replicas, 3 * variables].
         """
         first = Facts(step, *facts[0])
         # Only the first bad optimizer call of a step has written its row.
         known = (call for call, logs in rows.items() if not (logs[0] == MISSING).any())
         call = next(known, ())
-        logs = np.stack(rows[call]) if call else np.zeros((len(facts), 3, 0))
+        logs = rows[call].reshape(len(facts), 3, -1) if call else np.zeros((len(facts), 3, 0))
         variables, cause = self._names.get(call, ()), CAUSES[int(first.cause)]
         if cause == "update":
             variables, logs = self._of_model(variables, call, logs)

@@ -70,11 +70,8 @@ class SkipTransform(GradientTransform):
         super().__init__(optimizers)
         self._compiled = compiled
         self.options = options
-        self.needs_batches = (
-            compiled
-            and options.can_keep(compiled)
-            and (options.keeps_batch or options.outruns_host)
-        )
+        keeps = options.can_keep(compiled)
+        self.needs_batches = keeps and compiled and (options.keeps_batch or options.outruns_host)
         self._model = weakref.ref(model)
         self._has_functions = may_have_functions(model.train_step)
         self._checks: dict[int, ReplicaChecks] = {}
@@ -83,22 +80,20 @@ class SkipTransform(GradientTransform):
         self._drained = 0
         self._in_graph: GraphCapture | None = None
         self._on_host: HostCapture | None = None
-        if options.can_keep(compiled) and compiled:
+        if keeps and compiled:
             self._on_host = HostCapture(keeps_batch=options.keeps_batch)
-        elif options.can_keep(compiled):
-            state_is_lost = not options.refuses or options.outruns_host
-            self._in_graph = GraphCapture(
-                keeps_batch=options.keeps_batch, keeps_state=state_is_lost
-            )
+        elif keeps:
+            is_lost = not options.refuses or options.outruns_host
+            self._in_graph = GraphCapture(keeps_batch=options.keeps_batch, keeps_state=is_lost)
 
     @property
     def may_have_skips(self) -> bool:
         """Return True if a skipped step may be pending."""
-        return self._signal.may_be_set
+        return self._signal.is_set or not self._signal.is_supported
 
     def status(self) -> SkipStatus:
         """Return the status. Blocks until the running steps have finished."""
-        self._signal.clear()
+        self._signal.is_set = False
         counts = [checks.counters.on_host() for checks in self._checks.values()]
         return SkipStatus(
             steps=max((each.steps for each in counts), default=0),
@@ -155,8 +150,10 @@ class SkipTransform(GradientTransform):
             )
             self._skip_log.open(context)
         self._checks[replica.index].begin_step()
-        if not self._is_plain_call or tf.distribute.has_strategy():
-            self._signal.mark_unsupported()
+        # Python or TensorFlow's executor runs the whole step of a plain call, without XLA.
+        is_plain = self.is_called_by_keras and not self._compiled and not self._has_functions
+        if not is_plain or tf.distribute.has_strategy():
+            self._signal.is_supported = False
         if self._in_graph is not None:
             self._in_graph.on_step_begin(replica, data, self._model())
 
@@ -170,13 +167,11 @@ class SkipTransform(GradientTransform):
         if not grads_and_vars or not self.observes(call.optimizer):
             return None
         self.has_seen_gradients = True
-        replica = call.replica
-        # A function that the step calls cannot read the step's batch: see `on_step_end`.
-        write_skip = self._skip_writer(replica, keeps=not self._has_functions)
-        return self._checks[replica.index].should_apply(call, grads_and_vars, write_skip)
+        checks, write_skip = self._checks[call.replica.index], self._skip_writer(call.replica)
+        return checks.should_apply(call, grads_and_vars, write_skip)
 
     def should_keep(self, context: StepContext) -> tf.Tensor | None:
-        write_skip = self._skip_writer(context.replica, keeps=not self._has_functions)
+        write_skip = self._skip_writer(context.replica)
         return self._checks[context.replica.index].should_keep(context, write_skip)
 
     def transform(self, call: OptimizerCall, gradients: Gradients) -> Gradients:
@@ -202,17 +197,13 @@ class SkipTransform(GradientTransform):
                 when(is_bad, lambda: capture.keep(replica, counts.steps))
             checks.counters.count_step()
 
-    @property
-    def _is_plain_call(self) -> bool:
-        """Return True if Python or TensorFlow's executor runs the whole step, without XLA."""
-        return self.is_called_by_keras and not self._compiled and not self._has_functions
-
-    def _skip_writer(self, replica: Replica, *, keeps: bool) -> WriteSkip:
+    def _skip_writer(self, replica: Replica) -> WriteSkip:
         """Return a function that records a bad step of the replica, in the graph."""
 
         def write(variables: list[Any], measured: tf.Tensor | None, facts: Facts) -> None:
             self._skip_log.write(replica, variables, measured, facts)
-            if self._in_graph is not None and keeps:
+            # A function that the step calls cannot read the step's batch: see `on_step_end`.
+            if self._in_graph is not None and not self._has_functions:
                 self._in_graph.keep(replica, facts.step)
             self._signal.set()
 

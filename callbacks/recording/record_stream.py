@@ -2,19 +2,14 @@
 
 import dataclasses
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from gradkeeper.callbacks.instrument.observer import Owner, StepObserver
 from gradkeeper.callbacks.instrument.step_context import StepContext
-from gradkeeper.callbacks.instrument.step_patches import StepPatches
 from gradkeeper.callbacks.recording.reader import Records, Track, merged
 from gradkeeper.callbacks.recording.recorder import Recorder
-from gradkeeper.callbacks.recording.settings import Settings
 from gradkeeper.callbacks.recording.step_log import StepNumbering
 from gradkeeper.callbacks.window import Window, change_rows
 
@@ -120,8 +115,7 @@ def _joined(one: Records | None, other: Records | None) -> Records | None:
         for track in {**one.by_optimizer, **other.by_optimizer}
     }
     window = Window.concatenate([one.window, other.window])
-    histograms = {**one.histograms, **other.histograms}
-    return Records(window, tracks, one.lost + other.lost, histograms)
+    return Records(window, tracks, one.lost + other.lost, {**one.histograms, **other.histograms})
 
 
 def _split(records: Records, row: int) -> tuple[Records, Records]:
@@ -141,13 +135,14 @@ class RecordStream:
     Attributes:
         recorder: the current recorder; None before the first step.
         numbering: the step numbers.
+        loop_has_ended: whether the custom loop has ended, which completes its last step.
     """
 
     def __init__(self) -> None:
         self.recorder: Recorder | None = None
         self.numbering = StepNumbering()
         self._loop: LoopSteps | None = None
-        self._has_ended = False
+        self.loop_has_ended = False
 
     def follow(self, recorder: Recorder, *, loop: LoopSteps | None = None) -> None:
         """Switch to a recorder, whose next step follows the last recorded one.
@@ -158,16 +153,8 @@ class RecordStream:
                 optimizers.
         """
         self.recorder = recorder
-        self._loop, self._has_ended = loop, False
+        self._loop, self.loop_has_ended = loop, False
         self.numbering.start(recorder.wait() if loop is None else loop.steps)
-
-    def end_loop(self) -> None:
-        """Mark the custom loop as ended, which completes its last step."""
-        self._has_ended = True
-
-    def leave(self) -> None:
-        """Release the recorder, which keeps the variables of the model alive."""
-        self.recorder = None
 
     def read(self, owner: Owner) -> Records | None:
         """Return the records since the last call, with continuous step numbers.
@@ -180,27 +167,22 @@ class RecordStream:
         taken = self.recorder.wait()
         records = self.recorder.drain()
         if self._loop is not None:
-            records = self._loop.together(records, is_last=self._has_ended)
+            records = self._loop.together(records, is_last=self.loop_has_ended)
             taken = self._loop.steps
         self.numbering.advance(taken)
         if records is None:
             return None
         tracks = {name: self._numbered(window) for name, window in records.by_optimizer.items()}
-        window = self._numbered(records.window)
         offset = self.numbering.offset
         pictures = {step + offset: each for step, each in records.histograms.items()}
-        return Records(window, tracks, records.lost, pictures)
+        return Records(self._numbered(records.window), tracks, records.lost, pictures)
 
     def _numbered(self, window: Window) -> Window:
         calls = tuple(self._numbered(call) for call in window.calls)
         return dataclasses.replace(window, steps=window.steps + self.numbering.offset, calls=calls)
 
 
-# No callback flushes in a custom loop, so many rows may have to wait.
-_CAPACITY = 4096
-
-
-class _EagerFlush(StepObserver):
+class EagerFlush(StepObserver):
     """Observer that flushes the owner periodically when steps run eagerly."""
 
     def __init__(self, owner: Owner, every: int) -> None:
@@ -211,24 +193,3 @@ class _EagerFlush(StepObserver):
         if self._steps >= self._every:
             self._steps = 0
             self._owner.flush()
-
-
-def watched_loop(
-    recorder: Recorder, optimizers: Sequence[keras.optimizers.Optimizer], owner: Any, every: int
-) -> AbstractContextManager[None]:
-    """Record each call of `apply` of the optimizers inside the block as one step."""
-    recorder.acquire(owner)
-    return StepPatches([recorder, _EagerFlush(owner, every)], optimizers).applied()
-
-
-def recorder_for(
-    settings: Settings,
-    optimizers: Sequence[keras.optimizers.Optimizer],
-    variables: list[Any] | None,
-) -> Recorder:
-    """Return a recorder for a custom loop.
-
-    Reuse the recorder for later loops, because their functions are already traced with it.
-    """
-    options = dataclasses.replace(settings.options(1, compiled=True), capacity=_CAPACITY)
-    return Recorder(options, variables=variables, optimizers=tuple(optimizers))

@@ -25,6 +25,8 @@ Optimizers: TypeAlias = (
 
 _FLUSH_EVERY = 50
 _FLUSH_AT_LEAST_EVERY = 400
+# No callback flushes in a custom loop, so many rows may have to wait.
+_LOOP_CAPACITY = 4096
 _MEASUREMENTS = {"updates": "update_norm", "weights": "weight_norm"}
 _WATCHABLE = ("gradients", "max_abs", *_MEASUREMENTS)
 
@@ -35,7 +37,6 @@ class Settings:
     Attributes:
         optimizers: the optimizers that the user passed, by name; None for those of the model.
         flush_every: minimum number of train steps between two flushes.
-        flushes_late: whether flushes may be further apart if steps are short.
 
     Raises:
         ValueError: if an argument is invalid.
@@ -65,10 +66,11 @@ class Settings:
         if not set(watch) <= set(_WATCHABLE):
             raise ValueError(f"watch accepts {', '.join(_WATCHABLE)}. Received: watch={watch}")
         self.optimizers = named_optimizers(optimizers)
-        self.flushes_late = flush_every is None
+        # Whether flushes may be further apart if steps are short.
+        self._flushes_late = flush_every is None
         watched = [_MEASUREMENTS[name] for name in watch if name in _MEASUREMENTS]
         self._options = Options(
-            capacity=max(self.flush_every, _FLUSH_AT_LEAST_EVERY if self.flushes_late else 0),
+            capacity=max(self.flush_every, _FLUSH_AT_LEAST_EVERY if self._flushes_late else 0),
             every=every_n_steps,
             measurements=measurements_from([*watched, *measurements]),
             largest="max_abs" in watch,
@@ -77,20 +79,16 @@ class Settings:
             switchable=budget is not None or every_n_steps > 1,
         )
 
-    def must_flush(self, unread: int, is_affordable: Callable[[], bool]) -> bool:
-        """Return True if it is time to flush.
+    def next_flush(self, unread: int, is_affordable: Callable[[], bool]) -> int:
+        """Return the number of unread steps at which to flush or to ask again; `unread` for now.
 
         Args:
-            unread: number of train steps since the last flush.
+            unread: number of train steps since the last flush, at least `flush_every`.
             is_affordable: returns True if a flush is short compared with the time since the
                 last flush.
         """
-        if unread < self.flush_every:
-            return False
-        return not self.flushes_late or unread >= _FLUSH_AT_LEAST_EVERY or is_affordable()
-
-    def asks_again(self, unread: int) -> int:
-        """Return the number of unread steps at which to check again whether to flush."""
+        if not self._flushes_late or unread >= _FLUSH_AT_LEAST_EVERY or is_affordable():
+            return unread
         return min(unread + self.flush_every, _FLUSH_AT_LEAST_EVERY)
 
     @property
@@ -98,20 +96,17 @@ class Settings:
         """Optimizers that the user passed; None for those of the model."""
         return None if self.optimizers is None else list(self.optimizers.values())
 
-    def options(self, steps_per_execution: int, *, compiled: bool) -> Options:
-        """Return the options of a recorder for a model.
-
-        Args:
-            steps_per_execution: `steps_per_execution` of the model.
-            compiled: whether XLA compiles the whole step. A branch in such a step makes the host
-                wait for the device, so a branch is added only if another setting needs it.
-        """
-        capacity = steps_per_execution + self._options.capacity
-        return dataclasses.replace(
-            self._options,
-            capacity=1 << max(capacity - 1, 255).bit_length(),  # a power of two, at least 256
-            comparable=self._options.switchable or not compiled,
-        )
+    def options(self, model: keras.Model | None) -> Options:
+        """Return the options of a recorder for a model; for a custom loop without one."""
+        capacity, compiled = _LOOP_CAPACITY, True
+        if model is not None:
+            unread = model.steps_per_execution + self._options.capacity
+            capacity = 1 << max(unread - 1, 255).bit_length()  # a power of two, at least 256
+            compiled = bool(model.jit_compile) and not model.run_eagerly
+        # A branch in a step that XLA compiles makes the host wait for the device, so a branch is
+        # added only if another setting needs it.
+        comparable = self._options.switchable or not compiled
+        return dataclasses.replace(self._options, capacity=capacity, comparable=comparable)
 
 
 def named_optimizers(optimizers: Optimizers | None) -> dict[str, keras.optimizers.Optimizer] | None:
@@ -207,9 +202,8 @@ class OverheadMeter:
     @property
     def overhead(self) -> Overhead:
         """Overhead measured so far."""
-        low, middle, high = [math.nan] * 3
-        if len(self._ratios):
-            low, middle, high = map(float, np.percentile(self._ratios, [25, 50, 75]))
+        known = np.percentile(self._ratios, [25, 50, 75]) if len(self._ratios) else [math.nan] * 3
+        low, middle, high = map(float, known)
         host = self._on_host / self._in_steps if self._timed >= _FIRST_CALL else math.nan
         return Overhead(middle, (low, high), len(self._ratios), self.every, host)
 
