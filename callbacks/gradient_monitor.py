@@ -22,7 +22,7 @@ from gradkeeper.callbacks.recording.recorder import Recorder
 from gradkeeper.callbacks.recording.settings import (
     Optimizers,
     Overhead,
-    OverheadMeter,
+    Schedule,
     Settings,
     named_optimizers,
 )
@@ -119,15 +119,14 @@ class GradientMonitor(StepCallback[Recorder]):
         verbose: int = 1,
     ) -> None:
         super().__init__(Recorder)
+        self._schedule = Schedule(every_n_steps, flush_every, budget)
         self._settings = Settings(
             optimizers=optimizers,
             watch=watch,
             measurements=measurements,
             layers=layers,
-            every_n_steps=every_n_steps,
-            flush_every=flush_every,
+            schedule=self._schedule,
             warmup=warmup,
-            budget=budget,
             histograms=histograms,
         )
         chosen = default_rules() if rules is None else rules_from(rules)
@@ -137,11 +136,9 @@ class GradientMonitor(StepCallback[Recorder]):
         self._epoch_logs = epoch_logs
         self._stream = RecordStream()
         self._epoch = EpochSummary()
-        self._meter = OverheadMeter(every_n_steps, budget)
         self._loops: dict[tuple[int, ...], tuple[Recorder, LoopSteps | None]] = {}
         self._loop_names: dict[int, str] = {}
         self._reported_masks: set[str] = set()
-        self._unread, self._due = 0, self._settings.flush_every
 
     @property
     def history(self) -> GradientHistory:
@@ -168,7 +165,7 @@ class GradientMonitor(StepCallback[Recorder]):
     @property
     def overhead(self) -> Overhead:
         """Measured overhead of this monitor."""
-        return self._meter.overhead
+        return self._schedule.meter.overhead
 
     def plot(self, path: str | Path | None = None, *, layers: Names | None = None) -> "Figure":
         """Plot the global norm and the norms per layer over the train steps.
@@ -257,7 +254,7 @@ class GradientMonitor(StepCallback[Recorder]):
         self._loop = recorder
         try:
             recorder.acquire(self)
-            flush = EagerFlush(self, self._settings.flush_every)
+            flush = EagerFlush(self, self._schedule.flush_every)
             with StepPatches([recorder, flush], optimizers).applied():
                 self._stream.follow(recorder, loop=steps)
                 yield self
@@ -270,7 +267,7 @@ class GradientMonitor(StepCallback[Recorder]):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_begin(logs)
         self._sinks.open(RunningFit().is_running, Worker.of(strategy_of(self.model)))
-        self._meter.fit_begins()
+        self._schedule.meter.fit_begins()
         self._end_overhead_comparison()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -283,18 +280,16 @@ class GradientMonitor(StepCallback[Recorder]):
         model = self._model_in_training()
         if model is None:
             return
-        if self._unread >= self._due:
-            self._due = self._settings.next_flush(self._unread, self._meter.look_is_affordable)
-            if self._unread >= self._due:
-                self._warn()
-                self.flush()
-        self._unread += model.steps_per_execution
+        if self._schedule.flush_is_due():
+            self._warn()
+            self.flush()
+        self._schedule.add(model.steps_per_execution)
         recorder = self._observe_next_step(self._settings.options, self._settings.named_optimizers)
         if recorder is not None:
             self._resume(model)
             if recorder is not self._stream.recorder:
                 self._read()
-            recorder.timer = self._meter
+            recorder.timer = self._schedule.meter
             self._stream.follow(recorder)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -321,8 +316,8 @@ class GradientMonitor(StepCallback[Recorder]):
 
     def flush(self) -> None:
         """Read the steps recorded since the last flush, and apply the rules to them."""
-        self._unread, self._due = 0, self._settings.flush_every
-        with self._meter.on_host():
+        self._schedule.flushed()
+        with self._schedule.meter.on_host():
             self._read()
 
     def _read(self) -> None:
@@ -366,7 +361,7 @@ class GradientMonitor(StepCallback[Recorder]):
         """Restore the measuring interval if a run ended during the overhead comparison."""
         recorder = self._stream.recorder
         if recorder is not None and recorder.is_owned_by(self):
-            recorder.measure_every(self._meter.every)
+            recorder.measure_every(self._schedule.meter.every)
             recorder.measure_twice(False)
 
     def _resume(self, model: keras.Model) -> None:

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -36,7 +36,6 @@ class Settings:
 
     Attributes:
         optimizers: the optimizers that the user passed, by name; None for those of the model.
-        flush_every: minimum number of train steps between two flushes.
 
     Raises:
         ValueError: if an argument is invalid.
@@ -50,46 +49,25 @@ class Settings:
         watch: Sequence[str],
         measurements: Sequence[Measurement | str],
         layers: Names | None,
-        every_n_steps: int,
-        flush_every: int | None,
+        schedule: "Schedule",
         warmup: int,
-        budget: float | None,
         histograms: bool,
     ) -> None:
-        self.flush_every = _FLUSH_EVERY if flush_every is None else flush_every
-        check_least("every_n_steps", every_n_steps, 1)
-        check_least("flush_every", self.flush_every, 1)
         check_least("warmup", warmup, 0)
-        if budget is not None and not 0 < budget < 1:
-            raise ValueError(f"budget must be between 0 and 1. Received: budget={budget}")
         watch = (watch,) if isinstance(watch, str) else tuple(watch)
         if not set(watch) <= set(_WATCHABLE):
             raise ValueError(f"watch accepts {', '.join(_WATCHABLE)}. Received: watch={watch}")
         self.optimizers = named_optimizers(optimizers)
-        # Whether flushes may be further apart if steps are short.
-        self._flushes_late = flush_every is None
         watched = [_MEASUREMENTS[name] for name in watch if name in _MEASUREMENTS]
         self._options = Options(
-            capacity=max(self.flush_every, _FLUSH_AT_LEAST_EVERY if self._flushes_late else 0),
-            every=every_n_steps,
+            capacity=schedule.unread_at_most,
+            every=schedule.every_n_steps,
             measurements=measurements_from([*watched, *measurements]),
             largest="max_abs" in watch,
-            histograms=self.flush_every if histograms else 0,
+            histograms=schedule.flush_every if histograms else 0,
             layers=patterns_of(layers or ()),
-            switchable=budget is not None or every_n_steps > 1,
+            switchable=schedule.is_switchable,
         )
-
-    def next_flush(self, unread: int, is_affordable: Callable[[], bool]) -> int:
-        """Return the number of unread steps at which to flush or to ask again; `unread` for now.
-
-        Args:
-            unread: number of train steps since the last flush, at least `flush_every`.
-            is_affordable: returns True if a flush is short compared with the time since the
-                last flush.
-        """
-        if not self._flushes_late or unread >= _FLUSH_AT_LEAST_EVERY or is_affordable():
-            return unread
-        return min(unread + self.flush_every, _FLUSH_AT_LEAST_EVERY)
 
     @property
     def named_optimizers(self) -> list[keras.optimizers.Optimizer] | None:
@@ -261,3 +239,53 @@ class OverheadMeter:
             needed = math.ceil(max(0.0, self.overhead.measuring) / left)
             self.every = max(self._least, needed)
         recorder.measure_every(self.every)
+
+
+class Schedule:
+    """Schedule of a monitor: which steps are measured, and when the ring buffers are flushed.
+
+    Args:
+        every_n_steps: measure one in this many train steps.
+        flush_every: minimum number of train steps between two flushes. None for 50, and up to 400
+            if a flush would take more than 0.1 % of the time since the last one.
+        budget: the allowed share of the training time; None for no limit.
+
+    Attributes:
+        meter: the meter of the overhead, which adapts the interval between measured steps.
+        unread_at_most: number of steps that may be unread when a flush is due.
+        is_switchable: whether some steps are not measured.
+
+    Raises:
+        ValueError: if an argument is invalid.
+    """
+
+    def __init__(self, every_n_steps: int, flush_every: int | None, budget: float | None) -> None:
+        self.every_n_steps = every_n_steps
+        self.flush_every = _FLUSH_EVERY if flush_every is None else flush_every
+        check_least("every_n_steps", every_n_steps, 1)
+        check_least("flush_every", self.flush_every, 1)
+        if budget is not None and not 0 < budget < 1:
+            raise ValueError(f"budget must be between 0 and 1. Received: budget={budget}")
+        self.meter = OverheadMeter(every_n_steps, budget)
+        self._waits = flush_every is None
+        self.unread_at_most = max(self.flush_every, _FLUSH_AT_LEAST_EVERY if self._waits else 0)
+        self.is_switchable = budget is not None or every_n_steps > 1
+        self.flushed()
+
+    def flushed(self) -> None:
+        """Restart the count of unread steps after a flush."""
+        self._unread, self._due = 0, self.flush_every
+
+    def add(self, steps: int) -> None:
+        """Count train steps that are about to run."""
+        self._unread += steps
+
+    def flush_is_due(self) -> bool:
+        """Return True if it is time to flush."""
+        if self._unread < self._due:
+            return False
+        may_wait = self._waits and self._unread < _FLUSH_AT_LEAST_EVERY
+        if may_wait and not self.meter.look_is_affordable():
+            self._due = min(self._unread + self.flush_every, _FLUSH_AT_LEAST_EVERY)
+            return False
+        return True
