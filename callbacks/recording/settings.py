@@ -118,7 +118,7 @@ class Overhead:
 
     Attributes:
         measuring: extra time of a measured step relative to an unmeasured step, estimated from
-            steps that are measured once and twice in round; NaN if no steps were compared.
+            steps that are measured alternately once and twice; NaN if no steps were compared.
         quartiles: lower and upper quartile of `measuring` over the pairs of adjacent steps.
         pairs: number of compared pairs of steps.
         every: one in `every` steps is measured.
@@ -144,11 +144,11 @@ class Overhead:
         if math.isnan(self.measuring):
             return f"{host} of the training time; overhead of the compiled step not measured"
         low, high = self.quartiles
-        downsampled = f", one step in {self.every} is measured" if self.every > 1 else ""
+        interval = f", one step in {self.every} is measured" if self.every > 1 else ""
         return (
             f"{100 * self.total:.1f} % of the training time: a measured step "
             f"{100 * self.measuring:+.1f} % (quartiles {100 * low:+.1f} to {100 * high:+.1f} %, "
-            f"{self.pairs} pairs of steps){downsampled}; {host}"
+            f"{self.pairs} pairs of steps){interval}; {host}"
         )
 
 
