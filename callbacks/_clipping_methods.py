@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from gradkeeper.callbacks._text import check_least
+from gradkeeper._arguments import integer, number
 from gradkeeper.callbacks.instrument.graph import make_variable, when
 
 Arrays: TypeAlias = dict[str, np.ndarray]
@@ -28,8 +28,8 @@ class AutoClip:
     window: int = 1000
 
     def __post_init__(self) -> None:
-        _check_percentile(self.percentile)
-        check_least("window", self.window, 1)
+        number("percentile", self.percentile, "[0, 100]")
+        integer("window", self.window)
 
     def first_values(self) -> Arrays:
         return _no_norms(self.window)
@@ -54,9 +54,9 @@ class Percentile:
     warmup: int = 25
 
     def __post_init__(self) -> None:
-        _check_percentile(self.percentile)
-        check_least("warmup", self.warmup, 1)
-        check_least("window", self.window, self.warmup)
+        number("percentile", self.percentile, "[0, 100]")
+        integer("warmup", self.warmup)
+        integer("window", self.window, minimum=self.warmup)
 
     def first_values(self) -> Arrays:
         return _no_norms(self.window)
@@ -65,11 +65,6 @@ class Percentile:
         before, _, count = _add_norm(norm, variables)
         limit = _percentile_of(before, count, self.percentile)
         return tf.where(count < self.warmup, norm, limit)
-
-
-def _check_percentile(percentile: float) -> None:
-    if not 0 <= percentile <= 100:
-        raise ValueError(f"percentile must be in [0, 100]. Received: percentile={percentile}")
 
 
 def _no_norms(window: int) -> Arrays:
@@ -119,13 +114,9 @@ class ZClip:
     warmup: int = 25
 
     def __post_init__(self) -> None:
-        if not self.z_threshold > 0:
-            raise ValueError(
-                f"z_threshold must be positive. Received: z_threshold={self.z_threshold}"
-            )
-        if not 0 < self.alpha < 1:
-            raise ValueError(f"alpha must be in (0, 1). Received: alpha={self.alpha}")
-        check_least("warmup", self.warmup, 2)
+        number("z_threshold", self.z_threshold)
+        number("alpha", self.alpha, "(0, 1)")
+        integer("warmup", self.warmup, minimum=2)
 
     def first_values(self) -> Arrays:
         first, zero = np.zeros(self.warmup, np.float32), np.array(0, np.float32)
@@ -176,11 +167,8 @@ class AGC:
     eps: float = 1e-3
 
     def __post_init__(self) -> None:
-        if not self.clipping > 0 or not self.eps > 0:
-            raise ValueError(
-                "clipping and eps must be positive. "
-                f"Received: clipping={self.clipping}, eps={self.eps}"
-            )
+        number("clipping", self.clipping)
+        number("eps", self.eps)
 
     def factor(self, gradient: Any, variable: Any) -> tf.Tensor:
         """Return the factor of each unit, in a shape that broadcasts to the gradient."""

@@ -1,16 +1,9 @@
-"""Text of messages: checks of arguments, names of layers, lists and spans."""
+"""Text of messages: names of layers, lists and spans."""
 
 import difflib
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import TypeAlias
-
-
-def check_least(name: str, value: int, least: int) -> None:
-    """Raise ValueError if `value` is smaller than `least`."""
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}. Received: {name}={value}")
-
 
 Names: TypeAlias = str | Iterable[str]
 

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from gradkeeper._arguments import choice
 from gradkeeper.callbacks._clipping_methods import AGC, METHODS, Arrays, Limit, LimitMethod, Method
 from gradkeeper.callbacks._fit_frame import sibling_backups
 from gradkeeper.callbacks._step_callback import StepCallback, steps_taken
@@ -66,11 +67,7 @@ class AdaptiveClipping(StepCallback["ClipTransform"]):
         **options: Any,
     ) -> None:
         super().__init__(ClipTransform)
-        if method not in METHODS:
-            raise ValueError(
-                f"method must be one of {', '.join(METHODS)}. Received: method={method!r}"
-            )
-        self._method = METHODS[method](**options)
+        self._method = METHODS[choice("method", method, METHODS)](**options)
         self._beside_own_clipping = allow_optimizer_clipping
         self._backups: list[StateBackup] = []
         self._is_first = True

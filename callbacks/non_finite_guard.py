@@ -8,10 +8,10 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import keras
 
+from gradkeeper._arguments import choice, integer, number
 from gradkeeper.callbacks._fit_frame import sibling_backups
 from gradkeeper.callbacks._keras_private import print_msg
 from gradkeeper.callbacks._step_callback import StepCallback, no_gradients_warning, steps_taken
-from gradkeeper.callbacks._text import check_least
 from gradkeeper.callbacks._workers import Worker, strategy_of
 from gradkeeper.callbacks.capsule.model import own_parts_of, state_of
 from gradkeeper.callbacks.capsule.writer import CapsuleDirectory, Contents
@@ -117,14 +117,11 @@ class NonFiniteGuard(StepCallback[SkipTransform]):
         verbose: int = 1,
     ) -> None:
         super().__init__(SkipTransform)
-        if policy not in get_args(Policy):
-            known = ", ".join(get_args(Policy))
-            raise ValueError(f"policy must be one of {known}. Received: policy={policy!r}")
-        check_least("max_consecutive", max_consecutive, 1)
-        check_least("snapshot_every", snapshot_every, 1)
-        check_least("max_rollbacks", max_rollbacks, 1)
-        if not 0 < lr_factor <= 1:
-            raise ValueError(f"lr_factor must be in (0, 1]. Received: lr_factor={lr_factor}")
+        choice("policy", policy, get_args(Policy))
+        integer("max_consecutive", max_consecutive)
+        integer("snapshot_every", snapshot_every)
+        integer("max_rollbacks", max_rollbacks)
+        number("lr_factor", lr_factor, "(0, 1]")
         self.events: list[GuardEvent] = []
         self.skipped = self.rollbacks = 0
         self._policy = policy

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from gradkeeper.callbacks._text import check_least
+from gradkeeper._arguments import integer
 from gradkeeper.callbacks.flow.gradient_flow import GradientFlow, StateFlow, gradient_flow, positive
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class TemporalGradientFlow(keras.callbacks.Callback):
         epoch_logs: bool = True,
     ) -> None:
         super().__init__()
-        check_least("every_epochs", every_epochs, 1)
+        integer("every_epochs", every_epochs)
         self._x, self._y, self._loss = x, y, loss
         self._every_epochs, self._epoch_logs = every_epochs, epoch_logs
         self.flows: dict[int, GradientFlow] = {}

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 import gradkeeper
-from gradkeeper.callbacks._text import check_least
+from gradkeeper._arguments import integer
 from gradkeeper.callbacks._workers import Worker
 from gradkeeper.callbacks.capsule.capsule import (
     BATCH,
@@ -202,8 +202,8 @@ class CapsuleDirectory:
     """
 
     def __init__(self, folder: str | Path, *, max_capsules: int, max_bytes: int) -> None:
-        check_least("max_capsules", max_capsules, 1)
-        check_least("max_bytes", max_bytes, 1)
+        integer("max_capsules", max_capsules)
+        integer("max_bytes", max_bytes)
         self._of_chief = self._folder = Path(folder)
         self._max_capsules, self._max_bytes = max_capsules, max_bytes
         self._written = 0

@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 import tensorflow as tf
 
+from gradkeeper._arguments import integer, number
 from gradkeeper.callbacks.instrument.graph import make_variable
 
 
@@ -34,8 +35,7 @@ class NormAbove:
     bound: float
 
     def __post_init__(self) -> None:
-        if not self.bound > 0:
-            raise ValueError(f"bound must be positive. Received: bound={self.bound}")
+        number("bound", self.bound)
 
     def begin(self, device: str | None) -> TriggerState:
         """Return the state of the trigger for one replica."""
@@ -64,13 +64,9 @@ class NormZScore:
     after: int = 32
 
     def __post_init__(self) -> None:
-        if not self.z > 0:
-            raise ValueError(f"z must be positive. Received: z={self.z}")
-        if not 2 <= self.after <= self.window:
-            raise ValueError(
-                "after must be at least 2 and at most window. "
-                f"Received: after={self.after}, window={self.window}"
-            )
+        number("z", self.z)
+        integer("after", self.after, minimum=2)
+        integer("window", self.window, minimum=self.after)
 
     def begin(self, device: str | None) -> TriggerState:
         """Return the state of the trigger for one replica."""

@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeAlias
 
 import tensorflow as tf
 
+from gradkeeper._arguments import choice
 from gradkeeper.callbacks.instrument.step_context import OptimizerCall
 from gradkeeper.callbacks.statistics.gradients import l2_norms
 
@@ -102,10 +103,9 @@ def measurements_from(given: Iterable[Measurement | str]) -> tuple[Measurement, 
     """
     chosen: dict[str, Measurement] = {}
     for each in given:
-        if isinstance(each, str) and each not in MEASUREMENTS:
-            known = ", ".join(sorted(MEASUREMENTS))
-            raise ValueError(f"Known measurements: {known}. Received: {each!r}")
-        one = MEASUREMENTS[each] if isinstance(each, str) else each
+        one = each
+        if isinstance(each, str):
+            one = MEASUREMENTS[choice("measurement", each, MEASUREMENTS)]
         if not isinstance(one, Measurement):
             raise TypeError(f"A measurement is a Measurement or a name. Received: {one!r}")
         if chosen.setdefault(one.name, one) is not one:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gradkeeper.callbacks._text import Names, check_least, matching, patterns_of
+from gradkeeper._arguments import integer
+from gradkeeper.callbacks._text import Names, matching, patterns_of
 from gradkeeper.callbacks.recording.row_buffer import DownsampledSteps, RowBuffer
 from gradkeeper.callbacks.sinks.parquet import read_all_workers
 from gradkeeper.callbacks.window import Window, WindowStatistics
@@ -49,7 +50,7 @@ class GradientHistory(WindowStatistics):
     def __init__(
         self, refresh: Callable[[], None] | None = None, *, max_values: int = MAX_VALUES
     ) -> None:
-        check_least("max_values", max_values, 1)
+        integer("max_values", max_values)
         self._refresh = refresh
         self._rows = RowBuffer(max_values)
 

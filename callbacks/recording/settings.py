@@ -11,7 +11,8 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 
-from gradkeeper.callbacks._text import Names, check_least, patterns_of
+from gradkeeper._arguments import integer, number
+from gradkeeper.callbacks._text import Names, patterns_of
 from gradkeeper.callbacks.instrument.variable_names import unique_names
 from gradkeeper.callbacks.measurements.registry import Measurement, measurements_from
 from gradkeeper.callbacks.recording.recorder import Recorder
@@ -53,7 +54,7 @@ class Settings:
         warmup: int,
         histograms: bool,
     ) -> None:
-        check_least("warmup", warmup, 0)
+        integer("warmup", warmup, minimum=0)
         watch = (watch,) if isinstance(watch, str) else tuple(watch)
         if not set(watch) <= set(_WATCHABLE):
             raise ValueError(f"watch accepts {', '.join(_WATCHABLE)}. Received: watch={watch}")
@@ -262,10 +263,10 @@ class Schedule:
     def __init__(self, every_n_steps: int, flush_every: int | None, budget: float | None) -> None:
         self.every_n_steps = every_n_steps
         self.flush_every = _FLUSH_EVERY if flush_every is None else flush_every
-        check_least("every_n_steps", every_n_steps, 1)
-        check_least("flush_every", self.flush_every, 1)
-        if budget is not None and not 0 < budget < 1:
-            raise ValueError(f"budget must be between 0 and 1. Received: budget={budget}")
+        integer("every_n_steps", every_n_steps)
+        integer("flush_every", self.flush_every)
+        if budget is not None:
+            number("budget", budget, "(0, 1)")
         self.meter = OverheadMeter(every_n_steps, budget)
         self._waits = flush_every is None
         self.unread_at_most = max(self.flush_every, _FLUSH_AT_LEAST_EVERY if self._waits else 0)

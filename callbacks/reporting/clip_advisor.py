@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gradkeeper._arguments import number
 from gradkeeper.callbacks.recording.history import GradientHistory
 from gradkeeper.callbacks.rules.advice import FirstStep
 from gradkeeper.callbacks.rules.exploding import ExplodingGradient
@@ -84,10 +85,8 @@ class ClipAdvisor:
         shares: Sequence[float] = (0.01, 0.05, 0.10),
         explosion: ExplodingGradient | None = None,
     ) -> None:
-        if not all(0 < share < 1 for share in shares):
-            raise ValueError(
-                f"Each share must be between 0 and 1. Received: shares={tuple(shares)}"
-            )
+        for share in shares:
+            number("shares", share, "(0, 1)")
         recent = history.recent
         if not np.isfinite(recent.global_norm).any():
             raise ValueError("The history has no step with a finite gradient. Record another run.")
@@ -109,10 +108,7 @@ class ClipAdvisor:
         Raises:
             ValueError: if `global_clipnorm` is not positive.
         """
-        if not global_clipnorm > 0:
-            raise ValueError(
-                f"global_clipnorm must be positive. Received: global_clipnorm={global_clipnorm}"
-            )
+        number("global_clipnorm", global_clipnorm)
         clipped = self._norms > global_clipnorm
         return ClipLimit(
             global_clipnorm,

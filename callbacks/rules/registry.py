@@ -3,6 +3,7 @@
 import traceback
 from collections.abc import Sequence
 
+from gradkeeper._arguments import choice
 from gradkeeper.callbacks._keras_private import print_msg
 from gradkeeper.callbacks._text import print_failure
 from gradkeeper.callbacks.finding import Finding
@@ -62,9 +63,9 @@ def rules_from(specification: Sequence[Rule | str]) -> list[Rule]:
     for each in rules:
         if not isinstance(each, (str, Rule)):
             raise TypeError(f"rules must contain {either}. Received: {each!r}")
-        if isinstance(each, str) and each not in RULES:
-            raise ValueError(f"Unknown rule: rules must contain {either}. Received: {each!r}")
-    return [RULES[each]() if isinstance(each, str) else each for each in rules]
+    return [
+        RULES[choice("rule", each, RULES)]() if isinstance(each, str) else each for each in rules
+    ]
 
 
 class RuleRunner:

@@ -355,9 +355,9 @@ def test_arrays_of_every_dtype(tmp_path):
 
 
 def test_limits_are_checked():
-    with pytest.raises(ValueError, match="max_capsules must be at least 1"):
+    with pytest.raises(ValueError, match="`max_capsules` must be an integer of at least 1"):
         NonFiniteGuard(max_capsules=0)
-    with pytest.raises(ValueError, match="max_bytes must be at least 1"):
+    with pytest.raises(ValueError, match="`max_bytes` must be an integer of at least 1"):
         NonFiniteGuard(max_bytes=0)
 
 

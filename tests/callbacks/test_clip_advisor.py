@@ -115,9 +115,9 @@ def test_the_picture(tmp_path):
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match="share must be between 0 and 1"):
+    with pytest.raises(ValueError, match="`shares` must be a number in \\(0, 1\\)"):
         ClipAdvisor(history_of([1.0]), shares=[5])
     with pytest.raises(ValueError, match="no step with a finite gradient"):
         ClipAdvisor(history_of([np.nan]))
-    with pytest.raises(ValueError, match="global_clipnorm must be positive"):
+    with pytest.raises(ValueError, match="`global_clipnorm` must be a finite number above 0"):
         ClipAdvisor(history_of([1.0])).evaluate(0)

@@ -433,11 +433,14 @@ def test_replicas_with_a_loss_scale(two_replicas):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"policy": "ignore"}, "policy must be one of stop, skip, rollback, raise, warn"),
-        ({"max_consecutive": 0}, "max_consecutive must be at least 1"),
-        ({"snapshot_every": 0}, "snapshot_every must be at least 1"),
-        ({"lr_factor": 2.0}, r"lr_factor must be in \(0, 1\]"),
-        ({"trigger": -1.0}, "bound must be positive"),
+        (
+            {"policy": "ignore"},
+            "Choose one of: raise, rollback, skip, stop, warn. Received: policy='ignore'",
+        ),
+        ({"max_consecutive": 0}, "`max_consecutive` must be an integer of at least 1"),
+        ({"snapshot_every": 0}, "`snapshot_every` must be an integer of at least 1"),
+        ({"lr_factor": 2.0}, r"`lr_factor` must be a number in \(0, 1\]"),
+        ({"trigger": -1.0}, "`bound` must be a finite number above 0"),
     ],
 )
 def test_bad_arguments(arguments, message):
@@ -465,7 +468,7 @@ def test_one_process_has_no_other_worker():
 
 
 def test_bad_triggers():
-    with pytest.raises(ValueError, match="z must be positive"):
+    with pytest.raises(ValueError, match="`z` must be a finite number above 0"):
         NormZScore(z=0)
-    with pytest.raises(ValueError, match="after must be at least 2 and at most window"):
+    with pytest.raises(ValueError, match="`window` must be an integer of at least"):
         NormZScore(window=8, after=9)

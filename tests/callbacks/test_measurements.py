@@ -158,7 +158,7 @@ def test_registered_measurements_have_a_name():
 @pytest.mark.parametrize(
     ("given", "error"),
     [
-        (["nosuch"], r"Known measurements: .*update_norm.* Received: 'nosuch'"),
+        (["nosuch"], r"Unknown measurement.*update_norm.*Received: measurement='nosuch'"),
         ([TINY, Measurement("tiny_share", max)], r"have the same name. Received: 'tiny_share'"),
     ],
 )

@@ -327,7 +327,9 @@ def test_saving_in_the_middle_of_fit(tmp_path):
 
 
 def test_bad_arguments_are_refused():
-    with pytest.raises(ValueError, match=r"flush_every must be at least 1.*Received"):
+    with pytest.raises(
+        ValueError, match=r"`flush_every` must be an integer of at least 1.*Received"
+    ):
         GradientMonitor(flush_every=0)
     with pytest.raises(ValueError, match=r"(?s)nonfinite.*Received.*unheard"):
         GradientMonitor(rules=["unheard"])

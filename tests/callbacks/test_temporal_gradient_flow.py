@@ -56,7 +56,7 @@ def test_a_gradient_of_zero_can_be_drawn():
 
 
 def test_bad_arguments():
-    with pytest.raises(ValueError, match="every_epochs must be at least 1"):
+    with pytest.raises(ValueError, match="`every_epochs` must be an integer of at least 1"):
         TemporalGradientFlow(X, every_epochs=0)
     with pytest.raises(ValueError, match="Nothing has been recorded"):
         TemporalGradientFlow(X).plot()
