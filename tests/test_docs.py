@@ -173,6 +173,7 @@ def test_commands_exist(page):
                 ["python", "-m", "pip"],
                 ["python", "-m", "pytest"],
                 ["mkdocs", "build"],
+                ["pre-commit", "install"],
             )
 
 
@@ -217,6 +218,14 @@ def test_commands_run_in_small(command, tmp_path, monkeypatch):
     small = [*SMALL, "--data-dir", "data"] if command[0] == "train" else []
     done = CliRunner().invoke(app, [*command, *small])
     assert done.exit_code == 0, done.output
+
+
+def test_the_readme_is_short_and_names_every_model():
+    text = PAGES["README.md"].read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 130
+    _, _, models = text.partition("## Models")
+    table = "".join(line for line in models.splitlines() if line.startswith("|"))
+    assert set(zoo.list_models()) <= set(re.findall(r"`(\w+)`", table))
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])

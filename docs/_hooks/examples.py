@@ -32,7 +32,7 @@ def on_files(files: "Files", config: "MkDocsConfig") -> None:
 
     for page, source in OTHERS.items():
         text = (ROOT / source).read_text(encoding="utf-8")
-        files.append(File.generated(config, page, content=text))
+        files.append(File.generated(config, page, content=text.replace("](docs/", "](")))
     files.append(File.generated(config, "examples/index.md", content=overview()))
     for path in EXAMPLES:
         page = f"examples/{path.stem}.md"
