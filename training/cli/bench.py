@@ -1,5 +1,6 @@
 """`gradkeeper bench`."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ from rich.table import Table
 from gradkeeper.training._checks import unknown_name
 from gradkeeper.training.cli.support import console, loading
 
+_CHECKOUT = Path(__file__).resolve().parents[2]
 _LIST, _PAGE, _WEIGHTS, _ALL = "list", "page", "weights", "all"
 _WORDS = {
     _ALL: "all tables above, one after the other",
@@ -42,8 +44,12 @@ def bench(
         Path | None, typer.Option(help="Data folder of tensorflow-datasets.", show_default=False)
     ] = None,
 ) -> None:
-    """Reproduce a TABLE of results: a CSV file and a picture. `gradkeeper bench list` names all."""
-    from gradkeeper.training.evidence.registry import TABLES
+    """Reproduce a TABLE of results: a CSV file and a picture. `gradkeeper bench list` names all.
+
+    Works in a checkout of the repository, with `pip install -e .`.
+    """
+    _find_results()
+    from results.registry import TABLES
 
     if table == _LIST:
         _print_list(TABLES)
@@ -51,10 +57,10 @@ def bench(
     if table not in TABLES and table not in _WORDS:
         raise unknown_name("table", table, [*TABLES, *_WORDS])
     with loading():
-        from gradkeeper.training.evidence.export import export_weights
-        from gradkeeper.training.evidence.page import write_page
-        from gradkeeper.training.evidence.produce import produce
-        from gradkeeper.training.evidence.setup import Setup
+        from results.export import export_weights
+        from results.page import write_page
+        from results.produce import produce
+        from results.setup import Setup
     if table == _PAGE:
         _tell([write_page(out, out.resolve().parent / f"{out.resolve().name}.md")])
         return
@@ -67,6 +73,23 @@ def bench(
             runs=folder / name, quick=quick, collect=collect, data_dir=data_dir, console=console
         )
         _tell(produce(name, setup, out))
+
+
+def _find_results() -> None:
+    """Add `benchmarks/` to the import path, as for the scripts in that folder.
+
+    Raises:
+        ImportError: if gradkeeper is not installed from a checkout.
+    """
+    folder = _CHECKOUT / "benchmarks"
+    if not (folder / "results" / "__init__.py").is_file():
+        raise ImportError(
+            "`gradkeeper bench` works in a checkout only: the package does not include the tables "
+            "of `benchmarks/results/`. Clone the repository, run `python -m pip install -e .` in "
+            f"it, and try again. Received: gradkeeper in {str(Path(__file__).parents[2])!r}"
+        )
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
 
 
 def _print_list(tables: dict[str, str]) -> None:

@@ -8,12 +8,12 @@ import numpy as np
 
 from gradkeeper import zoo
 from gradkeeper.callbacks import gradient_flow, spectral_report
-from gradkeeper.training.evidence.cell import Cell
-from gradkeeper.training.evidence.pictures import LINE, finish, of_quantity, values
-from gradkeeper.training.evidence.pictures import figure as new_figure
-from gradkeeper.training.evidence.published import PASCANU
-from gradkeeper.training.evidence.setup import Setup
-from gradkeeper.training.evidence.table import Table
+from results.cell import Cell
+from results.pictures import LINE, finish, of_quantity, values
+from results.pictures import figure as new_figure
+from results.published import PASCANU
+from results.setup import Setup
+from results.table import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

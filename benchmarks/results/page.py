@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TypeAlias
 
 from gradkeeper import zoo
-from gradkeeper.training.evidence.cell import Cell, read_cells
-from gradkeeper.training.evidence.registry import list_tables, load_table
-from gradkeeper.training.evidence.table import Table
 from gradkeeper.training.run_directory import write_text
+from results.cell import Cell, read_cells
+from results.registry import list_tables, load_table
+from results.table import Table
 
 _HEAD = """# Results
 

@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from gradkeeper.training.evidence.cell import Cell
-from gradkeeper.training.evidence.pictures import beside_published, of_quantity
-from gradkeeper.training.evidence.published import ADDING_600
-from gradkeeper.training.evidence.runs import train_each
-from gradkeeper.training.evidence.setup import Setup
-from gradkeeper.training.evidence.table import Table
+from results.cell import Cell
+from results.pictures import beside_published, of_quantity
+from results.published import ADDING_600
+from results.runs import train_each
+from results.setup import Setup
+from results.table import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -3,10 +3,10 @@
 from dataclasses import replace
 from pathlib import Path
 
-from gradkeeper.training.evidence.cell import Cell, write_cells
-from gradkeeper.training.evidence.machine import machine
-from gradkeeper.training.evidence.registry import load_table
-from gradkeeper.training.evidence.setup import Setup
+from results.cell import Cell, write_cells
+from results.machine import machine
+from results.registry import load_table
+from results.setup import Setup
 
 
 def produce(name: str, setup: Setup, out: Path) -> list[Path]:

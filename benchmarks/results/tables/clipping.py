@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gradkeeper.training.evidence.cell import Cell
-from gradkeeper.training.evidence.chorales import test_loss
-from gradkeeper.training.evidence.pictures import OURS, PUBLISHED, finish, of_quantity, values
-from gradkeeper.training.evidence.pictures import figure as new_figure
-from gradkeeper.training.evidence.runs import Run, train
-from gradkeeper.training.evidence.setup import Setup
-from gradkeeper.training.evidence.table import Table
+from results.cell import Cell
+from results.chorales import test_loss
+from results.pictures import OURS, PUBLISHED, finish, of_quantity, values
+from results.pictures import figure as new_figure
+from results.runs import Run, train
+from results.setup import Setup
+from results.table import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from gradkeeper.training._checks import unknown_name
 
 if TYPE_CHECKING:
-    from gradkeeper.training.evidence.table import Table
+    from results.table import Table
 
 # Name and one-line description, in the order of the page; the module in `tables` has this name.
 TABLES = {
@@ -35,6 +35,6 @@ def load_table(name: str) -> "Table":
     """
     if name not in TABLES:
         raise unknown_name("table", name, TABLES)
-    module = importlib.import_module(f"gradkeeper.training.evidence.tables.{name}")
+    module = importlib.import_module(f"results.tables.{name}")
     table: Table = module.TABLE
     return table

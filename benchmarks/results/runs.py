@@ -9,11 +9,11 @@ from typing import Any
 import keras
 
 from gradkeeper.training.data_files import DIGEST
-from gradkeeper.training.evidence.setup import Setup
 from gradkeeper.training.experiment import Experiment
 from gradkeeper.training.result import Result
 from gradkeeper.training.result_text import clipping
 from gradkeeper.training.run_directory import FINISHED, RunDirectory, read_json
+from results.setup import Setup
 
 # Entries that may differ between a kept run and the requested configuration.
 _NOT_COMPARED = {"data_dir", "strategy", DIGEST}

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gradkeeper import zoo
-from gradkeeper.training.evidence.cell import Cell
-from gradkeeper.training.evidence.pictures import LINE, OURS, PUBLISHED, finish
-from gradkeeper.training.evidence.pictures import figure as new_figure
-from gradkeeper.training.evidence.runs import Run, train
-from gradkeeper.training.evidence.setup import Setup
-from gradkeeper.training.evidence.table import Table
+from results.cell import Cell
+from results.pictures import LINE, OURS, PUBLISHED, finish
+from results.pictures import figure as new_figure
+from results.runs import Run, train
+from results.setup import Setup
+from results.table import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -6,15 +6,25 @@ import subprocess
 import sys
 
 import pytest
+from results import Cell, Setup, list_tables, load_table, write_page
+from results.cell import COLUMNS, read_cells, write_cells
+from results.page import markdown, number
+from results.runs import train
 from typer.testing import CliRunner
 
 from gradkeeper import zoo
 from gradkeeper.training.cli import app
-from gradkeeper.training.evidence import Cell, Setup, list_tables, load_table, write_page
-from gradkeeper.training.evidence.cell import COLUMNS, read_cells, write_cells
-from gradkeeper.training.evidence.page import markdown, number
-from gradkeeper.training.evidence.runs import train
 from gradkeeper.training.result import Result
+
+SMALL = {
+    "model": "gru",
+    "task": "adding",
+    "task_options": {"length": 6},
+    "units": 4,
+    "batch_size": 8,
+    "epochs": 3,
+    "steps_per_epoch": 4,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -99,33 +109,30 @@ def test_a_table_in_small_leaves_its_numbers_its_picture_and_its_runs(tmp_path, 
     assert "adding_600" in info.command
 
 
-def test_a_table_that_was_interrupted_is_gone_on_with(tmp_path, data_dir, small):
-    arguments = {name: value for name, value in small.items() if name != "data_dir"}
+def test_a_table_that_was_interrupted_is_gone_on_with(tmp_path, data_dir):
     setup = Setup(runs=tmp_path, data_dir=data_dir)
-    kept = train(setup, "gru", arguments)
+    kept = train(setup, "gru", SMALL)
     assert kept.facts["steps"] == 12
-    assert train(setup, "gru", arguments).result.metrics == kept.result.metrics
+    assert train(setup, "gru", SMALL).result.metrics == kept.result.metrics
     status = tmp_path / "gru" / "status.json"
     status.write_text(json.dumps(json.loads(status.read_text()) | {"status": "interrupted"}))
-    longer = train(setup, "gru", arguments | {"epochs": 3})
+    longer = train(setup, "gru", SMALL | {"epochs": 3})
     assert longer.result.status == "finished"
     with pytest.raises(ValueError, match=r"other settings.*Differences: units"):
-        train(setup, "gru", arguments | {"units": 5})
+        train(setup, "gru", SMALL | {"units": 5})
 
 
-def test_collecting_trains_nothing(tmp_path, data_dir, small):
-    arguments = {name: value for name, value in small.items() if name != "data_dir"}
+def test_collecting_trains_nothing(tmp_path, data_dir):
     collecting = Setup(runs=tmp_path, data_dir=data_dir, collect=True)
-    assert train(collecting, "gru", arguments) is None
+    assert train(collecting, "gru", SMALL) is None
     assert not (tmp_path / "gru").exists()
     done = bench("adding_zoo", "--collect", "--runs", tmp_path, "--out", tmp_path / "results")
     assert done.exit_code == 2
     assert "no run to collect" in done.output
 
 
-def test_a_run_stops_when_there_is_nothing_to_wait_for(tmp_path, data_dir, small):
-    arguments = {name: value for name, value in small.items() if name != "data_dir"}
-    run = train(Setup(runs=tmp_path, data_dir=data_dir), "gru", arguments, limit=1e6)
+def test_a_run_stops_when_there_is_nothing_to_wait_for(tmp_path, data_dir):
+    run = train(Setup(runs=tmp_path, data_dir=data_dir), "gru", SMALL, limit=1e6)
     assert run.facts["steps"] == 4
     assert run.first_step_below(1e6) == 4
     assert run.first_step_below(1e-9) is None

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gradkeeper.training.evidence.cell import Cell
+from results.cell import Cell
 
 OURS, PUBLISHED, OTHER, LINE = "#00796b", "#d84315", "#9bb8d3", "#66757f"
 

@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from gradkeeper.training.evidence.cell import Cell
-from gradkeeper.training.evidence.pictures import OURS, finish, of_quantity, values
-from gradkeeper.training.evidence.pictures import figure as new_figure
-from gradkeeper.training.evidence.runs import train_each
-from gradkeeper.training.evidence.setup import Setup
-from gradkeeper.training.evidence.table import Table
+from results.cell import Cell
+from results.pictures import OURS, finish, of_quantity, values
+from results.pictures import figure as new_figure
+from results.runs import train_each
+from results.setup import Setup
+from results.table import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gradkeeper.training.evidence.cell import Cell
-from gradkeeper.training.evidence.setup import Setup
+from results.cell import Cell
+from results.setup import Setup
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -4,10 +4,10 @@ import math
 
 import keras
 
-from gradkeeper.training.evidence.runs import Run
-from gradkeeper.training.evidence.setup import Setup
 from gradkeeper.training.run_directory import RunDirectory
 from gradkeeper.training.tasks import load_task
+from results.runs import Run
+from results.setup import Setup
 
 
 def test_loss(run: Run, setup: Setup) -> float:
