@@ -1,17 +1,15 @@
 """Markdown page of all result tables, generated from their CSV files."""
 
-import functools
+import itertools
 import math
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeAlias
 
 from gradkeeper import zoo
 from gradkeeper.training.run_directory import write_text
-from results.cell import Cell, read_cells
-from results.registry import list_tables, load_table
-from results.table import Table
+from results.measurement import Measurement, read_measurements
+from results.table import TABLES, Table, load_table
 
 _HEAD = """# Results
 
@@ -25,12 +23,10 @@ _WEIGHTS = """## Trained weights
 `zoo.create_model("gru", weights="tiny_shakespeare")` loads weights of the runs above, which the
 package includes. `zoo.weights_info` returns their options, their training recipe, and the
 vocabulary for `zoo.generate_text`. `gradkeeper bench weights` exports them from trained runs.
-"""
-_NONE = "–"
-_NAMES = ("model", "setting")
-_WIDTH = 100
 
-_Take: TypeAlias = Callable[[Cell, Mapping[str, Cell]], str]
+| model | `weights=` | loss | of | train steps |
+| --- | --- | --: | --- | --: |"""
+_NONE = "–"
 
 
 def write_page(results: Path, page: Path) -> Path:
@@ -43,77 +39,38 @@ def write_page(results: Path, page: Path) -> Path:
     Raises:
         FileNotFoundError: if the folder contains no results file.
     """
-    found = [name for name in list_tables() if (results / f"{name}.csv").is_file()]
+    found = [name for name in TABLES if (results / f"{name}.csv").is_file()]
     if not found:
         raise FileNotFoundError(f"No results file was found. Received: {str(results)!r}")
     prefix = results.resolve().relative_to(page.resolve().parent).as_posix()
     sections = [
-        _section(name, load_table(name), read_cells(results / f"{name}.csv"), prefix)
+        _section(name, load_table(name), read_measurements(results / f"{name}.csv"), prefix)
         for name in found
     ]
-    write_text(page, "\n".join([_HEAD, *sections, _weights()]))
+    write_text(page, "\n".join([_HEAD, *sections, _WEIGHTS, *_weights()]) + "\n")
     return page
 
 
-def _weights() -> str:
-    """Return the section about the weights that the zoo includes."""
-    rows = ["| model | `weights=` | loss | of | train steps |", "| --- | --- | --: | --- | --: |"]
-    for model in zoo.list_models():
-        for name in zoo.list_weights(model):
-            info = zoo.weights_info(model, name)
-            rows.append(
-                f"| `{model}` | `{name}` | {number(info.loss)} | {info.loss_description} | {info.steps:,} |"
-            )
-    return "\n".join([_WEIGHTS, *rows]) + "\n"
-
-
-def _section(name: str, table: Table, cells: Sequence[Cell], prefix: str) -> str:
-    parts = [
-        f"## {table.title}",
-        textwrap.fill(table.text, _WIDTH, break_long_words=False, break_on_hyphens=False),
-        f"```sh\ngradkeeper bench {name} --out docs/results\n```",
-        markdown(cells),
-        *_missed(cells),
-        f"![{table.title}]({prefix}/{name}.png)",
-        _how(cells, f"{prefix}/{name}.csv"),
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-def markdown(cells: Sequence[Cell]) -> str:
+def markdown(measurements: Sequence[Measurement]) -> str:
     """Return a Markdown table: a row per model and setting, a column per quantity."""
-    by_row: dict[tuple[str, str], dict[str, Cell]] = {}
-    for cell in cells:
-        by_row.setdefault(cell.row, {})[cell.quantity] = cell
-    columns = _columns(cells)
-    rows = [list(columns), ["---" if name in _NAMES else "--:" for name in columns]]
-    for found in by_row.values():
-        any_cell = next(iter(found.values()))
-        rows.append([take(any_cell, found) for take in columns.values()])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def _columns(cells: Sequence[Cell]) -> dict[str, _Take]:
-    """Map each heading to a function of any cell of a row and all of its cells by quantity."""
-    columns: dict[str, _Take] = {"model": lambda cell, _: _code(cell.model)}
-    if any(cell.setting for cell in cells):
-        columns["setting"] = lambda cell, _: cell.setting
-    for quantity, cell in {cell.quantity: cell for cell in cells}.items():
-        heading = f"{quantity}, {cell.unit}" if cell.unit else quantity
-        columns[heading] = functools.partial(_of, quantity, "value")
-        if any(each.published is not None for each in cells if each.quantity == quantity):
-            columns["published"] = functools.partial(_of, quantity, "published")
-    if any(cell.steps is not None for cell in cells):
-        columns["steps"] = lambda cell, _: _NONE if cell.steps is None else f"{cell.steps:,}"
-    return columns
-
-
-def _of(quantity: str, attribute: str, _: Cell, row: Mapping[str, Cell]) -> str:
-    return number(getattr(row[quantity], attribute)) if quantity in row else _NONE
-
-
-def _code(name: str) -> str:
-    return f"`{name}`" if name.isidentifier() else name
+    published = {each.quantity for each in measurements if each.published is not None}
+    steps = {each.row: f"{each.steps:,}" for each in measurements if each.steps is not None}
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for each in measurements:
+        name = f"`{each.model}`" if each.model.isidentifier() else each.model
+        row = rows.setdefault(each.row, {"model": name, "setting": each.setting})
+        row[f"{each.quantity}, {each.unit}" if each.unit else each.quantity] = number(each.value)
+        if each.quantity in published:
+            row["published"] = number(each.published)
+    columns = list(dict.fromkeys(itertools.chain(*rows.values(), ["steps"] if steps else [])))
+    if not any(each.setting for each in measurements):
+        columns.remove("setting")
+    lines = ["---" if name in ("model", "setting") else "--:" for name in columns]
+    table = [columns, lines]
+    for key, row in rows.items():
+        row["steps"] = steps.get(key, _NONE)
+        table.append([row.get(name, _NONE) for name in columns])
+    return "\n".join(f"| {' | '.join(row)} |" for row in table)
 
 
 def number(value: float | None) -> str:
@@ -128,54 +85,75 @@ def number(value: float | None) -> str:
         return f"{int(value):,}"
     if value and not 1e-3 <= abs(value) < 1e5:
         mantissa, exponent = f"{value:.1e}".split("e")
-        return f"{mantissa}·10{_raised(int(exponent))}"
+        raised = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+        return f"{mantissa}·10{raised}"
     return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
-def _raised(exponent: int) -> str:
-    return str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-
-
-def _missed(cells: Sequence[Cell]) -> list[str]:
-    """List the numbers that differ from the published ones by more than 1 %."""
-    lines = []
-    for cell in cells:
-        difference = cell.difference
-        if cell.value is None or cell.published is None or difference is None:
-            continue
-        if not math.isfinite(difference) or abs(difference) <= 0.01 * abs(cell.published):
-            continue
-        who = ", ".join(part for part in cell.row if part)
-        side = "above" if difference > 0 else "below"
-        share = 100 * abs(difference) / abs(cell.published)
-        times = f"{cell.value / cell.published:,.0f} times it" if share > 300 else f"{share:.1f} %"
-        lines.append(
-            f"- {who}: {number(cell.value)}, published {number(cell.published)}, "
-            f"{number(abs(difference))} {side} ({times})."
-        )
-    if not lines:
-        known = [cell for cell in cells if cell.published is not None]
-        return ["All numbers are within 1 % of the published ones."] if known else []
-    return ["Numbers that differ from the published ones by more than 1 %:\n\n" + "\n".join(lines)]
-
-
-def _how(cells: Sequence[Cell], path: str) -> str:
-    """Describe settings, seeds, time, machine and sources."""
-    settings = list(dict.fromkeys(cell.settings for cell in cells if cell.settings))
-    shown = (
-        settings[0]
-        if len(settings) == 1
-        else f"each row's are in the CSV file, for example: {settings[0]}"
-    )
-    seeds = " and ".join(sorted({cell.seeds for cell in cells}))
-    rows = {(cell.row, cell.seconds) for cell in cells if cell.seconds is not None}
-    seconds = sum(second for _, second in rows)
+def _section(name: str, table: Table, measurements: Sequence[Measurement], prefix: str) -> str:
     parts = [
-        f"Settings: {shown}.",
+        f"## {table.title}",
+        _wrapped(table.text),
+        f"```sh\ngradkeeper bench {name} --out docs/results\n```",
+        markdown(measurements),
+        *_differences(measurements),
+        f"![{table.title}]({prefix}/{name}.png)",
+        _provenance(measurements, f"[{name}.csv]({prefix}/{name}.csv)"),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _weights() -> Iterator[str]:
+    """Yield a row for each of the weights that the zoo includes."""
+    for model in zoo.list_models():
+        for name in zoo.list_weights(model):
+            info = zoo.weights_info(model, name)
+            loss = f"{number(info.loss)} | {info.loss_description}"
+            yield f"| `{model}` | `{name}` | {loss} | {info.steps:,} |"
+
+
+def _differences(measurements: Sequence[Measurement]) -> list[str]:
+    """List the numbers that differ from the published ones by more than 1 %."""
+    lines, known = [], False
+    for each in measurements:
+        value, published = each.value, each.published
+        known |= published is not None
+        if value is None or published is None:
+            continue
+        difference = value - published
+        if not math.isfinite(difference) or abs(difference) <= 0.01 * abs(published):
+            continue
+        share = 100 * abs(difference) / abs(published)
+        times = f"{value / published:,.0f} times it" if share > 300 else f"{share:.1f} %"
+        lines.append(
+            f"- {', '.join(filter(None, each.row))}: {number(value)}, published "
+            f"{number(published)}, {number(abs(difference))} "
+            f"{'above' if difference > 0 else 'below'} ({times})."
+        )
+    if lines:
+        intro = "Numbers that differ from the published ones by more than 1 %:\n\n"
+        return [intro + "\n".join(lines)]
+    return ["All numbers are within 1 % of the published ones."] if known else []
+
+
+def _provenance(measurements: Sequence[Measurement], link: str) -> str:
+    """Describe settings, seeds, time, machine and sources."""
+    settings = list(dict.fromkeys(each.settings for each in measurements if each.settings))
+    example = "" if len(settings) == 1 else "each row's are in the CSV file, for example: "
+    seeds = " and ".join(sorted({each.seeds for each in measurements}))
+    rows = {(each.row, each.seconds) for each in measurements if each.seconds is not None}
+    seconds = sum(second for _, second in rows)
+    sources = dict.fromkeys(each.source for each in measurements if each.source)
+    parts = [
+        f"Settings: {example}{settings[0]}.",
         f"A single seed, {seeds}." if seeds.isdigit() else f"Seeds: {seeds}.",
         *([f"Total training time: {seconds / 60:.0f} minutes."] if seconds else []),
-        f"Machine: {cells[0].machine}.",
-        *(f"Published: {source}." for source in dict.fromkeys(c.source for c in cells if c.source)),
-        f"[{Path(path).name}]({path}).",
+        f"Machine: {measurements[0].machine}.",
+        *(f"Published: {source}." for source in sources),
+        f"{link}.",
     ]
-    return textwrap.fill(" ".join(parts), _WIDTH, break_long_words=False, break_on_hyphens=False)
+    return _wrapped(" ".join(parts))
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)

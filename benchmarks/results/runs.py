@@ -1,7 +1,7 @@
-"""Runs of a table: each one is an `Experiment` with its own run directory and is trained once."""
+"""Runs of a table: each is an `Experiment` with its own run directory, and is trained once."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,17 @@ from gradkeeper.training.experiment import Experiment
 from gradkeeper.training.result import Result
 from gradkeeper.training.result_text import clipping
 from gradkeeper.training.run_directory import FINISHED, RunDirectory, read_json
-from results.setup import Setup
+from gradkeeper.training.tasks import load_task
+from results.measurement import Measurement
+from results.table import BenchConfig
 
 # Entries that may differ between a kept run and the requested configuration.
 _NOT_COMPARED = {"data_dir", "strategy", DIGEST}
+_TINY = {"units": 4, "batch_size": 8, "epochs": 2, "steps_per_epoch": 2, "jit_compile": False}
 
 
-class StopWhenSettled(keras.callbacks.Callback):
-    """Stop the training once the validation loss is below a limit, or not finite.
-
-    Args:
-        limit: the validation loss to fall below.
-    """
+class StopAtLimit(keras.callbacks.Callback):
+    """Stop the training once the validation loss is below `limit`, or not finite."""
 
     def __init__(self, limit: float) -> None:
         super().__init__()
@@ -38,33 +37,30 @@ class StopWhenSettled(keras.callbacks.Callback):
 
 @dataclass(frozen=True)
 class Run:
-    """A trained run of a table.
-
-    Attributes:
-        result: result of the run.
-    """
+    """A trained run of a table."""
 
     result: Result
 
-    @property
-    def facts(self) -> dict[str, Any]:
-        """Arguments of `Cell` that describe how the run was trained."""
+    def measurement(self, quantity: str, value: float | None, **fields: Any) -> Measurement:
+        """Return a measurement with model, steps, seconds, seed and settings of the run.
+
+        `fields` are other fields of `Measurement`; they override those of the run.
+        """
         metrics, config = self.result.metrics, self.result.config
-        return {
+        of_run = {
+            "model": config["model"],
             "steps": int(metrics["step"][-1]),
             "seconds": round(sum(metrics["seconds"]), 1),
             "seeds": str(config["seed"]),
-            "settings": settings_of(config),
+            "settings": describe_settings(config),
         }
+        return Measurement(**{**of_run, **fields, "quantity": quantity, "value": value})
 
     def first_step_below(self, limit: float) -> int | None:
         """Return the first step after which the validation loss is below `limit`."""
-        for step, loss in zip(
-            self.result.metrics["step"], self.result.metrics["val_loss"], strict=True
-        ):
-            if loss < limit:
-                return int(step)
-        return None
+        metrics = self.result.metrics
+        pairs = zip(metrics["step"], metrics["val_loss"], strict=True)
+        return next((int(step) for step, loss in pairs if loss < limit), None)
 
     @property
     def best_loss(self) -> float:
@@ -74,58 +70,84 @@ class Run:
 
 
 def train(
-    setup: Setup, label: str, arguments: Mapping[str, Any], *, limit: float | None = None
+    config: BenchConfig, label: str, arguments: Mapping[str, Any], *, limit: float | None = None
 ) -> Run | None:
     """Return a run; train only the part that its directory does not contain.
 
     Args:
-        setup: see `Setup`.
+        config: see `BenchConfig`.
         label: name of the run directory.
-        arguments: arguments of `Experiment`.
+        arguments: arguments of `Experiment`; `config.quick` replaces the sizes by tiny ones.
         limit: stop once the validation loss is below it, or not finite.
 
     Returns:
-        The run; None if `setup.collect` is set and no run with a complete epoch exists.
+        The run; None if `config.collect` is set and no run with a complete epoch exists.
 
     Raises:
         ValueError: if the directory contains a run with other settings.
     """
-    place = setup.runs / label
-    kept = (place / "config.json").is_file()
-    callbacks = [] if limit is None else [StopWhenSettled(limit)]
+    folder = config.runs / label
+    exists = (folder / "config.json").is_file()
     experiment = Experiment(
-        **arguments, data_dir=setup.data_dir, run_dir=place, resume=kept, callbacks=callbacks
+        **(_with_tiny_sizes(arguments) if config.quick else arguments),
+        data_dir=config.data_dir,
+        run_dir=folder,
+        resume=exists,
+        callbacks=[] if limit is None else [StopAtLimit(limit)],
     )
-    if kept:
-        _require_same(place, experiment.config)
-    if setup.collect or (kept and _status(place) == FINISHED):
-        return _with_an_epoch(Result.load(place)) if kept else None
-    setup.say(f"{label}: training")
-    return Run(experiment.run(verbose=0 if setup.console is None else 1, title=label))
+    if exists:
+        _require_same_settings(folder, experiment.config)
+    if config.collect or (exists and _status(folder) == FINISHED):
+        result = Result.load(folder) if exists else None
+        return Run(result) if result is not None and result.metrics.get("val_loss") else None
+    config.print(f"{label}: training")
+    return Run(experiment.run(verbose=0 if config.console is None else 1, title=label))
 
 
 def train_each(
-    setup: Setup,
+    config: BenchConfig,
     models: Iterable[str],
-    arguments: Callable[[str, bool], Mapping[str, Any]],
+    arguments: Mapping[str, Any],
     *,
+    of_model: Mapping[str, Mapping[str, Any]] | None = None,
     limit: float | None = None,
-) -> Iterator[tuple[str, Run]]:
-    """Yield each model's name and its run with seed 0; see `train`.
+) -> Iterator[Run]:
+    """Yield a run with seed 0 of each model, of two models with `config.quick`; see `train`.
 
     Args:
-        setup: see `Setup`.
+        config: see `BenchConfig`.
         models: names of zoo models.
-        arguments: function of a model's name and `setup.quick`; returns arguments of `Experiment`.
+        arguments: arguments of `Experiment` for all models.
+        of_model: further arguments for one model, by its name.
         limit: see `train`.
     """
-    for name in models:
-        run = train(setup, f"{name}-seed0", arguments(name, setup.quick), limit=limit)
+    for name in list(models)[:2] if config.quick else models:
+        chosen = {"model": name, **arguments, **(of_model or {}).get(name, {})}
+        run = train(config, f"{name}-seed0", chosen, limit=limit)
         if run is not None:
-            yield name, run
+            yield run
 
 
-def settings_of(config: Mapping[str, Any]) -> str:
+def _with_tiny_sizes(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    options = arguments["task_options"]
+    if "length" in options:
+        options = {**options, "length": 10}
+    return {**arguments, **_TINY, "task_options": options}
+
+
+def loss_on_test_split(config: BenchConfig, run: Run) -> float:
+    """Return the loss on the test split, for the epoch with the lowest validation loss.
+
+    NaN if no epoch had a finite loss.
+    """
+    if math.isnan(run.best_loss):
+        return math.nan
+    task = load_task(run.result.config["task"], split="test", data_dir=config.data_dir)
+    model = keras.saving.load_model(RunDirectory(run.result.run_dir).best_model)
+    return float(model.evaluate(task.evaluation_dataset(50), verbose=0, return_dict=True)["loss"])
+
+
+def describe_settings(config: Mapping[str, Any]) -> str:
     """Describe in one line how a model was trained."""
     schedule = f" with {config['schedule']} decay" if config["schedule"] else ""
     layers = f"{config['num_layers']} × " if config["num_layers"] > 1 else ""
@@ -141,22 +163,18 @@ def settings_of(config: Mapping[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def _with_an_epoch(result: Result) -> Run | None:
-    return Run(result) if result.metrics.get("val_loss") else None
-
-
-def _status(place: Path) -> str:
-    path = RunDirectory(place).status
+def _status(folder: Path) -> str:
+    path = RunDirectory(folder).status
     return str(read_json(path)["status"]) if path.is_file() else ""
 
 
-def _require_same(place: Path, config: Mapping[str, Any]) -> None:
-    before = read_json(RunDirectory(place).config)
+def _require_same_settings(folder: Path, config: Mapping[str, Any]) -> None:
+    before = read_json(RunDirectory(folder).config)
     changed = sorted(
         name for name in {*before, *config} - _NOT_COMPARED if before.get(name) != config.get(name)
     )
     if changed:
         raise ValueError(
             "The run directory contains a run with other settings. Choose another folder with "
-            f"`--runs`, or remove it. Differences: {', '.join(changed)}. Received: {str(place)!r}"
+            f"`--runs`, or remove it. Differences: {', '.join(changed)}. Received: {str(folder)!r}"
         )

@@ -49,7 +49,7 @@ def bench(
     Works in a checkout of the repository, with `pip install -e .`.
     """
     _find_results()
-    from results.registry import TABLES
+    from results.table import TABLES
 
     if table == _LIST:
         _print_list(TABLES)
@@ -57,22 +57,22 @@ def bench(
     if table not in TABLES and table not in _WORDS:
         raise unknown_name("table", table, [*TABLES, *_WORDS])
     with loading():
-        from results.export import export_weights
+        from results.export_weights import export_weights
         from results.page import write_page
-        from results.produce import produce
-        from results.setup import Setup
+        from results.run_table import run_table
+        from results.table import BenchConfig
     if table == _PAGE:
-        _tell([write_page(out, out.resolve().parent / f"{out.resolve().name}.md")])
+        _print_paths([write_page(out, out.resolve().parent / f"{out.resolve().name}.md")])
         return
     folder = runs.with_name(f"{runs.name}-quick") if quick else runs
     if table == _WEIGHTS:
-        _tell(export_weights(folder, out, data_dir=data_dir))
+        _print_paths(export_weights(folder, out, data_dir=data_dir))
         return
     for name in TABLES if table == _ALL else [table]:
-        setup = Setup(
+        config = BenchConfig(
             runs=folder / name, quick=quick, collect=collect, data_dir=data_dir, console=console
         )
-        _tell(produce(name, setup, out))
+        _print_paths(run_table(name, config, out))
 
 
 def _find_results() -> None:
@@ -92,15 +92,16 @@ def _find_results() -> None:
         sys.path.insert(0, str(folder))
 
 
-def _print_list(tables: dict[str, str]) -> None:
+def _print_list(tables: dict[str, tuple[str, str]]) -> None:
     shown = Table(title="Tables", title_style="bold", title_justify="left", box=box.SIMPLE_HEAD)
     shown.add_column("table", style="cyan", no_wrap=True)
     shown.add_column("description")
-    for name, text in [*tables.items(), *_WORDS.items()]:
+    descriptions = {name: text for name, (_, text) in tables.items()}
+    for name, text in {**descriptions, **_WORDS}.items():
         shown.add_row(name, text)
     console.print(shown)
 
 
-def _tell(paths: list[Path]) -> None:
+def _print_paths(paths: list[Path]) -> None:
     for path in paths:
         console.print(str(path), soft_wrap=True)
