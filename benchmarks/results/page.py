@@ -39,14 +39,14 @@ def write_page(results: Path, page: Path) -> Path:
     Raises:
         FileNotFoundError: if the folder contains no results file.
     """
-    found = [name for name in TABLES if (results / f"{name}.csv").is_file()]
-    if not found:
-        raise FileNotFoundError(f"No results file was found. Received: {str(results)!r}")
     prefix = results.resolve().relative_to(page.resolve().parent).as_posix()
     sections = [
         _section(name, load_table(name), read_measurements(results / f"{name}.csv"), prefix)
-        for name in found
+        for name in TABLES
+        if (results / f"{name}.csv").is_file()
     ]
+    if not sections:
+        raise FileNotFoundError(f"No results file was found. Received: {str(results)!r}")
     write_text(page, "\n".join([_HEAD, *sections, _WEIGHTS, *_weights()]) + "\n")
     return page
 

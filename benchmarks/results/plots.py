@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from results.measurement import Measurement
 
-MEASURED, PUBLISHED, OTHER, LINE = "#00796b", "#d84315", "#9bb8d3", "#66757f"
+MEASURED, PUBLISHED, LINE = "#00796b", "#d84315", "#66757f"
 
 
 def new_figure(width: float = 8.0, height: float = 4.0) -> Figure:
@@ -49,11 +49,10 @@ def plot_with_published(
     axes = figure.subplots()
     rows = np.arange(len(chosen))[::-1]
     axes.scatter(values(chosen), rows, s=60, color=MEASURED, label="measured", zorder=3)
-    known = [(each.published, y) for each, y in zip(chosen, rows, strict=True) if each.published]
-    if known:
-        published, known_rows = zip(*known, strict=True)
+    published = [math.nan if each.published is None else each.published for each in chosen]
+    if not np.isnan(published).all():
         axes.scatter(
-            published, known_rows, s=80, facecolors="none", edgecolors=PUBLISHED, linewidths=1.6,
+            published, rows, s=80, facecolors="none", edgecolors=PUBLISHED, linewidths=1.6,
             label="published", zorder=4,
         )  # fmt: skip
     if line is not None:
