@@ -19,22 +19,23 @@ from collections.abc import Callable
 
 import numpy as np
 import typer
-from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
-from steps_in_turn import (
+from alternating_steps import (
+    Build,
     Times,
     again,
     check_numerics,
     debugger_v2,
     guarded,
+    monitored,
     norms_alone,
     second_tape,
     under,
     waiting,
-    watched,
 )
-from watched_models import MODELS, Built, many_variables
+from overhead_models import MODELS, many_variables
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
 
 COUNTS = (10, 100, 300, 1000)
 
@@ -61,25 +62,29 @@ def main(
     if variables:
         Console().print(per_variable(seconds, traces, jit_compile))
         return
-    ways: dict[str, Callable[[Callable[[], Built]], Times]] = {
-        "GradientMonitor()": lambda build: watched(build, jit_compile, seconds)
+    ways: dict[str, Callable[[Build], Times]] = {
+        "GradientMonitor()": lambda build: monitored(build, jit_compile, seconds)
     }
     if guard:
-        ways["NonFiniteGuard()"] = lambda build: guarded(build, jit_compile, seconds)
-        ways["check_updates=True"] = lambda build: guarded(
-            build, jit_compile, seconds, check_updates=True
-        )
-        ways["waiting alone"] = lambda build: waiting(build, jit_compile, seconds)
-        ways["waiting and reading"] = lambda build: waiting(
-            build, jit_compile, seconds, reading=True
-        )
+        ways |= {
+            "NonFiniteGuard()": lambda build: guarded(build, jit_compile, seconds),
+            "check_updates=True": lambda build: guarded(
+                build, jit_compile, seconds, check_updates=True
+            ),
+            "waiting alone": lambda build: waiting(build, jit_compile, seconds),
+            "waiting and reading": lambda build: waiting(build, jit_compile, seconds, reading=True),
+        }
     if floor:
-        ways["norms alone"] = lambda build: norms_alone(build, jit_compile, seconds)
-        ways["the same again"] = lambda build: again(build, jit_compile, seconds)
+        ways |= {
+            "norms alone": lambda build: norms_alone(build, jit_compile, seconds),
+            "the same again": lambda build: again(build, jit_compile, seconds),
+        }
     if others:
-        ways["second GradientTape"] = lambda build: second_tape(build, seconds)
-        ways["check_numerics"] = lambda build: under(check_numerics, build, seconds)
-        ways["Debugger V2"] = lambda build: under(debugger_v2, build, seconds)
+        ways |= {
+            "second GradientTape": lambda build: second_tape(build, seconds),
+            "check_numerics": lambda build: under(check_numerics, build, seconds),
+            "Debugger V2": lambda build: under(debugger_v2, build, seconds),
+        }
     title = f"Time of a step relative to a plain step, {'XLA' if jit_compile else 'graph'}"
     table = Table("model", "plain step", *ways, title=title)
     medians: dict[str, list[float]] = {way: [] for way in ways}
@@ -110,7 +115,7 @@ def per_variable(seconds: float, traces: int, jit_compile: bool) -> Table:
         for count in COUNTS:
             progress.update(work, description=f"{count:,} variables")
             build = functools.partial(many_variables, count)
-            times = [watched(build, jit_compile, seconds) for _ in range(traces)]
+            times = [monitored(build, jit_compile, seconds) for _ in range(traces)]
             added = np.median([1e6 * np.median(other - plain) / count for plain, other in times])
             middle = f"{1e3 * np.median([np.median(plain) for plain, _ in times]):.2f} ms"
             table.add_row(f"{count:,}", middle, ratio(times)[0], f"{added:.2f} µs")

@@ -111,13 +111,31 @@ def test_the_wheel_brings_gradkeeper_and_nothing_else_at_top_level(installed):
         "import importlib.util, json, gradkeeper\n"
         "from gradkeeper import callbacks, training, zoo\n"
         "found = {n: importlib.util.find_spec(n) is not None\n"
-        "         for n in ('callbacks', 'training', 'zoo', 'tests', 'benchmarks')}\n"
+        "         for n in ('callbacks', 'training', 'zoo', 'tests', 'benchmarks', 'results')}\n"
         "print(json.dumps([gradkeeper.__file__, gradkeeper.__version__, found]))"
     )
     file, version, found = json.loads(run(python, code, elsewhere))
     assert not Path(file).is_relative_to(ROOT)
     assert version == gradkeeper.__version__
     assert not any(found.values())
+
+
+@in_checkout
+@pytest.mark.slow
+def test_the_wheel_has_no_tables_of_results_and_bench_says_so(installed):
+    python, elsewhere = installed
+    code = "import pathlib, gradkeeper; print(pathlib.Path(gradkeeper.__file__).parent)"
+    package = Path(run(python, code, elsewhere).strip())
+    texts = [path.read_text(encoding="utf-8") for path in package.rglob("*.py")]
+    for path in (ROOT / "benchmarks" / "results").glob("*.py"):
+        assert path.read_text(encoding="utf-8") not in texts, path
+    code = "import sys; from gradkeeper.training.cli import main; sys.argv[1:] = ['bench']; main()"
+    done = subprocess.run(
+        [python, "-c", code], cwd=elsewhere, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "Clone the repository" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @in_checkout

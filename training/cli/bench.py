@@ -1,5 +1,6 @@
 """`gradkeeper bench`."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ from rich.table import Table
 from gradkeeper.training._checks import unknown_name
 from gradkeeper.training.cli.support import console, loading
 
+_CHECKOUT = Path(__file__).resolve().parents[2]
 _LIST, _PAGE, _WEIGHTS, _ALL = "list", "page", "weights", "all"
 _WORDS = {
     _ALL: "all tables above, one after the other",
@@ -42,8 +44,12 @@ def bench(
         Path | None, typer.Option(help="Data folder of tensorflow-datasets.", show_default=False)
     ] = None,
 ) -> None:
-    """Reproduce a TABLE of results: a CSV file and a picture. `gradkeeper bench list` names all."""
-    from gradkeeper.training.evidence.registry import TABLES
+    """Reproduce a TABLE of results: a CSV file and a picture. `gradkeeper bench list` names all.
+
+    Works in a checkout of the repository, with `pip install -e .`.
+    """
+    _find_results()
+    from results.table import TABLES
 
     if table == _LIST:
         _print_list(TABLES)
@@ -51,33 +57,51 @@ def bench(
     if table not in TABLES and table not in _WORDS:
         raise unknown_name("table", table, [*TABLES, *_WORDS])
     with loading():
-        from gradkeeper.training.evidence.export import export_weights
-        from gradkeeper.training.evidence.page import write_page
-        from gradkeeper.training.evidence.produce import produce
-        from gradkeeper.training.evidence.setup import Setup
+        from results.export_weights import export_weights
+        from results.page import write_page
+        from results.run_table import run_table
+        from results.table import BenchConfig
     if table == _PAGE:
-        _tell([write_page(out, out.resolve().parent / f"{out.resolve().name}.md")])
+        _print_paths([write_page(out, out.resolve().parent / f"{out.resolve().name}.md")])
         return
     folder = runs.with_name(f"{runs.name}-quick") if quick else runs
     if table == _WEIGHTS:
-        _tell(export_weights(folder, out, data_dir=data_dir))
+        _print_paths(export_weights(folder, out, data_dir=data_dir))
         return
     for name in TABLES if table == _ALL else [table]:
-        setup = Setup(
+        config = BenchConfig(
             runs=folder / name, quick=quick, collect=collect, data_dir=data_dir, console=console
         )
-        _tell(produce(name, setup, out))
+        _print_paths(run_table(name, config, out))
 
 
-def _print_list(tables: dict[str, str]) -> None:
+def _find_results() -> None:
+    """Add `benchmarks/` to the import path, as for the scripts in that folder.
+
+    Raises:
+        ImportError: if gradkeeper is not installed from a checkout.
+    """
+    folder = _CHECKOUT / "benchmarks"
+    if not (folder / "results" / "__init__.py").is_file():
+        raise ImportError(
+            "`gradkeeper bench` works in a checkout only: the package does not include the tables "
+            "of `benchmarks/results/`. Clone the repository, run `python -m pip install -e .` in "
+            f"it, and try again. Received: gradkeeper in {str(Path(__file__).parents[2])!r}"
+        )
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+
+def _print_list(tables: dict[str, tuple[str, str]]) -> None:
     shown = Table(title="Tables", title_style="bold", title_justify="left", box=box.SIMPLE_HEAD)
     shown.add_column("table", style="cyan", no_wrap=True)
     shown.add_column("description")
-    for name, text in [*tables.items(), *_WORDS.items()]:
+    descriptions = {name: text for name, (_, text) in tables.items()}
+    for name, text in {**descriptions, **_WORDS}.items():
         shown.add_row(name, text)
     console.print(shown)
 
 
-def _tell(paths: list[Path]) -> None:
+def _print_paths(paths: list[Path]) -> None:
     for path in paths:
         console.print(str(path), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Numbers of a table and their CSV file."""
+"""Measured numbers of a table and their CSV file."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ from gradkeeper.training.run_directory import write_text
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class Measurement:
     """One measured number and how it was obtained.
 
     Attributes:
@@ -47,45 +47,36 @@ class Cell:
 
     @property
     def row(self) -> tuple[str, str]:
-        """Key of the cell's row in a table."""
+        """Key of the row that shows the number."""
         return self.model, self.setting
 
-    @property
-    def difference(self) -> float | None:
-        """Measured minus published number; None if one of them is missing."""
-        if self.value is None or self.published is None:
-            return None
-        return self.value - self.published
 
-
-COLUMNS = tuple(field.name for field in fields(Cell))
+COLUMNS = tuple(field.name for field in fields(Measurement))
 _NUMBERS = {"value": float, "published": float, "seconds": float, "steps": int}
 
 
-def write_cells(path: Path, cells: Iterable[Cell]) -> None:
-    """Write a CSV file with one row per cell; numbers have four significant digits."""
+def write_measurements(path: Path, measurements: Iterable[Measurement]) -> None:
+    """Write a CSV file with one row per measurement; numbers have four significant digits."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    for cell in cells:
-        writer.writerow({name: _text(value) for name, value in asdict(cell).items()})
+    for each in measurements:
+        writer.writerow({name: _text(value) for name, value in asdict(each).items()})
     write_text(path, text.getvalue())
 
 
-def read_cells(path: Path) -> list[Cell]:
-    """Read a file that `write_cells` wrote."""
+def read_measurements(path: Path) -> list[Measurement]:
+    """Read a file that `write_measurements` wrote."""
     with path.open(newline="", encoding="utf-8") as file:
-        return [Cell(**{name: _value(name, row[name]) for name in COLUMNS}) for row in _rows(file)]
-
-
-def _rows(file: Any) -> Iterable[dict[str, str]]:
-    reader = csv.DictReader(file)
-    if tuple(reader.fieldnames or ()) != COLUMNS:
-        raise ValueError(
-            f"A results file must have the columns {', '.join(COLUMNS)}. "
-            f"Received: {', '.join(reader.fieldnames or ())}"
-        )
-    return reader
+        reader = csv.DictReader(file)
+        if tuple(reader.fieldnames or ()) != COLUMNS:
+            raise ValueError(
+                f"A results file must have the columns {', '.join(COLUMNS)}. "
+                f"Received: {', '.join(reader.fieldnames or ())}"
+            )
+        return [
+            Measurement(**{name: _value(name, row[name]) for name in COLUMNS}) for row in reader
+        ]
 
 
 def _text(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Train steps of a plain model and of the same model with an addition, timed alternately."""
+"""Train steps of a plain model and of a model with an addition, timed alternately."""
 
 import contextlib
 import itertools
@@ -10,12 +10,13 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 import tensorflow as tf
-from watched_models import Built
+from overhead_models import Built
 
 from gradkeeper.callbacks import GradientMonitor, NonFiniteGuard
 
 # Seconds per plain step and per other step, [blocks] each.
 Times: TypeAlias = tuple[np.ndarray, np.ndarray]
+Build: TypeAlias = Callable[[], Built]
 
 BLOCK = 50
 ROWS = 1000  # rows of the ring buffer in the minimal monitor
@@ -40,7 +41,7 @@ class SecondTape(keras.callbacks.Callback):
         return [tf.norm(g) for g in tape.gradient(loss, self.model.trainable_variables)]
 
 
-def compiled(build: Callable[[], Built], jit_compile: bool) -> tuple[keras.Model, Iterator]:
+def compiled(build: Build, jit_compile: bool) -> tuple[keras.Model, Iterator]:
     """Return a compiled model and an endless iterator over one batch."""
     keras.utils.set_random_seed(0)
     model, x = build()
@@ -87,74 +88,81 @@ class Runner:
 def compare(one: Runner, other: Runner, seconds: float) -> Times:
     """Train two runners alternately; return the seconds per step of each, [blocks]."""
     times: list[tuple[float, float]] = []
-    for _ in range(SETTLE):
-        one.seconds(), other.seconds()
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times) < 3:
-        block = np.array([(one.seconds(), other.seconds()) for _ in range(BLOCK)])
-        times.append(tuple(block.mean(axis=0)))
+    with one.training(), other.training():
+        for _ in range(SETTLE):
+            one.seconds(), other.seconds()
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end or len(times) < 3:
+            block = np.array([(one.seconds(), other.seconds()) for _ in range(BLOCK)])
+            times.append(tuple(block.mean(axis=0)))
     first, second = np.array(times).T
     return first, second
 
 
-def watched(build: Callable[[], Built], jit_compile: bool, seconds: float, **options: Any) -> Times:
-    """Return the seconds per plain step and per monitored step, [blocks]."""
+def with_callback(
+    build: Build, jit_compile: bool, seconds: float, callback: keras.callbacks.Callback
+) -> Times:
+    """Time a model without and with a callback; both use the same compiled model."""
     model, data = compiled(build, jit_compile)
-    monitor = GradientMonitor(verbose=0, **options)
-    plain, with_monitor = Runner(model, data, []), Runner(model, data, [monitor])
-    with plain.training(), with_monitor.training():
-        times = compare(plain, with_monitor, seconds)
+    return compare(Runner(model, data, []), Runner(model, data, [callback]), seconds)
+
+
+def with_change(
+    build: Build, jit_compile: bool, seconds: float, change: Callable[[keras.Model], None]
+) -> Times:
+    """Time a model against a second trace of it, whose model `change` modifies before."""
+    model, data = compiled(build, jit_compile)
+    changed, its_data = compiled(build, jit_compile)
+    change(changed)
+    return compare(Runner(model, data, []), Runner(changed, its_data, []), seconds)
+
+
+def monitored(build: Build, jit_compile: bool, seconds: float) -> Times:
+    """Time the steps without and with a GradientMonitor."""
+    monitor = GradientMonitor(verbose=0)
+    times = with_callback(build, jit_compile, seconds, monitor)
     assert len(monitor.history) >= 3 * BLOCK, "the monitor did not record the steps"
     return times
 
 
-def guarded(build: Callable[[], Built], jit_compile: bool, seconds: float, **options: Any) -> Times:
-    """Return the seconds per plain step and per guarded step, [blocks]."""
-    model, data = compiled(build, jit_compile)
+def guarded(build: Build, jit_compile: bool, seconds: float, **options: Any) -> Times:
+    """Time the steps without and with a NonFiniteGuard."""
     guard = NonFiniteGuard(**options)
-    plain, with_guard = Runner(model, data, []), Runner(model, data, [guard])
-    with plain.training(), with_guard.training():
-        times = compare(plain, with_guard, seconds)
+    times = with_callback(build, jit_compile, seconds, guard)
     assert not guard.skipped, "the guard skipped a step"
     return times
 
 
-def again(build: Callable[[], Built], jit_compile: bool, seconds: float) -> Times:
+def again(build: Build, jit_compile: bool, seconds: float) -> Times:
     """Time the plain model against a second trace of it: the noise of the measurement."""
-    model, data = compiled(build, jit_compile)
-    same, its_data = compiled(build, jit_compile)
-    one, other = Runner(model, data, []), Runner(same, its_data, [])
-    with one.training(), other.training():
-        return compare(one, other, seconds)
+    return with_change(build, jit_compile, seconds, lambda model: None)
 
 
-def norms_alone(build: Callable[[], Built], jit_compile: bool, seconds: float) -> Times:
+def norms_alone(build: Build, jit_compile: bool, seconds: float) -> Times:
     """Time a minimal monitor that only writes each gradient's norm to a row of a variable.
 
     This is a lower bound for every monitor. It does not check for overflow, does not sum an
     embedding's rows with the same index, and its rows are never read.
     """
-    model, data = compiled(build, jit_compile)
-    read, its_data = compiled(build, jit_compile)
-    rows = tf.Variable(tf.zeros([ROWS, len(read.trainable_variables)]))
-    original = read.optimizer.apply
 
-    def apply(grads: Any, trainable_variables: Any = None) -> None:
-        grads = list(grads)
-        halves = [tf.nn.l2_loss(getattr(each, "values", each)) for each in grads]
-        slot = tf.cast(read.optimizer.iterations.value % ROWS, tf.int32)
-        rows.scatter_nd_update(tf.reshape(slot, [1, 1]), tf.sqrt(2 * tf.stack(halves))[tf.newaxis])
-        original(grads, trainable_variables)
+    def record_norms(model: keras.Model) -> None:
+        rows = tf.Variable(tf.zeros([ROWS, len(model.trainable_variables)]))
+        original = model.optimizer.apply
 
-    read.optimizer.apply = apply
-    plain, reads = Runner(model, data, []), Runner(read, its_data, [])
-    with plain.training(), reads.training():
-        return compare(plain, reads, seconds)
+        def apply(grads: Any, trainable_variables: Any = None) -> None:
+            grads = list(grads)
+            halves = [tf.nn.l2_loss(getattr(each, "values", each)) for each in grads]
+            norms = tf.sqrt(2 * tf.stack(halves))
+            row = tf.cast(model.optimizer.iterations.value % ROWS, tf.int32)
+            rows.scatter_nd_update(tf.reshape(row, [1, 1]), norms[tf.newaxis])
+            original(grads, trainable_variables)
+
+        model.optimizer.apply = apply
+
+    return with_change(build, jit_compile, seconds, record_norms)
 
 
-def waiting(
-    build: Callable[[], Built], jit_compile: bool, seconds: float, *, reading: bool = False
-) -> Times:
+def waiting(build: Build, jit_compile: bool, seconds: float, *, reading: bool = False) -> Times:
     """Time a minimal guard: no update begins before the last gradient is computed.
 
     This is a lower bound for every guard: it must not allow an update before that, and must read
@@ -164,34 +172,30 @@ def waiting(
         reading: compute the sum of each gradient and wait for the sums; otherwise nothing is
             checked.
     """
-    model, data = compiled(build, jit_compile)
-    late, its_data = compiled(build, jit_compile)
-    original = late.optimizer.apply
 
-    def apply(grads: Any, trainable_variables: Any = None) -> None:
-        grads = list(grads)
-        parts = tf.nest.flatten(grads, expand_composites=True)
-        if reading:
-            parts += [tf.reduce_sum(part) for part in parts if part.dtype.is_floating]
-        with tf.control_dependencies(parts):
-            all_are_there = tf.no_op()
-        # One edge for each operation of the update, instead of one per gradient.
-        with tf.control_dependencies([all_are_there]):
-            original(grads, trainable_variables)
+    def delay_updates(model: keras.Model) -> None:
+        original = model.optimizer.apply
 
-    late.optimizer.apply = apply
-    plain, waits = Runner(model, data, []), Runner(late, its_data, [])
-    with plain.training(), waits.training():
-        return compare(plain, waits, seconds)
+        def apply(grads: Any, trainable_variables: Any = None) -> None:
+            grads = list(grads)
+            parts = tf.nest.flatten(grads, expand_composites=True)
+            if reading:
+                parts += [tf.reduce_sum(part) for part in parts if part.dtype.is_floating]
+            with tf.control_dependencies(parts):
+                all_are_there = tf.no_op()
+            # One edge for each operation of the update, instead of one per gradient.
+            with tf.control_dependencies([all_are_there]):
+                original(grads, trainable_variables)
+
+        model.optimizer.apply = apply
+
+    return with_change(build, jit_compile, seconds, delay_updates)
 
 
-def second_tape(build: Callable[[], Built], seconds: float) -> Times:
+def second_tape(build: Build, seconds: float) -> Times:
     """Time a second tape in a callback."""
-    model, data = compiled(build, jit_compile=False)
-    twice = SecondTape(next(data)[0].numpy())
-    plain, beside = Runner(model, data, []), Runner(model, data, [twice])
-    with plain.training(), beside.training():
-        return compare(plain, beside, seconds)
+    _, data = compiled(build, jit_compile=False)
+    return with_callback(build, False, seconds, SecondTape(next(data)[0].numpy()))
 
 
 @contextlib.contextmanager
@@ -214,15 +218,12 @@ def debugger_v2() -> Iterator[None]:
 
 
 def under(
-    tool: Callable[[], contextlib.AbstractContextManager],
-    build: Callable[[], Built],
-    seconds: float,
+    tool: Callable[[], contextlib.AbstractContextManager], build: Build, seconds: float
 ) -> Times:
     """Time a tool that changes the traced function while it is enabled."""
     model, data = compiled(build, jit_compile=False)
     other, its_data = compiled(build, jit_compile=False)
     plain, debugged = Runner(model, data, []), Runner(other, its_data, [])
-    with plain.training():
-        plain.seconds()
-        with tool(), debugged.training():
-            return compare(plain, debugged, seconds)
+    plain.seconds()  # traced without the tool
+    with tool():
+        return compare(plain, debugged, seconds)

@@ -1,0 +1,75 @@
+"""Export of trained weights to the files that the zoo includes."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from gradkeeper import zoo
+from gradkeeper.training.result import Result
+from gradkeeper.training.run_directory import RunDirectory
+from gradkeeper.training.tasks import Task, load_task
+from gradkeeper.zoo.pretrained import write_weights
+
+# Table and model of a run: name of its weights in the zoo, and description of their loss.
+EXPORTED = {
+    ("tiny_shakespeare", "gru"): ("tiny_shakespeare", "nats per character, validation split"),
+    ("tiny_shakespeare", "lstm"): ("tiny_shakespeare", "nats per character, validation split"),
+    ("jsb_chorales", "gru"): ("jsb_chorales", "nats per frame, validation split"),
+    ("adding_600", "gru"): ("adding", "mean squared error, 1,000 fixed sequences"),
+}
+_NOT_IN_THE_RECIPE = ("data_dir", "strategy", "flow")
+
+
+def export_weights(runs: Path, out: Path, *, data_dir: Path | None = None) -> list[Path]:
+    """Write the best weights of every existing run in `EXPORTED`.
+
+    Args:
+        runs: the folder in which `gradkeeper bench` keeps its runs.
+        out: the folder to write to; the zoo's files are in `zoo/weights`.
+        data_dir: data folder of tensorflow-datasets.
+
+    Raises:
+        ValueError: if none of the runs exists.
+    """
+    folders = {key: runs / key[0] / f"{key[1]}-seed0" for key in EXPORTED}
+    found = [key for key in EXPORTED if RunDirectory(folders[key]).best_model.is_file()]
+    if not found:
+        raise ValueError(f"No trained run was found. Received: runs={str(runs)!r}")
+    out.mkdir(parents=True, exist_ok=True)
+    return [path for key in found for path in _export(*key, folders[key], out, data_dir)]
+
+
+def _export(table: str, model: str, folder: Path, out: Path, data_dir: Path | None) -> list[Path]:
+    result = Result.load(folder)
+    config, losses = result.config, result.metrics["val_loss"]
+    task = load_task(config["task"], data_dir=data_dir, **config["task_options"])
+    name, description = EXPORTED[table, model]
+    facts: dict[str, Any] = {
+        "model": model,
+        "name": name,
+        "options": _options(config, task),
+        "vocabulary": None if task.vocabulary is None else task.vocabulary.characters,
+        "loss": min(losses),
+        "loss_description": description,
+        "steps": int(result.metrics["step"][losses.index(min(losses))]),
+        "command": f"gradkeeper bench {table} && gradkeeper bench weights",
+        "recipe": {key: value for key, value in config.items() if key not in _NOT_IN_THE_RECIPE},
+    }
+    trained = keras.saving.load_model(RunDirectory(folder).best_model)
+    exported = zoo.create_model(model, **facts["options"])  # accepts any number of time steps
+    exported.set_weights(trained.get_weights())
+    return write_weights(out, exported, facts)
+
+
+def _options(config: dict[str, Any], task: Task) -> dict[str, Any]:
+    """Return the arguments of `create_model` that determine the weights; the length is free."""
+    options = {**task.model_options, **config["model_options"]}
+    return {
+        "input_shape": [None, *task.input_shape[1:]],
+        "output_units": task.output_units,
+        "task": task.head,
+        "units": config["units"],
+        "num_layers": config["num_layers"],
+        **{name: options[name] for name in options if name not in ("dropout", "recurrent_dropout")},
+    }

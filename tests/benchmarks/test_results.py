@@ -1,0 +1,254 @@
+"""`benchmarks/results` and `gradkeeper bench`: runs, tables, CSV files, the page, the weights."""
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from gradkeeper import zoo
+from gradkeeper.training import Experiment
+from gradkeeper.training.cli import app
+from gradkeeper.training.cli import bench as bench_command
+from gradkeeper.training.result import Result
+
+pytest.importorskip("results", reason="needs benchmarks/ of a checkout")
+
+from results import bai_2018, clipping, health, runs
+from results.measurement import COLUMNS, Measurement, read_measurements, write_measurements
+from results.page import markdown, number, write_page
+from results.runs import train
+from results.table import TABLES, BenchConfig, load_table
+
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
+SMALL = {
+    "model": "gru",
+    "task": "adding",
+    "task_options": {"length": 6},
+    "units": 4,
+    "batch_size": 8,
+    "epochs": 2,
+    "steps_per_epoch": 4,
+    "flow": True,
+}
+
+
+@pytest.fixture(autouse=True)
+def wide_and_quiet(monkeypatch):
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("tensorflow_datasets")
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory, data_dir):
+    return BenchConfig(runs=tmp_path_factory.mktemp("runs"), data_dir=data_dir)
+
+
+@pytest.fixture(scope="module")
+def trained(config):
+    """Train one run that several tests read."""
+    return train(config, "gru", SMALL)
+
+
+def bench(*arguments):
+    return CliRunner().invoke(app, ["bench", *map(str, arguments)])
+
+
+def test_list_names_every_table():
+    output = bench("list").output
+    assert all(name in output for name in [*TABLES, "page", "weights", "all"])
+
+
+def test_list_does_not_import_tensorflow():
+    code = (
+        "import sys; from gradkeeper.training.cli import app\n"
+        "try: app(['bench', 'list'])\n"
+        "except SystemExit as end: assert not end.code\n"
+        "assert not {'tensorflow', 'keras', 'matplotlib'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_unknown_table_is_refused_with_the_choices():
+    done = bench("growht")
+    assert done.exit_code == 2
+    assert "Did you mean 'growth'?" in done.output
+    assert "adding_600" in done.output
+
+
+def test_bench_explains_that_it_needs_a_checkout(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench_command, "_CHECKOUT", tmp_path)
+    done = bench("list")
+    assert done.exit_code == 2
+    assert "Clone the repository, run `python -m pip install -e .`" in done.output
+    assert "Traceback" not in done.output
+
+
+def test_quick_table_writes_csv_picture_runs_page_and_weights(tmp_path, data_dir):
+    place = ("--out", tmp_path / "results", "--runs", tmp_path / "runs", "--data-dir", data_dir)
+    done = bench("adding_600", "--quick", *place)
+    assert done.exit_code == 0, done.output
+    assert "cores" in done.output
+    assert "length 10; seed 0" in done.output
+    written = (tmp_path / "results" / "adding_600.csv").read_text()
+    measurements = read_measurements(tmp_path / "results" / "adding_600.csv")
+    assert {each.model for each in measurements} == {"gru", "simple_rnn"}
+    gru = next(each for each in measurements if each.model == "gru" and each.published is not None)
+    assert gru.published == 5.3e-5
+    assert "Bai" in gru.source
+    assert gru.steps == 4
+    assert "length 10" in gru.settings
+    assert "tensorflow" in gru.machine
+    assert (tmp_path / "results" / "adding_600.png").stat().st_size > 10_000
+    folders = sorted(path.name for path in (tmp_path / "runs-quick" / "adding_600").iterdir())
+    assert folders == ["gru-seed0", "simple_rnn-seed0"]
+
+    again = bench("adding_600", "--quick", *place)
+    assert again.exit_code == 0, again.output
+    assert "training" not in again.output
+    assert (tmp_path / "results" / "adding_600.csv").read_text() == written
+
+    page = write_page(tmp_path / "results", tmp_path / "results.md").read_text("utf-8")
+    assert "gradkeeper bench adding_600" in page
+    assert "(results/adding_600.png)" in page
+    assert "published 5.3·10⁻⁵" in page
+    assert bench("page", "--out", tmp_path / "results").exit_code == 0
+
+    done = bench("weights", "--quick", *place)
+    assert done.exit_code == 0, done.output
+    info = zoo.weights_info("gru", tmp_path / "results" / "gru-adding.npz")
+    assert info.options["units"] == 4
+    assert info.loss == pytest.approx(gru.value, rel=1e-3)
+    assert "adding_600" in info.command
+
+
+@pytest.mark.slow
+def test_growth_measures_a_published_radius(tmp_path):
+    done = bench("growth", "--quick", "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    measurements = read_measurements(tmp_path / "growth.csv")
+    linear = [each for each in measurements if each.published is not None]
+    assert {each.published for each in linear} == {0.9, 1.0}
+    assert (tmp_path / "growth.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("name", sorted(set(TABLES) - {"growth"}))
+def test_every_table_measures_runs_that_experiment_accepts(name, trained, config, monkeypatch):
+    requested = []
+
+    def finished(config, label, arguments, *, limit=None):
+        Experiment(**arguments)
+        requested.append((label, arguments["model"]))
+        return trained
+
+    for module in (runs, clipping, health):
+        monkeypatch.setattr(module, "train", finished)
+    for module in (bai_2018, clipping):
+        monkeypatch.setattr(module, "loss_on_test_split", lambda config, run: 1.5)
+    measurements = list(load_table(name).measure(config))
+    assert len(set(requested)) == len(requested) >= 3
+    assert all(label.startswith(f"{model}-") for label, model in requested)
+    assert {each.quantity for each in measurements} == {
+        each.quantity for each in read_measurements(RESULTS / f"{name}.csv")
+    }
+    assert all(each.steps == 8 for each in measurements)
+
+
+def test_committed_page_is_generated_from_the_committed_numbers(tmp_path):
+    (tmp_path / "results").mkdir()
+    for name in TABLES:
+        shutil.copy(RESULTS / f"{name}.csv", tmp_path / "results")
+    page = write_page(tmp_path / "results", tmp_path / "results.md")
+    assert page.read_text("utf-8") == RESULTS.with_suffix(".md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_table_describes_and_draws_its_committed_numbers(name, tmp_path):
+    table = load_table(name)
+    assert table.title
+    assert len(table.text) > 100
+    table.draw(read_measurements(RESULTS / f"{name}.csv")).savefig(tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 10_000
+
+
+def test_finished_run_is_reused_and_an_interrupted_one_resumed(trained, config):
+    assert trained.measurement("loss", 1.0).steps == 8
+    assert train(config, "gru", SMALL).result.metrics == trained.result.metrics
+    status = config.runs / "gru" / "status.json"
+    status.write_text(json.dumps(json.loads(status.read_text()) | {"status": "interrupted"}))
+    assert train(config, "gru", SMALL).result.status == "finished"
+
+
+def test_run_with_other_settings_is_refused(trained, config):
+    with pytest.raises(ValueError, match=r"other settings.*Differences: units"):
+        train(config, "gru", SMALL | {"units": 5})
+
+
+def test_collecting_trains_nothing(tmp_path, data_dir):
+    collecting = BenchConfig(runs=tmp_path, data_dir=data_dir, collect=True)
+    assert train(collecting, "gru", SMALL) is None
+    assert not (tmp_path / "gru").exists()
+    done = bench("adding_zoo", "--collect", "--runs", tmp_path, "--out", tmp_path / "results")
+    assert done.exit_code == 2
+    assert "no run to collect" in done.output
+
+
+def test_run_stops_below_the_limit(config):
+    run = train(config, "stopped", SMALL | {"flow": False}, limit=1e6)
+    assert run.measurement("loss", 1.0).steps == 4
+    assert run.first_step_below(1e6) == 4
+    assert run.first_step_below(1e-9) is None
+    assert Result.load(config.runs / "stopped").status == "finished"
+
+
+def test_measurements_are_read_as_written(tmp_path):
+    measurements = [
+        Measurement(
+            table="t", model="gru", quantity="loss", value=1.5, published=1.25, source="s", steps=3
+        ),
+        Measurement(table="t", model="lstm", quantity="loss", value=math.inf, unit="nats"),
+    ]
+    write_measurements(tmp_path / "t.csv", measurements)
+    assert (tmp_path / "t.csv").read_text().splitlines()[0] == ",".join(COLUMNS)
+    assert read_measurements(tmp_path / "t.csv") == measurements
+    (tmp_path / "t.csv").write_text("model,value\ngru,1\n")
+    with pytest.raises(ValueError, match="have the columns table, model"):
+        read_measurements(tmp_path / "t.csv")
+
+
+def test_page_shows_measured_and_published_numbers():
+    loss = {"quantity": "loss", "unit": "nats", "steps": 1400}
+    measurements = [
+        Measurement(model="gru", value=8.5, published=8.43, **loss),
+        Measurement(model="lstm", value=math.nan, **loss),
+    ]
+    assert markdown(measurements).splitlines() == [
+        "| model | loss, nats | published | steps |",
+        "| --- | --: | --: | --: |",
+        "| `gru` | 8.5 | 8.43 | 1,400 |",
+        "| `lstm` | NaN | – | 1,400 |",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"),
+        (5.3e-5, "5.3·10⁻⁵"),
+        (0.164, "0.164"),
+        (math.inf, "∞"),
+        (1e21, "1.0·10²¹"),
+        (50817.0, "50,817"),
+    ],
+)
+def test_numbers_are_readable(value, text):
+    assert number(value) == text

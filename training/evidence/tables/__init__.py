@@ -1,1 +1,0 @@
-"""One module per table, named after the table; it defines `TABLE`."""

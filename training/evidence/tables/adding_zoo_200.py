@@ -1,5 +1,0 @@
-"""The adding problem over 200 steps, with every model."""
-
-from gradkeeper.training.evidence.tables.adding_zoo import table_of
-
-TABLE = table_of(200)
