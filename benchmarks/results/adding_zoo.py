@@ -16,15 +16,31 @@ SOLVED, MSE = "steps to MSE < 0.01", "test MSE"
 LIMIT, CAP = 0.01, 1500
 ADDING: dict[str, Any] = {
     "task": "adding",
-    "units": 64, "batch_size": 32, "epochs": CAP // 100, "steps_per_epoch": 100,
-    "optimizer": "adam", "learning_rate": 5e-3, "global_clipnorm": 1.0, "jit_compile": True,
-}  # fmt: skip
+    "units": 64,
+    "batch_size": 32,
+    "epochs": CAP // 100,
+    "steps_per_epoch": 100,
+    "optimizer": "adam",
+    "learning_rate": 5e-3,
+    "global_clipnorm": 1.0,
+    "jit_compile": True,
+}
 UNSOLVED_COLOUR = "#f2c9c4"
 # Best-known models first, so that a run that is stopped early has measured them.
 FIRST = (
-    "gru", "lstm", "simple_rnn", "irnn", "min_gru", "ln_lstm", "orthogonal_rnn", "lem", "lru",
-    "ind_rnn", "co_rnn", "antisymmetric_rnn",
-)  # fmt: skip
+    "gru",
+    "lstm",
+    "simple_rnn",
+    "irnn",
+    "min_gru",
+    "ln_lstm",
+    "orthogonal_rnn",
+    "lem",
+    "lru",
+    "ind_rnn",
+    "co_rnn",
+    "antisymmetric_rnn",
+)
 # XLA makes the time loop 2 to 3 times as fast on a CPU, but not parallel scans and random numbers.
 SLOW_UNDER_XLA = ("lru", "min_gru", "min_lstm", "rg_lru", "zoneout_gru", "zoneout_lstm")
 TEXT = f"""Train steps until the mean squared error on 1,000 fixed sequences is below 0.01, checked

@@ -26,11 +26,17 @@ COPYING_BASELINE = 10 * math.log(8) / (PAUSE + 20)
 TEST, VALIDATION, NATS = "test NLL", "validation NLL", "nats per frame"
 
 ADDING: dict[str, Any] = {
-    "task": "adding", "task_options": {"length": 600},
-    "units": 64, "batch_size": 32, "steps_per_epoch": 100,
-    "optimizer": "adam", "learning_rate": 5e-3, "schedule": "cosine", "global_clipnorm": 1.0,
+    "task": "adding",
+    "task_options": {"length": 600},
+    "units": 64,
+    "batch_size": 32,
+    "steps_per_epoch": 100,
+    "optimizer": "adam",
+    "learning_rate": 5e-3,
+    "schedule": "cosine",
+    "global_clipnorm": 1.0,
     "jit_compile": False,
-}  # fmt: skip
+}
 ADDING_MODELS = {
     # XLA halves the time of the GRU's step on a CPU; the other models gain nothing.
     "gru": {"epochs": 60, "jit_compile": True},
@@ -38,16 +44,28 @@ ADDING_MODELS = {
     "lstm": {"epochs": 8},
 }
 COPYING: dict[str, Any] = {
-    "task": "copying", "task_options": {"length": PAUSE},
-    "units": 128, "batch_size": 20, "steps_per_epoch": 60,
-    "optimizer": "rmsprop", "learning_rate": 1e-3, "global_clipnorm": 1.0,
-}  # fmt: skip
+    "task": "copying",
+    "task_options": {"length": PAUSE},
+    "units": 128,
+    "batch_size": 20,
+    "steps_per_epoch": 60,
+    "optimizer": "rmsprop",
+    "learning_rate": 1e-3,
+    "global_clipnorm": 1.0,
+}
 COPYING_EPOCHS = {"orthogonal_rnn": 50, "co_rnn": 20, "simple_rnn": 30, "gru": 15, "lstm": 15}
 CHORALES: dict[str, Any] = {
-    "task": "jsb_chorales", "task_options": {"split": "validation"},
-    "units": 200, "batch_size": 8, "epochs": 80, "model_options": {"dropout": 0.2},
-    "optimizer": "adam", "learning_rate": 4e-3, "schedule": "cosine", "global_clipnorm": 1.0,
-}  # fmt: skip
+    "task": "jsb_chorales",
+    "task_options": {"split": "validation"},
+    "units": 200,
+    "batch_size": 8,
+    "epochs": 80,
+    "model_options": {"dropout": 0.2},
+    "optimizer": "adam",
+    "learning_rate": 4e-3,
+    "schedule": "cosine",
+    "global_clipnorm": 1.0,
+}
 ADDING_TEXT = """Mean squared error on 1,000 fixed sequences after the best epoch; an epoch has 100
 train steps. Always predicting 1 has an error of 0.1667. The runs are shortened to some minutes on
 a CPU, and the table lists their steps; those of Bai and others, with models of about 70,000

@@ -16,10 +16,15 @@ FREE, CLIPPED = "no clipping", f"global_clipnorm={CLIP:g}"
 TEST, VALIDATION, NORM = "test NLL", "validation NLL", "largest gradient norm"
 UNIT = "nats per frame"
 CHORALES: dict[str, Any] = {
-    "model": "simple_rnn", "task": "jsb_chorales", "task_options": {"split": "validation"},
-    "units": 200, "batch_size": 16, "epochs": 30,
-    "optimizer": "sgd", "optimizer_options": {"momentum": 0.9},
-}  # fmt: skip
+    "model": "simple_rnn",
+    "task": "jsb_chorales",
+    "task_options": {"split": "validation"},
+    "units": 200,
+    "batch_size": 16,
+    "epochs": 30,
+    "optimizer": "sgd",
+    "optimizer_options": {"momentum": 0.9},
+}
 TEXT = """A `SimpleRNN` on the JSB chorales, SGD with momentum 0.9 at three learning rates, means
 of two seeds. Pascanu, Mikolov and Bengio (2013, table 1) find on three other collections of music
 (Piano-midi.de, Nottingham, MuseData) that clipping lowers the test NLL. Their data differ, so this

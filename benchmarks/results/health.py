@@ -19,9 +19,13 @@ NORM, SHARE, NAN = "largest gradient norm", "clipped steps", "steps with NaN or 
 LOSS, BEFORE, AFTER = "loss", "half-life before", "half-life after"
 QUICK_MODELS = ("simple_rnn", "gru")
 HEALTH: dict[str, Any] = {
-    "units": 32, "batch_size": 32, "epochs": 1, "steps_per_epoch": 100,
-    "optimizer": "sgd", "learning_rate": LEARNING_RATE,
-}  # fmt: skip
+    "units": 32,
+    "batch_size": 32,
+    "epochs": 1,
+    "steps_per_epoch": 100,
+    "optimizer": "sgd",
+    "learning_rate": LEARNING_RATE,
+}
 TEXT = f"""Every model of the zoo learns the temporal order problem (60 steps, four classes; the
 encoder-decoder reverses strings of 20 digits instead) for 100 steps of plain SGD. The learning
 rate of {LEARNING_RATE:g} is too high; each model trains without clipping and with `{CLIPPED}`. The
@@ -88,16 +92,23 @@ def _draw(measurements: Sequence[Measurement]) -> Figure:
         bad = {each.model for each in select(chosen, NAN) if each.value}
         marked = [each for each in norms if each.model in bad]
         left.scatter(
-            [each.value for each in marked], [rows[each.model] for each in marked],
-            s=90, facecolors="none", edgecolors=colour, linewidths=1.2,
+            [each.value for each in marked],
+            [rows[each.model] for each in marked],
+            s=90,
+            facecolors="none",
+            edgecolors=colour,
+            linewidths=1.2,
             label=f"{setting}: then NaN" if marked else None,
-        )  # fmt: skip
+        )
     for quantity, colour in ((BEFORE, LINE), (AFTER, MEASURED)):
         lives = [each for each in select(measurements, quantity) if each.value]
         right.scatter(
-            [min(each.value or 0, 1e4) for each in lives], [rows[each.model] for each in lives],
-            s=22, color=colour, label=quantity.replace("half-life ", "") + " the clipped training",
-        )  # fmt: skip
+            [min(each.value or 0, 1e4) for each in lives],
+            [rows[each.model] for each in lives],
+            s=22,
+            color=colour,
+            label=quantity.replace("half-life ", "") + " the clipped training",
+        )
     left.set_yticks(list(rows.values()), list(rows), fontsize="small")
     left.set(xscale="log", xlabel="largest finite gradient norm", ylim=(-0.7, len(names) - 0.3))
     right.set(

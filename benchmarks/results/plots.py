@@ -52,9 +52,15 @@ def plot_with_published(
     published = [math.nan if each.published is None else each.published for each in chosen]
     if not np.isnan(published).all():
         axes.scatter(
-            published, rows, s=80, facecolors="none", edgecolors=PUBLISHED, linewidths=1.6,
-            label="published", zorder=4,
-        )  # fmt: skip
+            published,
+            rows,
+            s=80,
+            facecolors="none",
+            edgecolors=PUBLISHED,
+            linewidths=1.6,
+            label="published",
+            zorder=4,
+        )
     if line is not None:
         axes.axvline(line[0], color=LINE, linestyle="--", linewidth=1, label=line[1])
     axes.set_yticks(rows, [" ".join(filter(None, each.row)) for each in chosen])

@@ -22,19 +22,22 @@ TABLES = {
     "growth": ("growth", "gradient growth per step, against spectral radius and singular value"),
     "adding_600": ("bai_2018", "adding problem, 600 steps"),
     "adding_zoo": (
-        "adding_zoo", "adding problem, 100 steps, every model: steps until it is solved"
+        "adding_zoo",
+        "adding problem, 100 steps, every model: steps until it is solved",
     ),
     "adding_zoo_200": (
-        "adding_zoo", "adding problem, 200 steps, every model: steps until it is solved"
+        "adding_zoo",
+        "adding problem, 200 steps, every model: steps until it is solved",
     ),
     "copying_1000": ("bai_2018", "copying problem after 1,000 steps"),
     "jsb_chorales": ("bai_2018", "Bach's chorales, nats per frame"),
     "clipping": ("clipping", "clipping on and off, SimpleRNN on Bach's chorales"),
     "tiny_shakespeare": ("tiny_shakespeare", "Shakespeare, nats per character"),
     "health": (
-        "health", "every model at a learning rate that is too high, without and with clipping"
+        "health",
+        "every model at a learning rate that is too high, without and with clipping",
     ),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True, kw_only=True)

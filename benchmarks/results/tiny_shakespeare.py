@@ -13,10 +13,16 @@ from results.table import BenchConfig, Table
 MODELS = ("simple_rnn", "lstm", "gru", "ln_lstm", "min_gru")
 LOSS, PARAMETERS, TIME = "validation loss", "parameters", "time per step"
 SHAKESPEARE: dict[str, Any] = {
-    "task": "tiny_shakespeare", "task_options": {"length": 50},
-    "units": 128, "batch_size": 50, "epochs": 5,
-    "optimizer": "adam", "learning_rate": 3e-3, "schedule": "cosine", "global_clipnorm": 1.0,
-}  # fmt: skip
+    "task": "tiny_shakespeare",
+    "task_options": {"length": 50},
+    "units": 128,
+    "batch_size": 50,
+    "epochs": 5,
+    "optimizer": "adam",
+    "learning_rate": 3e-3,
+    "schedule": "cosine",
+    "global_clipnorm": 1.0,
+}
 TEXT = """Prediction of characters of Shakespeare's plays in windows of 50, with the states set to
 zero at the start of each window; five epochs. The loss is the lowest over the epochs, on the
 validation split. The machine ran other work too, so the times per step are only roughly
