@@ -22,8 +22,7 @@ from gradkeeper.zoo._own_layer import (
     make_own_layer,
     own_arguments,
 )
-from gradkeeper.zoo.cells._options import option_defaults
-from gradkeeper.zoo.layers.cell_layer import CellLayer
+from gradkeeper.zoo.cells.cell_layer import CellLayer
 
 
 def layer_class(info: ModelInfo) -> type[keras.layers.Layer]:
@@ -36,14 +35,8 @@ def layer_class(info: ModelInfo) -> type[keras.layers.Layer]:
 def layer_arguments(info: ModelInfo) -> dict[str, Any]:
     """Return the arguments that `create_model` passes to an entry's layers, with their defaults."""
     layer = layer_class(info)
-    if issubclass(layer, CellLayer):
-        defaults = {**dict.fromkeys(layer.option_names()), **option_defaults(layer.cell_class)}
-        defaults.update(_defaults(keras.layers.RNN), dtype=None, trainable=True)
-        names = layer.option_names()
-    else:
-        defaults = _defaults(layer)
-        names = list(defaults)
-    return {name: defaults[name] for name in names if name not in CHOSEN_HERE}
+    defaults = layer.option_defaults() if issubclass(layer, CellLayer) else _defaults(layer)
+    return {name: value for name, value in defaults.items() if name not in CHOSEN_HERE}
 
 
 def seeded(layer: keras.layers.Layer, seed: int | None) -> keras.layers.Layer:

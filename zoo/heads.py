@@ -6,10 +6,12 @@ import keras
 
 from gradkeeper.zoo._options import ModelOptions
 from gradkeeper.zoo._recurrent import seeded
-from gradkeeper.zoo.layers.bahdanau_attention import BahdanauAttention
-from gradkeeper.zoo.layers.luong_attention import LuongAttention
-from gradkeeper.zoo.layers.sequence_attention import SequenceAttention
-from gradkeeper.zoo.layers.sequence_pooling import SequencePooling
+from gradkeeper.zoo.layers import (
+    BahdanauAttention,
+    LuongAttention,
+    SequenceAttention,
+    SequencePooling,
+)
 
 
 def needs_sequence(options: ModelOptions) -> bool:

@@ -40,7 +40,7 @@ def make_cell(name, **options):
 
 
 def still(name):
-    return {option: 0.0 for option in NOISE if option in getattr(layers, name).option_names()}
+    return {option: 0.0 for option in NOISE if option in getattr(layers, name).option_defaults()}
 
 
 def plain_rnn(layer, features=FEATURES, **loop):

@@ -27,7 +27,7 @@ def with_large_weights(layer, seed=0):
 @pytest.mark.parametrize("name", ["AntisymmetricRNN", "GatedAntisymmetricRNN"])
 def test_antisymmetric_eigenvalues_do_not_grow(name, diffusion):
     layer = getattr(layers, name)(20, diffusion=diffusion, dtype="float64")
-    values = np.linalg.eigvals(array(with_large_weights(layer).cell.made_kernel()))
+    values = np.linalg.eigvals(array(with_large_weights(layer).cell.compute_kernel()))
     np.testing.assert_allclose(values.real, -diffusion, atol=1e-12)
     assert np.abs(values.imag).max() > 1
 
@@ -74,6 +74,6 @@ def test_unicornn_stays_finite_over_thousands_of_steps():
 def test_lipschitz_rnn_mixes_a_symmetric_and_a_skew_part():
     """Use beta = 1 and gamma = 0: the matrix is skew, so the linear part does not grow."""
     layer = layers.LipschitzRNN(10, antisymmetry=1.0, diffusion=0.0, dtype="float64")
-    made = array(with_large_weights(layer).cell.made_kernel())
+    made = array(with_large_weights(layer).cell.compute_kernel())
     first = made[:, :10]
     np.testing.assert_allclose(first, -first.T, atol=1e-12)

@@ -6,7 +6,7 @@ import pytest
 from autodiff import gradients
 
 from gradkeeper.zoo import layers
-from gradkeeper.zoo._scan import prefixes
+from gradkeeper.zoo.cells._scan import associative_scan
 
 NAMES = ["LRU", "MinGRU", "MinLSTM", "RGLRU"]
 
@@ -26,7 +26,9 @@ def test_prefixes_in_few_rounds(time):
 
     random = np.random.default_rng(time)
     a, b = random.uniform(size=(1, time, 3)), random.normal(size=(2, time, 3))
-    _, found = prefixes(combine, (keras.ops.convert_to_tensor(a), keras.ops.convert_to_tensor(b)))
+    _, found = associative_scan(
+        combine, (keras.ops.convert_to_tensor(a), keras.ops.convert_to_tensor(b))
+    )
     expected, state = [], np.zeros((2, 3))
     for step in range(time):
         state = a[:, step] * state + b[:, step]

@@ -7,7 +7,7 @@ from autodiff import gradients
 
 from gradkeeper import zoo
 from gradkeeper.zoo import layers
-from gradkeeper.zoo.constraints import MaxMagnitude
+from gradkeeper.zoo.cells.ind_rnn import MaxMagnitude
 from gradkeeper.zoo.initializers import NormalizedPositiveDefinite, SkewAngles
 
 
@@ -29,9 +29,9 @@ def trained(layer, steps=100, units=16):
 def test_the_matrix_stays_orthogonal_in_training():
     layer = layers.OrthogonalRNN(64)
     layer.build((None, None, 3))
-    before = array(layer.cell.made_kernel())
+    before = array(layer.cell.compute_kernel())
     trained(layer)
-    after = array(layer.cell.made_kernel())
+    after = array(layer.cell.compute_kernel())
     assert np.abs(after - before).max() > 0.1
     assert np.abs(after @ after.T - np.eye(64)).max() < 1e-5
 

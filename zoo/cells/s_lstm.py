@@ -1,11 +1,12 @@
-"""SLSTMCell."""
+"""SLSTMCell and SLSTM."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
+from gradkeeper.zoo._typing import State, StepOutput, Tensor
+from gradkeeper.zoo.cells.cell_layer import CellLayer
 from gradkeeper.zoo.cells.gated_cell import ForgetGateCell
 
 
@@ -46,9 +47,7 @@ class SLSTMCell(ForgetGateCell):
         super().__init__(units, **options)
         self.exponential_forget = exponential_forget
 
-    def recur(
-        self, projected: Any, states: Sequence[Any], training: bool = False
-    ) -> tuple[Any, list[Any]]:
+    def recur(self, projected: Tensor, states: State, training: bool = False) -> StepOutput:
         h, c, n, m = states
         sums = projected + ops.matmul(self.drop_state(h, training), self.recurrent_kernel)
         i, f, z, o = ops.split(sums, 4, axis=-1)
@@ -62,3 +61,10 @@ class SLSTMCell(ForgetGateCell):
         n = d * n + a
         h = self.recurrent_activation(o) * c / n
         return h, [h, c, n, highest]
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class SLSTM(CellLayer):
+    """`SLSTMCell` as a layer, with the arguments of `keras.layers.LSTM`."""
+
+    cell_class = SLSTMCell

@@ -1,13 +1,14 @@
-"""UnICORNNCell."""
+"""UnICORNNCell and UnICORNN."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
 from gradkeeper.zoo import _checks
+from gradkeeper.zoo._typing import Initializer, Shape, State, StepOutput, Tensor
 from gradkeeper.zoo.cells._options import resolve
+from gradkeeper.zoo.cells.cell_layer import CellLayer
 from gradkeeper.zoo.cells.recurrent_cell import RecurrentCell
 
 SMALL_UNIFORM = {"class_name": "RandomUniform", "config": {"minval": -0.1, "maxval": 0.1}}
@@ -51,8 +52,8 @@ class UnICORNNCell(RecurrentCell):
         *,
         step_size: float = 0.1,
         alpha: float = 1.0,
-        recurrent_initializer: Any = UNIT_UNIFORM,
-        step_initializer: Any = SMALL_UNIFORM,
+        recurrent_initializer: Initializer = UNIT_UNIFORM,
+        step_initializer: Initializer = SMALL_UNIFORM,
         **options: Any,
     ) -> None:
         super().__init__(units, recurrent_initializer=recurrent_initializer, **options)
@@ -63,18 +64,23 @@ class UnICORNNCell(RecurrentCell):
     def recurrent_shape(self) -> tuple[int, ...]:
         return (self.units,)
 
-    def build(self, input_shape: Sequence[int | None]) -> None:
+    def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         self.step_kernel = self.add_weight(
             shape=(self.units,), name="step_kernel", initializer=self.step_initializer
         )
 
-    def recur(
-        self, projected: Any, states: Sequence[Any], training: bool = False
-    ) -> tuple[Any, list[Any]]:
+    def recur(self, projected: Tensor, states: State, training: bool = False) -> StepOutput:
         h, c = states
         d = self.step_size * ops.sigmoid(self.step_kernel)
         force = self.activation(projected + self.recurrent_kernel * self.drop_state(h, training))
         c = c - d * (force + self.alpha * h)
         h = h + d * c
         return h, [h, c]
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class UnICORNN(CellLayer):
+    """`UnICORNNCell` as a layer, with the arguments of `keras.layers.SimpleRNN`."""
+
+    cell_class = UnICORNNCell

@@ -1,12 +1,11 @@
-"""ZoneoutGRUCell."""
-
-from collections.abc import Sequence
-from typing import Any
+"""ZoneoutGRUCell and ZoneoutGRU."""
 
 import keras
 from keras import ops
 
+from gradkeeper.zoo._typing import Shape, State, StepOutput, Tensor
 from gradkeeper.zoo.cells._zoneout import ZoneoutCell
+from gradkeeper.zoo.cells.cell_layer import CellLayer
 
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
@@ -34,13 +33,11 @@ class ZoneoutGRUCell(ZoneoutCell):
 
     gates = 3
 
-    def build(self, input_shape: Sequence[int | None]) -> None:
+    def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         self.recurrent_bias = self.add_bias("recurrent_bias", 3 * self.units)
 
-    def recur(
-        self, projected: Any, states: Sequence[Any], training: bool = False
-    ) -> tuple[Any, list[Any]]:
+    def recur(self, projected: Tensor, states: State, training: bool = False) -> StepOutput:
         h = states[0]
         sums = ops.matmul(self.drop_state(h, training), self.recurrent_kernel)
         sums = sums if self.recurrent_bias is None else sums + self.recurrent_bias
@@ -49,5 +46,12 @@ class ZoneoutGRUCell(ZoneoutCell):
         z = self.recurrent_activation(given_z + from_z)
         r = self.recurrent_activation(given_r + from_r)
         new = z * h + (1 - z) * self.activation(given_n + r * from_n)
-        after = self.kept(projected, states, [new], training)
+        after = self.zone_out(projected, states, [new], training)
         return after[0], after
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class ZoneoutGRU(CellLayer):
+    """`ZoneoutGRUCell` as a layer, with the arguments of `keras.layers.GRU`."""
+
+    cell_class = ZoneoutGRUCell

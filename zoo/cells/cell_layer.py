@@ -6,21 +6,23 @@ import keras
 
 from gradkeeper.zoo import _checks
 from gradkeeper.zoo._keras_private import rnn
-from gradkeeper.zoo.cells._options import cell_options
+from gradkeeper.zoo._typing import Config, State, StepOutput, Tensor
+from gradkeeper.zoo.cells._options import option_defaults
 from gradkeeper.zoo.cells.recurrent_cell import RecurrentCell
 
-LAYER_OPTIONS = (
-    "return_sequences",
-    "return_state",
-    "go_backwards",
-    "stateful",
-    "unroll",
-    "zero_output_for_mask",
-    "activity_regularizer",
-    "name",
-    "dtype",
-    "trainable",
-)
+# Arguments of `keras.layers.RNN` and `keras.layers.Layer`, with their defaults.
+_LAYER_OPTIONS: dict[str, Any] = {
+    "return_sequences": False,
+    "return_state": False,
+    "go_backwards": False,
+    "stateful": False,
+    "unroll": False,
+    "zero_output_for_mask": False,
+    "activity_regularizer": None,
+    "name": None,
+    "dtype": None,
+    "trainable": True,
+}
 
 
 class CellLayer(keras.layers.RNN):
@@ -49,9 +51,11 @@ class CellLayer(keras.layers.RNN):
     cell_class: ClassVar[type[RecurrentCell]]
 
     def __init__(self, units: int, **options: Any) -> None:
-        unknown = set(options).difference(self.option_names())
-        _checks.no_unknown(type(self).__name__, unknown, ["units", *self.option_names()])
-        layer = {name: options[name] for name in LAYER_OPTIONS if name in options}
+        allowed = self.option_defaults()
+        _checks.no_unknown(
+            type(self).__name__, set(options).difference(allowed), ["units", *allowed]
+        )
+        layer = {name: options[name] for name in _LAYER_OPTIONS if name in options}
         cell = {name: value for name, value in options.items() if name not in layer}
         shared = {name: layer[name] for name in ("dtype", "trainable") if name in layer}
         super().__init__(self.cell_class(units, name="cell", **shared, **cell), **layer)
@@ -59,18 +63,18 @@ class CellLayer(keras.layers.RNN):
         self.supports_masking = True  # False in `keras.layers.RNN` as of Keras 3.16
 
     @classmethod
-    def option_names(cls) -> list[str]:
-        """Return the names of the keyword arguments."""
-        return [*cell_options(cls.cell_class), *LAYER_OPTIONS]
+    def option_defaults(cls) -> dict[str, Any]:
+        """Return the keyword arguments with their defaults."""
+        return {**option_defaults(cls.cell_class), **_LAYER_OPTIONS}
 
     def inner_loop(
-        self, sequences: Any, initial_state: Any, mask: Any, training: bool = False
-    ) -> tuple[Any, Any, Any]:
+        self, sequences: Tensor, initial_state: State, mask: Tensor | None, training: bool = False
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
         cell = self.cell
         prepared = cell.prepare(sequences, training)
         project, recur = cell.projector(), cell.stepper(training)
 
-        def step(inputs: Any, states: Any) -> tuple[Any, list[Any]]:
+        def step(inputs: Tensor, states: State) -> StepOutput:
             return recur(project(inputs), states)
 
         is_wide = sequences.shape[-1] > cell.units
@@ -86,12 +90,12 @@ class CellLayer(keras.layers.RNN):
             return_all_outputs=self.return_sequences,
         )
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         config = super().get_config()
         cell = config.pop("cell")["config"]
-        options = {name: cell[name] for name in cell_options(self.cell_class)}
+        options = {name: cell[name] for name in option_defaults(self.cell_class)}
         return {**config, "units": cell["units"], **options}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "CellLayer":
+    def from_config(cls, config: Config) -> "CellLayer":
         return cls(**config)
