@@ -35,7 +35,6 @@ def own_info(layer: Callable[..., Any]) -> ModelInfo:
         name=name,
         title=f"The user's layer {name}",
         paper="",
-        year=0,
         equations="",
         gradient_property="",
         initialization="",

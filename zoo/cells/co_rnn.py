@@ -16,14 +16,14 @@ class CoRNNCell(RecurrentCell):
     """Coupled damped oscillators with the inputs as a driving force.
 
     Rusch, Mishra: "Coupled Oscillatory Recurrent Neural Network (coRNN): An accurate and
-    (gradient) stable architecture for learning long time dependencies", 2021, arXiv 2010.00951,
-    with positions h and velocities c::
+    (gradient) stable architecture for learning long time dependencies", 2021, arXiv 2010.00951::
 
         c_t = c_{t-1} + dt * (tanh(W h_{t-1} + W_c c_{t-1} + V x_t + b)
-                              - gamma * h_{t-1} - epsilon * d)
+                              - gamma * h_{t-1} - epsilon * c_{t-1})
         h_t = h_{t-1} + dt * c_t
 
-    with d = c_{t-1}, or with `implicit_damping` d = c_t, solved for c_t. The paper gives both.
+    h are the positions and c the velocities. With `implicit_damping`, the damping is
+    epsilon * c_t, and the equation is solved for c_t. The paper gives both.
 
     Both states are bounded for all weights if the damping is larger than the force and the error
     of the step: 2 * epsilon >= 1 + dt * (gamma + epsilon^2), or with `implicit_damping`

@@ -44,10 +44,10 @@ class IndRNNCell(RecurrentCell):
     Li, Li, Cook, Zhu, Gao: "Independently Recurrent Neural Network (IndRNN): Building A Longer and
     Deeper RNN", 2018, arXiv 1803.04831, eq. 2::
 
-        h_t = relu(W x_t + u * h_{t-1} + b)
+        h_t = relu(W x_t + u * h_{t-1} + b), |u| <= 2^(1/T)
 
-    Over T steps, the gradient of a unit is multiplied by at most |u|^T. With |u| <= 2^(1/T) (the
-    paper's section 3.1, for a growth of at most 2), the gradient cannot explode.
+    Over T steps, the gradient of a unit is multiplied by at most |u|^T. With the bound (the paper's
+    section 3.1, for a growth of at most 2), the gradient cannot explode.
 
     Inputs: x_t [batch, features]. States: h [batch, units]. Output: h_t [batch, units].
 

@@ -18,8 +18,8 @@ class LayerNormGRUCell(NormalizedSumsCell, GatedCell):
         (z, r) = LN(W_h h_{t-1}; a1) + LN(W_x x_t; a2) + b
         n = tanh(LN(W x_t; a3) + b3 + sigmoid(r) * (LN(U h_{t-1}; a4) + b4))
         h_t = (1 - sigmoid(z)) * h_{t-1} + sigmoid(z) * n
+        LN(v; a) = a * (v - mean(v)) / sqrt(var(v) + epsilon)
 
-    LN(.; a) subtracts the mean, divides by the standard deviation and multiplies by the gain a.
     The statistics are over all 2 * units sums of (z, r), and over the units of the candidate n.
     As in the paper, z is the weight of the candidate; in `keras.layers.GRU`, z is the weight of
     the old state.

@@ -18,8 +18,8 @@ class LayerNormLSTMCell(NormalizedSumsCell, ForgetGateCell):
         (i, f, g, o) = LN(W_h h_{t-1}; a1) + LN(W_x x_t; a2) + b
         c_t = sigmoid(f) * c_{t-1} + sigmoid(i) * tanh(g)
         h_t = sigmoid(o) * tanh(LN(c_t; a3) + b3)
+        LN(v; a) = a * (v - mean(v)) / sqrt(var(v) + epsilon)
 
-    LN(.; a) subtracts the mean, divides by the standard deviation and multiplies by the gain a.
     The statistics are over all 4 * units sums, per example and step. The cell state c is not
     normalized; LN(c) is only used in the output. In the paper, the first two LN also have shifts,
     which are included in b here.

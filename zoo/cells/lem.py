@@ -16,14 +16,14 @@ class LEMCell(GatedCell):
     """Long expressive memory: two states, each with learned time steps.
 
     Rusch, Mishra, Erichson, Mahoney: "Long Expressive Memory for Sequence Modeling", 2022, arXiv
-    2110.04744, where h is the paper's y and c is the paper's z::
+    2110.04744::
 
         d1 = dt * sigmoid(U_1 h_{t-1} + V_1 x_t + b_1)
         d2 = dt * sigmoid(U_2 h_{t-1} + V_2 x_t + b_2)
         c_t = (1 - d2) * c_{t-1} + d2 * tanh(U_c h_{t-1} + V_c x_t + b_c)
         h_t = (1 - d1) * h_{t-1} + d1 * tanh(W c_t + V_h x_t + b_h)
 
-    The paper exchanges the numbers of the two steps. With `implicit=False`, the last line uses
+    h is the paper's y, and c the paper's z. The paper exchanges the numbers of the two steps. With `implicit=False`, the last line uses
     c_{t-1} instead of c_t.
 
     With dt <= 1, each state is a weighted mean of its last value and a value in [-1, 1], so that

@@ -17,14 +17,14 @@ class LRUCell(LinearCell):
     """Linear recurrent unit: complex, diagonal, stable by construction, parallel in time.
 
     Orvieto et al.: "Resurrecting Recurrent Neural Networks for Long Sequences", 2023, arXiv
-    2303.06349, eq. 7 and table 8. D is a full matrix here; it is diagonal in the paper, where
-    inputs and outputs have the same width::
+    2303.06349, eq. 7 and table 8::
 
         lambda = exp(-exp(nu) + i exp(theta))
         s_t = lambda * s_{t-1} + exp(gamma) * (B x_t)
         h_t = activation(Re(C s_t) + D x_t + b)
 
-    |lambda| = exp(-exp(nu)) is below 1 for every nu.
+    |lambda| = exp(-exp(nu)) is below 1 for every nu. D is a full matrix here; it is diagonal in the
+    paper, where inputs and outputs have the same width.
 
     Inputs: x_t [batch, features]. States: h, Re s, Im s, each [batch, units]; h is the previous
     output, and no step depends on it. Output: h_t [batch, units].

@@ -16,13 +16,14 @@ class RGLRUCell(LinearCell):
     """Real-gated linear recurrent unit, parallel in time.
 
     De et al.: "Griffin: Mixing Gated Linear Recurrences with Local Attention for Efficient
-    Language Models", 2024, arXiv 2402.19427, section 2.4, with an additional projection of the
-    inputs, which allows inputs of any width::
+    Language Models", 2024, arXiv 2402.19427, section 2.4::
 
         v = W_v x_t + b_v
         r = sigmoid(W_r x_t + b_r),  i = sigmoid(W_i x_t + b_i)
         a = sigmoid(L)^(c r)
         h_t = a * h_{t-1} + sqrt(1 - a^2) * (i * v)
+
+    v is not in the paper, whose inputs are as wide as the states. It allows inputs of any width.
 
     Inputs: x_t [batch, features]. States: h [batch, units]. Output: h_t [batch, units].
 

@@ -18,7 +18,7 @@ class RHNCell(GatedCell):
     Zilly, Srivastava, Koutnik, Schmidhuber: "Recurrent Highway Networks", 2017, arXiv 1607.03474,
     eq. 6-8 with the coupled carry gate c = 1 - t::
 
-        s_0 = h_{t-1}
+        s_0 = h_{t-1}, for l = 1..L:
         n_l = tanh(W_n x_t [l = 1] + R_n,l s_{l-1} + b_n,l)
         t_l = sigmoid(W_t x_t [l = 1] + R_t,l s_{l-1} + b_t,l)
         s_l = t_l * n_l + (1 - t_l) * s_{l-1},  h_t = s_L

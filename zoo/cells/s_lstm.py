@@ -18,13 +18,14 @@ class SLSTMCell(ForgetGateCell):
     one head::
 
         (i, f, z, o) = W x_t + R h_{t-1} + b
-        m_t = max(log f' + m_{t-1}, i),  f' = sigmoid(f) or exp(f)
+        f' = sigmoid(f), or exp(f) with `exponential_forget`
+        m_t = max(log f' + m_{t-1}, i), which cancels in c / n
         a = exp(i - m_t),  d = exp(log f' + m_{t-1} - m_t)
         c_t = d * c_{t-1} + a * tanh(z)
         n_t = d * n_{t-1} + a
         h_t = sigmoid(o) * c_t / n_t
 
-    m cancels in c / n and only prevents overflow of the exponentials. At the first step, where
+    m only prevents overflow of the exponentials. At the first step, where
     n_{t-1} = 0, m_t = i.
 
     Inputs: x_t [batch, features]. States: h, c, n, m, each [batch, units]. Output: h_t [batch,

@@ -6,13 +6,13 @@ import keras
 from keras import ops
 
 from gradkeeper.zoo import _checks
-from gradkeeper.zoo._typing import Initializer, Shape, State, StepOutput, Tensor
+from gradkeeper.zoo._typing import Config, Initializer, Shape, State, StepOutput, Tensor
 from gradkeeper.zoo.cells._options import resolve
 from gradkeeper.zoo.cells.cell_layer import CellLayer
 from gradkeeper.zoo.cells.recurrent_cell import RecurrentCell
 
-SMALL_UNIFORM = {"class_name": "RandomUniform", "config": {"minval": -0.1, "maxval": 0.1}}
-UNIT_UNIFORM = {"class_name": "RandomUniform", "config": {"minval": 0.0, "maxval": 1.0}}
+SMALL_UNIFORM: Config = {"class_name": "RandomUniform", "config": {"minval": -0.1, "maxval": 0.1}}
+UNIT_UNIFORM: Config = {"class_name": "RandomUniform", "config": {"minval": 0.0, "maxval": 1.0}}
 
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
@@ -20,15 +20,15 @@ class UnICORNNCell(RecurrentCell):
     """Undamped independent oscillators, each with a learned time step.
 
     Rusch, Mishra: "UnICORNN: A recurrent model for learning very long time dependencies", 2021,
-    arXiv 2103.05487, one layer, with positions h and momenta c::
+    arXiv 2103.05487, one layer::
 
         d = dt * sigmoid(s)
         c_t = c_{t-1} - d * (tanh(w * h_{t-1} + V x_t + b) + alpha * h_{t-1})
         h_t = h_{t-1} + d * c_t
 
-    The step is a symplectic Euler step of a Hamiltonian system. It is invertible and preserves
-    volume, so that gradients cannot vanish in all directions. Without inputs, small oscillations
-    are stable if 0 < alpha + w < 4 / d^2.
+    h are the positions and c the momenta. The step is a symplectic Euler step of a Hamiltonian
+    system. It is invertible and preserves volume, so that gradients cannot vanish in all
+    directions. Without inputs, small oscillations are stable if 0 < alpha + w < 4 / d^2.
 
     Inputs: x_t [batch, features]. States: h, c, each [batch, units]. Output: h_t [batch, units].
 

@@ -18,8 +18,7 @@ class ZoneoutGRUCell(ZoneoutCell):
         z, r = sigmoid(W_z x_t + b_z + U_z h_{t-1} + b'_z), likewise r
         n = tanh(W_n x_t + b_n + r * (U_n h_{t-1} + b'_n))
         h_t = d * h_{t-1} + (1 - d) * (z * h_{t-1} + (1 - z) * n)
-
-    In training, d is 1 with probability `zoneout` and 0 otherwise. At inference, d = `zoneout`.
+        d is 1 with probability `zoneout`, or else 0; at inference, d = `zoneout`
 
     Inputs: x_t [batch, features]. States: h [batch, units]. Output: h_t [batch, units].
 

@@ -17,12 +17,13 @@ class ZoneoutLSTMCell(ZoneoutCell, ForgetGateCell):
     """LSTM with zoneout, which keeps the previous h or c of random units.
 
     Krueger et al.: "Zoneout: Regularizing RNNs by Randomly Preserving Hidden Activations", 2017,
-    arXiv 1606.01305, eq. 4-6. In training, the masks d are 1 with the probability of their rate::
+    arXiv 1606.01305, eq. 4-6::
 
         c_t = d_c * c_{t-1} + (1 - d_c) * (sigmoid(f) * c_{t-1} + sigmoid(i) * tanh(g))
         h_t = d_h * h_{t-1} + (1 - d_h) * (sigmoid(o) * tanh(sigmoid(f) * c_{t-1} + ...))
+        d_c, d_h are 1 with the probability of their rates, or else 0; at inference, the rates
 
-    As in the paper, h uses the cell state before zoneout. At inference, d is equal to the rate.
+    As in the paper, h uses the cell state before zoneout.
 
     Inputs: x_t [batch, features]. States: h, c, each [batch, units]. Output: h_t [batch, units].
 
