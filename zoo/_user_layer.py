@@ -2,19 +2,22 @@
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
 
 from gradkeeper.zoo._model_info import ModelInfo
 from gradkeeper.zoo._options import ModelOptions
+from gradkeeper.zoo._typing import LayerFactory, Tensor
 
 # Layer arguments that `create_model` sets, so that a user must not pass them.
-CHOSEN_HERE = frozenset({"units", "name", "return_sequences", "return_state", "go_backwards"})
+SET_BY_CREATE_MODEL = frozenset(
+    {"units", "name", "return_sequences", "return_state", "go_backwards"}
+)
 
 
-def own_info(layer: Callable[..., Any]) -> ModelInfo:
+def user_info(layer: LayerFactory) -> ModelInfo:
     """Return an entry for a user's layer, named after the layer in snake case, without defaults.
 
     Raises:
@@ -44,16 +47,16 @@ def own_info(layer: Callable[..., Any]) -> ModelInfo:
     )
 
 
-def own_arguments(options: ModelOptions) -> dict[str, Any]:
+def user_arguments(options: ModelOptions) -> dict[str, Any]:
     """Return `units` and the given arguments among dropout, recurrent_dropout and stateful.
 
     Raises:
         TypeError: if `layer_options` has an argument that `create_model` sets.
     """
-    taken = sorted(CHOSEN_HERE & set(options.layer_options))
+    taken = sorted(SET_BY_CREATE_MODEL & set(options.layer_options))
     if taken:
         raise TypeError(
-            f"`create_model` sets the arguments {', '.join(sorted(CHOSEN_HERE))} of its layers. "
+            f"`create_model` sets the arguments {', '.join(sorted(SET_BY_CREATE_MODEL))} of its layers. "
             f"Remove them. Received: {', '.join(taken)}"
         )
     asked = {name: getattr(options, name) for name in ("dropout", "recurrent_dropout", "stateful")}
@@ -61,7 +64,7 @@ def own_arguments(options: ModelOptions) -> dict[str, Any]:
     return {"units": options.units, **chosen}
 
 
-def make_own_layer(make: Callable[..., Any], arguments: Mapping[str, Any]) -> keras.layers.Layer:
+def make_user_layer(make: LayerFactory, arguments: Mapping[str, Any]) -> keras.layers.Layer:
     """Create the user's layer with the given arguments.
 
     Raises:
@@ -91,9 +94,7 @@ def make_own_layer(make: Callable[..., Any], arguments: Mapping[str, Any]) -> ke
     return layer
 
 
-def check_config(
-    make: Callable[..., Any], layer: keras.layers.Layer, options: Iterable[str]
-) -> None:
+def check_config(make: LayerFactory, layer: keras.layers.Layer, options: Iterable[str]) -> None:
     """Raise ValueError if the config of a user's layer lacks an argument that it was created with.
 
     `seed` and `bidirectional` rebuild the layer from its config and would lose the argument.
@@ -124,7 +125,7 @@ def check_two_directions(layer: keras.layers.Layer) -> None:
         )
 
 
-def check_outputs(outputs: Any, options: ModelOptions, *, return_sequences: bool) -> None:
+def check_outputs(outputs: Tensor, options: ModelOptions, *, return_sequences: bool) -> None:
     """Raise ValueError unless the outputs are one vector per step, or one per sequence."""
     width = options.units * (2 if options.bidirectional else 1)
     shape = getattr(outputs, "shape", None)
