@@ -1,10 +1,13 @@
-"""Cells without reference vectors, or in other forms, compared with NumPy loops in float64."""
+"""Equations of cells and their options, compared with NumPy loops in float64."""
+
+from functools import partial
 
 import keras
 import numpy as np
 import pytest
 import scan_twins
 import stable_twins
+from every_layer import NAMES
 from references import REFERENCES
 
 from gradkeeper.zoo import layers
@@ -115,23 +118,38 @@ def random_weights(layer, seed):
 
 
 def test_every_layer_has_a_twin_or_a_reference():
-    named = [getattr(layers, name) for name in layers.__all__]
-    cell_layers = {
-        each.__name__
-        for each in named
-        if issubclass(each, layers.CellLayer) and each is not layers.CellLayer
-    }
-    assert cell_layers <= set(TWINS) | {each.layer for each in REFERENCES.values()}
+    assert set(NAMES) <= set(TWINS) | {each.layer for each in REFERENCES.values()}
+
+
+# Options that change the equations.
+WITH_OPTIONS = [
+    (
+        "CoRNN",
+        {"step_size": 0.3, "frequency": 1.5, "damping": 0.7, "implicit_damping": True},
+        partial(stable_twins.co_rnn, dt=0.3, gamma=1.5, epsilon=0.7, implicit=True),
+    ),
+    ("LEM", {"step_size": 0.6}, partial(stable_twins.lem, dt=0.6)),
+    ("LEM", {"implicit": False}, partial(stable_twins.lem, implicit=False)),
+    (
+        "LipschitzRNN",
+        {"step_size": 0.2, "antisymmetry": 0.6, "diffusion": 0.3, "scheme": "midpoint"},
+        partial(stable_twins.lipschitz_rnn, epsilon=0.2, beta=0.6, gamma=0.3, midpoint=True),
+    ),
+]
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("name", TWINS)
-def test_equals_a_numpy_loop(name):
-    layer = getattr(layers, name)(UNITS, return_sequences=True, dtype="float64")
+@pytest.mark.parametrize(
+    ("name", "options", "twin"),
+    [*((name, {}, twin) for name, twin in TWINS.items()), *WITH_OPTIONS],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_equals_a_numpy_loop(name, options, twin):
+    layer = getattr(layers, name)(UNITS, return_sequences=True, dtype="float64", **options)
     layer.build((2, 5, FEATURES))
     weights = random_weights(layer, seed=1)
     inputs = np.random.default_rng(2).normal(size=(2, 5, FEATURES))
-    expected = [list(TWINS[name](weights, sequence)) for sequence in inputs]
+    expected = [list(twin(weights, sequence)) for sequence in inputs]
     np.testing.assert_allclose(array(layer(inputs)), expected, rtol=0, atol=1e-12)
 
 
@@ -176,3 +194,17 @@ def test_statistics_do_not_overflow_in_float16():
     assert keras.backend.standardize_dtype(outputs.dtype) == "float16"
     assert np.abs(array(outputs)).max() > 0.1
     assert np.isfinite(array(outputs)).all()
+
+
+REFUSED = [
+    ("AntisymmetricRNN", {"step_size": 0}, r"above 0. Received: step_size=0"),
+    ("AntisymmetricRNN", {"diffusion": -1}, r"at least 0. Received: diffusion=-1"),
+    ("LipschitzRNN", {"antisymmetry": 2}, r"from 0 to 1. Received: antisymmetry=2"),
+    ("LipschitzRNN", {"scheme": "rk4"}, r"'euler', 'midpoint'. Received: scheme='rk4'"),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "message"), REFUSED)
+def test_refuses_options_outside_their_range(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        getattr(layers, name)(UNITS, **options)

@@ -97,7 +97,7 @@ def gate_sums(layer, inputs):
 
 
 @pytest.mark.parametrize("name", KEEPING_GATE)
-def test_without_paths_through_h_a_state_reaches_as_far_as_its_gate_lets_it(name):
+def test_gradient_of_the_state_is_the_product_of_its_gates(name):
     layer = make(name)
     zero(layer, "recurrent_kernel", "peephole_kernel", "recurrent_bias")
     inputs = random_normal(BATCH, TIME, FEATURES)
@@ -106,14 +106,14 @@ def test_without_paths_through_h_a_state_reaches_as_far_as_its_gate_lets_it(name
     close(reach(layer, inputs), kept.prod(axis=1))
 
 
-def test_the_carousel_of_1997_reaches_everywhere():
+def test_original_lstm_keeps_the_gradient_over_200_steps():
     layer = make("OriginalLSTM")
     zero(layer, "recurrent_kernel")
     np.testing.assert_array_equal(reach(layer, random_normal(BATCH, 200, FEATURES)), 1)
 
 
 @pytest.mark.parametrize("name", PINNED)
-def test_gates_pinned_copy_the_state(name):
+def test_saturated_gates_copy_the_state(name):
     layer = make(name)
     weights = {weight.name: weight for weight in layer.weights}
     for (weight, block), value in PINNED[name].items():
@@ -125,7 +125,7 @@ def test_gates_pinned_copy_the_state(name):
     close(final, states[-1])
 
 
-def test_star_with_its_gate_closed_is_tanh_of_the_state():
+def test_star_with_closed_gate_is_tanh_of_the_state():
     layer = make("STAR")
     bias = array(layer.cell.bias).copy()
     bias[UNITS:] = -50
@@ -136,13 +136,13 @@ def test_star_with_its_gate_closed_is_tanh_of_the_state():
 
 
 @pytest.mark.parametrize("name", ["CoupledLSTM", "MGU", "MinimalRNN", "STAR", "UGRNN"])
-def test_a_mean_of_state_and_candidate_stays_below_one(name):
+def test_means_of_state_and_candidate_stay_below_one(name):
     layer = make(name)
     final = layer(50 * random_normal(BATCH, 50, FEATURES))[-1]
     assert np.abs(array(final)).max() <= 1
 
 
-def test_without_inputs_a_chaos_free_state_falls_to_zero():
+def test_cfn_state_decays_to_zero_without_inputs():
     layer = make("CFN", return_sequences=True)
     state = 10 * random_states(layer)[0]
     outputs = array(layer(np.zeros((BATCH, 300, FEATURES)), initial_state=[state])[0])
@@ -151,7 +151,7 @@ def test_without_inputs_a_chaos_free_state_falls_to_zero():
     assert sizes[:, -1].max() < 0.1
 
 
-def test_a_recurrent_additive_network_is_linear_in_its_content():
+def test_ran_is_linear_in_its_content():
     layer = make("RAN", activation="linear")
     zero(layer, "recurrent_kernel")
     kernel = array(layer.cell.kernel).copy()
@@ -161,7 +161,7 @@ def test_a_recurrent_additive_network_is_linear_in_its_content():
     close(layer(one - 2 * other)[0], layer(one)[0] - 2 * layer(other)[0])
 
 
-def test_original_lstm_is_that_of_the_paper_with_halved_candidate_weights():
+def test_original_lstm_equals_the_paper_with_halved_candidate_weights():
     layer = make("OriginalLSTM")
     inputs = random_normal(BATCH, TIME, FEATURES)
     twice = np.repeat([1, 2, 1], UNITS)
@@ -176,7 +176,7 @@ def test_original_lstm_is_that_of_the_paper_with_halved_candidate_weights():
     close(2 * state, c)
 
 
-def test_peephole_lstm_without_peepholes_is_the_lstm_of_keras():
+def test_peephole_lstm_without_peepholes_equals_keras_lstm():
     layer, theirs = make("PeepholeLSTM", peepholes=False), make("LSTM")
     inputs = random_normal(BATCH, TIME, FEATURES)
     theirs.set_weights(layer.get_weights())

@@ -1,14 +1,12 @@
-"""Stabilised recurrences: orthogonal matrices, bounds, zoneout and initial matrices."""
+"""Stabilised recurrences: orthogonal matrices, bounds, zoneout, highways and exponential gates."""
 
 import keras
 import numpy as np
 import pytest
 from autodiff import gradients
 
-from gradkeeper import zoo
 from gradkeeper.zoo import layers
 from gradkeeper.zoo.cells.ind_rnn import MaxMagnitude
-from gradkeeper.zoo.initializers import NormalizedPositiveDefinite, SkewAngles
 
 
 def array(tensor):
@@ -26,7 +24,7 @@ def trained(layer, steps=100, units=16):
     return layer
 
 
-def test_the_matrix_stays_orthogonal_in_training():
+def test_orthogonal_matrix_stays_orthogonal_in_training():
     layer = layers.OrthogonalRNN(64)
     layer.build((None, None, 3))
     before = array(layer.cell.compute_kernel())
@@ -37,7 +35,7 @@ def test_the_matrix_stays_orthogonal_in_training():
 
 
 @pytest.mark.usefixtures("float64")
-def test_a_gradient_keeps_its_length_over_200_linear_steps():
+def test_orthogonal_gradient_keeps_its_length_over_200_linear_steps():
     keras.utils.set_random_seed(0)
     layer = layers.OrthogonalRNN(32, dtype="float64")
     x, state = np.zeros((2, 200, 3)), np.random.default_rng(0).normal(size=(2, 32))
@@ -52,13 +50,13 @@ def test_a_gradient_keeps_its_length_over_200_linear_steps():
     assert growth == pytest.approx(1.0, abs=1e-9)
 
 
-def test_modrelu_without_its_name_is_an_activation():
+def test_orthogonal_rnn_without_modrelu_applies_the_activation():
     layer = layers.OrthogonalRNN(4, mod_relu=False, activation="tanh")
     assert np.abs(array(layer(10 * np.ones((1, 3, 2), "float32")))).max() <= 1
 
 
 @pytest.mark.parametrize(("length", "limit"), [(None, 1.0), (10, 2**0.1)])
-def test_ind_rnn_is_held_to_its_bound(length, limit):
+def test_ind_rnn_constraint_enforces_the_bound(length, limit):
     layer = trained(layers.IndRNN(16, sequence_length=length), steps=20)
     u = array(layer.cell.recurrent_kernel)
     assert np.abs(u).max() <= limit
@@ -69,7 +67,7 @@ def test_ind_rnn_is_held_to_its_bound(length, limit):
     assert again.cell.recurrent_constraint.limit == pytest.approx(limit)
 
 
-def test_a_bound_must_be_positive():
+def test_ind_rnn_refuses_bounds_that_are_not_positive():
     with pytest.raises(ValueError, match="`limit` must be a number above 0"):
         MaxMagnitude(0)
     with pytest.raises(ValueError, match="`sequence_length` must be an integer"):
@@ -91,7 +89,7 @@ def test_zoneout_of_1_is_the_identity(name):
 
 
 @pytest.mark.parametrize("name", ["ZoneoutLSTM", "ZoneoutGRU"])
-def test_zoneout_keeps_at_random_and_inference_is_the_mean(name):
+def test_zoneout_is_random_in_training_and_the_mean_at_inference(name):
     layer = getattr(layers, name)(3, zoneout=0.3, seed=1)
     x = np.random.default_rng(0).normal(size=(1, 1, 2)).astype("float32")
     many = np.repeat(x, 4000, axis=0)
@@ -114,7 +112,7 @@ def test_zoneout_differs_from_step_to_step():
     assert not (kept[0] == kept[1]).all()
 
 
-def test_without_zoneout_they_are_keras_layers():
+def test_zoneout_lstm_with_rate_0_equals_keras_lstm():
     x = np.random.default_rng(0).normal(size=(2, 5, 3)).astype("float32")
     ours = layers.ZoneoutLSTM(4, zoneout=0.0, cell_zoneout=0.0)
     theirs = keras.layers.LSTM(4)
@@ -124,29 +122,7 @@ def test_without_zoneout_they_are_keras_layers():
     np.testing.assert_allclose(array(ours(x)), array(theirs(x)), atol=1e-6)
 
 
-def test_normalized_positive_definite():
-    matrix = array(NormalizedPositiveDefinite(seed=1)((20, 20)))
-    values = np.linalg.eigvalsh(matrix)
-    np.testing.assert_allclose(matrix, matrix.T, atol=1e-6)
-    assert values.max() == pytest.approx(1.0, abs=1e-5)
-    assert values.min() > 0
-    with pytest.raises(ValueError, match="must be square"):
-        NormalizedPositiveDefinite()((3, 4))
-
-
-def test_np_rnn_starts_with_it():
-    model = zoo.create_model("np_rnn", input_shape=(None, 2), output_units=1, units=8, seed=1)
-    kernel = array(model.layers[1].cell.recurrent_kernel)
-    assert np.linalg.eigvalsh(kernel).max() == pytest.approx(1.0, abs=1e-5)
-
-
-def test_skew_angles_turn_pairs():
-    upper = array(SkewAngles(seed=1)((6, 6)))
-    assert np.flatnonzero(upper).tolist() == [1, 2 * 6 + 3, 4 * 6 + 5]
-    assert np.abs(upper).max() <= np.pi
-
-
-def test_highway_starts_by_carrying():
+def test_rhn_transform_bias_starts_negative():
     layer = layers.RHN(4, recurrence_depth=3)
     layer.build((None, None, 2))
     expected = [0] * 4 + [-2] * 4
@@ -155,3 +131,13 @@ def test_highway_starts_by_carrying():
     one = layers.RHN(4, recurrence_depth=1)
     assert np.isfinite(array(one(np.ones((1, 3, 2), "float32")))).all()
     assert one.cell.depth_bias is None
+
+
+def test_s_lstm_stabilizer_keeps_exponentials_finite():
+    layer = layers.SLSTM(4, return_sequences=True, exponential_forget=True)
+    x = 500 * np.random.default_rng(0).normal(size=(2, 50, 3)).astype("float32")
+    layer.build(x.shape)
+    found = gradients(lambda t: keras.ops.sum(layer(t[0])), layer, [x])
+    outputs = array(layer(x))
+    assert np.abs(outputs).max() <= 1 + 1e-6
+    assert all(np.isfinite(each).all() for each in [outputs, *found[0], *found[1]])

@@ -66,14 +66,14 @@ def test_masked_values_are_as_if_absent(name, data):
 
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("dtype", ["float32", "mixed_float16"])
-def test_nothing_to_see_gives_zeros(name, dtype, data):
+def test_fully_masked_values_give_zeros(name, dtype, data):
     layer = LAYERS[name](dtype=dtype)
     context = array(layer(*data, values_mask=np.zeros((BATCH, TIME), bool)))
     assert (context == 0).all()
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_causal_query_sees_only_the_past(name, data):
+def test_causal_query_attends_only_to_the_past(name, data):
     _, values = data
     layer = LAYERS[name](causal=True, dtype="float64")
     context = array(layer(values, values))
@@ -84,7 +84,7 @@ def test_causal_query_sees_only_the_past(name, data):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_a_single_query_may_come_without_axis(name, data):
+def test_single_query_without_axis(name, data):
     query, values = data
     layer = LAYERS[name](dtype="float64")
     context, weights = layer(query[:, 0], values, return_attention_scores=True)
@@ -107,38 +107,3 @@ def test_dot_needs_equal_widths(data):
 def test_unknown_score_is_refused():
     with pytest.raises(ValueError, match=r"'general', 'dot'. Received: score='concat'"):
         layers.LuongAttention(score="concat")
-
-
-MASK = np.array([[0, 1, 1, 0], [1, 0, 1, 1]], bool)
-
-
-@pytest.mark.parametrize(
-    ("mode", "reduce"),
-    [("last", lambda steps: steps[-1]), ("mean", np.mean), ("max", np.max)],
-)
-def test_pooling_of_unmasked_steps(mode, reduce, data):
-    _, values = data
-    pooled = array(layers.SequencePooling(mode, dtype="float64")(values, mask=MASK))
-    for row, mask, result in zip(values, MASK, pooled, strict=True):
-        expected = [reduce(feature) for feature in row[mask].T]
-        np.testing.assert_allclose(result, expected, atol=1e-12)
-
-
-@pytest.mark.parametrize("mode", ["last", "mean", "max"])
-def test_pooling_without_mask_equals_a_full_one(mode, data):
-    _, values = data
-    layer = layers.SequencePooling(mode, bidirectional=True, dtype="float64")
-    full = array(layer(values, mask=np.ones((BATCH, TIME), bool)))
-    np.testing.assert_allclose(array(layer(values)), full, atol=1e-12)
-    assert (array(layer(values, mask=np.zeros((BATCH, TIME), bool))) == 0).all()
-
-
-def test_last_of_a_bidirectional_layer_equals_its_final_output():
-    inputs = np.random.default_rng(1).normal(size=(BATCH, TIME, WIDTH)).astype("float32")
-    sequences = keras.layers.Bidirectional(keras.layers.GRU(3, return_sequences=True))
-    final = keras.layers.Bidirectional(keras.layers.GRU(3))
-    final.build(inputs.shape)
-    outputs = sequences(inputs, mask=MASK)
-    final.set_weights(sequences.get_weights())
-    pooled = layers.SequencePooling(bidirectional=True)(outputs, mask=MASK)
-    np.testing.assert_allclose(array(pooled), array(final(inputs, mask=MASK)), atol=1e-6)
