@@ -56,8 +56,8 @@ def user_arguments(options: ModelOptions) -> dict[str, Any]:
     taken = sorted(SET_BY_CREATE_MODEL & set(options.layer_options))
     if taken:
         raise TypeError(
-            f"`create_model` sets the arguments {', '.join(sorted(SET_BY_CREATE_MODEL))} of its layers. "
-            f"Remove them. Received: {', '.join(taken)}"
+            f"`create_model` sets the arguments {', '.join(sorted(SET_BY_CREATE_MODEL))} of its "
+            f"layers. Remove them. Received: {', '.join(taken)}"
         )
     asked = {name: getattr(options, name) for name in ("dropout", "recurrent_dropout", "stateful")}
     chosen = {name: value for name, value in asked.items() if value}

@@ -45,4 +45,4 @@ from gradkeeper.zoo.cells.unicornn import UnICORNNCell as UnICORNNCell
 from gradkeeper.zoo.cells.zoneout_gru import ZoneoutGRUCell as ZoneoutGRUCell
 from gradkeeper.zoo.cells.zoneout_lstm import ZoneoutLSTMCell as ZoneoutLSTMCell
 
-__all__ = [name for name, value in list(vars().items()) if isinstance(value, type)]
+__all__ = [name for name in sorted(globals()) if isinstance(globals()[name], type)]

@@ -23,8 +23,8 @@ class LEMCell(GatedCell):
         c_t = (1 - d2) * c_{t-1} + d2 * tanh(U_c h_{t-1} + V_c x_t + b_c)
         h_t = (1 - d1) * h_{t-1} + d1 * tanh(W c_t + V_h x_t + b_h)
 
-    h is the paper's y, and c the paper's z. The paper exchanges the numbers of the two steps. With `implicit=False`, the last line uses
-    c_{t-1} instead of c_t.
+    h is the paper's y, and c the paper's z. The paper exchanges the numbers of the two steps. With
+    `implicit=False`, the last line uses c_{t-1} instead of c_t.
 
     With dt <= 1, each state is a weighted mean of its last value and a value in [-1, 1], so that
     both states stay in [-1, 1].

@@ -5,8 +5,8 @@ from gradkeeper.zoo.entries.plain import GRU_EQUATIONS, LSTM_EQUATIONS, SIMPLE_R
 
 PAPER = (
     'additive: Bahdanau, Cho, Bengio: "Neural Machine Translation by Jointly Learning to Align and '
-    'Translate", 2014, arXiv 1409.0473; multiplicative: Luong, Pham, Manning: "Effective Approaches '
-    'to Attention-based Neural Machine Translation", 2015, arXiv 1508.04025'
+    'Translate", 2014, arXiv 1409.0473; multiplicative: Luong, Pham, Manning: "Effective '
+    'Approaches to Attention-based Neural Machine Translation", 2015, arXiv 1508.04025'
 )
 ATTENTION = """
 score(q, h_j) = s . tanh(W q + U h_j + b) (additive) or q . (W h_j) (multiplicative)

@@ -95,8 +95,8 @@ ENTRIES = (
         title="Stacked LSTM with residual connections between the layers",
         paper=(
             'Prakash et al.: "Neural Paraphrase Generation with Stacked Residual LSTM Networks", '
-            '2016, arXiv 1610.03098; Wu et al.: "Google\'s Neural Machine Translation System", 2016, '
-            "arXiv 1609.08144, eq. 6"
+            '2016, arXiv 1610.03098; Wu et al.: "Google\'s Neural Machine Translation System", '
+            "2016, arXiv 1609.08144, eq. 6"
         ),
         equations=f"{LSTM_EQUATIONS}\noutput of layer l = input of layer l + h_t, from layer 2 on",
         gradient_property=(

@@ -42,4 +42,4 @@ from gradkeeper.zoo.layers.attention import LuongAttention as LuongAttention
 from gradkeeper.zoo.layers.attention import SequenceAttention as SequenceAttention
 from gradkeeper.zoo.layers.sequence_pooling import SequencePooling as SequencePooling
 
-__all__ = [name for name, value in list(vars().items()) if isinstance(value, type)]
+__all__ = [name for name in sorted(globals()) if isinstance(globals()[name], type)]
