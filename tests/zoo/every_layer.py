@@ -21,7 +21,8 @@ KINDS = [
     "ZoneoutLSTM",
 ]
 BATCH, TIME, FEATURES, UNITS = 3, 6, 4, 5
-MASK = np.array([[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0], [1, 1, 0, 0, 0, 0]], bool)
+# No masked step; masked steps at the end; masked steps at both ends and in the middle.
+MASK = np.array([[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0], [0, 1, 0, 0, 1, 0]], bool)
 # Options that add random numbers. `test_stabilised.py` tests them.
 NOISE = ("zoneout", "cell_zoneout")
 

@@ -82,15 +82,15 @@ def test_dropout_equals_keras_rnn_over_the_cell(name):
 def test_dropout_changes_the_outputs_in_training(name, option):
     layer = make(name, **{option: 0.5}, seed=1)
     dropped = array(layer(random_inputs(), training=True))
-    assert np.abs(dropped - array(layer(random_inputs()))).max() > 1e-4
+    assert np.abs(dropped - array(layer(random_inputs()))).max() > 1e-6
 
 
 def test_masked_steps_are_as_if_absent(name):
     inputs = random_inputs()
     layer = make(name)
     outputs = array(layer(inputs, mask=MASK))
-    for row, length in enumerate(MASK.sum(axis=1)):
-        close(outputs[row], layer(inputs[row : row + 1, :length])[0])
+    for row, mask in enumerate(MASK):
+        close(outputs[row], layer(inputs[row : row + 1, mask])[0])
 
 
 def test_returned_states_continue_the_sequence(name):
