@@ -32,7 +32,7 @@ PAGES = {
 }
 # `python` blocks are run. Commands in `sh` blocks are checked. `bash` blocks are scripts for a
 # cluster, of which the gradkeeper commands are checked. Blocks in other languages are not run.
-LANGUAGES = {"python", "sh", "bash", "text", "yaml", "toml", "json", "html"}
+LANGUAGES = {"python", "sh", "bash", "text", "yaml", "toml", "json", "html", "diff"}
 SMALL = [
     "--length",
     "6",
@@ -228,6 +228,15 @@ def test_the_readme_is_short_and_names_every_model():
     assert set(zoo.list_models()) <= set(re.findall(r"`(\w+)`", table))
 
 
+def test_the_diff_of_contributing_is_in_the_repository():
+    (diff,) = (block for block in blocks_of("CONTRIBUTING.md") if block.language == "diff")
+    for change in re.split(r"^\+\+\+ ", diff.text, flags=re.MULTILINE)[1:]:
+        path, _, lines = change.partition("\n")
+        assert re.sub(r"^\+", "", lines, flags=re.MULTILINE) in (ROOT / path).read_text("utf-8"), (
+            path
+        )
+
+
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
 def test_links_lead_to_files(page):
     links = re.findall(r"\]\(([^)#]+)[^)]*\)", PAGES[page].read_text(encoding="utf-8"))
@@ -249,6 +258,7 @@ def test_the_table_of_rules_is_made_of_the_rules():
 
 def test_every_public_name_is_in_the_reference():
     pages = "\n".join(path.read_text("utf-8") for path in (DOCS / "api").glob("*.md"))
+    pages = hook("cells").on_page_markdown(pages)
     packages = (gradkeeper.callbacks, gradkeeper.callbacks.rules, training, zoo)
     for package in (*packages, zoo.layers, zoo.cells):
         for name in set(package.__all__) - {"RULES"}:

@@ -81,9 +81,10 @@ def test_there_is_no_import_cycle(package):
 
 
 @in_checkout
-def test_a_private_module_is_imported_in_its_folder_only():
-    prefix = "gradkeeper.callbacks."
-    for name, path in files("callbacks").items():
+@pytest.mark.parametrize("package", ["callbacks", "zoo"])
+def test_a_private_module_is_imported_in_its_folder_only(package):
+    prefix = f"gradkeeper.{package}."
+    for name, path in files(package).items():
         for module in imports_of(path, late=True):
             folder, _, last = module.removeprefix(prefix).rpartition(".")
             if module.startswith(prefix) and last.startswith("_"):

@@ -6,10 +6,11 @@ the layer. With such Keras versions, models with masks use the subclasses of thi
 set the attribute in the constructor.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
+
+from gradkeeper.zoo._typing import LayerFactory
 
 
 class _PassesMasks:
@@ -40,7 +41,7 @@ class MaskedBidirectional(_PassesMasks, keras.layers.Bidirectional):
     """`keras.layers.Bidirectional` that passes its mask on."""
 
 
-_MASKED: dict[Callable[..., Any], type[keras.layers.Layer]] = {
+_MASKED: dict[LayerFactory, type[keras.layers.Layer]] = {
     keras.layers.SimpleRNN: MaskedSimpleRNN,
     keras.layers.LSTM: MaskedLSTM,
     keras.layers.GRU: MaskedGRU,
@@ -48,7 +49,7 @@ _MASKED: dict[Callable[..., Any], type[keras.layers.Layer]] = {
 }
 
 
-def passes_masks(layer: Callable[..., Any]) -> Callable[..., Any]:
+def passes_masks(layer: LayerFactory) -> LayerFactory:
     """Return `layer`, or its subclass that passes masks on if the Keras class does not."""
     if keras.layers.SimpleRNN(1).supports_masking:
         return layer

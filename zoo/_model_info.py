@@ -1,11 +1,16 @@
 """Description of a model of the zoo."""
 
+import inspect
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from textwrap import fill, indent
+from textwrap import dedent, fill, indent
 from types import MappingProxyType
 from typing import Any
 
+from gradkeeper.zoo.cells.cell_layer import CellLayer
+
+ADAM = {"optimizer": "adam", "learning_rate": 1e-3, "global_clipnorm": 1.0}
 SEQUENCE_TASKS = ("regression", "classification", "labelling", "language_model")
 WIDTH = 90  # characters per line of prose
 
@@ -14,21 +19,19 @@ WIDTH = 90  # characters per line of prose
 class ModelInfo:
     """Description of an entry of the zoo.
 
-    The attributes are plain data and do not load Keras; the property `layer_options` loads it.
     `print(model_info(name))` shows all attributes and the options of the layer with their defaults.
 
     Attributes:
         name: name of the entry, for `create_model`.
         title: description in one line.
-        paper: authors, title and publication.
-        year: year of the paper.
+        paper: authors, title, year and publication.
         equations: one time step in plain text. W are weights, b are biases, `*` is elementwise.
         gradient_property: why the gradients explode, vanish or do neither.
         initialization: initial values of the weights, and the reason for them.
-        recipe: recommended training settings: `optimizer`, `learning_rate`, and at most one
-            of `clipnorm`, `global_clipnorm`, `clipvalue`.
         layer: the recurrent layer as "module:name".
         layer_name: prefix of the names of the model's recurrent layers; a number follows.
+        recipe: recommended training settings: `optimizer`, `learning_rate`, and at most one
+            of `clipnorm`, `global_clipnorm`, `clipvalue`.
         tasks: the tasks that the entry supports, the default first.
         options: the entry's defaults for arguments of `create_model`.
         symbols: symbols of the equations that are options of the layer, mapped to the name of
@@ -38,13 +41,12 @@ class ModelInfo:
     name: str
     title: str
     paper: str
-    year: int
     equations: str
     gradient_property: str
     initialization: str
-    recipe: Mapping[str, Any]
     layer: str
     layer_name: str
+    recipe: Mapping[str, Any] = field(default_factory=lambda: ADAM)
     tasks: tuple[str, ...] = SEQUENCE_TASKS
     options: Mapping[str, Any] = field(default_factory=dict)
     symbols: Mapping[str, str] = field(default_factory=dict)
@@ -53,11 +55,35 @@ class ModelInfo:
         for name in ("recipe", "options", "symbols"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
+    @classmethod
+    def of_layer(cls, layer: type[CellLayer], *, name: str, **facts: Any) -> "ModelInfo":
+        """Return the entry of a layer of the zoo.
+
+        `paper` and `equations` are those in the docstring of the layer's cell: its second
+        paragraph, which ends with two colons, and the block after it.
+        """
+        _, _, text = inspect.cleandoc(layer.cell_class.__doc__ or "").partition("\n\n")
+        paper, _, text = text.partition("::\n\n")
+        return cls(
+            name=name,
+            paper=" ".join(paper.split()),
+            equations=dedent(text.partition("\n\n")[0]),
+            layer=f"gradkeeper.zoo.layers:{layer.__name__}",
+            layer_name=name,
+            **facts,
+        )
+
+    @property
+    def year(self) -> int:
+        """Year of the paper, the first if there are several."""
+        found = re.search(r", (\d{4})\b", self.paper)
+        return int(found[1]) if found else 0
+
     @property
     def layer_options(self) -> dict[str, Any]:
         """Options that `create_model` passes to the recurrent layers, with their defaults.
 
-        The entry's `options` override these defaults. Reading this property loads Keras.
+        The entry's `options` override these defaults.
         """
         from gradkeeper.zoo._recurrent import layer_arguments
 
@@ -77,8 +103,7 @@ class ModelInfo:
             "Initialization": fill(self.initialization, WIDTH),
         }
         shown = [f"{title}:\n{indent(text, '  ')}" for title, text in parts.items() if text]
-        paper = fill(f"{self.paper} ({self.year})", WIDTH)
-        return "\n\n".join([f"{self.name}: {self.title}\n{paper}", *shown])
+        return "\n\n".join([f"{self.name}: {self.title}\n{fill(self.paper, WIDTH)}", *shown])
 
 
 def _settings(values: Mapping[str, Any]) -> str:

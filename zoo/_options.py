@@ -1,11 +1,12 @@
 """Options of a model, with checks of single options and of combinations."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from gradkeeper.zoo import _checks
 from gradkeeper.zoo._model_info import ModelInfo
+from gradkeeper.zoo._typing import Activation, Initializer, LayerFactory
 
 PER_STEP_TASKS = ("labelling", "language_model", "sequence_to_sequence")
 ATTENTIONS = ("additive", "multiplicative")
@@ -31,9 +32,9 @@ class ModelOptions:
     recurrent_dropout: float = 0.0
     attention: str | None = None
     pooling: str = "last"
-    activation: Any = None
-    recurrent_initializer: Any = None
-    kernel_initializer: Any = None
+    activation: Activation = None
+    recurrent_initializer: Initializer = None
+    kernel_initializer: Initializer = None
     vocabulary_size: int | None = None
     embedding_units: int | None = None
     mask_zero: bool = False
@@ -41,7 +42,7 @@ class ModelOptions:
     stateful: bool = False
     batch_size: int | None = None
     seed: int | None = None
-    layer: Callable[..., Any] | None = None
+    layer: LayerFactory | None = None
     layer_options: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -3,7 +3,6 @@
 import importlib
 import inspect
 import zlib
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -13,17 +12,17 @@ from gradkeeper.zoo import _checks
 from gradkeeper.zoo._masked import passes_masks
 from gradkeeper.zoo._model_info import ModelInfo
 from gradkeeper.zoo._options import ModelOptions
-from gradkeeper.zoo._own_layer import (
-    CHOSEN_HERE,
+from gradkeeper.zoo._typing import Config, LayerFactory, Tensor
+from gradkeeper.zoo._user_layer import (
+    SET_BY_CREATE_MODEL,
     check_config,
     check_outputs,
     check_two_directions,
     known_to_keras,
-    make_own_layer,
-    own_arguments,
+    make_user_layer,
+    user_arguments,
 )
-from gradkeeper.zoo.cells._options import option_defaults
-from gradkeeper.zoo.layers.cell_layer import CellLayer
+from gradkeeper.zoo.cells.cell_layer import CellLayer
 
 
 def layer_class(info: ModelInfo) -> type[keras.layers.Layer]:
@@ -36,14 +35,8 @@ def layer_class(info: ModelInfo) -> type[keras.layers.Layer]:
 def layer_arguments(info: ModelInfo) -> dict[str, Any]:
     """Return the arguments that `create_model` passes to an entry's layers, with their defaults."""
     layer = layer_class(info)
-    if issubclass(layer, CellLayer):
-        defaults = {**dict.fromkeys(layer.option_names()), **option_defaults(layer.cell_class)}
-        defaults.update(_defaults(keras.layers.RNN), dtype=None, trainable=True)
-        names = layer.option_names()
-    else:
-        defaults = _defaults(layer)
-        names = list(defaults)
-    return {name: defaults[name] for name in names if name not in CHOSEN_HERE}
+    defaults = layer.option_defaults() if issubclass(layer, CellLayer) else _defaults(layer)
+    return {name: value for name, value in defaults.items() if name not in SET_BY_CREATE_MODEL}
 
 
 def seeded(layer: keras.layers.Layer, seed: int | None) -> keras.layers.Layer:
@@ -60,7 +53,7 @@ def seeded(layer: keras.layers.Layer, seed: int | None) -> keras.layers.Layer:
         return type(layer).from_config(config)
 
 
-def _set_seeds(config: dict[str, Any], path: str) -> None:
+def _set_seeds(config: Config, path: str) -> None:
     """Set each seed in a layer's config that is None, including those of nested objects."""
     for option, value in config.items():
         own = zlib.crc32(f"{path}/{option}".encode()) & 0x7FFFFFFF
@@ -103,17 +96,17 @@ def _layer(
     info: ModelInfo, options: ModelOptions, name: str, loop: dict[str, Any]
 ) -> keras.layers.Layer:
     arguments = _layer_arguments(info, options)
-    make: Callable[..., Any] = options.layer or layer_class(info)
-    both: Callable[..., Any] = keras.layers.Bidirectional
+    make: LayerFactory = options.layer or layer_class(info)
+    both: LayerFactory = keras.layers.Bidirectional
     if options.mask_zero or options.mask_value is not None:
         make, both = passes_masks(make), passes_masks(both)
-    forward = make_own_layer(make, {"name": name, **arguments, **loop})
+    forward = make_user_layer(make, {"name": name, **arguments, **loop})
     if options.layer is not None and (options.bidirectional or options.seed is not None):
         check_config(make, forward, arguments)
     if not options.bidirectional:
         return seeded(forward, options.seed)
     check_two_directions(forward)
-    backward = make_own_layer(
+    backward = make_user_layer(
         make, {"name": f"backward_{name}", "go_backwards": True, **arguments, **loop}
     )
     with known_to_keras(forward):
@@ -123,8 +116,8 @@ def _layer(
 
 
 def recurrent_stack(
-    x: Any, info: ModelInfo, options: ModelOptions, *, return_sequences: bool
-) -> Any:
+    x: Tensor, info: ModelInfo, options: ModelOptions, *, return_sequences: bool
+) -> Tensor:
     """Stack recurrent layers, with optional LayerNormalization and residual connections.
 
     Args:
@@ -159,7 +152,7 @@ def _layer_arguments(info: ModelInfo, options: ModelOptions) -> dict[str, Any]:
         if getattr(options, name) is not None
     }
     if options.layer is not None:
-        return {**own_arguments(options), **chosen, **options.layer_options}
+        return {**user_arguments(options), **chosen, **options.layer_options}
     allowed = layer_arguments(info).keys()
     unknown = set(options.layer_options) - allowed
     _checks.no_unknown(f"The recurrent layer of {info.name!r}", unknown, allowed)

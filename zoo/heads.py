@@ -1,15 +1,16 @@
 """Pooling, attention and output layers on top of the recurrent layers."""
 
-from typing import Any
-
 import keras
 
 from gradkeeper.zoo._options import ModelOptions
 from gradkeeper.zoo._recurrent import seeded
-from gradkeeper.zoo.layers.bahdanau_attention import BahdanauAttention
-from gradkeeper.zoo.layers.luong_attention import LuongAttention
-from gradkeeper.zoo.layers.sequence_attention import SequenceAttention
-from gradkeeper.zoo.layers.sequence_pooling import SequencePooling
+from gradkeeper.zoo._typing import Tensor
+from gradkeeper.zoo.layers import (
+    BahdanauAttention,
+    LuongAttention,
+    SequenceAttention,
+    SequencePooling,
+)
 
 
 def needs_sequence(options: ModelOptions) -> bool:
@@ -19,7 +20,7 @@ def needs_sequence(options: ModelOptions) -> bool:
     return options.per_step or pooled or options.residual
 
 
-def features(x: Any, options: ModelOptions) -> Any:
+def features(x: Tensor, options: ModelOptions) -> Tensor:
     """Compute the inputs of the output layer.
 
     Args:
@@ -40,7 +41,7 @@ def features(x: Any, options: ModelOptions) -> Any:
     return pooled if options.attention is None else attended(pooled, x, options)
 
 
-def attended(query: Any, values: Any, options: ModelOptions) -> Any:
+def attended(query: Tensor, values: Tensor, options: ModelOptions) -> Tensor:
     """Return [context; query], with the context from attention of the query over the values."""
     context = attention_layer(options)(query, values)
     return keras.layers.Concatenate(name="attended")([context, query])

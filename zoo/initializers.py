@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from math import pi
-from typing import Any
 
 import keras
 from keras import ops
+
+from gradkeeper.zoo._typing import Config, Tensor
 
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
@@ -26,7 +27,7 @@ class NormalizedPositiveDefinite(keras.initializers.Initializer):
     def __init__(self, seed: int | None = None) -> None:
         self.seed = seed
 
-    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
+    def __call__(self, shape: Sequence[int], dtype: str | None = None) -> Tensor:
         rows, columns = shape
         if rows != columns:
             raise ValueError(f"The matrix must be square. Received: shape={tuple(shape)}")
@@ -34,7 +35,7 @@ class NormalizedPositiveDefinite(keras.initializers.Initializer):
         a = ops.matmul(ops.transpose(r), r) / rows + ops.eye(rows)
         return ops.cast(a / ops.max(ops.eigh(a)[0]), dtype or keras.config.floatx())
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {"seed": self.seed}
 
 
@@ -53,12 +54,12 @@ class SkewAngles(keras.initializers.Initializer):
     def __init__(self, seed: int | None = None) -> None:
         self.seed = seed
 
-    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
+    def __call__(self, shape: Sequence[int], dtype: str | None = None) -> Tensor:
         rows, _ = shape
         angles = keras.random.uniform((rows,), -pi, pi, seed=self.seed)
         first_of_pair = ops.cast(ops.arange(rows) % 2 == 0, angles.dtype)
         beside = ops.eye(rows, k=1) * ops.expand_dims(angles * first_of_pair, -1)
         return ops.cast(beside, dtype or keras.config.floatx())
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {"seed": self.seed}

@@ -1,7 +1,7 @@
 """Construction of the models of the zoo."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from os import PathLike
 from typing import Any
 
@@ -10,8 +10,9 @@ import keras
 from gradkeeper.zoo import heads
 from gradkeeper.zoo._model_info import ModelInfo
 from gradkeeper.zoo._options import ModelOptions, merge
-from gradkeeper.zoo._own_layer import own_info
 from gradkeeper.zoo._recurrent import recurrent_stack, seeded
+from gradkeeper.zoo._typing import Activation, Initializer, LayerFactory, Tensor
+from gradkeeper.zoo._user_layer import user_info
 from gradkeeper.zoo.pretrained import load_weights, weights_info, with_trained
 from gradkeeper.zoo.registry import model_info
 from gradkeeper.zoo.seq2seq import encoder_decoder
@@ -20,7 +21,7 @@ from gradkeeper.zoo.seq2seq import encoder_decoder
 def create_model(
     name: str | None = None,
     *,
-    layer: Callable[..., keras.layers.Layer] | None = None,
+    layer: LayerFactory | None = None,
     input_shape: Sequence[int | None] | None = None,
     output_units: int | None = None,
     units: int | None = None,
@@ -33,9 +34,9 @@ def create_model(
     recurrent_dropout: float = 0.0,
     attention: str | None = None,
     pooling: str = "last",
-    activation: Any = None,
-    recurrent_initializer: Any = None,
-    kernel_initializer: Any = None,
+    activation: Activation = None,
+    recurrent_initializer: Initializer = None,
+    kernel_initializer: Initializer = None,
     vocabulary_size: int | None = None,
     embedding_units: int | None = None,
     mask_zero: bool = False,
@@ -127,7 +128,7 @@ def create_model(
             "`create_model` needs either the `name` of an entry or a `layer`. "
             f"Received: name={name!r}, layer={layer!r}"
         )
-    info = own_info(layer) if layer is not None else model_info(str(name))
+    info = user_info(layer) if layer is not None else model_info(str(name))
     if weights is not None:
         if layer is not None:
             raise TypeError(
@@ -172,7 +173,7 @@ def _sequence_model(info: ModelInfo, options: ModelOptions, name: str) -> keras.
     return keras.Model(inputs, outputs, name=name)
 
 
-def _vectors(inputs: Any, options: ModelOptions) -> Any:
+def _vectors(inputs: Tensor, options: ModelOptions) -> Tensor:
     """Return one vector per time step: embed tokens, and mask padding."""
     if options.takes_tokens:
         embedding = keras.layers.Embedding(

@@ -6,18 +6,7 @@ from fnmatch import fnmatchcase
 from types import MappingProxyType
 
 from gradkeeper.zoo._model_info import ModelInfo
-from gradkeeper.zoo.entries import (
-    attention,
-    dynamical,
-    exponential,
-    gates,
-    layer_norm,
-    lstm_variants,
-    orthogonal,
-    parallel,
-    plain,
-    stabilised,
-)
+from gradkeeper.zoo.entries import FAMILIES
 
 
 def collect(*families: Iterable[ModelInfo]) -> Mapping[str, ModelInfo]:
@@ -30,18 +19,7 @@ def collect(*families: Iterable[ModelInfo]) -> Mapping[str, ModelInfo]:
     return MappingProxyType(table)
 
 
-ENTRIES = collect(
-    plain.ENTRIES,
-    lstm_variants.ENTRIES,
-    gates.ENTRIES,
-    layer_norm.ENTRIES,
-    stabilised.ENTRIES,
-    dynamical.ENTRIES,
-    orthogonal.ENTRIES,
-    parallel.ENTRIES,
-    exponential.ENTRIES,
-    attention.ENTRIES,
-)
+ENTRIES = collect(*(family.ENTRIES for family in FAMILIES.values()))
 
 
 def list_models(pattern: str = "*") -> list[str]:

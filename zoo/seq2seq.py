@@ -1,7 +1,6 @@
 """Encoder-decoder model with attention."""
 
 from dataclasses import replace
-from typing import Any
 
 import keras
 
@@ -9,6 +8,7 @@ from gradkeeper.zoo import heads
 from gradkeeper.zoo._model_info import ModelInfo
 from gradkeeper.zoo._options import ModelOptions
 from gradkeeper.zoo._recurrent import recurrent_layer, seeded
+from gradkeeper.zoo._typing import Tensor
 
 
 def encoder_decoder(info: ModelInfo, options: ModelOptions, name: str) -> keras.Model:
@@ -37,7 +37,7 @@ def encoder_decoder(info: ModelInfo, options: ModelOptions, name: str) -> keras.
     return keras.Model({"source": source, "target": target}, logits, name=name)
 
 
-def _embedded(tokens: Any, size: int, side: str, options: ModelOptions) -> Any:
+def _embedded(tokens: Tensor, size: int, side: str, options: ModelOptions) -> Tensor:
     embedding = keras.layers.Embedding(
         size,
         options.embedding_units or options.units,
@@ -47,11 +47,13 @@ def _embedded(tokens: Any, size: int, side: str, options: ModelOptions) -> Any:
     return seeded(embedding, options.seed)(tokens)
 
 
-def _normalized(x: Any, name: str, options: ModelOptions) -> Any:
+def _normalized(x: Tensor, name: str, options: ModelOptions) -> Tensor:
     return keras.layers.LayerNormalization(name=name)(x) if options.layer_norm else x
 
 
-def _encoder(x: Any, info: ModelInfo, options: ModelOptions) -> tuple[Any, list[list[Any]]]:
+def _encoder(
+    x: Tensor, info: ModelInfo, options: ModelOptions
+) -> tuple[Tensor, list[list[Tensor]]]:
     """Return the outputs of the last layer, and the initial states of each decoder layer."""
     states = []
     for index in range(1, options.num_layers + 1):
@@ -64,7 +66,7 @@ def _encoder(x: Any, info: ModelInfo, options: ModelOptions) -> tuple[Any, list[
     return x, states
 
 
-def _bridge(last: list[Any], index: int, options: ModelOptions) -> list[Any]:
+def _bridge(last: list[Tensor], index: int, options: ModelOptions) -> list[Tensor]:
     """Map the states of both directions to states of the decoder's width."""
     half = len(last) // 2
     joined = []
@@ -76,7 +78,9 @@ def _bridge(last: list[Any], index: int, options: ModelOptions) -> list[Any]:
     return joined
 
 
-def _decoder(x: Any, states: list[list[Any]], info: ModelInfo, options: ModelOptions) -> Any:
+def _decoder(
+    x: Tensor, states: list[list[Tensor]], info: ModelInfo, options: ModelOptions
+) -> Tensor:
     forward = replace(options, bidirectional=False)
     for index, initial_state in enumerate(states, start=1):
         layer = recurrent_layer(info, forward, f"decoder_{index}", return_sequences=True)

@@ -7,8 +7,7 @@ import keras
 import numpy as np
 
 from gradkeeper.zoo import _checks
-from gradkeeper.zoo._stateful import predict_next
-from gradkeeper.zoo.layers.sequence_attention import SequenceAttention
+from gradkeeper.zoo.layers import SequenceAttention
 
 WINDOW = 128
 
@@ -96,11 +95,23 @@ def _stepped(model: keras.Model) -> Callable[[list[int]], np.ndarray]:
     def next_logits(tokens: list[int]) -> np.ndarray:
         nonlocal read
         for token in tokens[read:]:
-            logits = predict_next(twin, np.array([[token]], "int32"))
+            logits = _predict_next(twin, np.array([[token]], "int32"))
         read = len(tokens)
         return logits[0, -1]
 
     return next_logits
+
+
+def _predict_next(model: keras.Model, inputs: np.ndarray) -> np.ndarray:
+    """Return the outputs of a stateful model for inputs that continue those of the last call.
+
+    The states of a stateful layer are not variables of the model. On JAX, Keras carries only the
+    variables from one compiled call to the next, so that `predict` starts each batch from the same
+    states (Keras 3.15). On JAX, the model is therefore called directly.
+    """
+    if keras.backend.backend() == "jax":
+        return np.asarray(model(inputs, training=False))
+    return np.asarray(model.predict_on_batch(inputs))
 
 
 def _windowed(model: keras.Model) -> Callable[[list[int]], np.ndarray]:

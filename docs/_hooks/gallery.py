@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from gradkeeper import zoo
 from gradkeeper.zoo import entries
-from gradkeeper.zoo.registry import ENTRIES
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -19,14 +18,9 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).resolve().parents[1] / "gallery"
 
 
-def families() -> dict[str, list[zoo.ModelInfo]]:
-    """Group the entries by the module that defines them, in the order of the registry."""
-    modules = {name: getattr(entries, name) for name in entries.__all__}
-    family = {info.name: name for name, module in modules.items() for info in module.ENTRIES}
-    found: dict[str, list[zoo.ModelInfo]] = {}
-    for name in ENTRIES:
-        found.setdefault(family[name], []).append(zoo.model_info(name))
-    return found
+def families() -> dict[str, tuple[zoo.ModelInfo, ...]]:
+    """Return the entries by family."""
+    return {name: family.ENTRIES for name, family in entries.FAMILIES.items()}
 
 
 def on_config(config: "MkDocsConfig") -> None:
@@ -63,7 +57,7 @@ def overview() -> str:
     return "\n".join(lines)
 
 
-def family_page(family: str, infos: list[zoo.ModelInfo]) -> str:
+def family_page(family: str, infos: tuple[zoo.ModelInfo, ...]) -> str:
     """Return the page of a family, with the descriptions of its entries."""
     flows = gradient_flows()
     return "\n\n".join(
@@ -78,7 +72,7 @@ def entry(info: zoo.ModelInfo, flows: list[dict[str, str]]) -> str:
     symbols = ", ".join(f"`{symbol}` is `{option}`" for symbol, option in info.symbols.items())
     return f"""## {info.name} {{ #{info.name} }}
 
-{prose(info.title)}. {prose(info.paper)} ({info.year})
+{prose(info.title)}. {prose(info.paper)}.
 
 ![Gradient flow of {info.name}]({info.name}.svg){{ .flow }}
 
@@ -146,7 +140,7 @@ def _reach(flow: dict[str, str]) -> str:
 
 
 def _title(family: str) -> str:
-    return (getattr(entries, family).__doc__ or family).partition("\n")[0].rstrip(".")
+    return (entries.FAMILIES[family].__doc__ or family).partition("\n")[0].rstrip(".")
 
 
 def _place(info: zoo.ModelInfo) -> str:

@@ -13,8 +13,8 @@ from gradkeeper.training.build import build_model
 from gradkeeper.training.cli import app
 from gradkeeper.training.flow_regularizer import _STEPPING, _Loop
 from gradkeeper.zoo._recurrent import layer_class
+from gradkeeper.zoo.cells.linear_cell import ScanLayer
 from gradkeeper.zoo.layers import MGU, LayerNormGRU, MinGRU
-from gradkeeper.zoo.layers.scan_layer import ScanLayer
 
 L = keras.layers
 BATCH, TIME, FEATURES, UNITS = 2, 5, 2, 3

@@ -40,6 +40,8 @@ def test_info_is_complete(name):
     assert info.name == name
     for text in (info.title, info.paper, info.equations, info.gradient_property):
         assert len(text) > 3
+    assert '"' in info.paper
+    assert " = " in info.equations
     assert info.initialization
     assert 1980 < info.year < 2030
     assert info.tasks

@@ -6,19 +6,19 @@ from typing import Any, ClassVar
 import keras
 from keras import ops
 
-from gradkeeper.zoo.cells._made_kernel import MadeKernelCell
+from gradkeeper.zoo._typing import Initializer, Tensor
 from gradkeeper.zoo.cells._options import resolve
-from gradkeeper.zoo.cells.recurrent_cell import RecurrentCell
+from gradkeeper.zoo.cells.recurrent_cell import ComputedKernelCell, RecurrentCell
 
 
-def layer_norm(x: Any, gain: Any, epsilon: float) -> Any:
+def layer_norm(x: Tensor, gain: Tensor, epsilon: float) -> Tensor:
     """Normalize over the last axis: gain * (x - mean) / sqrt(variance + epsilon).
 
     Ba, Kiros, Hinton 2016, eq. 3-4. The statistics are computed in at least float32, because
     squares of deviations above 256 overflow in float16.
     """
-    centred = _centred(_wide(x))
-    return ops.cast(centred * (_inverse_deviation(centred, epsilon) * gain), x.dtype)
+    centered = _center(_widen(x))
+    return ops.cast(centered * (_inverse_deviation(centered, epsilon) * gain), x.dtype)
 
 
 class LayerNormCell(RecurrentCell):
@@ -34,24 +34,24 @@ class LayerNormCell(RecurrentCell):
         units: int,
         *,
         epsilon: float = 1e-5,
-        gain_initializer: Any = "ones",
+        gain_initializer: Initializer = "ones",
         **options: Any,
     ) -> None:
         super().__init__(units, **options)
         self.epsilon = epsilon
         self.gain_initializer = resolve("gain_initializer", gain_initializer)
 
-    def add_gain(self, name: str, width: int) -> Any:
+    def add_gain(self, name: str, width: int) -> Tensor:
         """Add a gain weight [width] that is not cast to the compute dtype."""
         return self.add_weight(
             shape=(width,), name=name, initializer=self.gain_initializer, autocast=False
         )
 
-    def normalize(self, x: Any, gain: Any) -> Any:
+    def normalize(self, x: Tensor, gain: Tensor) -> Tensor:
         return layer_norm(x, gain, self.epsilon)
 
 
-class NormalizedSumsCell(LayerNormCell, MadeKernelCell):
+class NormalizedSumsCell(LayerNormCell, ComputedKernelCell):
     """Base class of cells that normalize the products with x and with h separately.
 
     A subclass sets `groups`, the numbers of gates that are normalized together, in order. It adds
@@ -63,51 +63,58 @@ class NormalizedSumsCell(LayerNormCell, MadeKernelCell):
 
     groups: ClassVar[tuple[int, ...]]
 
-    def prepare(self, inputs: Any, training: bool = False) -> Any:
+    def prepare(self, inputs: Tensor, training: bool = False) -> Tensor:
         inputs = self.drop_inputs(inputs, training)
-        wide = _wide(inputs)
-        scaled = [wide * self._inverse_deviation(wide, each) for each in self._parts(self.kernel)]
-        return ops.cast(_joined(scaled), inputs.dtype)
+        wide = _widen(inputs)
+        scaled = [
+            wide * self._inverse_deviation_of_product(wide, each)
+            for each in self._split_groups(self.kernel)
+        ]
+        return ops.cast(_concatenate(scaled), inputs.dtype)
 
-    def project(self, prepared: Any) -> Any:
+    def project(self, prepared: Tensor) -> Tensor:
         return self.projector()(prepared)
 
-    def projector(self) -> Callable[[Any], Any]:
-        parts = zip(self._parts(self.kernel), self._parts(self.input_gain), strict=True)
+    def projector(self) -> Callable[[Tensor], Tensor]:
+        parts = zip(
+            self._split_groups(self.kernel), self._split_groups(self.input_gain), strict=True
+        )
         kernels = [
-            ops.cast(_centred(_wide(kernel)) * gain, self.compute_dtype) for kernel, gain in parts
+            ops.cast(_center(_widen(kernel)) * gain, self.compute_dtype) for kernel, gain in parts
         ]
 
-        def project(prepared: Any) -> Any:
+        def project(prepared: Tensor) -> Tensor:
             scaled = ops.split(prepared, len(kernels), axis=-1)
-            sums = _joined([ops.matmul(*pair) for pair in zip(scaled, kernels, strict=True)])
+            sums = _concatenate([ops.matmul(*pair) for pair in zip(scaled, kernels, strict=True)])
             return sums if self.bias is None else sums + self.bias
 
         return project
 
-    def made_kernel(self) -> Any:
-        """Return the recurrent kernel, centred so that its products have mean 0 in each group."""
-        parts = [_centred(_wide(each)) for each in self._parts(self.recurrent_kernel)]
-        return ops.cast(_joined(parts), self.compute_dtype)
+    def compute_kernel(self) -> Tensor:
+        """Return the recurrent kernel, centered so that its products have mean 0 in each group."""
+        parts = [_center(_widen(each)) for each in self._split_groups(self.recurrent_kernel)]
+        return ops.cast(_concatenate(parts), self.compute_dtype)
 
-    def normalized(self, sums: Any) -> list[Any]:
-        """Normalize the products with `made_kernel` and return them by group."""
-        parts = zip(self._parts(_wide(sums)), self._parts(self.recurrent_gain), strict=True)
+    def normalize_groups(self, sums: Tensor) -> list[Tensor]:
+        """Normalize the products with `compute_kernel` and return them by group."""
+        parts = zip(
+            self._split_groups(_widen(sums)), self._split_groups(self.recurrent_gain), strict=True
+        )
         return [
             ops.cast(each * (_inverse_deviation(each, self.epsilon) * gain), sums.dtype)
             for each, gain in parts
         ]
 
-    def _parts(self, gates: Any) -> list[Any]:
+    def _split_groups(self, gates: Tensor) -> list[Tensor]:
         """Split the gates into the groups, along the last axis."""
         if len(self.groups) == 1:
             return [gates]
         ends = [sum(self.groups[: count + 1]) * self.units for count in range(len(self.groups))]
         return ops.split(gates, ends[:-1], axis=-1)
 
-    def _inverse_deviation(self, inputs: Any, kernel: Any) -> Any:
+    def _inverse_deviation_of_product(self, inputs: Tensor, kernel: Tensor) -> Tensor:
         """Compute 1 / sqrt(variance + epsilon) of `inputs @ kernel` over the last axis."""
-        kernel = _centred(_wide(kernel))
+        kernel = _center(_widen(kernel))
         features, width = kernel.shape
         steps = inputs.shape[1] if len(inputs.shape) == 3 else 1
         if features > min(width, steps or 1):
@@ -119,18 +126,18 @@ class NormalizedSumsCell(LayerNormCell, MadeKernelCell):
         return ops.rsqrt(ops.maximum(variance, 0) + self.epsilon)
 
 
-def _wide(x: Any) -> Any:
+def _widen(x: Tensor) -> Tensor:
     """Cast to at least float32."""
     return ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
 
 
-def _centred(x: Any) -> Any:
+def _center(x: Tensor) -> Tensor:
     return x - ops.mean(x, axis=-1, keepdims=True)
 
 
-def _inverse_deviation(centred: Any, epsilon: float) -> Any:
-    return ops.rsqrt(ops.mean(ops.square(centred), axis=-1, keepdims=True) + epsilon)
+def _inverse_deviation(centered: Tensor, epsilon: float) -> Tensor:
+    return ops.rsqrt(ops.mean(ops.square(centered), axis=-1, keepdims=True) + epsilon)
 
 
-def _joined(parts: list[Any]) -> Any:
+def _concatenate(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)

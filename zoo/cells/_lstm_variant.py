@@ -1,10 +1,10 @@
 """Base classes of the LSTM variants."""
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from keras import ops
 
+from gradkeeper.zoo._typing import Initializer, Shape, State, StepOutput, Tensor
 from gradkeeper.zoo.cells._options import resolve
 from gradkeeper.zoo.cells.gated_cell import ForgetGateCell, GatedCell
 
@@ -14,24 +14,22 @@ class LSTMVariantCell(GatedCell):
 
         h_t = sigmoid(o) * tanh(c_t)
 
-    A subclass overrides `gate_sums` or `remember`.
+    A subclass overrides `gate_sums` or `update_cell_state`.
     """
 
     state_count = 2
 
-    def recur(
-        self, projected: Any, states: Sequence[Any], training: bool = False
-    ) -> tuple[Any, list[Any]]:
+    def recur(self, projected: Tensor, states: State, training: bool = False) -> StepOutput:
         h, c = states
-        c, o = self.remember(self.gate_sums(projected, self.drop_state(h, training)), c)
+        c, o = self.update_cell_state(self.gate_sums(projected, self.drop_state(h, training)), c)
         h = self.recurrent_activation(o) * self.activation(c)
         return h, [h, c]
 
-    def gate_sums(self, projected: Any, h: Any) -> Any:
+    def gate_sums(self, projected: Tensor, h: Tensor) -> Tensor:
         """Return the inputs of the activations of gates and candidate, concatenated."""
         return projected + ops.matmul(h, self.recurrent_kernel)
 
-    def remember(self, sums: Any, c: Any) -> tuple[Any, Any]:
+    def update_cell_state(self, sums: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the next cell state and the input of the output gate's activation.
 
         This implementation is that of the LSTM.
@@ -60,14 +58,14 @@ class PeepholeCell(LSTMVariantCell, ForgetGateCell):
         units: int,
         *,
         peepholes: bool = True,
-        peephole_initializer: Any = "zeros",
+        peephole_initializer: Initializer = "zeros",
         **options: Any,
     ) -> None:
         super().__init__(units, **options)
         self.peepholes = peepholes
         self.peephole_initializer = resolve("peephole_initializer", peephole_initializer)
 
-    def build(self, input_shape: Sequence[int | None]) -> None:
+    def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         self.peephole_kernel = None
         if self.peepholes:
@@ -76,7 +74,7 @@ class PeepholeCell(LSTMVariantCell, ForgetGateCell):
                 "peephole_kernel", shape, self.peephole_initializer
             )
 
-    def peep(self, gate_sum: Any, c: Any, gate: int) -> Any:
+    def add_peephole(self, gate_sum: Tensor, c: Tensor, gate: int) -> Tensor:
         """Add the peephole term to the input of a gate's activation."""
         if self.peephole_kernel is None:
             return gate_sum

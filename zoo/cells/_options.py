@@ -16,11 +16,6 @@ _KINDS: dict[str, ModuleType] = {
 }
 
 
-def cell_options(cell_class: type) -> list[str]:
-    """Return the names of a cell's options, without `units` and the arguments of any layer."""
-    return list(option_defaults(cell_class))
-
-
 def option_defaults(cell_class: type) -> dict[str, Any]:
     """Return a cell's options with defaults, without `units` and the arguments of any layer."""
     defaults: dict[str, Any] = {}

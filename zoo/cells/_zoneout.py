@@ -1,12 +1,12 @@
 """Base class of the cells with zoneout."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
 from gradkeeper.zoo import _checks
+from gradkeeper.zoo._typing import State, Tensor
 from gradkeeper.zoo.cells.gated_cell import GatedCell
 
 
@@ -33,35 +33,37 @@ class ZoneoutCell(GatedCell):
         """Zoneout rates of the states."""
         return [self.zoneout]
 
-    def prepare(self, inputs: Any, training: bool = False) -> Any:
+    def prepare(self, inputs: Tensor, training: bool = False) -> Tensor:
         prepared = super().prepare(inputs, training)
-        if not self._draws(training):
+        if not self._is_random(training):
             return prepared
         shape = (*ops.shape(prepared)[:-1], self.state_count * self.units)
         drawn = keras.random.uniform(shape, dtype=prepared.dtype, seed=self.seed_generator)
         return ops.concatenate([prepared, drawn], axis=-1)
 
-    def project(self, prepared: Any) -> Any:
+    def project(self, prepared: Tensor) -> Tensor:
         features = self.kernel.shape[0]
         if prepared.shape[-1] == features:
             return super().project(prepared)
         drawn = prepared[..., features:]
         return ops.concatenate([super().project(prepared[..., :features]), drawn], axis=-1)
 
-    def kept(
-        self, projected: Any, states: Sequence[Any], after: Sequence[Any], training: bool
-    ) -> list[Any]:
-        """Apply zoneout to the states before a step and those after it."""
-        if not self._draws(training):
+    def zone_out(
+        self, projected: Tensor, old_states: State, new_states: State, training: bool
+    ) -> list[Tensor]:
+        """Mix the states before a step and those after it."""
+        if not self._is_random(training):
             return [
                 rate * old + (1 - rate) * new
-                for rate, old, new in zip(self.rates, states, after, strict=True)
+                for rate, old, new in zip(self.rates, old_states, new_states, strict=True)
             ]
         drawn = ops.split(projected[..., self.gates * self.units :], self.state_count, axis=-1)
         return [
             ops.where(number < rate, old, new)
-            for rate, number, old, new in zip(self.rates, drawn, states, after, strict=True)
+            for rate, number, old, new in zip(
+                self.rates, drawn, old_states, new_states, strict=True
+            )
         ]
 
-    def _draws(self, training: bool) -> bool:
+    def _is_random(self, training: bool) -> bool:
         return training and any(0 < rate < 1 for rate in self.rates)

@@ -1,17 +1,18 @@
-"""AntisymmetricRNNCell."""
+"""AntisymmetricRNNCell and AntisymmetricRNN."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
 from gradkeeper.zoo import _checks
-from gradkeeper.zoo.cells._made_kernel import MadeKernelCell
+from gradkeeper.zoo._typing import Initializer, State, StepOutput, Tensor
+from gradkeeper.zoo.cells.cell_layer import CellLayer
+from gradkeeper.zoo.cells.recurrent_cell import ComputedKernelCell
 
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
-class AntisymmetricRNNCell(MadeKernelCell):
+class AntisymmetricRNNCell(ComputedKernelCell):
     """Euler step of a differential equation whose solutions neither grow nor decay.
 
     Chang, Chen, Haber, Chi: "AntisymmetricRNN: A Dynamical System View on Recurrent Neural
@@ -43,21 +44,28 @@ class AntisymmetricRNNCell(MadeKernelCell):
         *,
         step_size: float = 0.01,
         diffusion: float = 0.01,
-        recurrent_initializer: Any = "lecun_normal",
+        recurrent_initializer: Initializer = "lecun_normal",
         **options: Any,
     ) -> None:
         super().__init__(units, recurrent_initializer=recurrent_initializer, **options)
         self.step_size = _checks.positive("step_size", step_size)
         self.diffusion = _checks.non_negative("diffusion", diffusion)
 
-    def made_kernel(self) -> Any:
+    def compute_kernel(self) -> Tensor:
         w = ops.convert_to_tensor(self.recurrent_kernel)
         return w - ops.transpose(w) - self.diffusion * ops.eye(self.units, dtype=w.dtype)
 
     def recur(
-        self, projected: Any, states: Sequence[Any], training: bool = False, kernel: Any = None
-    ) -> tuple[Any, list[Any]]:
+        self, projected: Tensor, states: State, training: bool = False, kernel: Tensor = None
+    ) -> StepOutput:
         h = states[0]
         sums = projected + ops.matmul(self.drop_state(h, training), kernel)
         h = h + self.step_size * self.activation(sums)
         return h, [h]
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class AntisymmetricRNN(CellLayer):
+    """`AntisymmetricRNNCell` as a layer, with the arguments of `keras.layers.SimpleRNN`."""
+
+    cell_class = AntisymmetricRNNCell

@@ -1,11 +1,12 @@
-"""ATRCell."""
+"""ATRCell and ATR."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
+from gradkeeper.zoo._typing import Activation, Shape, State, StepOutput, Tensor
+from gradkeeper.zoo.cells.cell_layer import CellLayer
 from gradkeeper.zoo.cells.gated_cell import GatedCell
 
 
@@ -36,16 +37,14 @@ class ATRCell(GatedCell):
         activation: activation of p in the sum h_t; "linear" by default.
     """
 
-    def __init__(self, units: int, *, activation: Any = "linear", **options: Any) -> None:
+    def __init__(self, units: int, *, activation: Activation = "linear", **options: Any) -> None:
         super().__init__(units, activation=activation, **options)
 
-    def build(self, input_shape: Sequence[int | None]) -> None:
+    def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         self.recurrent_bias = self.add_bias("recurrent_bias", self.units)
 
-    def recur(
-        self, projected: Any, states: Sequence[Any], training: bool = False
-    ) -> tuple[Any, list[Any]]:
+    def recur(self, projected: Tensor, states: State, training: bool = False) -> StepOutput:
         h = states[0]
         q = ops.matmul(self.drop_state(h, training), self.recurrent_kernel)
         if self.recurrent_bias is not None:
@@ -54,3 +53,10 @@ class ATRCell(GatedCell):
         f = self.recurrent_activation(projected - q)
         h = i * self.activation(projected) + f * h
         return h, [h]
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class ATR(CellLayer):
+    """`ATRCell` as a layer, with the arguments of `keras.layers.GRU`."""
+
+    cell_class = ATRCell

@@ -1,11 +1,12 @@
-"""CFNCell."""
+"""CFNCell and CFN."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
+from gradkeeper.zoo._typing import Shape, State, StepOutput, Tensor
+from gradkeeper.zoo.cells.cell_layer import CellLayer
 from gradkeeper.zoo.cells.gated_cell import ForgetGateCell
 
 
@@ -42,21 +43,19 @@ class CFNCell(ForgetGateCell):
         self.candidate_bias = candidate_bias
         self.biased = slice(0, 3 if candidate_bias else 2)
 
-    def initial_bias(self, shape: Sequence[int], dtype: Any = None) -> Any:
+    def initial_bias(self, shape: Shape, dtype: str | None = None) -> Tensor:
         bias = super().initial_bias(shape, dtype)
         if not self.unit_forget_bias:
             return bias
         is_input_gate = ops.arange(shape[0]) // self.units == 1
         return bias - ops.cast(is_input_gate, keras.backend.standardize_dtype(dtype))
 
-    def project(self, prepared: Any) -> Any:
+    def project(self, prepared: Tensor) -> Tensor:
         sums = super().project(prepared)
         split = 2 * self.units
         return ops.concatenate([sums[..., :split], self.activation(sums[..., split:])], axis=-1)
 
-    def recur(
-        self, projected: Any, states: Sequence[Any], training: bool = False
-    ) -> tuple[Any, list[Any]]:
+    def recur(self, projected: Tensor, states: State, training: bool = False) -> StepOutput:
         h = states[0]
         split = 2 * self.units
         recurrent = ops.matmul(self.drop_state(h, training), self.recurrent_kernel)
@@ -64,3 +63,10 @@ class CFNCell(ForgetGateCell):
         f, i = ops.split(gates, 2, axis=-1)
         h = f * self.activation(h) + i * projected[..., split:]
         return h, [h]
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class CFN(CellLayer):
+    """`CFNCell` as a layer, with the arguments of `keras.layers.LSTM`."""
+
+    cell_class = CFNCell

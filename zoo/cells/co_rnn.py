@@ -1,12 +1,13 @@
-"""CoRNNCell."""
+"""CoRNNCell and CoRNN."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
 from gradkeeper.zoo import _checks
+from gradkeeper.zoo._typing import Shape, State, StepOutput, Tensor
+from gradkeeper.zoo.cells.cell_layer import CellLayer
 from gradkeeper.zoo.cells.recurrent_cell import RecurrentCell
 
 
@@ -15,14 +16,14 @@ class CoRNNCell(RecurrentCell):
     """Coupled damped oscillators with the inputs as a driving force.
 
     Rusch, Mishra: "Coupled Oscillatory Recurrent Neural Network (coRNN): An accurate and
-    (gradient) stable architecture for learning long time dependencies", 2021, arXiv 2010.00951,
-    with positions h and velocities c::
+    (gradient) stable architecture for learning long time dependencies", 2021, arXiv 2010.00951::
 
         c_t = c_{t-1} + dt * (tanh(W h_{t-1} + W_c c_{t-1} + V x_t + b)
-                              - gamma * h_{t-1} - epsilon * d)
+                              - gamma * h_{t-1} - epsilon * c_{t-1})
         h_t = h_{t-1} + dt * c_t
 
-    with d = c_{t-1}, or with `implicit_damping` d = c_t, solved for c_t. The paper gives both.
+    h are the positions and c the velocities. With `implicit_damping`, the damping is
+    epsilon * c_t, and the equation is solved for c_t. The paper gives both.
 
     Both states are bounded for all weights if the damping is larger than the force and the error
     of the step: 2 * epsilon >= 1 + dt * (gamma + epsilon^2), or with `implicit_damping`
@@ -63,13 +64,11 @@ class CoRNNCell(RecurrentCell):
         self.damping = _checks.non_negative("damping", damping)
         self.implicit_damping = implicit_damping
 
-    def build(self, input_shape: Sequence[int | None]) -> None:
+    def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         self.velocity_kernel = self.add_recurrent("velocity_kernel", (self.units, self.units))
 
-    def recur(
-        self, projected: Any, states: Sequence[Any], training: bool = False
-    ) -> tuple[Any, list[Any]]:
+    def recur(self, projected: Tensor, states: State, training: bool = False) -> StepOutput:
         h, c = states
         sums = projected + ops.matmul(self.drop_state(h, training), self.recurrent_kernel)
         force = self.activation(sums + ops.matmul(c, self.velocity_kernel)) - self.frequency * h
@@ -79,3 +78,10 @@ class CoRNNCell(RecurrentCell):
             c = c + self.step_size * (force - self.damping * c)
         h = h + self.step_size * c
         return h, [h, c]
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class CoRNN(CellLayer):
+    """`CoRNNCell` as a layer, with the arguments of `keras.layers.SimpleRNN`."""
+
+    cell_class = CoRNNCell

@@ -1,11 +1,11 @@
-"""CoupledLSTMCell."""
-
-from typing import Any
+"""CoupledLSTMCell and CoupledLSTM."""
 
 import keras
 from keras import ops
 
+from gradkeeper.zoo._typing import Tensor
 from gradkeeper.zoo.cells._lstm_variant import PeepholeCell
+from gradkeeper.zoo.cells.cell_layer import CellLayer
 
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
@@ -40,8 +40,15 @@ class CoupledLSTMCell(PeepholeCell):
     forget_gate = 0
     peephole_gates = 2
 
-    def remember(self, sums: Any, c: Any) -> tuple[Any, Any]:
+    def update_cell_state(self, sums: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         f, n, o = ops.split(sums, 3, axis=-1)
-        f = self.recurrent_activation(self.peep(f, c, 0))
+        f = self.recurrent_activation(self.add_peephole(f, c, 0))
         c = f * c + (1 - f) * self.activation(n)
-        return c, self.peep(o, c, 1)
+        return c, self.add_peephole(o, c, 1)
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class CoupledLSTM(CellLayer):
+    """`CoupledLSTMCell` as a layer, with the arguments of `keras.layers.LSTM`."""
+
+    cell_class = CoupledLSTMCell

@@ -1,11 +1,10 @@
-"""FastGRNNCell."""
-
-from collections.abc import Sequence
-from typing import Any
+"""FastGRNNCell and FastGRNN."""
 
 import keras
 from keras import ops
 
+from gradkeeper.zoo._typing import Shape, State, StepOutput, Tensor
+from gradkeeper.zoo.cells.cell_layer import CellLayer
 from gradkeeper.zoo.cells.gated_cell import GatedCell
 
 
@@ -31,7 +30,7 @@ class FastGRNNCell(GatedCell):
     Args: those of `keras.layers.GRUCell` without `reset_after`.
     """
 
-    def build(self, input_shape: Sequence[int | None]) -> None:
+    def build(self, input_shape: Shape) -> None:
         self.kernel = self.add_kernel("kernel", (input_shape[-1], self.units))
         self.recurrent_kernel = self.add_recurrent("recurrent_kernel", (self.units, self.units))
         self.bias = self.add_bias("bias", 2 * self.units)
@@ -40,12 +39,10 @@ class FastGRNNCell(GatedCell):
         self.nu = self.add_weight(shape=(1,), name="nu", initializer=constant(-4.0))
         self.built = True
 
-    def project(self, prepared: Any) -> Any:
+    def project(self, prepared: Tensor) -> Tensor:
         return ops.matmul(prepared, self.kernel)
 
-    def recur(
-        self, projected: Any, states: Sequence[Any], training: bool = False
-    ) -> tuple[Any, list[Any]]:
+    def recur(self, projected: Tensor, states: State, training: bool = False) -> StepOutput:
         h = states[0]
         gate = candidate = projected + ops.matmul(
             self.drop_state(h, training), self.recurrent_kernel
@@ -56,3 +53,10 @@ class FastGRNNCell(GatedCell):
         z, n = self.recurrent_activation(gate), self.activation(candidate)
         h = (ops.sigmoid(self.zeta) * (1 - z) + ops.sigmoid(self.nu)) * n + z * h
         return h, [h]
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class FastGRNN(CellLayer):
+    """`FastGRNNCell` as a layer, with the arguments of `keras.layers.GRU`."""
+
+    cell_class = FastGRNNCell

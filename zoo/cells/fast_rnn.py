@@ -1,11 +1,10 @@
-"""FastRNNCell."""
-
-from collections.abc import Sequence
-from typing import Any
+"""FastRNNCell and FastRNN."""
 
 import keras
 from keras import ops
 
+from gradkeeper.zoo._typing import Shape, State, StepOutput, Tensor
+from gradkeeper.zoo.cells.cell_layer import CellLayer
 from gradkeeper.zoo.cells.recurrent_cell import RecurrentCell
 
 
@@ -30,16 +29,21 @@ class FastRNNCell(RecurrentCell):
     Args: those of `keras.layers.SimpleRNNCell`.
     """
 
-    def build(self, input_shape: Sequence[int | None]) -> None:
+    def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         constant = keras.initializers.Constant
         self.alpha = self.add_weight(shape=(1,), name="alpha", initializer=constant(-3.0))
         self.beta = self.add_weight(shape=(1,), name="beta", initializer=constant(3.0))
 
-    def recur(
-        self, projected: Any, states: Sequence[Any], training: bool = False
-    ) -> tuple[Any, list[Any]]:
+    def recur(self, projected: Tensor, states: State, training: bool = False) -> StepOutput:
         h = states[0]
         sums = projected + ops.matmul(self.drop_state(h, training), self.recurrent_kernel)
         h = ops.sigmoid(self.alpha) * self.activation(sums) + ops.sigmoid(self.beta) * h
         return h, [h]
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class FastRNN(CellLayer):
+    """`FastRNNCell` as a layer, with the arguments of `keras.layers.SimpleRNN`."""
+
+    cell_class = FastRNNCell

@@ -1,13 +1,14 @@
-"""GatedAntisymmetricRNNCell."""
+"""GatedAntisymmetricRNNCell and GatedAntisymmetricRNN."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
+from gradkeeper.zoo._typing import Activation, State, StepOutput, Tensor
 from gradkeeper.zoo.cells._options import resolve
 from gradkeeper.zoo.cells.antisymmetric_rnn import AntisymmetricRNNCell
+from gradkeeper.zoo.cells.cell_layer import CellLayer
 
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
@@ -39,17 +40,24 @@ class GatedAntisymmetricRNNCell(AntisymmetricRNNCell):
     recurrent_gates = 1
 
     def __init__(
-        self, units: int, *, recurrent_activation: Any = "sigmoid", **options: Any
+        self, units: int, *, recurrent_activation: Activation = "sigmoid", **options: Any
     ) -> None:
         super().__init__(units, **options)
         self.recurrent_activation = resolve("recurrent_activation", recurrent_activation)
 
     def recur(
-        self, projected: Any, states: Sequence[Any], training: bool = False, kernel: Any = None
-    ) -> tuple[Any, list[Any]]:
+        self, projected: Tensor, states: State, training: bool = False, kernel: Tensor = None
+    ) -> StepOutput:
         h = states[0]
         gate, candidate = ops.split(projected, 2, axis=-1)
         from_state = ops.matmul(self.drop_state(h, training), kernel)
         z = self.recurrent_activation(gate + from_state)
         h = h + self.step_size * z * self.activation(candidate + from_state)
         return h, [h]
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class GatedAntisymmetricRNN(CellLayer):
+    """`GatedAntisymmetricRNNCell` as a layer, with the arguments of `keras.layers.SimpleRNN`."""
+
+    cell_class = GatedAntisymmetricRNNCell

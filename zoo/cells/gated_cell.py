@@ -1,11 +1,11 @@
 """Base classes of the cells with gates."""
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import keras
 from keras import ops
 
+from gradkeeper.zoo._typing import Activation, Shape, Tensor
 from gradkeeper.zoo.cells._options import resolve
 from gradkeeper.zoo.cells.recurrent_cell import RecurrentCell
 
@@ -18,7 +18,7 @@ class GatedCell(RecurrentCell):
     """
 
     def __init__(
-        self, units: int, *, recurrent_activation: Any = "sigmoid", **options: Any
+        self, units: int, *, recurrent_activation: Activation = "sigmoid", **options: Any
     ) -> None:
         super().__init__(units, **options)
         self.recurrent_activation = resolve("recurrent_activation", recurrent_activation)
@@ -39,7 +39,7 @@ class ForgetGateCell(GatedCell):
         super().__init__(units, **options)
         self.unit_forget_bias = unit_forget_bias
 
-    def initial_bias(self, shape: Sequence[int], dtype: Any = None) -> Any:
+    def initial_bias(self, shape: Shape, dtype: str | None = None) -> Tensor:
         bias = super().initial_bias(shape, dtype)
         if not self.unit_forget_bias:
             return bias

@@ -1,13 +1,40 @@
-"""IndRNNCell."""
+"""IndRNNCell, IndRNN and the constraint of their recurrent kernel."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
+from keras import ops
 
 from gradkeeper.zoo import _checks
+from gradkeeper.zoo._typing import (
+    Activation,
+    Config,
+    Constraint,
+    Initializer,
+    State,
+    StepOutput,
+    Tensor,
+)
+from gradkeeper.zoo.cells.cell_layer import CellLayer
 from gradkeeper.zoo.cells.recurrent_cell import RecurrentCell
-from gradkeeper.zoo.constraints import MaxMagnitude
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class MaxMagnitude(keras.constraints.Constraint):
+    """Constraint that clips every element to [-limit, limit].
+
+    Args:
+        limit: largest magnitude, above 0.
+    """
+
+    def __init__(self, limit: float) -> None:
+        self.limit = _checks.positive("limit", limit)
+
+    def __call__(self, w: Tensor) -> Tensor:
+        return ops.clip(w, -self.limit, self.limit)
+
+    def get_config(self) -> Config:
+        return {"limit": self.limit}
 
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
@@ -17,10 +44,10 @@ class IndRNNCell(RecurrentCell):
     Li, Li, Cook, Zhu, Gao: "Independently Recurrent Neural Network (IndRNN): Building A Longer and
     Deeper RNN", 2018, arXiv 1803.04831, eq. 2::
 
-        h_t = relu(W x_t + u * h_{t-1} + b)
+        h_t = relu(W x_t + u * h_{t-1} + b), |u| <= 2^(1/T)
 
-    Over T steps, the gradient of a unit is multiplied by at most |u|^T. With |u| <= 2^(1/T) (the
-    paper's section 3.1, for a growth of at most 2), the gradient cannot explode.
+    Over T steps, the gradient of a unit is multiplied by at most |u|^T. With the bound (the paper's
+    section 3.1, for a growth of at most 2), the gradient cannot explode.
 
     Inputs: x_t [batch, features]. States: h [batch, units]. Output: h_t [batch, units].
 
@@ -38,9 +65,9 @@ class IndRNNCell(RecurrentCell):
         self,
         units: int,
         *,
-        activation: Any = "relu",
-        recurrent_initializer: Any = None,
-        recurrent_constraint: Any = None,
+        activation: Activation = "relu",
+        recurrent_initializer: Initializer = None,
+        recurrent_constraint: Constraint = None,
         sequence_length: int | None = None,
         **options: Any,
     ) -> None:
@@ -60,12 +87,17 @@ class IndRNNCell(RecurrentCell):
     def recurrent_shape(self) -> tuple[int, ...]:
         return (self.units,)
 
-    def recur(
-        self, projected: Any, states: Sequence[Any], training: bool = False
-    ) -> tuple[Any, list[Any]]:
+    def recur(self, projected: Tensor, states: State, training: bool = False) -> StepOutput:
         seen = self.drop_state(states[0], training)
         h = self.activation(projected + self.recurrent_kernel * seen)
         return h, [h]
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class IndRNN(CellLayer):
+    """`IndRNNCell` as a layer, with the arguments of `keras.layers.SimpleRNN`."""
+
+    cell_class = IndRNNCell
 
 
 def _bound(sequence_length: int | None) -> float:

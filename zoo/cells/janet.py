@@ -1,11 +1,12 @@
-"""JANETCell."""
+"""JANETCell and JANET."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
+from gradkeeper.zoo._typing import Shape, State, StepOutput, Tensor
+from gradkeeper.zoo.cells.cell_layer import CellLayer
 from gradkeeper.zoo.cells.gated_cell import ForgetGateCell
 
 
@@ -55,7 +56,7 @@ class JANETCell(ForgetGateCell):
         self.beta = beta
         self.chrono_steps = chrono_steps
 
-    def initial_bias(self, shape: Sequence[int], dtype: Any = None) -> Any:
+    def initial_bias(self, shape: Shape, dtype: str | None = None) -> Tensor:
         if self.chrono_steps is None:
             return super().initial_bias(shape, dtype)
         steps = keras.random.uniform(
@@ -64,12 +65,17 @@ class JANETCell(ForgetGateCell):
         rest = self.bias_initializer((self.units,), dtype=dtype)
         return ops.concatenate([ops.log(steps), rest])
 
-    def recur(
-        self, projected: Any, states: Sequence[Any], training: bool = False
-    ) -> tuple[Any, list[Any]]:
+    def recur(self, projected: Tensor, states: State, training: bool = False) -> StepOutput:
         h = states[0]
         sums = projected + ops.matmul(self.drop_state(h, training), self.recurrent_kernel)
         s, n = ops.split(sums, 2, axis=-1)
         taken_in = 1 - self.recurrent_activation(s - self.beta)
         h = self.recurrent_activation(s) * h + taken_in * self.activation(n)
         return h, [h]
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class JANET(CellLayer):
+    """`JANETCell` as a layer, with the arguments of `keras.layers.LSTM`."""
+
+    cell_class = JANETCell

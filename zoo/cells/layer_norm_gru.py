@@ -1,12 +1,11 @@
-"""LayerNormGRUCell."""
-
-from collections.abc import Sequence
-from typing import Any
+"""LayerNormGRUCell and LayerNormGRU."""
 
 import keras
 from keras import ops
 
+from gradkeeper.zoo._typing import Shape, State, StepOutput, Tensor
 from gradkeeper.zoo.cells._layer_norm import NormalizedSumsCell
+from gradkeeper.zoo.cells.cell_layer import CellLayer
 from gradkeeper.zoo.cells.gated_cell import GatedCell
 
 
@@ -19,8 +18,8 @@ class LayerNormGRUCell(NormalizedSumsCell, GatedCell):
         (z, r) = LN(W_h h_{t-1}; a1) + LN(W_x x_t; a2) + b
         n = tanh(LN(W x_t; a3) + b3 + sigmoid(r) * (LN(U h_{t-1}; a4) + b4))
         h_t = (1 - sigmoid(z)) * h_{t-1} + sigmoid(z) * n
+        LN(v; a) = a * (v - mean(v)) / sqrt(var(v) + epsilon)
 
-    LN(.; a) subtracts the mean, divides by the standard deviation and multiplies by the gain a.
     The statistics are over all 2 * units sums of (z, r), and over the units of the candidate n.
     As in the paper, z is the weight of the candidate; in `keras.layers.GRU`, z is the weight of
     the old state.
@@ -42,17 +41,17 @@ class LayerNormGRUCell(NormalizedSumsCell, GatedCell):
     gates = 3
     groups = (2, 1)
 
-    def build(self, input_shape: Sequence[int | None]) -> None:
+    def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         self.recurrent_gain = self.add_gain("recurrent_gain", 3 * self.units)
         self.input_gain = self.add_gain("input_gain", 3 * self.units)
         self.recurrent_bias = self.add_bias("recurrent_bias", self.units)
 
     def recur(
-        self, projected: Any, states: Sequence[Any], training: bool = False, kernel: Any = None
-    ) -> tuple[Any, list[Any]]:
+        self, projected: Tensor, states: State, training: bool = False, kernel: Tensor = None
+    ) -> StepOutput:
         h = states[0]
-        gates, candidate = self.normalized(ops.matmul(self.drop_state(h, training), kernel))
+        gates, candidate = self.normalize_groups(ops.matmul(self.drop_state(h, training), kernel))
         if self.recurrent_bias is not None:
             candidate = candidate + self.recurrent_bias
         gates = self.recurrent_activation(projected[..., : 2 * self.units] + gates)
@@ -60,3 +59,10 @@ class LayerNormGRUCell(NormalizedSumsCell, GatedCell):
         n = self.activation(projected[..., 2 * self.units :] + r * candidate)
         h = (1 - z) * h + z * n
         return h, [h]
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class LayerNormGRU(CellLayer):
+    """`LayerNormGRUCell` as a layer, with the arguments of `keras.layers.GRU`."""
+
+    cell_class = LayerNormGRUCell

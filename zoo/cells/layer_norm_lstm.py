@@ -1,12 +1,11 @@
-"""LayerNormLSTMCell."""
-
-from collections.abc import Sequence
-from typing import Any
+"""LayerNormLSTMCell and LayerNormLSTM."""
 
 import keras
 from keras import ops
 
+from gradkeeper.zoo._typing import Shape, State, StepOutput, Tensor
 from gradkeeper.zoo.cells._layer_norm import NormalizedSumsCell
+from gradkeeper.zoo.cells.cell_layer import CellLayer
 from gradkeeper.zoo.cells.gated_cell import ForgetGateCell
 
 
@@ -19,8 +18,8 @@ class LayerNormLSTMCell(NormalizedSumsCell, ForgetGateCell):
         (i, f, g, o) = LN(W_h h_{t-1}; a1) + LN(W_x x_t; a2) + b
         c_t = sigmoid(f) * c_{t-1} + sigmoid(i) * tanh(g)
         h_t = sigmoid(o) * tanh(LN(c_t; a3) + b3)
+        LN(v; a) = a * (v - mean(v)) / sqrt(var(v) + epsilon)
 
-    LN(.; a) subtracts the mean, divides by the standard deviation and multiplies by the gain a.
     The statistics are over all 4 * units sums, per example and step. The cell state c is not
     normalized; LN(c) is only used in the output. In the paper, the first two LN also have shifts,
     which are included in b here.
@@ -43,7 +42,7 @@ class LayerNormLSTMCell(NormalizedSumsCell, ForgetGateCell):
     groups = (4,)
     state_count = 2
 
-    def build(self, input_shape: Sequence[int | None]) -> None:
+    def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         self.recurrent_gain = self.add_gain("recurrent_gain", 4 * self.units)
         self.input_gain = self.add_gain("input_gain", 4 * self.units)
@@ -51,13 +50,20 @@ class LayerNormLSTMCell(NormalizedSumsCell, ForgetGateCell):
         self.state_bias = self.add_bias("state_bias", self.units)
 
     def recur(
-        self, projected: Any, states: Sequence[Any], training: bool = False, kernel: Any = None
-    ) -> tuple[Any, list[Any]]:
+        self, projected: Tensor, states: State, training: bool = False, kernel: Tensor = None
+    ) -> StepOutput:
         h, c = states
-        (sums,) = self.normalized(ops.matmul(self.drop_state(h, training), kernel))
+        (sums,) = self.normalize_groups(ops.matmul(self.drop_state(h, training), kernel))
         i, f, g, o = ops.split(projected + sums, 4, axis=-1)
         c = self.recurrent_activation(f) * c + self.recurrent_activation(i) * self.activation(g)
         seen = self.normalize(c, self.state_gain)
         seen = seen if self.state_bias is None else seen + self.state_bias
         h = self.recurrent_activation(o) * self.activation(seen)
         return h, [h, c]
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class LayerNormLSTM(CellLayer):
+    """`LayerNormLSTMCell` as a layer, with the arguments of `keras.layers.LSTM`."""
+
+    cell_class = LayerNormLSTMCell

@@ -1,12 +1,11 @@
-"""LayerNormSimpleRNNCell."""
-
-from collections.abc import Sequence
-from typing import Any
+"""LayerNormSimpleRNNCell and LayerNormSimpleRNN."""
 
 import keras
 from keras import ops
 
+from gradkeeper.zoo._typing import Shape, State, StepOutput, Tensor
 from gradkeeper.zoo.cells._layer_norm import LayerNormCell
+from gradkeeper.zoo.cells.cell_layer import CellLayer
 
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
@@ -32,17 +31,22 @@ class LayerNormSimpleRNNCell(LayerNormCell):
     Args: those of `keras.layers.SimpleRNNCell`, `epsilon` and `gain_initializer`.
     """
 
-    def build(self, input_shape: Sequence[int | None]) -> None:
+    def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         self.gain = self.add_gain("gain", self.units)
 
-    def project(self, prepared: Any) -> Any:
+    def project(self, prepared: Tensor) -> Tensor:
         return ops.matmul(prepared, self.kernel)
 
-    def recur(
-        self, projected: Any, states: Sequence[Any], training: bool = False
-    ) -> tuple[Any, list[Any]]:
+    def recur(self, projected: Tensor, states: State, training: bool = False) -> StepOutput:
         h = self.drop_state(states[0], training)
         a = self.normalize(projected + ops.matmul(h, self.recurrent_kernel), self.gain)
         output = self.activation(a if self.bias is None else a + self.bias)
         return output, [output]
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class LayerNormSimpleRNN(CellLayer):
+    """`LayerNormSimpleRNNCell` as a layer, with the arguments of `keras.layers.SimpleRNN`."""
+
+    cell_class = LayerNormSimpleRNNCell

@@ -1,12 +1,13 @@
-"""LEMCell."""
+"""LEMCell and LEM."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
 from gradkeeper.zoo import _checks
+from gradkeeper.zoo._typing import Shape, State, StepOutput, Tensor
+from gradkeeper.zoo.cells.cell_layer import CellLayer
 from gradkeeper.zoo.cells.gated_cell import GatedCell
 
 
@@ -15,15 +16,15 @@ class LEMCell(GatedCell):
     """Long expressive memory: two states, each with learned time steps.
 
     Rusch, Mishra, Erichson, Mahoney: "Long Expressive Memory for Sequence Modeling", 2022, arXiv
-    2110.04744, where h is the paper's y and c is the paper's z::
+    2110.04744::
 
         d1 = dt * sigmoid(U_1 h_{t-1} + V_1 x_t + b_1)
         d2 = dt * sigmoid(U_2 h_{t-1} + V_2 x_t + b_2)
         c_t = (1 - d2) * c_{t-1} + d2 * tanh(U_c h_{t-1} + V_c x_t + b_c)
         h_t = (1 - d1) * h_{t-1} + d1 * tanh(W c_t + V_h x_t + b_h)
 
-    The paper exchanges the numbers of the two steps. With `implicit=False`, the last line uses
-    c_{t-1} instead of c_t.
+    h is the paper's y, and c the paper's z. The paper exchanges the numbers of the two steps. With
+    `implicit=False`, the last line uses c_{t-1} instead of c_t.
 
     With dt <= 1, each state is a weighted mean of its last value and a value in [-1, 1], so that
     both states stay in [-1, 1].
@@ -52,13 +53,11 @@ class LEMCell(GatedCell):
         self.step_size = _checks.positive("step_size", step_size)
         self.implicit = implicit
 
-    def build(self, input_shape: Sequence[int | None]) -> None:
+    def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         self.cell_kernel = self.add_recurrent("cell_kernel", (self.units, self.units))
 
-    def recur(
-        self, projected: Any, states: Sequence[Any], training: bool = False
-    ) -> tuple[Any, list[Any]]:
+    def recur(self, projected: Tensor, states: State, training: bool = False) -> StepOutput:
         h, c = states
         from_state = ops.matmul(self.drop_state(h, training), self.recurrent_kernel)
         sums = projected[..., : 3 * self.units] + from_state
@@ -69,3 +68,10 @@ class LEMCell(GatedCell):
         seen = ops.matmul(after if self.implicit else c, self.cell_kernel)
         h = (1 - d1) * h + d1 * self.activation(projected[..., 3 * self.units :] + seen)
         return h, [h, after]
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class LEM(CellLayer):
+    """`LEMCell` as a layer, with the arguments of `keras.layers.LSTM`."""
+
+    cell_class = LEMCell

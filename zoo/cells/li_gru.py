@@ -1,11 +1,12 @@
-"""LiGRUCell."""
+"""LiGRUCell and LiGRU."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
+from gradkeeper.zoo._typing import Activation, State, StepOutput, Tensor
+from gradkeeper.zoo.cells.cell_layer import CellLayer
 from gradkeeper.zoo.cells.gated_cell import GatedCell
 
 
@@ -14,7 +15,7 @@ class LiGRUCell(GatedCell):
     """Light GRU, without a reset gate and with relu candidates.
 
     Ravanelli, Brakel, Omologo, Bengio: "Light Gated Recurrent Units for Speech Recognition",
-    2018, arXiv 1803.10225::
+    2018, arXiv 1803.10225, without its batch normalization::
 
         z = sigmoid(W_z x_t + U_z h_{t-1} + b_z)
         n = relu(W_n x_t + U_n h_{t-1} + b_n)
@@ -35,15 +36,20 @@ class LiGRUCell(GatedCell):
 
     gates = 2
 
-    def __init__(self, units: int, *, activation: Any = "relu", **options: Any) -> None:
+    def __init__(self, units: int, *, activation: Activation = "relu", **options: Any) -> None:
         super().__init__(units, activation=activation, **options)
 
-    def recur(
-        self, projected: Any, states: Sequence[Any], training: bool = False
-    ) -> tuple[Any, list[Any]]:
+    def recur(self, projected: Tensor, states: State, training: bool = False) -> StepOutput:
         h = states[0]
         sums = projected + ops.matmul(self.drop_state(h, training), self.recurrent_kernel)
         z, n = ops.split(sums, 2, axis=-1)
         z = self.recurrent_activation(z)
         h = z * h + (1 - z) * self.activation(n)
         return h, [h]
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class LiGRU(CellLayer):
+    """`LiGRUCell` as a layer, with the arguments of `keras.layers.GRU`."""
+
+    cell_class = LiGRUCell

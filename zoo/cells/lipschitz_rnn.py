@@ -1,19 +1,20 @@
-"""LipschitzRNNCell."""
+"""LipschitzRNNCell and LipschitzRNN."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
 from gradkeeper.zoo import _checks
-from gradkeeper.zoo.cells._made_kernel import MadeKernelCell
+from gradkeeper.zoo._typing import Initializer, State, StepOutput, Tensor
+from gradkeeper.zoo.cells.cell_layer import CellLayer
+from gradkeeper.zoo.cells.recurrent_cell import ComputedKernelCell
 
 SCHEMES = ("euler", "midpoint")
 
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
-class LipschitzRNNCell(MadeKernelCell):
+class LipschitzRNNCell(ComputedKernelCell):
     """Step of a differential equation with a linear part and a part of Lipschitz constant |W|.
 
     Erichson, Azencot, Queiruga, Hodgkinson, Mahoney: "Lipschitz Recurrent Neural Networks", 2021,
@@ -53,7 +54,7 @@ class LipschitzRNNCell(MadeKernelCell):
         antisymmetry: float = 0.75,
         diffusion: float = 0.001,
         scheme: str = "euler",
-        recurrent_initializer: Any = "lecun_normal",
+        recurrent_initializer: Initializer = "lecun_normal",
         **options: Any,
     ) -> None:
         super().__init__(units, recurrent_initializer=recurrent_initializer, **options)
@@ -62,7 +63,7 @@ class LipschitzRNNCell(MadeKernelCell):
         self.diffusion = _checks.non_negative("diffusion", diffusion)
         self.scheme = _checks.choice("scheme", scheme, SCHEMES)
 
-    def made_kernel(self) -> Any:
+    def compute_kernel(self) -> Tensor:
         """Compute (A, W) for row vectors, [units, 2 * units]."""
         made = []
         for m in ops.split(ops.convert_to_tensor(self.recurrent_kernel), 2, axis=-1):
@@ -72,9 +73,9 @@ class LipschitzRNNCell(MadeKernelCell):
         return ops.concatenate(made, axis=-1)
 
     def recur(
-        self, projected: Any, states: Sequence[Any], training: bool = False, kernel: Any = None
-    ) -> tuple[Any, list[Any]]:
-        def slope(h: Any) -> Any:
+        self, projected: Tensor, states: State, training: bool = False, kernel: Tensor = None
+    ) -> StepOutput:
+        def slope(h: Tensor) -> Tensor:
             linear, sums = ops.split(ops.matmul(self.drop_state(h, training), kernel), 2, axis=-1)
             return linear + self.activation(sums + projected)
 
@@ -82,3 +83,10 @@ class LipschitzRNNCell(MadeKernelCell):
         halfway = h if self.scheme == "euler" else h + self.step_size / 2 * slope(h)
         h = h + self.step_size * slope(halfway)
         return h, [h]
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class LipschitzRNN(CellLayer):
+    """`LipschitzRNNCell` as a layer, with the arguments of `keras.layers.SimpleRNN`."""
+
+    cell_class = LipschitzRNNCell

@@ -1,11 +1,10 @@
-"""MGUCell."""
-
-from collections.abc import Sequence
-from typing import Any
+"""MGUCell and MGU."""
 
 import keras
 from keras import ops
 
+from gradkeeper.zoo._typing import State, StepOutput, Tensor
+from gradkeeper.zoo.cells.cell_layer import CellLayer
 from gradkeeper.zoo.cells.gated_cell import GatedCell
 
 
@@ -32,9 +31,7 @@ class MGUCell(GatedCell):
 
     gates = 2
 
-    def recur(
-        self, projected: Any, states: Sequence[Any], training: bool = False
-    ) -> tuple[Any, list[Any]]:
+    def recur(self, projected: Tensor, states: State, training: bool = False) -> StepOutput:
         h = states[0]
         seen = self.drop_state(h, training)
         gate_kernel, candidate_kernel = ops.split(self.recurrent_kernel, 2, axis=-1)
@@ -43,3 +40,10 @@ class MGUCell(GatedCell):
         n = self.activation(candidate + ops.matmul(f * seen, candidate_kernel))
         h = (1 - f) * h + f * n
         return h, [h]
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class MGU(CellLayer):
+    """`MGUCell` as a layer, with the arguments of `keras.layers.GRU`."""
+
+    cell_class = MGUCell

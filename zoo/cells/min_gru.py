@@ -1,12 +1,10 @@
-"""MinGRUCell."""
-
-from typing import Any
+"""MinGRUCell and MinGRU."""
 
 import keras
 from keras import ops
 
-from gradkeeper.zoo.cells._log_space import LogSpaceCell
-from gradkeeper.zoo.cells.linear_cell import Element
+from gradkeeper.zoo._typing import Tensor
+from gradkeeper.zoo.cells.linear_cell import Coefficients, LogSpaceCell, ScanLayer
 
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
@@ -37,10 +35,17 @@ class MinGRUCell(LogSpaceCell):
 
     gates = 2
 
-    def coefficients(self, projected: Any) -> Element:
-        z, n = ops.split(self.wide(projected), 2, axis=-1)
+    def coefficients(self, projected: Tensor) -> Coefficients:
+        z, n = ops.split(self.widen(projected), 2, axis=-1)
         n = self.activation(n)
         if self.log_space:
             return -ops.softplus(z), -ops.softplus(-z) + self.log_candidate(n)
         gate = ops.sigmoid(z)
         return 1 - gate, gate * n
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class MinGRU(ScanLayer):
+    """`MinGRUCell` as a layer that computes all states of a sequence in parallel."""
+
+    cell_class = MinGRUCell

@@ -1,12 +1,10 @@
-"""MinLSTMCell."""
-
-from typing import Any
+"""MinLSTMCell and MinLSTM."""
 
 import keras
 from keras import ops
 
-from gradkeeper.zoo.cells._log_space import LogSpaceCell
-from gradkeeper.zoo.cells.linear_cell import Element
+from gradkeeper.zoo._typing import Tensor
+from gradkeeper.zoo.cells.linear_cell import Coefficients, LogSpaceCell, ScanLayer
 
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
@@ -37,8 +35,8 @@ class MinLSTMCell(LogSpaceCell):
 
     gates = 3
 
-    def coefficients(self, projected: Any) -> Element:
-        f, i, n = ops.split(self.wide(projected), 3, axis=-1)
+    def coefficients(self, projected: Tensor) -> Coefficients:
+        f, i, n = ops.split(self.widen(projected), 3, axis=-1)
         n = self.activation(n)
         # log(i / f), because the weight i / (f + i) of the candidate is its sigmoid.
         difference = ops.softplus(-f) - ops.softplus(-i)
@@ -46,3 +44,10 @@ class MinLSTMCell(LogSpaceCell):
             return -ops.softplus(difference), -ops.softplus(-difference) + self.log_candidate(n)
         share = ops.sigmoid(difference)
         return 1 - share, share * n
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class MinLSTM(ScanLayer):
+    """`MinLSTMCell` as a layer that computes all states of a sequence in parallel."""
+
+    cell_class = MinLSTMCell

@@ -1,11 +1,10 @@
-"""MinimalRNNCell."""
-
-from collections.abc import Sequence
-from typing import Any
+"""MinimalRNNCell and MinimalRNN."""
 
 import keras
 from keras import ops
 
+from gradkeeper.zoo._typing import Shape, State, StepOutput, Tensor
+from gradkeeper.zoo.cells.cell_layer import CellLayer
 from gradkeeper.zoo.cells.gated_cell import GatedCell
 
 
@@ -35,24 +34,29 @@ class MinimalRNNCell(GatedCell):
     Args: those of `keras.layers.GRUCell` without `reset_after`.
     """
 
-    def build(self, input_shape: Sequence[int | None]) -> None:
+    def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         self.gate_kernel = self.add_recurrent("gate_kernel", (self.units, self.units))
         self.gate_bias = self.add_bias("gate_bias", self.units)
 
-    def project(self, prepared: Any) -> Any:
+    def project(self, prepared: Tensor) -> Tensor:
         z = self.activation(super().project(prepared))
         gate = ops.matmul(z, self.gate_kernel)
         if self.gate_bias is not None:
             gate = gate + self.gate_bias
         return ops.concatenate([z, gate], axis=-1)
 
-    def recur(
-        self, projected: Any, states: Sequence[Any], training: bool = False
-    ) -> tuple[Any, list[Any]]:
+    def recur(self, projected: Tensor, states: State, training: bool = False) -> StepOutput:
         h = states[0]
         z, gate = ops.split(projected, 2, axis=-1)
         seen = self.drop_state(h, training)
         u = self.recurrent_activation(gate + ops.matmul(seen, self.recurrent_kernel))
         h = u * h + (1 - u) * z
         return h, [h]
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class MinimalRNN(CellLayer):
+    """`MinimalRNNCell` as a layer, with the arguments of `keras.layers.GRU`."""
+
+    cell_class = MinimalRNNCell

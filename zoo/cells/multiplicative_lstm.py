@@ -1,12 +1,13 @@
-"""MultiplicativeLSTMCell."""
+"""MultiplicativeLSTMCell and MultiplicativeLSTM."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
+from gradkeeper.zoo._typing import Shape, Tensor
 from gradkeeper.zoo.cells._lstm_variant import LSTMVariantCell
+from gradkeeper.zoo.cells.cell_layer import CellLayer
 from gradkeeper.zoo.cells.gated_cell import ForgetGateCell
 
 
@@ -46,7 +47,7 @@ class MultiplicativeLSTMCell(LSTMVariantCell, ForgetGateCell):
         self.factor_bias = factor_bias
         self.biased = slice(0 if factor_bias else 1, 5)
 
-    def build(self, input_shape: Sequence[int | None]) -> None:
+    def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         self.multiplicative_kernel = self.add_recurrent(
             "multiplicative_kernel", (self.units, 4 * self.units)
@@ -55,9 +56,16 @@ class MultiplicativeLSTMCell(LSTMVariantCell, ForgetGateCell):
         if self.factor_bias:
             self.recurrent_bias = self.add_bias("recurrent_bias", self.units)
 
-    def gate_sums(self, projected: Any, h: Any) -> Any:
+    def gate_sums(self, projected: Tensor, h: Tensor) -> Tensor:
         factor = ops.matmul(h, self.recurrent_kernel)
         if self.recurrent_bias is not None:
             factor = factor + self.recurrent_bias
         m = projected[..., : self.units] * factor
         return projected[..., self.units :] + ops.matmul(m, self.multiplicative_kernel)
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class MultiplicativeLSTM(CellLayer):
+    """`MultiplicativeLSTMCell` as a layer, with the arguments of `keras.layers.LSTM`."""
+
+    cell_class = MultiplicativeLSTMCell

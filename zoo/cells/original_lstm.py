@@ -1,11 +1,11 @@
-"""OriginalLSTMCell."""
-
-from typing import Any
+"""OriginalLSTMCell and OriginalLSTM."""
 
 import keras
 from keras import ops
 
+from gradkeeper.zoo._typing import Tensor
 from gradkeeper.zoo.cells._lstm_variant import LSTMVariantCell
+from gradkeeper.zoo.cells.cell_layer import CellLayer
 
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
@@ -36,6 +36,13 @@ class OriginalLSTMCell(LSTMVariantCell):
 
     gates = 3
 
-    def remember(self, sums: Any, c: Any) -> tuple[Any, Any]:
+    def update_cell_state(self, sums: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         i, n, o = ops.split(sums, 3, axis=-1)
         return c + self.recurrent_activation(i) * self.activation(n), o
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class OriginalLSTM(CellLayer):
+    """`OriginalLSTMCell` as a layer, with the arguments of `keras.layers.LSTM`."""
+
+    cell_class = OriginalLSTMCell

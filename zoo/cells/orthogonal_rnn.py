@@ -1,12 +1,13 @@
-"""OrthogonalRNNCell."""
+"""OrthogonalRNNCell and OrthogonalRNN."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
-from gradkeeper.zoo.cells._made_kernel import MadeKernelCell
+from gradkeeper.zoo._typing import Initializer, State, StepOutput, Tensor
+from gradkeeper.zoo.cells.cell_layer import CellLayer
+from gradkeeper.zoo.cells.recurrent_cell import ComputedKernelCell
 from gradkeeper.zoo.initializers import SkewAngles
 
 # Halvings of the matrix and terms of the series. The result is exact to the last digits of float64
@@ -15,7 +16,7 @@ _HALVINGS, _TERMS = 3, 18
 
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
-class OrthogonalRNNCell(MadeKernelCell):
+class OrthogonalRNNCell(ComputedKernelCell):
     """RNN whose recurrent matrix is orthogonal for all values of its weights.
 
     Lezcano-Casado, Martinez-Rubio: "Cheap Orthogonal Constraints in Neural Networks: A Simple
@@ -44,7 +45,7 @@ class OrthogonalRNNCell(MadeKernelCell):
         units: int,
         *,
         mod_relu: bool = True,
-        recurrent_initializer: Any = None,
+        recurrent_initializer: Initializer = None,
         **options: Any,
     ) -> None:
         if recurrent_initializer is None:
@@ -52,17 +53,17 @@ class OrthogonalRNNCell(MadeKernelCell):
         super().__init__(units, recurrent_initializer=recurrent_initializer, **options)
         self.mod_relu = mod_relu
 
-    def made_kernel(self) -> Any:
+    def compute_kernel(self) -> Tensor:
         """Compute Q transposed, for row vectors: h Q^T."""
         upper = ops.triu(ops.convert_to_tensor(self.recurrent_kernel), k=1)
         return _exponential(ops.transpose(upper) - upper)
 
-    def project(self, prepared: Any) -> Any:
+    def project(self, prepared: Tensor) -> Tensor:
         return ops.matmul(prepared, self.kernel)
 
     def recur(
-        self, projected: Any, states: Sequence[Any], training: bool = False, kernel: Any = None
-    ) -> tuple[Any, list[Any]]:
+        self, projected: Tensor, states: State, training: bool = False, kernel: Tensor = None
+    ) -> StepOutput:
         z = projected + ops.matmul(self.drop_state(states[0], training), kernel)
         if not self.mod_relu:
             h = self.activation(z if self.bias is None else z + self.bias)
@@ -73,7 +74,14 @@ class OrthogonalRNNCell(MadeKernelCell):
         return h, [h]
 
 
-def _exponential(matrix: Any) -> Any:
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class OrthogonalRNN(CellLayer):
+    """`OrthogonalRNNCell` as a layer, with the arguments of `keras.layers.SimpleRNN`."""
+
+    cell_class = OrthogonalRNNCell
+
+
+def _exponential(matrix: Tensor) -> Tensor:
     """Compute the exponential of a square matrix by scaling, its series and squaring."""
     identity = ops.eye(matrix.shape[0], dtype=matrix.dtype)
     small = matrix / 2**_HALVINGS

@@ -1,11 +1,11 @@
-"""PeepholeLSTMCell."""
-
-from typing import Any
+"""PeepholeLSTMCell and PeepholeLSTM."""
 
 import keras
 from keras import ops
 
+from gradkeeper.zoo._typing import Tensor
 from gradkeeper.zoo.cells._lstm_variant import PeepholeCell
+from gradkeeper.zoo.cells.cell_layer import CellLayer
 
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
@@ -38,9 +38,16 @@ class PeepholeLSTMCell(PeepholeCell):
     gates = 4
     peephole_gates = 3
 
-    def remember(self, sums: Any, c: Any) -> tuple[Any, Any]:
+    def update_cell_state(self, sums: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         i, f, n, o = ops.split(sums, 4, axis=-1)
-        i = self.recurrent_activation(self.peep(i, c, 0))
-        f = self.recurrent_activation(self.peep(f, c, 1))
+        i = self.recurrent_activation(self.add_peephole(i, c, 0))
+        f = self.recurrent_activation(self.add_peephole(f, c, 1))
         c = f * c + i * self.activation(n)
-        return c, self.peep(o, c, 2)
+        return c, self.add_peephole(o, c, 2)
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class PeepholeLSTM(CellLayer):
+    """`PeepholeLSTMCell` as a layer, with the arguments of `keras.layers.LSTM`."""
+
+    cell_class = PeepholeLSTMCell

@@ -1,11 +1,10 @@
-"""RANCell."""
-
-from collections.abc import Sequence
-from typing import Any
+"""RANCell and RAN."""
 
 import keras
 from keras import ops
 
+from gradkeeper.zoo._typing import State, StepOutput, Tensor
+from gradkeeper.zoo.cells.cell_layer import CellLayer
 from gradkeeper.zoo.cells.gated_cell import ForgetGateCell
 
 
@@ -40,9 +39,7 @@ class RANCell(ForgetGateCell):
     forget_gate = 2
     state_count = 2
 
-    def recur(
-        self, projected: Any, states: Sequence[Any], training: bool = False
-    ) -> tuple[Any, list[Any]]:
+    def recur(self, projected: Tensor, states: State, training: bool = False) -> StepOutput:
         h, c = states
         seen = self.drop_state(h, training)
         sums = projected[..., self.units :] + ops.matmul(seen, self.recurrent_kernel)
@@ -50,3 +47,10 @@ class RANCell(ForgetGateCell):
         c = i * projected[..., : self.units] + f * c
         h = self.activation(c)
         return h, [h, c]
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class RAN(CellLayer):
+    """`RANCell` as a layer, with the arguments of `keras.layers.LSTM`."""
+
+    cell_class = RANCell

@@ -1,6 +1,6 @@
-"""Base class of the zoo's cells."""
+"""Base classes of the zoo's cells."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
@@ -9,7 +9,18 @@ from keras import ops
 
 from gradkeeper.zoo import _checks
 from gradkeeper.zoo._keras_private import DropoutRNNCell
-from gradkeeper.zoo.cells._options import LAYER_ARGUMENTS, cell_options, resolve, serialize
+from gradkeeper.zoo._typing import (
+    Activation,
+    Config,
+    Constraint,
+    Initializer,
+    Regularizer,
+    Shape,
+    State,
+    StepOutput,
+    Tensor,
+)
+from gradkeeper.zoo.cells._options import LAYER_ARGUMENTS, option_defaults, resolve, serialize
 
 
 class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
@@ -58,17 +69,17 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         self,
         units: int,
         *,
-        activation: Any = "tanh",
+        activation: Activation = "tanh",
         use_bias: bool = True,
-        kernel_initializer: Any = "glorot_uniform",
-        recurrent_initializer: Any = "orthogonal",
-        bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None,
-        recurrent_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        kernel_constraint: Any = None,
-        recurrent_constraint: Any = None,
-        bias_constraint: Any = None,
+        kernel_initializer: Initializer = "glorot_uniform",
+        recurrent_initializer: Initializer = "orthogonal",
+        bias_initializer: Initializer = "zeros",
+        kernel_regularizer: Regularizer = None,
+        recurrent_regularizer: Regularizer = None,
+        bias_regularizer: Regularizer = None,
+        kernel_constraint: Constraint = None,
+        recurrent_constraint: Constraint = None,
+        bias_constraint: Constraint = None,
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
         seed: int | None = None,
@@ -77,7 +88,7 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         trainable: bool = True,
         **unknown: Any,
     ) -> None:
-        allowed = {"units", *cell_options(type(self)), *LAYER_ARGUMENTS}
+        allowed = {"units", *option_defaults(type(self)), *LAYER_ARGUMENTS}
         _checks.no_unknown(type(self).__name__, unknown, allowed)
         super().__init__(name=name, dtype=dtype, trainable=trainable)
         self.units = _checks.positive_int("units", units)
@@ -99,7 +110,7 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         self.state_size = self.units if self.state_count == 1 else [self.units] * self.state_count
         self.output_size = self.units
 
-    def build(self, input_shape: Sequence[int | None]) -> None:
+    def build(self, input_shape: Shape) -> None:
         self.kernel = self.add_kernel("kernel", (input_shape[-1], self.gates * self.units))
         shape = self.recurrent_shape()
         self.recurrent_kernel = shape and self.add_recurrent("recurrent_kernel", shape)
@@ -107,7 +118,7 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         self.bias = self.add_bias("bias", biased_blocks * self.units, self.initial_bias)
         self.built = True
 
-    def add_kernel(self, name: str, shape: Sequence[int | None]) -> Any:
+    def add_kernel(self, name: str, shape: Shape) -> Tensor:
         """Add a weight with the kernel options of the cell."""
         return self.add_weight(
             shape=shape,
@@ -121,7 +132,7 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         """Return the shape of `recurrent_kernel`, or None if the cell has none."""
         return (self.units, (self.recurrent_gates or self.gates) * self.units)
 
-    def add_recurrent(self, name: str, shape: Sequence[int], initializer: Any = None) -> Any:
+    def add_recurrent(self, name: str, shape: Shape, initializer: Initializer = None) -> Tensor:
         """Add a weight with the recurrent options of the cell."""
         return self.add_weight(
             shape=shape,
@@ -131,7 +142,7 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
             constraint=self.recurrent_constraint,
         )
 
-    def add_bias(self, name: str, width: int, initializer: Any = None) -> Any:
+    def add_bias(self, name: str, width: int, initializer: Initializer = None) -> Tensor | None:
         """Add a weight [width] with the bias options of the cell; None if `use_bias=False`."""
         if not self.use_bias:
             return None
@@ -143,11 +154,11 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
             constraint=self.bias_constraint,
         )
 
-    def initial_bias(self, shape: Sequence[int], dtype: Any = None) -> Any:
+    def initial_bias(self, shape: Shape, dtype: str | None = None) -> Tensor:
         """Return the initial value of `bias`. Override it to start gates open or closed."""
         return self.bias_initializer(shape, dtype=dtype)
 
-    def prepare(self, inputs: Any, training: bool = False) -> Any:
+    def prepare(self, inputs: Tensor, training: bool = False) -> Tensor:
         """Compute the part of a step that a layer always runs once for the whole sequence.
 
         Args:
@@ -159,7 +170,7 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         """
         return self.drop_inputs(inputs, training)
 
-    def project(self, prepared: Any) -> Any:
+    def project(self, prepared: Tensor) -> Tensor:
         """Compute the part of a step that needs no states.
 
         Args:
@@ -169,11 +180,9 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
             A tensor of the same rank. The cell chooses the width.
         """
         projected = ops.matmul(prepared, self.kernel)
-        return projected if self.bias is None else projected + self._wide_bias()
+        return projected if self.bias is None else projected + self._bias_of_all_blocks()
 
-    def recur(
-        self, projected: Any, states: Sequence[Any], training: bool = False
-    ) -> tuple[Any, list[Any]]:
+    def recur(self, projected: Tensor, states: State, training: bool = False) -> StepOutput:
         """Compute the part of a step that needs the states.
 
         Args:
@@ -186,32 +195,34 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         """
         raise NotImplementedError(f"{type(self).__name__} must define `recur`.")
 
-    def _wide_bias(self) -> Any:
+    def _bias_of_all_blocks(self) -> Tensor:
         """Return the bias, padded with zeros for the blocks that have no bias."""
         first, end, _ = self.biased.indices(self.gates)
         if end - first == self.gates:
             return self.bias
         return ops.pad(self.bias, [(first * self.units, (self.gates - end) * self.units)])
 
-    def projector(self) -> Callable[[Any], Any]:
+    def projector(self) -> Callable[[Tensor], Tensor]:
         """Return `project` for all steps of one sequence; see `stepper`."""
         return self.project
 
-    def stepper(self, training: bool = False) -> Callable[[Any, Any], tuple[Any, list[Any]]]:
+    def stepper(self, training: bool = False) -> Callable[[Tensor, State], StepOutput]:
         """Return `recur` as a function of `projected` and `states`, for all steps of one sequence.
 
         A cell can override this method to compute values from its weights once per sequence and
-        pass them to `recur` as a further argument, as in `MadeKernelCell`.
+        pass them to `recur` as a further argument, as in `ComputedKernelCell`.
         """
         return partial(self.recur, training=training)
 
-    def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Any, Any]:
+    def call(
+        self, inputs: Tensor, states: State | Tensor, training: bool = False
+    ) -> tuple[Tensor, State | Tensor]:
         nested = isinstance(states, (list, tuple))
         projected = self.projector()(self.prepare(inputs, training))
         output, after = self.stepper(training)(projected, states if nested else [states])
         return output, after if nested else after[0]
 
-    def drop_inputs(self, inputs: Any, training: bool) -> Any:
+    def drop_inputs(self, inputs: Tensor, training: bool) -> Tensor:
         """Apply the sequence's dropout mask to one step or to a whole sequence."""
         if not training or self.dropout == 0:
             return inputs
@@ -219,21 +230,42 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
             return inputs * self.get_dropout_mask(inputs)
         return inputs * self.get_dropout_mask(inputs[:, 0])[:, None]
 
-    def drop_state(self, state: Any, training: bool) -> Any:
+    def drop_state(self, state: Tensor, training: bool) -> Tensor:
         """Apply the sequence's recurrent dropout mask to a state."""
         if not training or self.recurrent_dropout == 0:
             return state
         return state * self.get_recurrent_dropout_mask(state)
 
-    def get_initial_state(self, batch_size: Any = None) -> list[Any]:
+    def get_initial_state(self, batch_size: int | None = None) -> list[Tensor]:
         """Return zeros: `state_count` tensors [batch_size, units]."""
         return [
             ops.zeros((batch_size, self.units), dtype=self.compute_dtype)
             for _ in range(self.state_count)
         ]
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         options = {
-            option: serialize(option, getattr(self, option)) for option in cell_options(type(self))
+            option: serialize(option, getattr(self, option))
+            for option in option_defaults(type(self))
         }
         return {**super().get_config(), "units": self.units, **options}
+
+
+class ComputedKernelCell(RecurrentCell):
+    """Base class of cells whose recurrent kernel is a function of weights, constant over the steps.
+
+    A subclass defines `compute_kernel`, and a `recur` that takes its result as the argument
+    `kernel`.
+    """
+
+    def compute_kernel(self) -> Tensor:
+        """Compute the matrix that multiplies the states, once per sequence."""
+        raise NotImplementedError(f"{type(self).__name__} must define `compute_kernel`.")
+
+    def stepper(self, training: bool = False) -> Callable[[Tensor, State], StepOutput]:
+        return partial(self.recur, training=training, kernel=self.compute_kernel())
+
+    def recur(
+        self, projected: Tensor, states: State, training: bool = False, kernel: Tensor = None
+    ) -> StepOutput:
+        raise NotImplementedError(f"{type(self).__name__} must define `recur`.")

@@ -1,4 +1,4 @@
-"""RGLRUCell."""
+"""RGLRUCell and RGLRU."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,8 @@ import keras
 from keras import ops
 
 from gradkeeper.zoo import _checks
-from gradkeeper.zoo.cells.linear_cell import Element, LinearCell
+from gradkeeper.zoo._typing import Shape, Tensor
+from gradkeeper.zoo.cells.linear_cell import Coefficients, LinearCell, ScanLayer
 
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
@@ -15,13 +16,14 @@ class RGLRUCell(LinearCell):
     """Real-gated linear recurrent unit, parallel in time.
 
     De et al.: "Griffin: Mixing Gated Linear Recurrences with Local Attention for Efficient
-    Language Models", 2024, arXiv 2402.19427, section 2.4, with an additional projection of the
-    inputs, which allows inputs of any width::
+    Language Models", 2024, arXiv 2402.19427, section 2.4::
 
         v = W_v x_t + b_v
         r = sigmoid(W_r x_t + b_r),  i = sigmoid(W_i x_t + b_i)
         a = sigmoid(L)^(c r)
         h_t = a * h_{t-1} + sqrt(1 - a^2) * (i * v)
+
+    v is not in the paper, whose inputs are as wide as the states. It allows inputs of any width.
 
     Inputs: x_t [batch, features]. States: h [batch, units]. Output: h_t [batch, units].
 
@@ -50,11 +52,11 @@ class RGLRUCell(LinearCell):
         self.sharpness = _checks.positive("sharpness", sharpness)
         self.decay_range = _checks.interval("decay_range", decay_range)
 
-    def build(self, input_shape: Sequence[int | None]) -> None:
+    def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         self.decay = self.add_recurrent("decay", (self.units,), self._initial_decay)
 
-    def coefficients(self, projected: Any) -> Element:
+    def coefficients(self, projected: Tensor) -> Coefficients:
         r, i, v = ops.split(projected, 3, axis=-1)
         log_a = -self.sharpness * ops.sigmoid(r) * ops.softplus(-self.decay)
         kept = ops.exp(log_a)
@@ -62,8 +64,15 @@ class RGLRUCell(LinearCell):
         least = 1e-7 if keras.backend.standardize_dtype(log_a.dtype) == "float16" else 1e-30
         return kept, ops.sqrt(least - ops.expm1(2 * log_a)) * ops.sigmoid(i) * self.activation(v)
 
-    def _initial_decay(self, shape: Sequence[int], dtype: Any = None) -> Any:
+    def _initial_decay(self, shape: Shape, dtype: str | None = None) -> Tensor:
         low, high = self.decay_range
         uniform = keras.initializers.RandomUniform(low, high, seed=self.seed)
         a = uniform(shape, dtype=dtype) ** (1 / self.sharpness)
         return ops.log(a) - ops.log1p(-a)
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class RGLRU(ScanLayer):
+    """`RGLRUCell` as a layer that computes all states of a sequence in parallel."""
+
+    cell_class = RGLRUCell

@@ -1,12 +1,13 @@
-"""RHNCell."""
+"""RHNCell and RHN."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
 from gradkeeper.zoo import _checks
+from gradkeeper.zoo._typing import Shape, State, StepOutput, Tensor
+from gradkeeper.zoo.cells.cell_layer import CellLayer
 from gradkeeper.zoo.cells.gated_cell import GatedCell
 
 
@@ -17,7 +18,7 @@ class RHNCell(GatedCell):
     Zilly, Srivastava, Koutnik, Schmidhuber: "Recurrent Highway Networks", 2017, arXiv 1607.03474,
     eq. 6-8 with the coupled carry gate c = 1 - t::
 
-        s_0 = h_{t-1}
+        s_0 = h_{t-1}, for l = 1..L:
         n_l = tanh(W_n x_t [l = 1] + R_n,l s_{l-1} + b_n,l)
         t_l = sigmoid(W_t x_t [l = 1] + R_t,l s_{l-1} + b_t,l)
         s_l = t_l * n_l + (1 - t_l) * s_{l-1},  h_t = s_L
@@ -54,19 +55,17 @@ class RHNCell(GatedCell):
     def recurrent_shape(self) -> tuple[int, ...]:
         return (self.units, self.recurrence_depth * 2 * self.units)
 
-    def build(self, input_shape: Sequence[int | None]) -> None:
+    def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         deeper = (self.recurrence_depth - 1) * 2 * self.units
         self.depth_bias = self.add_bias("depth_bias", deeper, self.initial_bias) if deeper else None
 
-    def initial_bias(self, shape: Sequence[int], dtype: Any = None) -> Any:
+    def initial_bias(self, shape: Shape, dtype: str | None = None) -> Tensor:
         bias = super().initial_bias(shape, dtype)
         is_gate = (ops.arange(shape[0]) // self.units) % 2 == 1
         return bias + self.transform_bias * ops.cast(is_gate, bias.dtype)
 
-    def recur(
-        self, projected: Any, states: Sequence[Any], training: bool = False
-    ) -> tuple[Any, list[Any]]:
+    def recur(self, projected: Tensor, states: State, training: bool = False) -> StepOutput:
         state, depth = states[0], self.recurrence_depth
         kernels = ops.split(self.recurrent_kernel, depth, axis=-1)
         added = [projected, *self._deeper_biases()]
@@ -77,8 +76,15 @@ class RHNCell(GatedCell):
             state = t * self.activation(candidate) + (1 - t) * state
         return state, [state]
 
-    def _deeper_biases(self) -> list[Any]:
+    def _deeper_biases(self) -> list[Tensor]:
         deeper = self.recurrence_depth - 1
         if self.depth_bias is None:
             return [None] * deeper
         return list(ops.split(self.depth_bias, deeper))
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class RHN(CellLayer):
+    """`RHNCell` as a layer, with the arguments of `keras.layers.GRU`."""
+
+    cell_class = RHNCell

@@ -1,11 +1,12 @@
-"""SLSTMCell."""
+"""SLSTMCell and SLSTM."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
+from gradkeeper.zoo._typing import State, StepOutput, Tensor
+from gradkeeper.zoo.cells.cell_layer import CellLayer
 from gradkeeper.zoo.cells.gated_cell import ForgetGateCell
 
 
@@ -17,13 +18,14 @@ class SLSTMCell(ForgetGateCell):
     one head::
 
         (i, f, z, o) = W x_t + R h_{t-1} + b
-        m_t = max(log f' + m_{t-1}, i),  f' = sigmoid(f) or exp(f)
+        f' = sigmoid(f), or exp(f) with `exponential_forget`
+        m_t = max(log f' + m_{t-1}, i), which cancels in c / n
         a = exp(i - m_t),  d = exp(log f' + m_{t-1} - m_t)
         c_t = d * c_{t-1} + a * tanh(z)
         n_t = d * n_{t-1} + a
         h_t = sigmoid(o) * c_t / n_t
 
-    m cancels in c / n and only prevents overflow of the exponentials. At the first step, where
+    m only prevents overflow of the exponentials. At the first step, where
     n_{t-1} = 0, m_t = i.
 
     Inputs: x_t [batch, features]. States: h, c, n, m, each [batch, units]. Output: h_t [batch,
@@ -46,9 +48,7 @@ class SLSTMCell(ForgetGateCell):
         super().__init__(units, **options)
         self.exponential_forget = exponential_forget
 
-    def recur(
-        self, projected: Any, states: Sequence[Any], training: bool = False
-    ) -> tuple[Any, list[Any]]:
+    def recur(self, projected: Tensor, states: State, training: bool = False) -> StepOutput:
         h, c, n, m = states
         sums = projected + ops.matmul(self.drop_state(h, training), self.recurrent_kernel)
         i, f, z, o = ops.split(sums, 4, axis=-1)
@@ -62,3 +62,10 @@ class SLSTMCell(ForgetGateCell):
         n = d * n + a
         h = self.recurrent_activation(o) * c / n
         return h, [h, c, n, highest]
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class SLSTM(CellLayer):
+    """`SLSTMCell` as a layer, with the arguments of `keras.layers.LSTM`."""
+
+    cell_class = SLSTMCell

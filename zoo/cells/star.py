@@ -1,11 +1,10 @@
-"""STARCell."""
-
-from collections.abc import Sequence
-from typing import Any
+"""STARCell and STAR."""
 
 import keras
 from keras import ops
 
+from gradkeeper.zoo._typing import State, StepOutput, Tensor
+from gradkeeper.zoo.cells.cell_layer import CellLayer
 from gradkeeper.zoo.cells.gated_cell import GatedCell
 
 
@@ -33,16 +32,21 @@ class STARCell(GatedCell):
     gates = 2
     recurrent_gates = 1
 
-    def project(self, prepared: Any) -> Any:
+    def project(self, prepared: Tensor) -> Tensor:
         z, gate = ops.split(super().project(prepared), 2, axis=-1)
         return ops.concatenate([self.activation(z), gate], axis=-1)
 
-    def recur(
-        self, projected: Any, states: Sequence[Any], training: bool = False
-    ) -> tuple[Any, list[Any]]:
+    def recur(self, projected: Tensor, states: State, training: bool = False) -> StepOutput:
         h = states[0]
         z, gate = ops.split(projected, 2, axis=-1)
         seen = self.drop_state(h, training)
         k = self.recurrent_activation(gate + ops.matmul(seen, self.recurrent_kernel))
         h = self.activation((1 - k) * h + k * z)
         return h, [h]
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class STAR(CellLayer):
+    """`STARCell` as a layer, with the arguments of `keras.layers.GRU`."""
+
+    cell_class = STARCell

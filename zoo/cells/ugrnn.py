@@ -1,11 +1,10 @@
-"""UGRNNCell."""
-
-from collections.abc import Sequence
-from typing import Any
+"""UGRNNCell and UGRNN."""
 
 import keras
 from keras import ops
 
+from gradkeeper.zoo._typing import State, StepOutput, Tensor
+from gradkeeper.zoo.cells.cell_layer import CellLayer
 from gradkeeper.zoo.cells.gated_cell import ForgetGateCell
 
 
@@ -34,12 +33,17 @@ class UGRNNCell(ForgetGateCell):
     gates = 2
     forget_gate = 1
 
-    def recur(
-        self, projected: Any, states: Sequence[Any], training: bool = False
-    ) -> tuple[Any, list[Any]]:
+    def recur(self, projected: Tensor, states: State, training: bool = False) -> StepOutput:
         h = states[0]
         sums = projected + ops.matmul(self.drop_state(h, training), self.recurrent_kernel)
         n, z = ops.split(sums, 2, axis=-1)
         z = self.recurrent_activation(z)
         h = z * h + (1 - z) * self.activation(n)
         return h, [h]
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class UGRNN(CellLayer):
+    """`UGRNNCell` as a layer, with the arguments of `keras.layers.LSTM`."""
+
+    cell_class = UGRNNCell

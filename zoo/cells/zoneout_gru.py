@@ -1,12 +1,11 @@
-"""ZoneoutGRUCell."""
-
-from collections.abc import Sequence
-from typing import Any
+"""ZoneoutGRUCell and ZoneoutGRU."""
 
 import keras
 from keras import ops
 
+from gradkeeper.zoo._typing import Shape, State, StepOutput, Tensor
 from gradkeeper.zoo.cells._zoneout import ZoneoutCell
+from gradkeeper.zoo.cells.cell_layer import CellLayer
 
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
@@ -19,8 +18,7 @@ class ZoneoutGRUCell(ZoneoutCell):
         z, r = sigmoid(W_z x_t + b_z + U_z h_{t-1} + b'_z), likewise r
         n = tanh(W_n x_t + b_n + r * (U_n h_{t-1} + b'_n))
         h_t = d * h_{t-1} + (1 - d) * (z * h_{t-1} + (1 - z) * n)
-
-    In training, d is 1 with probability `zoneout` and 0 otherwise. At inference, d = `zoneout`.
+        d is 1 with probability `zoneout`, or else 0; at inference, d = `zoneout`
 
     Inputs: x_t [batch, features]. States: h [batch, units]. Output: h_t [batch, units].
 
@@ -34,13 +32,11 @@ class ZoneoutGRUCell(ZoneoutCell):
 
     gates = 3
 
-    def build(self, input_shape: Sequence[int | None]) -> None:
+    def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         self.recurrent_bias = self.add_bias("recurrent_bias", 3 * self.units)
 
-    def recur(
-        self, projected: Any, states: Sequence[Any], training: bool = False
-    ) -> tuple[Any, list[Any]]:
+    def recur(self, projected: Tensor, states: State, training: bool = False) -> StepOutput:
         h = states[0]
         sums = ops.matmul(self.drop_state(h, training), self.recurrent_kernel)
         sums = sums if self.recurrent_bias is None else sums + self.recurrent_bias
@@ -49,5 +45,12 @@ class ZoneoutGRUCell(ZoneoutCell):
         z = self.recurrent_activation(given_z + from_z)
         r = self.recurrent_activation(given_r + from_r)
         new = z * h + (1 - z) * self.activation(given_n + r * from_n)
-        after = self.kept(projected, states, [new], training)
+        after = self.zone_out(projected, states, [new], training)
         return after[0], after
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class ZoneoutGRU(CellLayer):
+    """`ZoneoutGRUCell` as a layer, with the arguments of `keras.layers.GRU`."""
+
+    cell_class = ZoneoutGRUCell

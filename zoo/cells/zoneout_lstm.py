@@ -1,13 +1,14 @@
-"""ZoneoutLSTMCell."""
+"""ZoneoutLSTMCell and ZoneoutLSTM."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
 from gradkeeper.zoo import _checks
+from gradkeeper.zoo._typing import State, StepOutput, Tensor
 from gradkeeper.zoo.cells._zoneout import ZoneoutCell
+from gradkeeper.zoo.cells.cell_layer import CellLayer
 from gradkeeper.zoo.cells.gated_cell import ForgetGateCell
 
 
@@ -16,12 +17,13 @@ class ZoneoutLSTMCell(ZoneoutCell, ForgetGateCell):
     """LSTM with zoneout, which keeps the previous h or c of random units.
 
     Krueger et al.: "Zoneout: Regularizing RNNs by Randomly Preserving Hidden Activations", 2017,
-    arXiv 1606.01305, eq. 4-6. In training, the masks d are 1 with the probability of their rate::
+    arXiv 1606.01305, eq. 4-6::
 
         c_t = d_c * c_{t-1} + (1 - d_c) * (sigmoid(f) * c_{t-1} + sigmoid(i) * tanh(g))
         h_t = d_h * h_{t-1} + (1 - d_h) * (sigmoid(o) * tanh(sigmoid(f) * c_{t-1} + ...))
+        d_c, d_h are 1 with the probability of their rates, or else 0; at inference, the rates
 
-    As in the paper, h uses the cell state before zoneout. At inference, d is equal to the rate.
+    As in the paper, h uses the cell state before zoneout.
 
     Inputs: x_t [batch, features]. States: h, c, each [batch, units]. Output: h_t [batch, units].
 
@@ -45,9 +47,7 @@ class ZoneoutLSTMCell(ZoneoutCell, ForgetGateCell):
     def rates(self) -> list[float]:
         return [self.zoneout, self.cell_zoneout]
 
-    def recur(
-        self, projected: Any, states: Sequence[Any], training: bool = False
-    ) -> tuple[Any, list[Any]]:
+    def recur(self, projected: Tensor, states: State, training: bool = False) -> StepOutput:
         h, c = states
         sums = projected[..., : 4 * self.units] + ops.matmul(
             self.drop_state(h, training), self.recurrent_kernel
@@ -55,5 +55,12 @@ class ZoneoutLSTMCell(ZoneoutCell, ForgetGateCell):
         i, f, g, o = ops.split(sums, 4, axis=-1)
         new_c = self.recurrent_activation(f) * c + self.recurrent_activation(i) * self.activation(g)
         new_h = self.recurrent_activation(o) * self.activation(new_c)
-        after = self.kept(projected, states, [new_h, new_c], training)
+        after = self.zone_out(projected, states, [new_h, new_c], training)
         return after[0], after
+
+
+@keras.saving.register_keras_serializable(package="gradkeeper")
+class ZoneoutLSTM(CellLayer):
+    """`ZoneoutLSTMCell` as a layer, with the arguments of `keras.layers.LSTM`."""
+
+    cell_class = ZoneoutLSTMCell

@@ -4,11 +4,10 @@ from gradkeeper.zoo._model_info import ModelInfo
 from gradkeeper.zoo.entries.plain import GRU_EQUATIONS, LSTM_EQUATIONS, SIMPLE_RNN_EQUATIONS
 
 PAPER = (
-    "additive: Bahdanau, Cho, Bengio: Neural Machine Translation by Jointly Learning to Align and "
-    "Translate. arXiv 1409.0473; multiplicative: Luong, Pham, Manning: Effective Approaches to "
-    "Attention-based Neural Machine Translation. arXiv 1508.04025"
+    'additive: Bahdanau, Cho, Bengio: "Neural Machine Translation by Jointly Learning to Align and '
+    'Translate", 2014, arXiv 1409.0473; multiplicative: Luong, Pham, Manning: "Effective '
+    'Approaches to Attention-based Neural Machine Translation", 2015, arXiv 1508.04025'
 )
-RECIPE = {"optimizer": "adam", "learning_rate": 1e-3, "global_clipnorm": 1.0}
 ATTENTION = """
 score(q, h_j) = s . tanh(W q + U h_j + b) (additive) or q . (W h_j) (multiplicative)
 context = sum_j softmax_j(score(q, h_j)) h_j, q = h_T, or h_t in per-step tasks
@@ -24,11 +23,9 @@ def _entry(cell: str, title: str, equations: str, layer: str, rest: str) -> Mode
         name=f"attention_{cell}",
         title=f"{title} with attention over its hidden states",
         paper=PAPER,
-        year=2014,
         equations=equations + ATTENTION,
         gradient_property=SHORTCUT + rest,
         initialization="Recurrent layer as without attention; Glorot uniform attention kernels.",
-        recipe=RECIPE,
         layer=f"keras.layers:{layer}",
         layer_name="simple_rnn" if cell == "rnn" else cell,
         options={"attention": "additive"},
@@ -49,7 +46,6 @@ ENTRIES = (
         name="seq2seq_attention",
         title="Encoder-decoder with attention and layer normalization",
         paper=PAPER,
-        year=2014,
         equations=(
             "encoder: e_j = LN(GRU(source))_j; decoder: d_t = LN(GRU(target))_t, starting from "
             "the encoder's last state\n"
@@ -61,7 +57,6 @@ ENTRIES = (
             "position in one step, and not only through the state between encoder and decoder."
         ),
         initialization="Recurrent layers as in `gru`; Glorot uniform attention kernels.",
-        recipe=RECIPE,
         layer="keras.layers:GRU",
         layer_name="gru",
         tasks=("sequence_to_sequence",),

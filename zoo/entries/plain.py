@@ -19,8 +19,7 @@ ENTRIES = (
     ModelInfo(
         name="simple_rnn",
         title="Simple recurrent network (Elman)",
-        paper="Elman: Finding Structure in Time. Cognitive Science 14",
-        year=1990,
+        paper='Elman: "Finding Structure in Time", Cognitive Science 14, 1990',
         equations=SIMPLE_RNN_EQUATIONS,
         gradient_property=(
             "dh_t/dh_{t-1} = diag(1 - h_t^2) W_h, one factor per step. The gradient explodes if "
@@ -28,7 +27,6 @@ ENTRIES = (
             "clipping. The network learns dependencies over 10 to 20 steps."
         ),
         initialization="Orthogonal W_h, which initially preserves lengths.",
-        recipe={"optimizer": "adam", "learning_rate": 1e-3, "global_clipnorm": 1.0},
         layer="keras.layers:SimpleRNN",
         layer_name="simple_rnn",
     ),
@@ -36,10 +34,9 @@ ENTRIES = (
         name="irnn",
         title="ReLU network with identity recurrent matrix",
         paper=(
-            "Le, Jaitly, Hinton: A Simple Way to Initialize Recurrent Networks of Rectified "
-            "Linear Units. arXiv 1504.00941"
+            'Le, Jaitly, Hinton: "A Simple Way to Initialize Recurrent Networks of Rectified '
+            'Linear Units", 2015, arXiv 1504.00941'
         ),
-        year=2015,
         equations="h_t = relu(W_x x_t + W_h h_{t-1} + b), W_h = identity at the start",
         gradient_property=(
             "Initially, dh_t/dh_{t-1} is the identity for active units, so that the gradient is "
@@ -64,10 +61,9 @@ ENTRIES = (
         name="lstm",
         title="Long short-term memory with forget gate",
         paper=(
-            "Hochreiter, Schmidhuber: Long Short-Term Memory. Neural Computation 9, 1997; "
-            "forget gate: Gers, Schmidhuber, Cummins: Learning to Forget, 2000"
+            'Hochreiter, Schmidhuber: "Long Short-Term Memory", Neural Computation 9, 1997; '
+            'forget gate: Gers, Schmidhuber, Cummins: "Learning to Forget", 2000'
         ),
-        year=1997,
         equations=LSTM_EQUATIONS,
         gradient_property=(
             "Along the cell state, dc_t/dc_{t-1} = diag(f): with f near 1, the gradient neither "
@@ -75,7 +71,6 @@ ENTRIES = (
             "clipping is useful."
         ),
         initialization="Forget bias 1: f starts at 0.73; orthogonal recurrent kernel.",
-        recipe={"optimizer": "adam", "learning_rate": 1e-3, "global_clipnorm": 1.0},
         layer="keras.layers:LSTM",
         layer_name="lstm",
     ),
@@ -83,17 +78,15 @@ ENTRIES = (
         name="gru",
         title="Gated recurrent unit",
         paper=(
-            "Cho et al.: Learning Phrase Representations using RNN Encoder-Decoder. arXiv "
+            'Cho et al.: "Learning Phrase Representations using RNN Encoder-Decoder", 2014, arXiv '
             "1406.1078 (reset gate after the matrix product, as in version 1 and cuDNN)"
         ),
-        year=2014,
         equations=GRU_EQUATIONS,
         gradient_property=(
             "dh_t/dh_{t-1} contains diag(z): units with z near 1 copy their state and pass the "
             "gradient back unchanged."
         ),
         initialization="Orthogonal recurrent kernel, biases 0: z starts at 0.5.",
-        recipe={"optimizer": "adam", "learning_rate": 1e-3, "global_clipnorm": 1.0},
         layer="keras.layers:GRU",
         layer_name="gru",
     ),
@@ -101,18 +94,16 @@ ENTRIES = (
         name="residual_lstm",
         title="Stacked LSTM with residual connections between the layers",
         paper=(
-            "Prakash et al.: Neural Paraphrase Generation with Stacked Residual LSTM Networks. "
-            "arXiv 1610.03098; Wu et al.: Google's Neural Machine Translation System. arXiv "
-            "1609.08144, eq. 6"
+            'Prakash et al.: "Neural Paraphrase Generation with Stacked Residual LSTM Networks", '
+            '2016, arXiv 1610.03098; Wu et al.: "Google\'s Neural Machine Translation System", '
+            "2016, arXiv 1609.08144, eq. 6"
         ),
-        year=2016,
         equations=f"{LSTM_EQUATIONS}\noutput of layer l = input of layer l + h_t, from layer 2 on",
         gradient_property=(
             "The sum adds a path of slope 1 around every layer, so that the lower layers of a deep "
             "stack learn as fast as the upper ones. Through time, each layer is an LSTM."
         ),
         initialization="As in `lstm`.",
-        recipe={"optimizer": "adam", "learning_rate": 1e-3, "global_clipnorm": 1.0},
         layer="keras.layers:LSTM",
         layer_name="lstm",
         options={"num_layers": 4, "residual": True},

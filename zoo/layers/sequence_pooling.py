@@ -1,12 +1,12 @@
 """SequencePooling."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
 from gradkeeper.zoo import _checks
+from gradkeeper.zoo._typing import Config, Shape, Tensor
 
 MODES = ("last", "mean", "max")
 
@@ -31,7 +31,7 @@ class SequencePooling(keras.layers.Layer):
         self.bidirectional = bidirectional
         self.supports_masking = True
 
-    def call(self, sequence: Any, mask: Any = None) -> Any:
+    def call(self, sequence: Tensor, mask: Tensor | None = None) -> Tensor:
         if self.mode == "last":
             return self._last(sequence, mask)
         if mask is None:
@@ -39,19 +39,19 @@ class SequencePooling(keras.layers.Layer):
         mask = ops.cast(mask, "bool")[..., None]
         return self._mean(sequence, mask) if self.mode == "mean" else self._max(sequence, mask)
 
-    def _mean(self, sequence: Any, mask: Any) -> Any:
+    def _mean(self, sequence: Tensor, mask: Tensor) -> Tensor:
         # float16 can count steps exactly only up to 2048.
         wide = keras.backend.result_type(sequence.dtype, "float32")
         total = ops.sum(ops.cast(ops.where(mask, sequence, 0), wide), axis=1)
         steps = ops.maximum(ops.sum(ops.cast(mask, wide), axis=1), 1)
         return ops.cast(total / steps, sequence.dtype)
 
-    def _max(self, sequence: Any, mask: Any) -> Any:
+    def _max(self, sequence: Tensor, mask: Tensor) -> Tensor:
         lowest = ops.min(sequence, axis=1, keepdims=True)
         highest = ops.max(ops.where(mask, sequence, lowest), axis=1)
         return ops.where(ops.any(mask, axis=1), highest, 0)
 
-    def _last(self, sequence: Any, mask: Any) -> Any:
+    def _last(self, sequence: Tensor, mask: Tensor | None) -> Tensor:
         last = self._end(sequence, mask, reverse=True)
         if not self.bidirectional:
             return last
@@ -59,7 +59,7 @@ class SequencePooling(keras.layers.Layer):
         width = sequence.shape[-1] // 2
         return ops.concatenate([last[..., :width], first[..., width:]], axis=-1)
 
-    def _end(self, sequence: Any, mask: Any, *, reverse: bool) -> Any:
+    def _end(self, sequence: Tensor, mask: Tensor | None, *, reverse: bool) -> Tensor:
         """Return the outputs at the first unmasked step, or with `reverse` at the last one."""
         if mask is None:
             return sequence[:, -1 if reverse else 0]
@@ -69,12 +69,12 @@ class SequencePooling(keras.layers.Layer):
         chosen = ops.flip(chosen, axis=1) if reverse else chosen
         return ops.sum(ops.where(chosen[..., None], sequence, 0), axis=1)
 
-    def compute_mask(self, sequence: Any, previous_mask: Any) -> None:
+    def compute_mask(self, sequence: Tensor, previous_mask: Tensor | None) -> None:
         return None
 
-    def compute_output_shape(self, shape: Sequence[int | None]) -> tuple[int | None, ...]:
+    def compute_output_shape(self, shape: Shape) -> tuple[int | None, ...]:
         return (shape[0], shape[-1])
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         own = {"mode": self.mode, "bidirectional": self.bidirectional}
         return {**super().get_config(), **own}
