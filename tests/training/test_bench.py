@@ -14,7 +14,7 @@ from gradkeeper.training.evidence import Cell, Setup, list_tables, load_table, w
 from gradkeeper.training.evidence.cell import COLUMNS, read_cells, write_cells
 from gradkeeper.training.evidence.page import markdown, number
 from gradkeeper.training.evidence.runs import train
-from gradkeeper.training.result import Result
+from gradkeeper.training.experiment.result import Result
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 from gradkeeper import zoo
 from gradkeeper.callbacks.flow import gradient_flow
 from gradkeeper.training import Experiment, load_task, regularize_flow
-from gradkeeper.training.build import build_model
 from gradkeeper.training.cli import app
+from gradkeeper.training.experiment.experiment import build_model
 from gradkeeper.training.flow_regularizer import _STEPPING, _Loop
 from gradkeeper.zoo._recurrent import layer_class
 from gradkeeper.zoo.layers import MGU, LayerNormGRU, MinGRU
@@ -330,7 +330,7 @@ def test_experiment_and_command(tmp_path, small):
     done = CliRunner().invoke(app, [*command, "--flow-regularizer", "2"])
     assert done.exit_code == 0, done.output
     config = Experiment.from_config(tmp_path / "run").config
-    assert config["flow_regularizer"] == 2.0
+    assert config.flow_regularizer == 2.0
     model = build_model(config, load_task("adding", data_dir=small["data_dir"], length=6), 1)
     assert [isinstance(vars(each).get("inner_loop"), _Loop) for each in model.layers].count(
         True

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from gradkeeper.training.cli.support import console, errors, loading
-from gradkeeper.training.run_directory import write_text
+from gradkeeper.training.experiment.run_directory import write_text
 
 Run = Annotated[Path, typer.Argument(help="A run directory.", show_default=False)]
 Best = Annotated[

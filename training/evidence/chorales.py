@@ -6,7 +6,7 @@ import keras
 
 from gradkeeper.training.evidence.runs import Run
 from gradkeeper.training.evidence.setup import Setup
-from gradkeeper.training.run_directory import RunDirectory
+from gradkeeper.training.experiment.run_directory import RunDirectory
 from gradkeeper.training.tasks import load_task
 
 

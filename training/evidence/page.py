@@ -11,7 +11,7 @@ from gradkeeper import zoo
 from gradkeeper.training.evidence.cell import Cell, read_cells
 from gradkeeper.training.evidence.registry import list_tables, load_table
 from gradkeeper.training.evidence.table import Table
-from gradkeeper.training.run_directory import write_text
+from gradkeeper.training.experiment.run_directory import write_text
 
 _HEAD = """# Results
 

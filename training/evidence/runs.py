@@ -8,12 +8,12 @@ from typing import Any
 
 import keras
 
-from gradkeeper.training.data_files import DIGEST
 from gradkeeper.training.evidence.setup import Setup
-from gradkeeper.training.experiment import Experiment
-from gradkeeper.training.result import Result
-from gradkeeper.training.result_text import clipping
-from gradkeeper.training.run_directory import FINISHED, RunDirectory, read_json
+from gradkeeper.training.experiment.config import DIGEST
+from gradkeeper.training.experiment.experiment import Experiment
+from gradkeeper.training.experiment.result import Result
+from gradkeeper.training.experiment.run_directory import FINISHED, RunDirectory, read_json
+from gradkeeper.training.reporting.result_text import clipping
 
 # Entries that may differ between a kept run and the requested configuration.
 _NOT_COMPARED = {"data_dir", "strategy", DIGEST}
@@ -97,7 +97,7 @@ def train(
         **arguments, data_dir=setup.data_dir, run_dir=place, resume=kept, callbacks=callbacks
     )
     if kept:
-        _require_same(place, experiment.config)
+        _require_same(place, experiment.config.to_dict())
     if setup.collect or (kept and _status(place) == FINISHED):
         return _with_an_epoch(Result.load(place)) if kept else None
     setup.say(f"{label}: training")

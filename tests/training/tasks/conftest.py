@@ -13,8 +13,8 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download.checksums import UrlInfo
 
 from gradkeeper.training import load_task
-from gradkeeper.training.tasks.builders import japanese_vowels, jsb_chorales
-from gradkeeper.training.tasks.builders.time_series import TimeSeriesBuilder
+from gradkeeper.training.tasks.sequences import japanese_vowels, jsb_chorales
+from gradkeeper.training.tasks.sequences.time_series import TimeSeriesBuilder
 
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
 # Target paths of the published files, which prevent downloads.

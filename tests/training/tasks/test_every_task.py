@@ -9,8 +9,7 @@ import pytest
 import tensorflow as tf
 
 from gradkeeper.training import list_tasks, load_task
-from gradkeeper.training.build import build_model
-from gradkeeper.training.experiment import Experiment
+from gradkeeper.training.experiment.experiment import Experiment, build_model
 
 MODELS = {"sequence_to_sequence": "seq2seq_attention"}
 EVERY_TASK = pytest.mark.parametrize("name", list_tasks())

@@ -5,8 +5,8 @@ import pytest
 from typer.testing import CliRunner
 
 from gradkeeper.training import Experiment
-from gradkeeper.training.build import build_model
 from gradkeeper.training.cli import app
+from gradkeeper.training.experiment.experiment import build_model
 
 SMALL = {"units": 4, "batch_size": 4, "epochs": 1, "steps_per_epoch": 3}
 
@@ -67,8 +67,8 @@ def test_a_text_file_is_named_on_the_command_line(others, tmp_path, monkeypatch)
     outcome = CliRunner().invoke(app, ["train", "gru", "--text", "my.txt", *others])
     assert outcome.exit_code == 0, outcome.output
     config = experiments[0].config
-    assert config["task"] == (others[1] if others else "text_file")
-    assert config["task_options"] == {
+    assert config.task == (others[1] if others else "text_file")
+    assert config.task_options == {
         "file": str(tmp_path / "my.txt"),
         **({"delimiter": "."} if others else {}),
     }
