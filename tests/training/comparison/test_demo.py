@@ -18,7 +18,7 @@ def demo(out, **size):
     return runs, console.file.getvalue()
 
 
-def test_a_small_demo_leaves_its_files_and_says_where(tmp_path):
+def test_files_of_a_small_demo(tmp_path):
     out = tmp_path / "demo"
     runs, output = demo(out, length=4, units=3, batch_size=4, epochs=1, steps_per_epoch=2)
     assert {path.name for path in out.iterdir()} >= FILES
@@ -28,7 +28,7 @@ def test_a_small_demo_leaves_its_files_and_says_where(tmp_path):
     assert unclipped.history.norms[0].tolist() == clipped.history.norms[0].tolist()
 
 
-def test_a_demo_replaces_no_other_folder(tmp_path):
+def test_other_folder_is_not_replaced(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(FileExistsError, match=r"does not contain demo\.json"):
         demo(tmp_path)
@@ -36,7 +36,7 @@ def test_a_demo_replaces_no_other_folder(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_demo_tells_the_truth(tmp_path):
+def test_results_of_the_demo(tmp_path):
     runs, output = demo(tmp_path / "demo")
     found = {finding.rule for finding in runs[UNCLIPPED].findings}
     # The processor's rounding determines whether a spike precedes the explosion.

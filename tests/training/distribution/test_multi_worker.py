@@ -30,34 +30,39 @@ def workers(folder):
     return run_workers(on_every_worker.__file__, folder)
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """Return the records of monitor and guard on one device."""
+    return on_every_worker.observed(ALONE, tmp_path_factory.mktemp("alone"))
+
+
 @pytest.mark.parametrize("kind", on_every_worker.OPTIMIZERS)
-def test_two_workers_train_as_one_device_does(workers, kind):
+def test_two_workers_equal_one_device(workers, kind):
     alone = on_every_worker.trained(kind, ALONE)
     first, second = (worker[kind] for worker in workers)
     assert first == second
-    assert len(alone["losses"]) == 102
+    assert len(alone["losses"]) in (12, 102)
     np.testing.assert_allclose(first["losses"], alone["losses"], rtol=1e-5)
-    for name in ("val_loss", "evaluated", "predicted"):
+    for name in alone.keys() - {"losses", "weights"}:
         np.testing.assert_allclose(first[name], alone[name], rtol=1e-4, atol=1e-6, err_msg=name)
     for a, b in zip(first["weights"], alone["weights"], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-def test_logs_of_a_train_step_of_ones_own(workers):
+def test_logs_of_a_custom_train_step(workers):
     for worker in workers:
         assert worker["own step"] == {"own": [9.5], "vector": [[1.0, 3.0]]}
 
 
-def test_the_step_that_is_bad_on_one_worker_is_refused_on_all(workers, folder, tmp_path):
+def test_non_finite_step_of_one_worker_is_skipped_on_all(workers, alone):
     first, second = (worker["observed"] for worker in workers)
-    alone = on_every_worker.observed(ALONE, tmp_path)
     assert (first["skipped"], second["skipped"], alone["skipped"]) == (1, 1, 1)
     for a, b in zip(first["weights"], alone["weights"], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     assert first["weights"] == second["weights"]
 
 
-def test_the_bad_replica_is_named(workers):
+def test_replica_with_the_nan_is_named(workers):
     first, second = (worker["observed"] for worker in workers)
     assert (first["replicas"], second["replicas"]) == ([[]], [[1]])
     assert "on another worker" in first["events"][0]
@@ -66,9 +71,8 @@ def test_the_bad_replica_is_named(workers):
     assert "The source is replica 1." in second
 
 
-def test_every_worker_records_the_gradient_of_the_global_batch(workers, folder, tmp_path):
+def test_every_worker_records_the_gradient_of_the_global_batch(workers, alone):
     first, second = (worker["observed"] for worker in workers)
-    alone = on_every_worker.observed(ALONE, tmp_path)
     assert first["steps"] == second["steps"] == list(range(6))
     np.testing.assert_array_equal(first["norms"], second["norms"])
     np.testing.assert_allclose(first["norms"], alone["norms"], rtol=1e-5)
@@ -76,7 +80,7 @@ def test_every_worker_records_the_gradient_of_the_global_batch(workers, folder, 
     assert first["logged"] == [1]
 
 
-def test_the_history_on_disk_has_the_replicas_of_all_workers(workers, folder):
+def test_history_on_disk_has_the_replicas_of_all_workers(workers, folder):
     first, second = (worker["observed"] for worker in workers)
     history = GradientHistory.load(folder / "gradients")
     both = np.hstack([first["replica_norms"], second["replica_norms"]])
@@ -87,7 +91,7 @@ def test_the_history_on_disk_has_the_replicas_of_all_workers(workers, folder):
     np.testing.assert_array_equal(own.replica_global_norms, second["replica_norms"])
 
 
-def test_the_capsule_of_the_bad_worker_tells_where_it_went_wrong(workers, folder):
+def test_capsule_of_the_worker_with_the_nan(workers, folder):
     first, second = (Path(worker["observed"]["capsules"][0]) for worker in workers)
     assert first.parent == folder / "capsules"
     assert second.parent == folder / "capsules" / "worker-1"
@@ -95,14 +99,14 @@ def test_the_capsule_of_the_bad_worker_tells_where_it_went_wrong(workers, folder
     assert Capsule.read(first).replicas == []
 
 
-def test_on_one_machine_nothing_is_changed():
+def test_model_is_unchanged_on_one_machine():
     model, _ = compiled("dense")
     before = set(vars(model))
     assert enable_multi_worker(model) is model
     assert set(vars(model)) == before
 
 
-def test_a_model_outside_the_scope_is_refused_where_several_workers_are_named(monkeypatch):
+def test_model_outside_the_scope_of_several_workers_is_refused(monkeypatch):
     model, _ = compiled("dense")
     cluster = {"cluster": {"chief": ["a:1"], "worker": ["b:1", "c:1"]}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
@@ -110,7 +114,7 @@ def test_a_model_outside_the_scope_is_refused_where_several_workers_are_named(mo
         enable_multi_worker(model)
 
 
-def test_an_unknown_keras_is_refused(monkeypatch):
+def test_untested_keras_is_refused(monkeypatch):
     monkeypatch.setattr(keras, "__version__", "3.99.0")
     assert not keras_private.is_tested()
     with pytest.raises(

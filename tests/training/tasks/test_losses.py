@@ -1,10 +1,13 @@
-"""Padded sequences: weights, and losses that equal the exact mean over a split."""
+"""Losses of padded sequences: they equal the exact mean over a split."""
+
+import json
 
 import keras
 import numpy as np
 import pytest
 
 from gradkeeper import zoo
+from gradkeeper.training import Experiment
 from gradkeeper.training.tasks.losses import (
     FrameCrossentropy,
     TokenCrossentropy,
@@ -13,13 +16,15 @@ from gradkeeper.training.tasks.losses import (
     step_weights,
 )
 
+SIZE = {"units": 4, "batch_size": 40, "epochs": 1, "steps_per_epoch": 3}
 
-def test_padding_stands_behind_each_sequence():
+
+def test_padded():
     together = padded([np.array([[1, 2]]), np.array([[3, 4], [5, 6]])], -1, steps=3)
     assert together.tolist() == [[[1, 2], [-1, -1], [-1, -1]], [[3, 4], [5, 6], [-1, -1]]]
 
 
-def test_weights_average_to_one_over_all_steps_and_leave_padding_out():
+def test_step_weights():
     weights = step_weights(known_steps([np.zeros(length) for length in (1, 4, 2)], steps=5))
     assert weights.mean() == pytest.approx(1)
     assert (weights > 0).sum(axis=1).tolist() == [1, 4, 2]
@@ -58,7 +63,7 @@ def frame_by_frame(model, task):
     return total / count
 
 
-def test_the_loss_of_chorales_is_nats_per_frame_whatever_the_batches(load):
+def test_loss_of_chorales_is_nats_per_frame_for_any_batch_size(load):
     task = load("jsb_chorales")
     model = a_model(task)
     expected = frame_by_frame(model, task)
@@ -67,7 +72,7 @@ def test_the_loss_of_chorales_is_nats_per_frame_whatever_the_batches(load):
         assert loss == pytest.approx(expected, rel=1e-5)
 
 
-def test_replicas_do_not_change_the_loss(load, two_replicas):
+def test_loss_is_the_same_on_replicas(load, two_replicas):
     task = load("jsb_chorales")
     with two_replicas.scope():
         model = a_model(task)
@@ -77,7 +82,7 @@ def test_replicas_do_not_change_the_loss(load, two_replicas):
         assert loss == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_loss_of_short_texts_is_nats_per_character(load):
+def test_loss_of_short_texts_is_nats_per_character(load):
     task = load("delimited_text")
     model = a_model(task)
     inputs, targets, weights = task._evaluation
@@ -89,7 +94,7 @@ def test_the_loss_of_short_texts_is_nats_per_character(load):
 
 
 @pytest.mark.parametrize("loss", [FrameCrossentropy(), TokenCrossentropy()])
-def test_without_weights_the_models_mask_counts(loss):
+def test_mask_applies_without_weights(loss):
     inputs = keras.Input((None, 2))
     masked = keras.layers.Masking(-1.0)(inputs)
     model = keras.Model(inputs, masked)
@@ -101,10 +106,32 @@ def test_without_weights_the_models_mask_counts(loss):
     assert float(model.evaluate(x, y, verbose=0)) == pytest.approx(float(alone), rel=1e-6)
 
 
-def test_a_model_with_such_a_loss_is_saved_and_loaded(load, tmp_path):
-    task = load("jsb_chorales")
-    model = a_model(task)
-    model.save(tmp_path / "model.keras")
-    again = keras.saving.load_model(tmp_path / "model.keras")
-    data = task.evaluation_dataset(7)
-    assert again.evaluate(data, verbose=0) == pytest.approx(model.evaluate(data, verbose=0))
+@pytest.mark.parametrize("loss", [FrameCrossentropy(), TokenCrossentropy()])
+def test_loss_is_serialized(loss):
+    config = json.loads(json.dumps(keras.saving.serialize_keras_object(loss)))
+    again = keras.saving.deserialize_keras_object(config)
+    assert again.get_config() == loss.get_config()
+    assert again.name in ("frame_crossentropy", "token_crossentropy")
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("gru", "jsb_chorales"),
+        pytest.param("seq2seq_attention", "addition", marks=pytest.mark.slow),
+    ],
+)
+def test_padded_task_is_trained_and_its_model_loaded(model, name, load, tmp_path):
+    task = load(name)
+    result = Experiment(
+        model,
+        name,
+        task_options=task.options,
+        data_dir=task.data_dir,
+        run_dir=tmp_path / "run",
+        **SIZE,
+    ).run(verbose=0)
+    assert result.baseline == task.baseline
+    trained = keras.saving.load_model(tmp_path / "run" / "model.keras")
+    logs = trained.evaluate(task.evaluation_dataset(9), return_dict=True, verbose=0)
+    assert logs["loss"] == pytest.approx(result.metrics["val_loss"][-1], rel=1e-5)

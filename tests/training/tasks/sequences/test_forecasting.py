@@ -7,7 +7,7 @@ from gradkeeper.training import load_task
 from gradkeeper.training.tasks.sequences.time_series import read_csv, read_monthly
 
 
-def test_windows_are_consecutive_and_cut_between_training_and_evaluation(load):
+def test_windows(load):
     task = load("sunspots", length=12, horizon=3, evaluation_fraction=0.25)
     steps, first = 98, 98 - round(98 * 0.25)
     (x, y), (x_test, y_test) = task._train, task._evaluation
@@ -21,7 +21,7 @@ def test_windows_are_consecutive_and_cut_between_training_and_evaluation(load):
     np.testing.assert_allclose(x_test[0, -2:, 0], y[-1, -2:], rtol=1e-6)
 
 
-def test_values_are_standardised_by_the_training_part_alone(load):
+def test_standardisation_by_the_training_part(load):
     task = load("sunspots", length=1)
     x, y = task._train
     values = np.concatenate([x[:1, 0, 0], y[:, 0]]).astype(np.float64)
@@ -31,7 +31,7 @@ def test_values_are_standardised_by_the_training_part_alone(load):
 
 
 @pytest.mark.parametrize("difference", [False, True])
-def test_the_baseline_is_the_error_of_the_better_plain_forecast(load, difference):
+def test_baseline_is_the_error_of_the_better_simple_forecast(load, difference):
     task = load("co2", length=8, horizon=2, difference=difference)
     values = task._values * task.deviation + task.mean
     levels = np.concatenate([[0], np.cumsum(values)]) if difference else values
@@ -58,14 +58,14 @@ def test_missing_weeks_are_interpolated(load):
     np.testing.assert_allclose(np.diff(gap), (gap[3] - gap[0]) / 3, rtol=1e-6)
 
 
-def test_files_are_read_as_they_are_written():
+def test_reading_of_files():
     assert read_monthly("Year Jan\n1749 58.0 62.6\n1750 1 \n----\nNote: 2 3\n") == [58.0, 62.6, 1.0]
     values = read_csv('"A","B"\n1,2.5\n2,\n')
     assert values[0] == 2.5
     assert np.isnan(values[1])
 
 
-def test_a_series_without_a_window_is_refused(load):
+def test_invalid_options_are_refused(load):
     with pytest.raises(
         ValueError, match=r"length \+ horizon = 101 steps. Received: 78 .*length=100"
     ):
@@ -89,7 +89,7 @@ def test_a_series_without_a_window_is_refused(load):
         ("co2", {}, 2_283, 1.13376),
     ],
 )
-def test_the_published_series(real, name, options, steps, baseline):
+def test_published_series(real, name, options, steps, baseline):
     task = load_task(name, data_dir=real, **options)
     assert len(task._values) == steps
     assert task.baseline == pytest.approx(baseline, rel=1e-4)

@@ -18,7 +18,7 @@ def strings(task, batch):
     return zip(*texts, strict=True)
 
 
-def test_reverse_is_read_backwards(load):
+def test_reverse(load):
     task = load("reverse", length=5)
     seen = set()
     for source, read, answer in strings(task, next(iter(task.train_dataset(200)))):
@@ -29,7 +29,7 @@ def test_reverse_is_read_backwards(load):
 
 
 @pytest.mark.parametrize("length", [1, 3, 9])
-def test_addition_is_right_and_written_as_people_do(load, length):
+def test_addition(load, length):
     task = load("addition", length=length)
     for source, read, answer in strings(task, next(iter(task.train_dataset(300)))):
         first, second = map(int, source.rstrip(PADDING).split("+"))
@@ -39,7 +39,7 @@ def test_addition_is_right_and_written_as_people_do(load, length):
         assert read == START + answer[:-1]
 
 
-def test_padding_of_an_answer_has_no_weight(load):
+def test_padding_has_no_weight(load):
     task = load("addition")
     _, targets, weights = next(iter(task.train_dataset(4_000)))
     np.testing.assert_array_equal(weights.numpy() > 0, targets.numpy() != 0)
@@ -47,7 +47,7 @@ def test_padding_of_an_answer_has_no_weight(load):
 
 
 @pytest.mark.parametrize("length", [1, 2])
-def test_the_baseline_of_addition_counts_all_sums(length):
+def test_baseline_of_addition(length):
     task = load_task("addition", length=length)
     sums = np.add.outer(*[np.arange(10**length)] * 2).ravel()
     tokens = np.mean([len(str(number)) + 1 for number in sums])
@@ -56,13 +56,13 @@ def test_the_baseline_of_addition_counts_all_sums(length):
     assert task.baseline == pytest.approx(-(p * np.log(p)).sum() / tokens)
 
 
-def test_the_entropy_of_long_sums_is_that_of_a_triangle():
+def test_entropy_of_long_sums():
     exact = load_task("addition", length=5)._entropy()
     assert exact == pytest.approx(5 * math.log(10) + 0.5, abs=1e-8)
     assert load_task("addition", length=6)._entropy() == pytest.approx(exact + math.log(10))
 
 
-def test_writing_any_digit_meets_the_baseline_of_reverse(load):
+def test_baseline_of_reverse(load):
     task = load("reverse")
     _, targets = next(iter(task.train_dataset(50)))
     logits = np.zeros((*targets.shape, task.output_units), "float32")
@@ -70,21 +70,21 @@ def test_writing_any_digit_meets_the_baseline_of_reverse(load):
     assert float(task.loss(targets, logits)) == pytest.approx(task.baseline, rel=1e-5)
 
 
-def test_too_long_an_addition_is_refused():
+def test_too_large_length_is_refused():
     with pytest.raises(ValueError, match=r"at most 9\. Received: length=10"):
         load_task("addition", length=10)
 
 
 # If this fails because a task draws other strings, increase its `version`.
 @pytest.mark.parametrize(("name", "checksum"), [("addition", 465585673), ("reverse", 611415057)])
-def test_evaluation_split_stays_the_same_from_release_to_release(name, checksum, load):
+def test_evaluation_split_of_former_releases(name, checksum, load):
     builder = load(name, length=3).evaluation_builder()
     examples = builder.builder_config.examples.as_numpy_iterator()
     drawn = b"".join(inputs.tobytes() + targets.tobytes() for inputs, targets in examples)
     assert zlib.crc32(drawn) == checksum
 
 
-def test_the_evaluation_split_is_prepared_on_disk(load):
+def test_evaluation_split_is_prepared_on_disk(load):
     task = load("addition")
     list(task.evaluation_dataset(100))
     folder = task.data_dir / "gradkeeper_evaluation" / "addition-length_2" / task.version

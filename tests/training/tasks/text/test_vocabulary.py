@@ -9,24 +9,24 @@ from gradkeeper.training.tasks.text.vocabulary import preprocess
 TEXT = "Ça, là!\r\nWHO's  there?\tÅ — ﬁ 42 ñ."
 
 
-def test_none_leaves_the_text_alone():
+def test_preprocessing_none():
     assert preprocess(TEXT, "none") == TEXT
 
 
-def test_letters_keeps_lower_case_letters_and_five_signs():
+def test_preprocessing_letters():
     assert preprocess(TEXT, "letters") == "ca, la! whos there? a n."
 
 
-def test_accents_are_dropped_however_they_are_written():
+def test_preprocessing_of_accents():
     assert preprocess("e\u0301 \u00e9", "letters") == "e e"
 
 
-def test_an_unknown_preprocessing_is_refused():
+def test_unknown_preprocessing_is_refused():
     with pytest.raises(ValueError, match=r"Did you mean 'letters'\?.*'letter'"):
         preprocess("a", "letter")
 
 
-def test_vocabulary_round_trip():
+def test_round_trip():
     vocabulary = Vocabulary.from_text(TEXT + "\U0001f600")
     ids = vocabulary.encode(TEXT)
     assert ids.dtype == np.int32
@@ -35,12 +35,12 @@ def test_vocabulary_round_trip():
     assert list(vocabulary.characters) == sorted(set(TEXT + "\U0001f600"))
 
 
-def test_an_empty_text_has_no_ids():
+def test_empty_text():
     assert Vocabulary("ab").encode("").shape == (0,)
     assert Vocabulary("ab").decode([]) == ""
 
 
-def test_unknown_characters_are_named():
+def test_unknown_characters_are_refused():
     with pytest.raises(ValueError, match=r"Known: 'abc'. Received: 'xz'"):
         Vocabulary("abc").encode("azbxz")
 
@@ -52,6 +52,6 @@ def test_ids_outside_the_vocabulary_are_refused(number):
 
 
 @pytest.mark.parametrize("characters", ["", "ba", "aab"])
-def test_a_vocabulary_is_sorted_and_without_repeats(characters):
+def test_unsorted_or_repeated_characters_are_refused(characters):
     with pytest.raises(ValueError, match=f"Received: characters='{characters}'"):
         Vocabulary(characters)

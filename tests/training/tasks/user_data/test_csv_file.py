@@ -52,7 +52,7 @@ def raw(task, part):
     return form.input_scaling.undo(inputs), form.target_scaling.undo(targets[:, :, None])[:, :, 0]
 
 
-def test_a_window_is_followed_by_its_targets(series):
+def test_windows_and_targets(series):
     task = series(horizon=2)
     inputs, targets = raw(task, task._train)
     assert (task.input_shape, task.output_units, task.head) == ((4, 2), 2, "regression")
@@ -62,7 +62,7 @@ def test_a_window_is_followed_by_its_targets(series):
     np.testing.assert_allclose(targets[0], [104, 105], rtol=1e-6)
 
 
-def test_parts_follow_each_other_in_time_and_share_no_target(series):
+def test_parts_in_order_without_common_targets(series):
     task = series(evaluation_fraction=0.25, test_fraction=0.25)
     parts = [raw(task, part)[1][:, 0] for part in (task._train, task._evaluation, task._test)]
     np.testing.assert_allclose(np.concatenate(parts), np.arange(104, 140), rtol=1e-6)
@@ -71,7 +71,7 @@ def test_parts_follow_each_other_in_time_and_share_no_target(series):
     np.testing.assert_array_equal(tested[0], task._test[0])
 
 
-def test_the_scaling_is_that_of_the_training_rows(series):
+def test_scaling_of_the_training_rows(series):
     task = series(evaluation_fraction=0.25, test_fraction=0.25)
     load = np.arange(100, 120)
     assert task._format.target_scaling.mean == pytest.approx((load.mean(),))
@@ -81,26 +81,26 @@ def test_the_scaling_is_that_of_the_training_rows(series):
     np.testing.assert_allclose(inputs[0, :, 0], expected, rtol=1e-5)
 
 
-def test_a_constant_column_is_only_centred():
+def test_scaling_of_a_constant_column():
     scaling = Scaling.fit(np.full((5, 1), 0.1))
     np.testing.assert_array_equal(scaling.apply(np.full((2, 1), 0.1)), 0)
 
 
-def test_the_baseline_of_a_series_is_the_last_value(series):
+def test_baseline_of_a_series(series):
     task = series()
     assert task.baseline == pytest.approx(1 / task._format.target_scaling.deviation[0] ** 2)
     assert "last value in the window" in task.baseline_label
     assert "mean of the training targets" in series(features=["heat"]).baseline_label
 
 
-def test_missing_values_are_reported_and_refused(series):
+def test_missing_values_are_refused(series):
     gaps = [("heat", 3, ""), ("heat", 5, "NaN"), ("load", 30, "n/a")]
     found = r"1 of 40 in 'load' \(first in line 32\), 2 of 40 in 'heat' \(first in line 5\), file="
     with pytest.raises(ValueError, match=found):
         series(gaps)
 
 
-def test_windows_with_a_missing_value_may_be_left_out(series):
+def test_windows_with_missing_values_are_dropped(series):
     whole, task = series(), series([("load", 10, "")], missing="drop")
     inputs, targets = raw(task, task._train)
     rows = np.concatenate([inputs[:, :, 0], targets], axis=1)
@@ -109,14 +109,14 @@ def test_windows_with_a_missing_value_may_be_left_out(series):
     assert "1 of 40 in 'load' (first in line 12)" in task.report
 
 
-def test_the_report_names_columns_and_rows(series):
+def test_report(series):
     lines = series().report.splitlines()
     assert "40 rows; target load; inputs load, heat; not used: date" in lines[0]
     assert lines[1] == "Missing values: none"
     assert "training 1 to 28 (24 examples), validation 29 to 34 (6 examples)" in lines[2]
 
 
-def test_without_a_window_each_row_is_an_example(write):
+def test_one_example_per_row(write):
     random = np.random.default_rng(0)
     columns = {name: random.normal(size=20).round(3) for name in "abc"}
     task = load_task("csv", file=write(columns), target="b")
@@ -133,7 +133,7 @@ def raw_rows(task):
     )
 
 
-def test_a_column_of_words_is_classified(write):
+def test_classification_of_words(write):
     columns = {"x": range(20), "kind": ["up", "down"] * 10}
     task = load_task("csv", file=write(columns, ";"), target="kind", delimiter=";")
     assert (task.head, task.output_units) == ("classification", 2)
@@ -143,7 +143,7 @@ def test_a_column_of_words_is_classified(write):
     assert answers["probability"] == pytest.approx([0.5, 0.75])
 
 
-def test_numbers_are_classes_where_asked_for(write):
+def test_numbers_as_classes(write):
     columns = {"x": range(20), "kind": [3, 7] * 10}
     file = write(columns)
     assert load_task("csv", file=file, target="kind").head == "regression"
@@ -151,7 +151,7 @@ def test_numbers_are_classes_where_asked_for(write):
     assert task._format.classes == ("3", "7")
 
 
-def test_the_format_is_stored_as_json(series):
+def test_format_round_trip(series):
     task = series()
     stored = json.loads(json.dumps(task.prediction_settings))
     assert CsvFormat.from_dict(stored) == task._format
@@ -187,7 +187,7 @@ def test_the_format_is_stored_as_json(series):
         ([("load", 6, "inf")], {}, "'load' must contain finite numbers. Received: 'inf' in line 8"),
     ],
 )
-def test_what_does_not_fit_is_refused(series, changes, options, message):
+def test_invalid_options_are_refused(series, changes, options, message):
     with pytest.raises(ValueError, match=message):
         series(changes, **options)
 
@@ -200,7 +200,7 @@ def test_what_does_not_fit_is_refused(series, changes, options, message):
         ("a,\n1,2\n", "must name every column"),
     ],
 )
-def test_other_files_are_refused(tmp_path, text, message):
+def test_invalid_files_are_refused(tmp_path, text, message):
     file = tmp_path / "table.csv"
     file.write_text(text)
     with pytest.raises(ValueError, match=message):
