@@ -16,11 +16,19 @@ from rich.table import Table
 from gradkeeper import __version__
 from gradkeeper.training.cli.bench import bench
 from gradkeeper.training.cli.compare import compare
-from gradkeeper.training.cli.inference import generate, predict
 from gradkeeper.training.cli.replay import replay
-from gradkeeper.training.cli.support import Commands, console, loading
+from gradkeeper.training.cli.support import Commands, console, errors, loading
 from gradkeeper.training.cli.train import train
+from gradkeeper.training.experiment.run_directory import write_text
 from gradkeeper.training.tasks.registry import TASKS, list_tasks
+
+Run = Annotated[Path, typer.Argument(help="A run directory.", show_default=False)]
+Best = Annotated[
+    bool,
+    typer.Option(
+        "--best", help="Use the model with the lowest validation loss instead of the last one."
+    ),
+]
 
 app = typer.Typer(
     cls=Commands,
@@ -56,8 +64,52 @@ def _common(
 
 app.command()(train)
 app.command()(compare)
-app.command()(predict)
-app.command()(generate)
+
+
+@app.command()
+def predict(
+    run: Run,
+    csv: Annotated[
+        Path, typer.Option("--csv", help="CSV file with the run's columns.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="CSV file to write; standard output by default.")
+    ] = None,
+    best: Best = False,
+) -> None:
+    """Predict the target of a RUN from a CSV file, in the units of the training data."""
+    with loading():
+        from gradkeeper.training.inference import predict as predict_file
+    found = predict_file(run, csv, best=best)
+    if found.report:
+        errors.print(f"Missing values: {found.report}", markup=False, soft_wrap=True)
+    if out is None:
+        typer.echo(found.to_csv(), nl=False)
+    else:
+        write_text(out, found.to_csv())
+        console.print(f"Predictions: {out}", soft_wrap=True)
+
+
+@app.command()
+def generate(
+    run: Run,
+    prompt: Annotated[str, typer.Option(help="Text to continue.", show_default=False)],
+    length: Annotated[int, typer.Option(help="Number of characters to add.")] = 200,
+    temperature: Annotated[
+        float, typer.Option(help="Below 1: likelier characters; 0: always the likeliest one.")
+    ] = 1.0,
+    seed: Annotated[
+        int | None, typer.Option(help="The same seed gives the same text.", show_default=False)
+    ] = None,
+    best: Best = False,
+) -> None:
+    """Continue a text with the language model of a RUN."""
+    with loading():
+        from gradkeeper.training.inference import generate as continue_text
+    text = continue_text(run, prompt, length=length, temperature=temperature, seed=seed, best=best)
+    typer.echo(text)
+
+
 app.command()(replay)
 app.command()(bench)
 
@@ -111,7 +163,7 @@ def _title(task: str) -> str:
 
 @app.command()
 def report(
-    run_dir: Annotated[Path, typer.Argument(help="A run directory.", show_default=False)],
+    run_dir: Run,
 ) -> None:
     """Rewrite the report and the pictures of a run, without training."""
     with loading():

@@ -91,11 +91,21 @@ def write_comparison_report(
         groups: for each group, its runs by label.
         figures: pictures by caption.
     """
-    names = headings(result for runs in groups.values() for result in runs.values())
+    named = {
+        f"{label} ({group})" if len(groups) > 1 else label: result
+        for group, runs in groups.items()
+        for label, result in runs.items()
+    }
+    names = headings(named.values())
     rows = {
         group: [_row(label, result, names, path.parent) for label, result in runs.items()]
         for group, runs in groups.items()
     }
+    baselines = (
+        f"{number(result.baseline)} ({result.baseline_label})"
+        for result in named.values()
+        if result.baseline is not None
+    )
     write_page(
         path,
         "gradkeeper.training.reporting",
@@ -105,34 +115,9 @@ def write_comparison_report(
         has_half_life=HALF_LIFE in names,
         groups=rows,
         pictures=figures,
-        baselines=_baselines(groups),
-        settings=[
-            {"run": _name(label, group, groups), **settings(result.config)}
-            for group, runs in groups.items()
-            for label, result in runs.items()
-        ],
-        quiet=[
-            _name(label, group, groups)
-            for group, runs in groups.items()
-            for label, result in runs.items()
-            if not result.findings
-        ],
-    )
-
-
-def _name(label: str, group: str, groups: Mapping[str, Mapping[str, Result]]) -> str:
-    return f"{label} ({group})" if len(groups) > 1 else label
-
-
-def _baselines(groups: Mapping[str, Mapping[str, Result]]) -> list[str]:
-    """Return the distinct baselines of the runs, each with its description."""
-    results = [result for runs in groups.values() for result in runs.values()]
-    return list(
-        dict.fromkeys(
-            f"{number(result.baseline)} ({result.baseline_label})"
-            for result in results
-            if result.baseline is not None
-        )
+        baselines=list(dict.fromkeys(baselines)),
+        settings=[{"run": name, **settings(result.config)} for name, result in named.items()],
+        quiet=[name for name, result in named.items() if not result.findings],
     )
 
 

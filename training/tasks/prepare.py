@@ -21,6 +21,19 @@ def url_info(size: int, checksum: str, filename: str) -> UrlInfo:
     return UrlInfo(size=tfds.core.utils.Size(size), checksum=checksum, filename=filename)
 
 
+def info_of(
+    builder: tfds.core.DatasetBuilder, description: str, homepage: str = "", **features: Any
+) -> tfds.core.DatasetInfo:
+    """Return the description of a dataset whose examples keep their order."""
+    return tfds.core.DatasetInfo(
+        builder=builder,
+        description=description,
+        homepage=homepage,
+        features=tfds.features.FeaturesDict(features),
+        disable_shuffling=True,
+    )
+
+
 def prepared(
     make: Callable[..., tfds.core.DatasetBuilder], *arguments: Any, **options: Any
 ) -> tfds.core.DatasetBuilder:

@@ -12,7 +12,7 @@ from tensorflow_datasets.core.download.checksums import UrlInfo
 
 from gradkeeper.training.tasks.in_memory import InMemoryTask
 from gradkeeper.training.tasks.losses import padded
-from gradkeeper.training.tasks.prepare import examples_of, prepared, url_info
+from gradkeeper.training.tasks.prepare import examples_of, info_of, prepared, url_info
 
 CHANNELS = 12
 LONGEST = 29
@@ -54,13 +54,11 @@ class JapaneseVowelsBuilder(tfds.core.GeneratorBasedBuilder):
     def _info(self) -> tfds.core.DatasetInfo:
         series = tfds.features.Tensor(shape=(None, CHANNELS), dtype=np.float32, encoding="bytes")
         speaker = tfds.features.ClassLabel(num_classes=SPEAKERS)
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="Nine speakers of two Japanese vowels.",
-            homepage="https://doi.org/10.24432/C5NS47",
-            features=tfds.features.FeaturesDict({"series": series, "speaker": speaker}),
-            disable_shuffling=True,
+        description, homepage = (
+            "Nine speakers of two Japanese vowels.",
+            "https://doi.org/10.24432/C5NS47",
         )
+        return info_of(self, description, homepage, series=series, speaker=speaker)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         files = dl_manager.download({"train": TRAIN_URL, "test": TEST_URL})

@@ -15,7 +15,7 @@ from tensorflow_datasets.core.download.checksums import UrlInfo
 from gradkeeper.training._checks import unknown_name
 from gradkeeper.training.tasks.in_memory import InMemoryTask
 from gradkeeper.training.tasks.losses import FrameCrossentropy, known_steps, padded, step_weights
-from gradkeeper.training.tasks.prepare import examples_of, prepared
+from gradkeeper.training.tasks.prepare import examples_of, info_of, prepared, url_info
 
 KEYS = 88
 # Outside the values of a key, which are 0 and 1.
@@ -40,22 +40,18 @@ class JsbChoralesBuilder(tfds.core.GeneratorBasedBuilder):
     name = "gradkeeper_jsb_chorales"
     VERSION = tfds.core.Version("1.0.0")
     url_infos: ClassVar[dict[str, UrlInfo]] = {
-        URL: UrlInfo(
-            size=tfds.core.utils.Size(407_200),
-            checksum="2db9329f1881a1d3f49703ec556bf1d6f84b4f6c1d702c156536e93cf31e1c91",
-            filename="jsb-chorales-quarter.json",
+        URL: url_info(
+            407_200,
+            "2db9329f1881a1d3f49703ec556bf1d6f84b4f6c1d702c156536e93cf31e1c91",
+            "jsb-chorales-quarter.json",
         )
     }
 
     def _info(self) -> tfds.core.DatasetInfo:
         frames = tfds.features.Tensor(shape=(None, KEYS), dtype=np.uint8, encoding="bytes")
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="Chorales of J. S. Bach, a frame per quarter note.",
-            homepage="https://github.com/czhuang/JSB-Chorales-dataset",
-            features=tfds.features.FeaturesDict({"frames": frames}),
-            disable_shuffling=True,
-        )
+        description = "Chorales of J. S. Bach, a frame per quarter note."
+        homepage = "https://github.com/czhuang/JSB-Chorales-dataset"
+        return info_of(self, description, homepage, frames=frames)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         chorales = json.loads(Path(dl_manager.download(URL)).read_text(encoding="utf-8"))

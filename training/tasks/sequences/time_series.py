@@ -10,6 +10,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download.checksums import UrlInfo
 
+from gradkeeper.training.tasks.prepare import info_of, url_info
+
 _FOLDER = "https://raw.githubusercontent.com/statsmodels/statsmodels/v0.14.4/statsmodels/datasets/"
 _MONTHS = 12
 
@@ -45,9 +47,7 @@ def read_monthly(text: str) -> list[float]:
 def _config(
     name: str, path: str, size: int, checksum: str, read: Callable[[str], list[float]]
 ) -> TimeSeriesConfig:
-    info = UrlInfo(
-        size=tfds.core.utils.Size(size), checksum=checksum, filename=path.rpartition("/")[2]
-    )
+    info = url_info(size, checksum, path.rpartition("/")[2])
     return TimeSeriesConfig(name=name, url=_FOLDER + path, url_info=info, read=read)
 
 
@@ -95,12 +95,9 @@ class TimeSeriesBuilder(tfds.core.GeneratorBasedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         values = tfds.features.Tensor(shape=(None,), dtype=np.float64, encoding="bytes")
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=f"The time series {self.builder_config.name}.",
-            homepage="https://www.statsmodels.org/stable/datasets/index.html",
-            features=tfds.features.FeaturesDict({"values": values}),
-            disable_shuffling=True,
+        homepage = "https://www.statsmodels.org/stable/datasets/index.html"
+        return info_of(
+            self, f"The time series {self.builder_config.name}.", homepage, values=values
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from gradkeeper.training._checks import integer
-from gradkeeper.training.tasks.prepare import examples_of, prepare, quiet
+from gradkeeper.training.tasks.prepare import examples_of, info_of, prepare, quiet
 from gradkeeper.training.tasks.task import Task
 
 EVALUATION_EXAMPLES = 1_000
@@ -41,12 +41,7 @@ class EvaluationSplit(tfds.core.GeneratorBasedBuilder):
     def _info(self) -> tfds.core.DatasetInfo:
         inputs, targets = self.builder_config.examples.element_spec
         features = {"inputs": _feature(inputs), "targets": _feature(targets)}
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=self.builder_config.description,
-            features=tfds.features.FeaturesDict(features),
-            disable_shuffling=True,
-        )
+        return info_of(self, self.builder_config.description, **features)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         return {tfds.Split.TEST: self._generate_examples()}
