@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gradkeeper.training import Experiment, Task, list_tasks, load_task
-from gradkeeper.training.build import build_model
+from gradkeeper.training.experiment.experiment import build_model
 
 MODELS = {"sequence_to_sequence": "seq2seq_attention"}
 WARM_UP = 5

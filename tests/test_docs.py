@@ -21,7 +21,7 @@ import gradkeeper
 from gradkeeper import training, zoo
 from gradkeeper.callbacks.rules import RULES
 from gradkeeper.training.cli import app
-from gradkeeper.training.cli.models import models_of
+from gradkeeper.training.cli.compare import models_of
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"

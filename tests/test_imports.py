@@ -65,7 +65,7 @@ def test_callbacks_and_zoo_import_neither_each_other_nor_training():
 
 
 @in_checkout
-@pytest.mark.parametrize("package", ["callbacks", "zoo"])
+@pytest.mark.parametrize("package", PACKAGES)
 def test_there_is_no_import_cycle(package):
     prefix, modules = f"gradkeeper.{package}.", files(package)
     graph = {}

@@ -11,11 +11,10 @@ import keras
 import numpy as np
 
 from gradkeeper import zoo
-from gradkeeper.training.run_directory import RunDirectory, read_json
-from gradkeeper.training.tasks.own.csv_format import CsvFormat
-from gradkeeper.training.tasks.own.table import Table
-from gradkeeper.training.tasks.text.preprocessing import preprocess
-from gradkeeper.training.tasks.text.vocabulary import END, PADDING, START, Vocabulary
+from gradkeeper.training.experiment.run_directory import RunDirectory, read_json
+from gradkeeper.training.tasks.text.vocabulary import END, PADDING, START, Vocabulary, preprocess
+from gradkeeper.training.tasks.user_data.csv_format import CsvFormat
+from gradkeeper.training.tasks.user_data.table import Table
 
 
 @dataclasses.dataclass(frozen=True)

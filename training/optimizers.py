@@ -1,6 +1,7 @@
 """Keras optimizers by name, with three kinds of clipping."""
 
 import inspect
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import keras
@@ -9,19 +10,13 @@ from gradkeeper.training._checks import positive_number, unknown_name, unknown_o
 from gradkeeper.training.global_batch import on_global_batch
 from gradkeeper.training.schedules import make_schedule
 
+_K = keras.optimizers
 OPTIMIZERS: dict[str, type[keras.optimizers.Optimizer]] = {
-    "adadelta": keras.optimizers.Adadelta,
-    "adafactor": keras.optimizers.Adafactor,
-    "adagrad": keras.optimizers.Adagrad,
-    "adam": keras.optimizers.Adam,
-    "adamax": keras.optimizers.Adamax,
-    "adamw": keras.optimizers.AdamW,
-    "ftrl": keras.optimizers.Ftrl,
-    "lamb": keras.optimizers.Lamb,
-    "lion": keras.optimizers.Lion,
-    "nadam": keras.optimizers.Nadam,
-    "rmsprop": keras.optimizers.RMSprop,
-    "sgd": keras.optimizers.SGD,
+    each.__name__.lower(): each
+    for each in (
+        *(_K.Adadelta, _K.Adafactor, _K.Adagrad, _K.Adam, _K.Adamax, _K.AdamW, _K.Ftrl, _K.Lamb),
+        *(_K.Lion, _K.Nadam, _K.RMSprop, _K.SGD),
+    )
 }
 
 _SCOPES = ("global_batch", "replica")
@@ -88,12 +83,12 @@ def make_optimizer(
             its range; schedule arguments that the schedule does not use or lacks.
         TypeError: Options that the optimizer does not have.
     """
-    if name not in OPTIMIZERS:
-        raise unknown_name("optimizer", name, OPTIMIZERS)
     arguments: dict[str, Any] = _checked_options(name, options)
     arguments |= _one_clip(clipnorm=clipnorm, global_clipnorm=global_clipnorm, clipvalue=clipvalue)
     if weight_decay is not None:
-        arguments["weight_decay"] = _not_negative("weight_decay", weight_decay)
+        arguments["weight_decay"] = (
+            0.0 if weight_decay == 0 else positive_number("weight_decay", weight_decay)
+        )
     arguments["learning_rate"] = make_schedule(
         schedule,
         learning_rate,
@@ -110,6 +105,11 @@ def make_optimizer(
     return optimizer(**arguments)
 
 
+def default_learning_rate(name: str) -> float:
+    """Return the default learning rate of the Keras optimizer."""
+    return float(_parameters(name)["learning_rate"].default)
+
+
 def _one_clip(**clips: float | None) -> dict[str, float]:
     given = {name: value for name, value in clips.items() if value is not None}
     if len(given) > 1:
@@ -124,22 +124,17 @@ def _one_clip(**clips: float | None) -> dict[str, float]:
 
 def _checked_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
     """Return `options` if the optimizer accepts all of them; raise a TypeError otherwise."""
-    signature = inspect.signature(OPTIMIZERS[name].__init__)
-    own = set(inspect.signature(make_optimizer).parameters)
-    allowed = (
-        {
-            parameter.name
-            for parameter in signature.parameters.values()
-            if parameter.kind is not inspect.Parameter.VAR_KEYWORD
-        }
-        - own
-        - {"self"}
-    )
+    own = {"self", *inspect.signature(make_optimizer).parameters}
+    allowed = {
+        each.name for each in _parameters(name).values() if each.kind is not each.VAR_KEYWORD
+    } - own
     unknown = set(options) - allowed
     if unknown:
         raise unknown_options(f"The optimizer {name!r}", unknown, allowed)
     return dict(options)
 
 
-def _not_negative(name: str, value: float) -> float:
-    return 0.0 if value == 0 else positive_number(name, value)
+def _parameters(name: str) -> Mapping[str, inspect.Parameter]:
+    if name not in OPTIMIZERS:
+        raise unknown_name("optimizer", name, OPTIMIZERS)
+    return inspect.signature(OPTIMIZERS[name].__init__).parameters

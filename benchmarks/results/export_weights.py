@@ -6,8 +6,8 @@ from typing import Any
 import keras
 
 from gradkeeper import zoo
-from gradkeeper.training.result import Result
-from gradkeeper.training.run_directory import RunDirectory
+from gradkeeper.training.experiment.result import Result
+from gradkeeper.training.experiment.run_directory import RunDirectory
 from gradkeeper.training.tasks import Task, load_task
 from gradkeeper.zoo.pretrained import write_weights
 

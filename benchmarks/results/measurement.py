@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from gradkeeper.training.run_directory import write_text
+from gradkeeper.training.experiment.run_directory import write_text
 
 
 @dataclass(frozen=True, kw_only=True)

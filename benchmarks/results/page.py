@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gradkeeper import zoo
-from gradkeeper.training.run_directory import write_text
+from gradkeeper.training.experiment.run_directory import write_text
 from results.measurement import Measurement, read_measurements
 from results.table import TABLES, Table, load_table
 

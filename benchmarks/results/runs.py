@@ -8,11 +8,11 @@ from typing import Any
 
 import keras
 
-from gradkeeper.training.data_files import DIGEST
-from gradkeeper.training.experiment import Experiment
-from gradkeeper.training.result import Result
-from gradkeeper.training.result_text import clipping
-from gradkeeper.training.run_directory import FINISHED, RunDirectory, read_json
+from gradkeeper.training.experiment.config import DIGEST
+from gradkeeper.training.experiment.experiment import Experiment
+from gradkeeper.training.experiment.result import Result
+from gradkeeper.training.reporting.result_text import clipping
+from gradkeeper.training.experiment.run_directory import FINISHED, RunDirectory, read_json
 from gradkeeper.training.tasks import load_task
 from results.measurement import Measurement
 from results.table import BenchConfig

@@ -14,7 +14,7 @@ from gradkeeper import zoo
 from gradkeeper.training import Experiment
 from gradkeeper.training.cli import app
 from gradkeeper.training.cli import bench as bench_command
-from gradkeeper.training.result import Result
+from gradkeeper.training.experiment.result import Result
 
 pytest.importorskip("results", reason="needs benchmarks/ of a checkout")
 

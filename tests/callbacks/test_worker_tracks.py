@@ -11,7 +11,7 @@ from gradkeeper.callbacks import GradientHistory
 from gradkeeper.callbacks._workers import Worker, folders_of_others
 from gradkeeper.callbacks.sinks import ParquetSink, read_all_workers
 from gradkeeper.callbacks.sinks.multi import MultiSink
-from gradkeeper.training.worker_findings import disagreements
+from gradkeeper.training.experiment.session import disagreements
 
 ONES = [[1.0] * len(VARIABLES)]
 

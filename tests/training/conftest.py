@@ -5,13 +5,13 @@ import pytest
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory):
-    """Return the arguments of an experiment that takes one or two seconds."""
+    """Return the arguments of an experiment that takes about a second."""
     return {
         "model": "gru",
         "task": "adding",
         "task_options": {"length": 6},
         "units": 4,
-        "batch_size": 8,
+        "batch_size": 40,
         "epochs": 3,
         "steps_per_epoch": 4,
         "data_dir": tmp_path_factory.mktemp("tensorflow_datasets"),

@@ -1,4 +1,4 @@
-"""Script of `test_resume.py`: one experiment uninterrupted, and one killed ten times and resumed.
+"""Script of `test_resumption.py`: one experiment uninterrupted, and one killed several times and resumed.
 
     python kill_and_resume.py FOLDER
 
@@ -19,13 +19,13 @@ import tensorflow as tf
 
 from gradkeeper.training import Experiment
 
-KILLS = 10
-EPOCHS = 24
+KILLS = 4
+EPOCHS = 10
 SECONDS = 300
 
 
 class StandsStill(keras.callbacks.Callback):
-    """Pause training after two epochs, so that ten attempts never complete the run."""
+    """Pause training after two epochs, so that no attempt before the last one completes the run."""
 
     def __init__(self):
         super().__init__()
@@ -46,7 +46,7 @@ def experiment(folder, run_dir, **options):
         num_layers=2,
         model_options={"dropout": 0.2},
         task_options={"length": 5},
-        batch_size=8,
+        batch_size=40,
         epochs=EPOCHS,
         steps_per_epoch=2,
         schedule="cosine",
@@ -108,7 +108,7 @@ def wait_for_an_epoch(pid, metrics):
 
 def main(folder):
     chance = random.Random()
-    wait(fork(folder, folder / "undisturbed"))
+    wait(fork(folder, folder / "uninterrupted"))
     for _ in range(KILLS):
         pid = fork(folder, folder / "killed", [StandsStill()])
         kill_somewhere(pid, folder / "killed", chance)

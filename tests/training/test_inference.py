@@ -53,7 +53,7 @@ def other(tmp_path):
     return file
 
 
-def test_predictions_are_in_the_units_of_the_target(series, other):
+def test_predictions_in_the_units_of_the_target(series, other):
     found = predict(series, other)
     assert found.rows == [4, 5, 6, 7, 8]
     assert list(found.values) == ["load+1", "load+2"]
@@ -68,7 +68,7 @@ def test_predictions_are_in_the_units_of_the_target(series, other):
     np.testing.assert_allclose(np.stack(list(found.values.values()), 1), expected, rtol=1e-5)
 
 
-def test_windows_with_a_missing_value_have_no_prediction(series, other):
+def test_windows_with_missing_values_have_no_prediction(series, other):
     lines = other.read_text().splitlines()
     lines[2] = "1,"
     other.write_text("\n".join(lines))
@@ -77,7 +77,7 @@ def test_windows_with_a_missing_value_have_no_prediction(series, other):
     assert found.report == "1 of 8 in 'load' (first in line 3)"
 
 
-def test_classes_are_predicted_by_name(rows, tmp_path):
+def test_predicted_classes(rows, tmp_path):
     (tmp_path / "x.csv").write_text("x\n3\n4\n")
     found = predict(rows, tmp_path / "x.csv", best=True)
     assert found.rows == [1, 2]
@@ -85,14 +85,14 @@ def test_classes_are_predicted_by_name(rows, tmp_path):
     assert all(0.5 <= share <= 1 for share in found.values["probability"])
 
 
-def test_text_goes_on_from_the_prompt_as_it_was_prepared(text):
+def test_generate_preprocesses_the_prompt(text):
     first, again = (generate(text, "Rëads it", length=7, seed=1) for _ in range(2))
     assert first == again
     assert first.startswith("reads it")
     assert len(first) == len("reads it") + 7
 
 
-def test_short_texts_end_by_themselves(tmp_path):
+def test_generate_stops_at_the_end_of_a_short_text(tmp_path):
     run = train(tmp_path, "ada\nemmy\nkurt\nal\n" * 4, task="delimited_text", task_options={})
     found = generate(run, "a", length=30, temperature=1.0, seed=0)
     assert found.startswith("a")
@@ -106,7 +106,7 @@ def run(*arguments, monkeypatch):
     return CliRunner().invoke(app, [str(each) for each in arguments])
 
 
-def test_the_command_prints_or_writes_a_csv_file(series, other, tmp_path, monkeypatch):
+def test_predict_command(series, other, tmp_path, monkeypatch):
     printed = run("predict", series, "--csv", other, monkeypatch=monkeypatch)
     assert printed.exit_code == 0, printed.output
     out = ("--out", tmp_path / "out.csv")
@@ -117,7 +117,7 @@ def test_the_command_prints_or_writes_a_csv_file(series, other, tmp_path, monkey
     assert float(table[0]["load+1"]) == predict(series, other).values["load+1"][0]
 
 
-def test_the_command_prints_the_text(text, monkeypatch):
+def test_generate_command(text, monkeypatch):
     options = ("--prompt", "reads", "--length", "9", "--temperature", "0.8", "--seed", "2")
     done = run("generate", text, *options, monkeypatch=monkeypatch)
     assert done.exit_code == 0, done.output
@@ -125,7 +125,7 @@ def test_the_command_prints_the_text(text, monkeypatch):
     assert done.stdout == f"{expected}\n"
 
 
-def test_a_run_on_another_task_is_refused(series, text, other, tmp_path):
+def test_run_on_another_task_is_refused(series, text, other, tmp_path):
     with pytest.raises(ValueError, match=r"needs a run on a CSV file.*the task 'text_file'"):
         predict(text, other)
     with pytest.raises(ValueError, match=r"needs a run on a text.*the task 'csv'"):
@@ -134,7 +134,7 @@ def test_a_run_on_another_task_is_refused(series, text, other, tmp_path):
         generate(tmp_path, "a")
 
 
-def test_what_the_run_does_not_know_is_refused(series, text, other):
+def test_unknown_columns_and_characters_are_refused(series, text, other):
     with pytest.raises(ValueError, match=r"vocabulary lacks\. .*Received: 'qu'"):
         generate(text, "quote")
     with pytest.raises(ValueError, match=r"Received: prompt=''"):

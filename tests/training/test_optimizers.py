@@ -48,7 +48,7 @@ def test_clipping_equals_numpy(clip, expected, size):
         np.testing.assert_allclose(step, wanted, rtol=1e-6)
 
 
-def test_without_clipping_the_step_is_the_gradient():
+def test_step_without_clipping():
     for step, gradient in zip(
         update(make_optimizer("sgd", 1.0), GRADIENTS), GRADIENTS, strict=True
     ):
@@ -56,7 +56,7 @@ def test_without_clipping_the_step_is_the_gradient():
 
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
-def test_every_optimizer_steps_and_survives_its_config(name):
+def test_every_optimizer_and_its_config(name):
     optimizer = make_optimizer(name, 0.01, global_clipnorm=1.0)
     steps = update(optimizer, GRADIENTS)
     assert all(np.isfinite(step).all() and np.any(step != 0) for step in steps)
@@ -64,31 +64,31 @@ def test_every_optimizer_steps_and_survives_its_config(name):
     assert twin.global_clipnorm == 1.0
 
 
-def test_own_options_reach_the_optimizer():
+def test_options_of_the_optimizer():
     optimizer = make_optimizer("sgd", 0.1, momentum=0.9, nesterov=True, weight_decay=0.01)
     config = optimizer.get_config()
     assert (config["momentum"], config["nesterov"], config["weight_decay"]) == (0.9, True, 0.01)
 
 
-def test_weight_decay_left_out_is_the_keras_default():
+def test_default_weight_decay():
     assert make_optimizer("adamw", 0.1).weight_decay == 0.004
     assert make_optimizer("adam", 0.1).weight_decay is None
 
 
-def test_two_ways_to_clip_are_refused_and_named():
+def test_two_kinds_of_clipping_are_refused():
     with pytest.raises(ValueError, match=r"one kind.*Received: clipnorm=1\.0, clipvalue=0\.5"):
         make_optimizer("sgd", 0.1, clipnorm=1.0, clipvalue=0.5)
 
 
 @pytest.mark.parametrize("clip", ["clipnorm", "global_clipnorm", "clipvalue"])
 @pytest.mark.parametrize("value", [-1.0, 0, math.inf, math.nan, "1", True])
-def test_a_limit_must_be_a_finite_number_above_zero(clip, value):
+def test_invalid_limit_is_refused(clip, value):
     with pytest.raises(ValueError, match=f"`{clip}` must be a finite number above 0. Received"):
         make_optimizer("sgd", 0.1, **{clip: value})
 
 
 @pytest.mark.parametrize("learning_rate", [None, 0.0, -0.1, math.nan, math.inf, "0.1"])
-def test_a_bad_learning_rate_is_refused(learning_rate):
+def test_invalid_learning_rate_is_refused(learning_rate):
     with pytest.raises(ValueError, match="`learning_rate` must be a finite number above 0"):
         make_optimizer("sgd", learning_rate)
 
@@ -98,11 +98,11 @@ def test_negative_weight_decay_is_refused():
         make_optimizer("sgd", 0.1, weight_decay=-0.1)
 
 
-def test_an_unknown_optimizer_proposes_the_nearest():
+def test_unknown_optimizer():
     with pytest.raises(ValueError, match=r"Did you mean 'rmsprop'\?.*adadelta.*'rmsprob'"):
         make_optimizer("rmsprob", 0.1)
 
 
-def test_unknown_options_are_named_with_the_allowed_ones():
+def test_unknown_options():
     with pytest.raises(TypeError, match=r"Allowed: .*beta_1.*Received: momentum, tempo"):
         make_optimizer("adam", 0.1, momentum=0.9, tempo=1)

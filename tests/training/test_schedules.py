@@ -39,7 +39,7 @@ def test_schedule_equals_its_formula(name):
 
 
 @pytest.mark.parametrize("name", sorted(FORMULAS))
-def test_warmup_rises_then_follows_the_schedule(name):
+def test_warmup(name):
     schedule = make_schedule(name, 0.5, warmup_steps=4, **arguments_of(name))
     start = FORMULAS[name](0)
     rise = [start * (step + 1) / 5 for step in range(4)]
@@ -49,7 +49,7 @@ def test_warmup_rises_then_follows_the_schedule(name):
 
 
 @pytest.mark.parametrize("name", ["constant", "cosine"])
-def test_warmup_survives_the_config_of_an_optimizer(name):
+def test_warmup_in_the_config_of_an_optimizer(name):
     optimizer = make_optimizer("sgd", 0.5, schedule=name, warmup_steps=4, **arguments_of(name))
     twin = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
     schedule = twin._learning_rate
@@ -57,7 +57,7 @@ def test_warmup_survives_the_config_of_an_optimizer(name):
     np.testing.assert_allclose(rates(schedule, [2, 9]), rates(optimizer._learning_rate, [2, 9]))
 
 
-def test_a_schedule_drives_the_optimizer():
+def test_schedule_in_an_optimizer():
     optimizer = make_optimizer("sgd", 0.5, schedule="step", decay_steps=1, decay_rate=0.1)
     variable = keras.Variable(0.0)
     for _ in range(2):
@@ -65,12 +65,12 @@ def test_a_schedule_drives_the_optimizer():
     assert float(variable) == pytest.approx(-0.55)
 
 
-def test_a_schedule_object_is_taken_as_it_is():
+def test_schedule_object():
     schedule = keras.optimizers.schedules.CosineDecay(0.1, 10)
     assert make_optimizer("adam", schedule=schedule)._learning_rate is schedule
 
 
-def test_a_schedule_object_beside_a_rate_is_refused():
+def test_schedule_object_with_a_rate_is_refused():
     schedule = keras.optimizers.schedules.CosineDecay(0.1, 10)
     with pytest.raises(
         ValueError, match=r"remove the other arguments.*Received: schedule=.*learning_rate=0\.1"
@@ -91,6 +91,6 @@ def test_a_schedule_object_beside_a_rate_is_refused():
         ({"warmup_steps": -1}, r"at least 0. Received: warmup_steps=-1"),
     ],
 )
-def test_bad_schedules_are_refused(arguments, message):
+def test_invalid_schedules_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         make_optimizer("sgd", 0.1, **arguments)

@@ -1,188 +1,146 @@
-"""Options that `gradkeeper train` and `gradkeeper compare` share."""
+"""Options of `gradkeeper train` and `gradkeeper compare`: the settings of `ExperimentConfig`."""
 
+import dataclasses
+import inspect
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
-from gradkeeper.training.cli.support import given, pairs
+from gradkeeper.training.cli.support import pairs
+from gradkeeper.training.experiment.config import ExperimentConfig
 
-_MODEL, _TASK, _OPTIMIZER, _TRAINING, _RUN = (
-    "Model",
-    "Task",
-    "Optimizer",
-    "Training",
-    "Run directory",
+_TASK, _RUN = "Task", "Run directory"
+_PANELS = ("", _TASK, "Model", "Optimizer", "Training", _RUN)
+
+
+def takes(*parameters: inspect.Parameter) -> Callable[[Callable], Callable]:
+    """Give a command these options; it receives them as keyword arguments."""
+
+    def decorate(command: Callable) -> Callable:
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return command
+
+    return decorate
+
+
+def argument(name: str, kind: Any, text: str, **default: Any) -> inspect.Parameter:
+    """Return a positional argument; it is required without `default`."""
+    info = typer.Argument(help=text, show_default=False)
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[kind, info], **default
+    )
+
+
+def _option(panel: str, flag: str, kind: Any, text: str, default: Any = None) -> inspect.Parameter:
+    info = typer.Option(flag, help=text, rich_help_panel=panel, show_default=False)
+    name = flag.partition("/")[0].removeprefix("--").replace("-", "_")
+    kind = kind if default is not None else kind | None
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[kind, info],
+    )
+
+
+MODEL = argument(
+    "model", str | None, "A model of the zoo; `gradkeeper list` names all.", default=None
+)
+RUN_DIR = _option(
+    _RUN, "--run-dir", Path, "Run directory; by default the next free runs/... folder."
+)
+OVERWRITE = _option(_RUN, "--overwrite", bool, "Delete the existing run in --run-dir.", False)
+RESUME = _option(
+    _RUN,
+    "--resume",
+    bool,
+    "Continue the run in --run-dir; MODEL and options can be omitted.",
+    False,
+)
+ALLOW_CHANGED_DATA = _option(
+    _RUN,
+    "--allow-changed-data",
+    bool,
+    "With --resume: continue even if your data file has changed.",
+    False,
+)
+# Short forms of task options.
+_OF_TASKS = (
+    _option(_TASK, "--length", int, "Time steps of the task's sequences."),
+    _option(
+        _TASK,
+        "--text",
+        str,
+        "Your text file, UTF-8: short for --task text_file --option file=...; combine it with "
+        "--task delimited_text for that task.",
+    ),
+    _option(_TASK, "--csv", str, "Your CSV file: short for --task csv --option file=..."),
+    _option(_TASK, "--target", str, "Column of the CSV file to predict."),
+    _option(
+        _TASK,
+        "--window",
+        int,
+        "Number of rows of the CSV file from which the next row is predicted. By default each row "
+        "is one example.",
+    ),
 )
 
 
-def _option(panel: str, text: str, *names: str) -> Any:
-    return typer.Option(*names, help=text, rich_help_panel=panel, show_default=False)
+def setting_options(*, without: Collection[str] = ()) -> list[inspect.Parameter]:
+    """Return an option for each setting but the model and those in `without`, by panel."""
+
+    def options() -> Iterator[tuple[str, inspect.Parameter]]:
+        for field in dataclasses.fields(ExperimentConfig):
+            panel = field.metadata["panel"]
+            if field.name == "task_options":
+                yield from ((panel, each) for each in _OF_TASKS)
+            if field.name not in (*without, "model"):
+                yield panel, _setting(field)
+
+    found = sorted(options(), key=lambda each: _PANELS.index(each[0]))
+    return [parameter for _, parameter in found]
 
 
-Task = Annotated[
-    str | None, _option(_TASK, "Task to train on; `gradkeeper list` names all.", "--task")
-]
-Length = Annotated[int | None, _option(_TASK, "Time steps of the task's sequences.", "--length")]
-TaskOptions = Annotated[
-    list[str] | None,
-    _option(_TASK, "Another option of the task as key=value; can be repeated.", "--option"),
-]
-Text = Annotated[
-    str | None,
-    _option(
-        _TASK,
-        "Your text file, UTF-8: short for --task text_file --option file=...; combine it with "
-        "--task delimited_text for that task.",
-        "--text",
-    ),
-]
-Csv = Annotated[
-    str | None,
-    _option(_TASK, "Your CSV file: short for --task csv --option file=...", "--csv"),
-]
-Target = Annotated[str | None, _option(_TASK, "Column of the CSV file to predict.", "--target")]
-Window = Annotated[
-    int | None,
-    _option(
-        _TASK,
-        "Number of rows of the CSV file from which the next row is predicted. By default each row "
-        "is one example.",
-        "--window",
-    ),
-]
-DataDir = Annotated[
-    Path | None, _option(_TASK, "Data folder of tensorflow-datasets.", "--data-dir")
-]
-Units = Annotated[int | None, _option(_MODEL, "Width of each recurrent layer.", "--units")]
-NumLayers = Annotated[
-    int | None, _option(_MODEL, "Number of stacked recurrent layers.", "--num-layers")
-]
-ModelOptions = Annotated[
-    list[str] | None,
-    _option(
-        _MODEL,
-        "Another argument of zoo.create_model as key=value; can be repeated.",
-        "--model-option",
-    ),
-]
-Optimizer = Annotated[
-    str | None,
-    _option(_OPTIMIZER, "Name of the optimizer; by default the zoo entry's recipe.", "--optimizer"),
-]
-LearningRate = Annotated[
-    float | None, _option(_OPTIMIZER, "By default the zoo entry's recipe.", "--learning-rate")
-]
-Clipnorm = Annotated[
-    float | None, _option(_OPTIMIZER, "Largest norm of each variable's gradient.", "--clipnorm")
-]
-GlobalClipnorm = Annotated[
-    float | None,
-    _option(_OPTIMIZER, "Largest norm of all gradients together.", "--global-clipnorm"),
-]
-Clipvalue = Annotated[
-    float | None,
-    _option(_OPTIMIZER, "Largest absolute value of each gradient element.", "--clipvalue"),
-]
-Schedule = Annotated[
-    str | None, _option(_OPTIMIZER, "constant, cosine, exponential, linear or step.", "--schedule")
-]
-OptimizerOptions = Annotated[
-    list[str] | None,
-    _option(
-        _OPTIMIZER,
-        "Another argument of make_optimizer as key=value (momentum=0.9); can be repeated.",
-        "--optimizer-option",
-    ),
-]
-BatchSize = Annotated[
-    int | None,
-    _option(_TRAINING, "Examples per train step over all replicas; default 50.", "--batch-size"),
-]
-Epochs = Annotated[
-    int | None, _option(_TRAINING, "Total number of epochs; default 10.", "--epochs")
-]
-StepsPerEpoch = Annotated[
-    int | None, _option(_TRAINING, "By default the task's number.", "--steps-per-epoch")
-]
-StepsPerExecution = Annotated[
-    int | None,
-    _option(_TRAINING, "Train steps per call of the compiled function.", "--steps-per-execution"),
-]
-JitCompile = Annotated[
-    bool | None,
-    _option(
-        _TRAINING, "Compile with XLA; by default Keras decides.", "--jit-compile/--no-jit-compile"
-    ),
-]
-Strategy = Annotated[
-    str | None,
-    _option(
-        _TRAINING,
-        "auto, one_device, mirrored (all GPUs of this machine) or multi_worker (the machines in "
-        "TF_CONFIG); default auto.",
-        "--strategy",
-    ),
-]
-Seed = Annotated[
-    int | None, _option(_TRAINING, "Seed of weights, batches and dropout; default 0.", "--seed")
-]
-Flow = Annotated[
-    bool | None,
-    _option(
-        _TRAINING,
-        "Record how far back in time gradients reach, before training and after each epoch.",
-        "--flow/--no-flow",
-    ),
-]
-FlowRegularizer = Annotated[
-    float | None,
-    _option(
-        _TRAINING,
-        "Weight of the regularizer that preserves the gradient's norm from step to step.",
-        "--flow-regularizer",
-    ),
-]
-RunDir = Annotated[
-    Path | None,
-    _option(_RUN, "Run directory; by default the next free runs/... folder.", "--run-dir"),
-]
-Overwrite = Annotated[bool, _option(_RUN, "Delete the existing run in --run-dir.", "--overwrite")]
-AllowChangedData = Annotated[
-    bool,
-    _option(
-        _RUN,
-        "With --resume: continue even if your data file has changed.",
-        "--allow-changed-data",
-    ),
-]
-Resume = Annotated[
-    bool,
-    _option(
-        _RUN,
-        "Continue the run in --run-dir; MODEL and options can be omitted.",
-        "--resume",
-    ),
-]
+def _setting(field: dataclasses.Field) -> inspect.Parameter:
+    kind: Any
+    kinds = get_args(field.type) or (field.type,)
+    flag, text = f"--{field.name.replace('_', '-')}", field.metadata["help"]
+    if get_origin(field.type) is dict:
+        # Repeated as key=value: --option, --model-option, --optimizer-option.
+        flag, kind, text = flag.removesuffix("s"), list[str], f"{text}; can be repeated."
+        flag = flag.replace("--task-", "--")
+    elif bool in kinds:
+        flag, kind = f"{flag}/--no-{flag.removeprefix('--')}", bool
+    else:
+        kind = Path if field.name == "data_dir" else kinds[0]
+    if not text.endswith("."):
+        text += f"; default {field.default}."
+    return _option(field.metadata["panel"], flag, kind, text)
 
 
-def task_arguments(
-    *,
-    task: str | None,
-    text: str | None,
-    csv: str | None,
-    option: list[str] | None,
-    **options: Any,
-) -> dict[str, Any]:
-    """Return the `task` and `task_options` arguments of `Experiment` from the task's options.
+def settings_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments of `Experiment` from the values of `setting_options`.
 
     Raises:
-        ValueError: if both `--text` and `--csv` are set.
+        ValueError: if both `--text` and `--csv` are set, or an option is not key=value.
     """
+    found: dict[str, Any] = {name: each for name, each in options.items() if each is not None}
+    text, csv = found.pop("text", None), found.pop("csv", None)
     if text is not None and csv is not None:
         raise ValueError(f"Use either `--text` or `--csv`. Received: --text {text} --csv {csv}")
-    if task is None and (text is not None or csv is not None):
-        task = "csv" if text is None else "text_file"
-    file = csv if text is None else text
-    of_task = {**given(file=file, **options), **pairs("--option", option)}
-    return given(task=task, task_options=of_task or None)
+    of_task: dict[str, Any] = {
+        name: found.pop(name) for name in ("target", "window", "length") if name in found
+    }
+    if text is not None or csv is not None:
+        found.setdefault("task", "csv" if text is None else "text_file")
+        of_task = {"file": csv if text is None else text, **of_task}
+    for flag, name in (
+        ("model_option", "model_options"),
+        ("optimizer_option", "optimizer_options"),
+    ):
+        if flag in found:
+            found[name] = pairs(f"--{flag.replace('_', '-')}", found.pop(flag))
+    of_task.update(pairs("--option", found.pop("option", ())))
+    return {**found, "task_options": of_task} if of_task else found

@@ -1,15 +1,28 @@
 """Tasks whose examples fit into memory."""
 
-from os import PathLike
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from gradkeeper.training._checks import integer
-from gradkeeper.training.tasks.epochs import endless
-from gradkeeper.training.tasks.order import random_order
-from gradkeeper.training.tasks.task import Task
+from gradkeeper.training.tasks.task import Task, endless
+
+
+def random_order(count: int | tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Return a random order of `count` examples, int32 [count]; equal seeds [2], equal orders."""
+    return tf.argsort(tf.random.stateless_uniform(tf.reshape(count, [1]), seed))
+
+
+def random_split(count: int, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Draw a share of `count` examples for evaluation, the same ones at every call.
+
+    Returns:
+        The numbers of the training and of the evaluation examples, at least one of each.
+    """
+    order = np.random.RandomState(0).permutation(count)
+    drawn = max(1, min(count - 1, round(count * share)))
+    return order[drawn:], order[:drawn]
 
 
 class InMemoryTask(Task):
@@ -23,8 +36,7 @@ class InMemoryTask(Task):
             weights.
         evaluation: The same arrays for evaluation.
         options: See `Task`.
-        data_dir: See `Task`.
-        seed: Seed of the training batches.
+        **common: `data_dir` and `seed`, see `Task`.
     """
 
     def __init__(
@@ -33,10 +45,9 @@ class InMemoryTask(Task):
         evaluation: tuple[np.ndarray, ...],
         *,
         options: dict[str, Any],
-        data_dir: str | PathLike[str] | None = None,
-        seed: int = 0,
+        **common: Any,
     ) -> None:
-        super().__init__(options=options, data_dir=data_dir, seed=seed)
+        super().__init__(options=options, **common)
         self._train, self._evaluation = train, evaluation
 
     def to_model(self, *stored: tf.Tensor) -> tuple[Any, ...]:
@@ -44,14 +55,12 @@ class InMemoryTask(Task):
         return stored
 
     def _batches_from(self, batch_size: int, epoch: int | tf.Tensor) -> tf.data.Dataset:
-        """See `Task._batches_from`."""
         size = integer("batch_size", batch_size)
         rows = tf.data.Dataset.counter(epoch).flat_map(self._order)
         batches = self._gathered(self._train, rows.batch(size, drop_remainder=True))
         return endless(batches).prefetch(tf.data.AUTOTUNE)
 
     def evaluation_dataset(self, batch_size: int) -> tf.data.Dataset:
-        """See `Task.evaluation_dataset`."""
         return self._once(self._evaluation, batch_size)
 
     def steps_per_epoch(self, batch_size: int) -> int:

@@ -13,23 +13,23 @@ if TYPE_CHECKING:
 
 # Name, and module and class inside `gradkeeper.training.tasks`.
 TASKS = {
-    "adding": "synthetic.adding:Adding",
-    "addition": "synthetic.addition:Addition",
-    "arrays": "own.arrays:Arrays",
-    "co2": "sequences.co2:CarbonDioxide",
-    "copying": "synthetic.copying:Copying",
-    "csv": "own.csv_file:CsvFile",
+    "adding": "synthetic.long_time_lags:Adding",
+    "addition": "synthetic.digit_strings:Addition",
+    "arrays": "user_data.arrays:Arrays",
+    "co2": "sequences.forecasting:CarbonDioxide",
+    "copying": "synthetic.long_time_lags:Copying",
+    "csv": "user_data.csv_file:CsvFile",
     "delimited_text": "text.delimited_text:DelimitedText",
     "japanese_vowels": "sequences.japanese_vowels:JapaneseVowels",
     "jsb_chorales": "sequences.jsb_chorales:JsbChorales",
-    "permuted_mnist": "sequences.permuted_mnist:PermutedMnist",
-    "reverse": "synthetic.reverse:Reverse",
-    "sequential_mnist": "sequences.sequential_mnist:SequentialMnist",
-    "sunspots": "sequences.sunspots:Sunspots",
-    "temporal_order": "synthetic.temporal_order:TemporalOrder",
-    "text_file": "text.text_file:TextFile",
-    "tfrecord": "own.tfrecord:TFRecord",
-    "tiny_shakespeare": "text.tiny_shakespeare:TinyShakespeare",
+    "permuted_mnist": "sequences.mnist:PermutedMnist",
+    "reverse": "synthetic.digit_strings:Reverse",
+    "sequential_mnist": "sequences.mnist:SequentialMnist",
+    "sunspots": "sequences.forecasting:Sunspots",
+    "temporal_order": "synthetic.long_time_lags:TemporalOrder",
+    "text_file": "text.characters:TextFile",
+    "tfrecord": "user_data.tfrecord:TFRecord",
+    "tiny_shakespeare": "text.characters:TinyShakespeare",
 }
 
 
@@ -61,12 +61,11 @@ def load_task(
         raise unknown_name("task", name, TASKS)
     module, _, attribute = TASKS[name].partition(":")
     task = getattr(importlib.import_module(f"gradkeeper.training.tasks.{module}"), attribute)
-    parameters = inspect.signature(task).parameters
-    allowed = set(parameters) - {"data_dir", "seed"}
-    unknown = set(options) - allowed
+    allowed = _options_of(task)
+    unknown = set(options) - set(allowed)
     if unknown:
         raise unknown_options(f"The task {name!r}", unknown, allowed)
-    needed = {key for key in allowed if parameters[key].default is inspect.Parameter.empty}
+    needed = {key for key, each in allowed.items() if each.default is each.empty}
     missing = ", ".join(sorted(needed - set(options)))
     if missing:
         raise TypeError(
@@ -74,3 +73,14 @@ def load_task(
             f"Received: {', '.join(sorted(options)) or 'none'}"
         )
     return task(data_dir=data_dir, seed=seed, **options)
+
+
+def _options_of(task: type) -> dict[str, inspect.Parameter]:
+    """Return the keyword-only arguments of a task, including those passed to its base classes."""
+    found: dict[str, inspect.Parameter] = {}
+    for each in task.__mro__:
+        if "__init__" in vars(each):
+            for parameter in inspect.signature(vars(each)["__init__"]).parameters.values():
+                if parameter.kind is parameter.KEYWORD_ONLY:
+                    found.setdefault(parameter.name, parameter)
+    return {name: found[name] for name in set(found) - {"options", "data_dir", "seed"}}

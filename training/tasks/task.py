@@ -1,6 +1,8 @@
 """Base class of all tasks."""
 
 import abc
+import itertools
+from collections.abc import Callable, Iterator
 from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar
@@ -9,7 +11,6 @@ import keras
 import tensorflow as tf
 
 from gradkeeper.training._checks import integer
-from gradkeeper.training.tasks.epochs import epoch_by_epoch
 from gradkeeper.training.tasks.text.vocabulary import Vocabulary
 
 
@@ -24,7 +25,9 @@ class Task(abc.ABC):
         options: All options with their values, JSON-serializable:
             `load_task(task.name, seed=task.seed, **task.options)` recreates the task.
         seed: Seed of the training batches.
-        data_dir: Data folder of tensorflow-datasets; None for its default.
+        data_dir: Data folder of tensorflow-datasets; None for its default. Published data are
+            downloaded unless they are prepared there, and evaluation splits of synthetic tasks are
+            stored there. Tasks on the user's files do not use it.
         vocabulary: Symbols of the integer ids; None if the inputs are numbers.
     """
 
@@ -138,3 +141,31 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def steps_per_epoch(self, batch_size: int) -> int:
         """Return the number of batches per epoch."""
+
+
+def epoch_by_epoch(
+    batches_from: Callable[[tf.Tensor], tf.data.Dataset], steps: int
+) -> tf.data.Dataset:
+    """Return a dataset of `steps` batches that yields the next epoch at each iteration over it.
+
+    Args:
+        batches_from: Function of an epoch, int64 []; returns an endless dataset of batches that
+            starts with that epoch's first batch.
+        steps: Batches per epoch.
+    """
+    epochs = itertools.count()
+
+    def next_epoch() -> Iterator[int]:
+        yield next(epochs)
+
+    number = tf.TensorSpec([], tf.int64)
+    epoch = tf.data.Dataset.from_generator(next_epoch, output_signature=number)
+    batches = epoch.flat_map(lambda start: batches_from(start).take(steps))
+    counted = tf.data.experimental.assert_cardinality(steps)
+    return batches.apply(counted).prefetch(tf.data.AUTOTUNE)
+
+
+def endless(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Return `batches` with infinite cardinality."""
+    known = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
+    return batches.apply(known)

@@ -13,8 +13,8 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download.checksums import UrlInfo
 
 from gradkeeper.training import load_task
-from gradkeeper.training.tasks.builders import japanese_vowels, jsb_chorales
-from gradkeeper.training.tasks.builders.time_series import TimeSeriesBuilder
+from gradkeeper.training.tasks.sequences import japanese_vowels, jsb_chorales
+from gradkeeper.training.tasks.sequences.time_series import TimeSeriesBuilder
 
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
 # Target paths of the published files, which prevent downloads.
@@ -48,15 +48,21 @@ def shared():
 
 @pytest.fixture(scope="session")
 def load(tmp_path_factory):
-    """Return `load(name, **options)`, which loads a small task on generated data."""
+    """Return `load(name, **options)`, which loads a small task on generated data once."""
     folder = tmp_path_factory.mktemp("world")
     with pytest.MonkeyPatch.context() as patch:
         made = {**_files_of_others(folder, patch), **_files_of_the_user(folder)}
         for name in ("jsb_chorales", "japanese_vowels", "sunspots", "co2"):
             load_task(name, data_dir=folder)  # prepared with checksums of generated files
 
+    loaded = {}
+
     def load(name, **options):
-        return load_task(name, data_dir=folder, **{**made.get(name, {}), **options})
+        key = name, *sorted(options.items())
+        if key not in loaded:
+            options = {**made.get(name, {}), **options}
+            loaded[key] = load_task(name, data_dir=folder, **options)
+        return loaded[key]
 
     return load
 

@@ -1,4 +1,4 @@
-"""Forecasts of a time series from a window of its values."""
+"""Forecasts of a time series from a window of its values: sunspots, carbon dioxide."""
 
 import functools
 from os import PathLike
@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from gradkeeper.training._checks import fraction, integer
-from gradkeeper.training.tasks.builders.prepare import prepare, quiet
-from gradkeeper.training.tasks.builders.time_series import TimeSeriesBuilder
+from gradkeeper.training._checks import fraction, integer, unknown_name
 from gradkeeper.training.tasks.in_memory import InMemoryTask
+from gradkeeper.training.tasks.prepare import examples_of, prepared
+from gradkeeper.training.tasks.sequences.time_series import TimeSeriesBuilder
 
 
 class ForecastingTask(InMemoryTask):
@@ -36,9 +36,7 @@ class ForecastingTask(InMemoryTask):
         difference: Predict the changes instead of the values.
         evaluation_fraction: Fraction of the series for evaluation, at its end.
         options: Further entries of `Task.options`.
-        data_dir: Data folder of tensorflow-datasets; the file is downloaded unless it is
-            prepared there.
-        seed: Seed of the training batches.
+        data_dir, seed: See `Task`.
 
     Raises:
         ValueError: A part of the series is shorter than a window, or a number is out of its
@@ -53,10 +51,10 @@ class ForecastingTask(InMemoryTask):
         self,
         config: str,
         *,
-        length: int,
-        horizon: int,
-        difference: bool,
-        evaluation_fraction: float,
+        length: int = 50,
+        horizon: int = 1,
+        difference: bool = False,
+        evaluation_fraction: float = 0.2,
         options: dict[str, Any] | None = None,
         data_dir: str | PathLike[str] | None = None,
         seed: int = 0,
@@ -75,7 +73,13 @@ class ForecastingTask(InMemoryTask):
         super().__init__(
             self._windows(self._values[: self._first]),
             self._windows(self._values[self._first - self.length :]),
-            options={**(options or {}), **self._own_options()},
+            options={
+                **(options or {}),
+                "length": self.length,
+                "horizon": self.horizon,
+                "difference": difference,
+                "evaluation_fraction": self.evaluation_fraction,
+            },
             data_dir=data_dir,
             seed=seed,
         )
@@ -116,14 +120,6 @@ class ForecastingTask(InMemoryTask):
             for name, forecast in forecasts.items()
         }
 
-    def _own_options(self) -> dict[str, Any]:
-        return {
-            "length": self.length,
-            "horizon": self.horizon,
-            "difference": self.difference,
-            "evaluation_fraction": self.evaluation_fraction,
-        }
-
     def _windows(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         both = np.lib.stride_tricks.sliding_window_view(values, self.length + self.horizon)
         both = both.astype(np.float32)
@@ -139,14 +135,61 @@ class ForecastingTask(InMemoryTask):
 
 
 def _read(config: str, data_dir: str | PathLike[str] | None) -> np.ndarray:
-    with quiet():
-        builder = TimeSeriesBuilder(config=config, data_dir=data_dir)
-    prepare(builder)
-    with quiet():
-        series = builder.as_dataset(split=tfds.Split.TRAIN).get_single_element()
+    builder = prepared(TimeSeriesBuilder, config=config, data_dir=data_dir)
+    series = examples_of(builder, tfds.Split.TRAIN).get_single_element()
     return series["values"].numpy()
 
 
 def _filled(values: np.ndarray) -> np.ndarray:
     steps, known = np.arange(len(values)), np.isfinite(values)
     return np.interp(steps, steps[known], values[known])
+
+
+class Sunspots(ForecastingTask):
+    """Predict the number of sunspots, monthly or yearly.
+
+    Sunspot numbers of the National Geophysical Data Center, from statsmodels: 3,126 monthly means
+    from January 1749 to June 2009, or 309 yearly ones from 1700 to 2008, the series of G. Yule,
+    "On a method of investigating periodicities in disturbed series", 1927. They rise and fall in
+    a cycle of some eleven years. Inputs, targets and baseline: see `ForecastingTask`; the cycle is
+    too irregular for a seasonal forecast.
+
+    Args:
+        frequency: "monthly" or "yearly".
+        **options: See `ForecastingTask`.
+
+    Raises:
+        ValueError: The frequency is unknown, or a part of the series is shorter than a window.
+    """
+
+    name = "sunspots"
+    frequencies: ClassVar[tuple[str, ...]] = ("monthly", "yearly")
+
+    def __init__(self, *, frequency: str = "monthly", **options: Any) -> None:
+        if frequency not in self.frequencies:
+            raise unknown_name("frequency", frequency, self.frequencies)
+        super().__init__(f"sunspots_{frequency}", options={"frequency": frequency}, **options)
+
+
+class CarbonDioxide(ForecastingTask):
+    """Predict the carbon dioxide in the air over Mauna Loa, weekly since 1958.
+
+    C. Keeling and T. Whorf, "Atmospheric CO2 concentrations derived from flask air samples at
+    sites in the SIO network", 2004, from statsmodels: 2,284 weeks from March 1958 to December
+    2001 in parts per million, 59 of them missing. The values rise from year to year and
+    oscillate with the seasons. Inputs, targets and baseline: see `ForecastingTask`, with a season
+    of 52 weeks. By default the task is to predict the weekly changes, because the values of the
+    last years are higher than any in training.
+
+    Args:
+        length, difference, **options: See `ForecastingTask`.
+
+    Raises:
+        ValueError: A part of the series is shorter than a window.
+    """
+
+    name = "co2"
+    season = 52
+
+    def __init__(self, *, length: int = 52, difference: bool = True, **options: Any) -> None:
+        super().__init__("co2_weekly", length=length, difference=difference, **options)

@@ -1,26 +1,76 @@
 """Bach's chorales: prediction of the next frame of 88 keys."""
 
 import functools
+import json
+from collections.abc import Iterator
 from os import PathLike
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download.checksums import UrlInfo
 
 from gradkeeper.training._checks import unknown_name
-from gradkeeper.training.tasks.builders.jsb_chorales import KEYS, JsbChoralesBuilder
-from gradkeeper.training.tasks.builders.prepare import prepare, quiet
 from gradkeeper.training.tasks.in_memory import InMemoryTask
-from gradkeeper.training.tasks.losses import FrameCrossentropy
-from gradkeeper.training.tasks.padding import known_steps, padded, step_weights
+from gradkeeper.training.tasks.losses import FrameCrossentropy, known_steps, padded, step_weights
+from gradkeeper.training.tasks.prepare import examples_of, info_of, prepared, url_info
 
+KEYS = 88
 # Outside the values of a key, which are 0 and 1.
 PADDING = -1
+LOWEST_NOTE = 21  # MIDI number of A0, the first key of a piano
+URL = (
+    "https://raw.githubusercontent.com/czhuang/JSB-Chorales-dataset/"
+    "9a7f733ddb4ed91f48da64ac7f0f621c34aadd4d/jsb-chorales-quarter.json"
+)
+
+
+class JsbChoralesBuilder(tfds.core.GeneratorBasedBuilder):
+    """382 chorales of Johann Sebastian Bach, a frame per quarter note.
+
+    The split is that of N. Boulanger-Lewandowski, Y. Bengio and P. Vincent, "Modeling temporal
+    dependencies in high-dimensional sequences", ICML 2012: 229, 76 and 77 chorales. The file
+    contains lists of MIDI numbers, one per frame.
+
+    Features: "frames", uint8 [time, 88], 1 where a key sounds.
+    """
+
+    name = "gradkeeper_jsb_chorales"
+    VERSION = tfds.core.Version("1.0.0")
+    url_infos: ClassVar[dict[str, UrlInfo]] = {
+        URL: url_info(
+            407_200,
+            "2db9329f1881a1d3f49703ec556bf1d6f84b4f6c1d702c156536e93cf31e1c91",
+            "jsb-chorales-quarter.json",
+        )
+    }
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        frames = tfds.features.Tensor(shape=(None, KEYS), dtype=np.uint8, encoding="bytes")
+        description = "Chorales of J. S. Bach, a frame per quarter note."
+        homepage = "https://github.com/czhuang/JSB-Chorales-dataset"
+        return info_of(self, description, homepage, frames=frames)
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        chorales = json.loads(Path(dl_manager.download(URL)).read_text(encoding="utf-8"))
+        return {
+            tfds.Split.TRAIN: self._generate_examples(chorales["train"]),
+            tfds.Split.VALIDATION: self._generate_examples(chorales["valid"]),
+            tfds.Split.TEST: self._generate_examples(chorales["test"]),
+        }
+
+    def _generate_examples(self, chorales: list[list[list[int]]]) -> Iterator[tuple[int, Any]]:
+        for key, chorale in enumerate(chorales):
+            frames = np.zeros((len(chorale), KEYS), np.uint8)
+            for frame, notes in zip(frames, chorale, strict=True):
+                frame[np.array(notes, int) - LOWEST_NOTE] = 1
+            yield key, {"frames": frames}
 
 
 class JsbChorales(InMemoryTask):
-    """Predict the next frame of a chorale.
+    """Predict the next frame of 88 keys in Bach's chorales.
 
     N. Boulanger-Lewandowski, Y. Bengio and P. Vincent, "Modeling temporal dependencies in
     high-dimensional sequences", ICML 2012: 229 chorales for training, 76 for validation, 77
@@ -43,9 +93,7 @@ class JsbChorales(InMemoryTask):
     Args:
         split: Evaluation split: "test", as in published results, or "validation", for the choice
             of a model.
-        data_dir: Data folder of tensorflow-datasets; the file is downloaded unless it is
-            prepared there.
-        seed: Seed of the training batches.
+        data_dir, seed: See `Task`.
     """
 
     name = "jsb_chorales"
@@ -64,9 +112,7 @@ class JsbChorales(InMemoryTask):
     ) -> None:
         if split not in self.splits:
             raise unknown_name("split", split, self.splits)
-        with quiet():
-            builder = JsbChoralesBuilder(data_dir=data_dir)
-        prepare(builder)
+        builder = prepared(JsbChoralesBuilder, data_dir=data_dir)
         super().__init__(
             _examples(builder, tfds.Split.TRAIN),
             _examples(builder, split),
@@ -107,9 +153,8 @@ class JsbChorales(InMemoryTask):
 
 def _examples(builder: JsbChoralesBuilder, split: str) -> tuple[np.ndarray, ...]:
     """Return inputs and targets as int8, and weights."""
-    with quiet():
-        dataset = builder.as_dataset(split=split).as_numpy_iterator()
-    chorales = [example["frames"].astype(np.int8) for example in dataset]
+    examples = examples_of(builder, split).as_numpy_iterator()
+    chorales = [example["frames"].astype(np.int8) for example in examples]
     steps = max(map(len, chorales)) - 1
     inputs = padded([chorale[:-1] for chorale in chorales], PADDING, steps=steps)
     following = [chorale[1:] for chorale in chorales]

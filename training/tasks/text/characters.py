@@ -1,18 +1,18 @@
-"""Character-level language modelling of any text."""
+"""Character-level language modelling: any text, your own text file, Shakespeare's plays."""
 
 import functools
 from os import PathLike
 from typing import Any
 
 import tensorflow as tf
+import tensorflow_datasets as tfds
 
-from gradkeeper.training._checks import integer
-from gradkeeper.training.tasks.baselines import entropy
-from gradkeeper.training.tasks.epochs import endless
-from gradkeeper.training.tasks.order import random_order
-from gradkeeper.training.tasks.task import Task
-from gradkeeper.training.tasks.text.preprocessing import preprocess
-from gradkeeper.training.tasks.text.vocabulary import Vocabulary
+from gradkeeper.training._checks import fraction, integer
+from gradkeeper.training.tasks.in_memory import random_order
+from gradkeeper.training.tasks.losses import entropy
+from gradkeeper.training.tasks.prepare import examples_of, prepared
+from gradkeeper.training.tasks.task import Task, endless
+from gradkeeper.training.tasks.text.vocabulary import Vocabulary, preprocess, read_text
 
 
 class CharacterTask(Task):
@@ -33,10 +33,10 @@ class CharacterTask(Task):
         train_text: Text for training.
         evaluation_text: Text for evaluation.
         length: Characters per window.
-        preprocessing: "none", or "letters" (see `gradkeeper.training.tasks.text.preprocessing`).
+        preprocessing: "none", or "letters": lower-case letters and ` .,!?` only, see
+            `gradkeeper.training.tasks.text.vocabulary`.
         options: Entries of `Task.options` besides `length` and `preprocessing`.
-        data_dir: Source folder of the text, see `Task`.
-        seed: Seed of the training batches.
+        **common: `data_dir` and `seed`, see `Task`.
 
     Raises:
         ValueError: A text is shorter than a window, or the preprocessing is unknown.
@@ -55,12 +55,11 @@ class CharacterTask(Task):
         length: int = 50,
         preprocessing: str = "none",
         options: dict[str, Any] | None = None,
-        data_dir: str | PathLike[str] | None = None,
-        seed: int = 0,
+        **common: Any,
     ) -> None:
         self.length = integer("length", length)
         own = {"length": self.length, "preprocessing": preprocessing}
-        super().__init__(options={**(options or {}), **own}, data_dir=data_dir, seed=seed)
+        super().__init__(options={**(options or {}), **own}, **common)
         train = self._checked("training", preprocess(train_text, preprocessing))
         evaluation = self._checked("evaluation", preprocess(evaluation_text, preprocessing))
         self.vocabulary: Vocabulary = Vocabulary.from_text(train + evaluation)
@@ -78,7 +77,6 @@ class CharacterTask(Task):
         return entropy(self._train)
 
     def _batches_from(self, batch_size: int, epoch: int | tf.Tensor) -> tf.data.Dataset:
-        """See `Task._batches_from`."""
         size = integer("batch_size", batch_size)
         # Create the tensor outside a dataset's graph and on the CPU, where tf.data runs.
         with tf.init_scope(), tf.device("CPU"):
@@ -93,7 +91,6 @@ class CharacterTask(Task):
         return endless(batches).prefetch(tf.data.AUTOTUNE)
 
     def evaluation_dataset(self, batch_size: int) -> tf.data.Dataset:
-        """See `Task.evaluation_dataset`."""
         count = (len(self._evaluation) - 1) // self.length
         used = self._evaluation[: count * self.length + 1]
         inputs, targets = used[:-1].reshape(count, -1), used[1:].reshape(count, -1)
@@ -127,3 +124,56 @@ class CharacterTask(Task):
             f"length + 1 = {self.length + 1} characters (after preprocessing). "
             f"Received: {len(text)} characters"
         )
+
+
+class TextFile(CharacterTask):
+    """Predict the next character of a text file of yours.
+
+    Inputs, targets and baseline: see `CharacterTask`. The last part of the text is for
+    evaluation. For a file of many short examples see `delimited_text`.
+
+    Args:
+        file: A text file in UTF-8.
+        evaluation_fraction: Fraction of the characters for evaluation, at the end.
+        **options: `length` and `preprocessing`, see `CharacterTask`; `data_dir` and `seed`.
+
+    Raises:
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is not UTF-8, or one of its two parts is shorter than a window.
+    """
+
+    name = "text_file"
+
+    def __init__(
+        self, *, file: str | PathLike[str], evaluation_fraction: float = 0.1, **options: Any
+    ) -> None:
+        share = fraction("evaluation_fraction", evaluation_fraction)
+        text = read_text(file)
+        end = len(text) - round(len(text) * share)
+        own = {"file": str(file), "evaluation_fraction": share}
+        super().__init__(text[:end], text[end:], options=own, **options)
+
+
+class TinyShakespeare(CharacterTask):
+    """Predict the next character of Shakespeare's plays.
+
+    A. Karpathy, "The unreasonable effectiveness of recurrent neural networks", 2015: about
+    1.1 million characters, 65 distinct ones. 1,003,854 characters are for training and the
+    validation split of 55,770 for evaluation, as in the dataset `tiny_shakespeare` of
+    tensorflow-datasets. Inputs, targets and baseline: see `CharacterTask`.
+
+    Args:
+        data_dir: See `Task`.
+        **options: `length` and `preprocessing`, see `CharacterTask`; `seed`.
+    """
+
+    name = "tiny_shakespeare"
+
+    def __init__(self, *, data_dir: str | PathLike[str] | None = None, **options: Any) -> None:
+        builder = prepared(tfds.builder, "tiny_shakespeare", data_dir=data_dir)
+        train, evaluation = (
+            # A split has a single example, the whole text.
+            examples_of(builder, split).get_single_element()["text"].numpy().decode()
+            for split in (tfds.Split.TRAIN, tfds.Split.VALIDATION)
+        )
+        super().__init__(train, evaluation, data_dir=data_dir, **options)

@@ -7,17 +7,26 @@ from typing import Any
 import numpy as np
 
 from gradkeeper.training._checks import fraction, integer
-from gradkeeper.training.tasks.baselines import entropy
-from gradkeeper.training.tasks.in_memory import InMemoryTask
-from gradkeeper.training.tasks.losses import TokenCrossentropy
-from gradkeeper.training.tasks.padding import known_steps, padded, step_weights
-from gradkeeper.training.tasks.text.files import read_text
-from gradkeeper.training.tasks.text.preprocessing import preprocess
-from gradkeeper.training.tasks.text.vocabulary import END, PADDING, START, Vocabulary
+from gradkeeper.training.tasks.in_memory import InMemoryTask, random_split
+from gradkeeper.training.tasks.losses import (
+    TokenCrossentropy,
+    entropy,
+    known_steps,
+    padded,
+    step_weights,
+)
+from gradkeeper.training.tasks.text.vocabulary import (
+    END,
+    PADDING,
+    START,
+    Vocabulary,
+    preprocess,
+    read_text,
+)
 
 
 class DelimitedText(InMemoryTask):
-    """Predict the next character of independent short texts.
+    """Predict the next character of short texts of yours, such as one name per line.
 
     Inputs: int32 [batch, steps], `START` and the characters of an example, then padding (0);
         steps: one more than the longest example has characters.
@@ -37,8 +46,7 @@ class DelimitedText(InMemoryTask):
             None: the length of the longest example.
         preprocessing: Of each example: "none", or "letters": lower-case letters and ` .,!?`.
         evaluation_fraction: Fraction of the examples for evaluation.
-        data_dir: Not used.
-        seed: Seed of the training batches.
+        **common: `data_dir` and `seed`, see `Task`.
 
     Raises:
         FileNotFoundError: The file does not exist.
@@ -59,8 +67,7 @@ class DelimitedText(InMemoryTask):
         length: int | None = None,
         preprocessing: str = "none",
         evaluation_fraction: float = 0.1,
-        data_dir: str | PathLike[str] | None = None,
-        seed: int = 0,
+        **common: Any,
     ) -> None:
         share = fraction("evaluation_fraction", evaluation_fraction)
         most = None if length is None else integer("length", length)
@@ -68,11 +75,10 @@ class DelimitedText(InMemoryTask):
         self.vocabulary: Vocabulary = Vocabulary.from_text(PADDING + START + END + "".join(texts))
         longest = max(map(len, texts))
         self.length = longest if most is None else min(most, longest)
-        order = np.random.RandomState(0).permutation(len(texts))
-        evaluated = max(1, min(len(texts) - 1, round(len(texts) * share)))
+        train, evaluation = random_split(len(texts), share)
         super().__init__(
-            self._encoded([texts[number] for number in order[evaluated:]]),
-            self._encoded([texts[number] for number in order[:evaluated]]),
+            self._encoded([texts[number] for number in train]),
+            self._encoded([texts[number] for number in evaluation]),
             options={
                 "file": str(file),
                 "delimiter": delimiter,
@@ -80,8 +86,7 @@ class DelimitedText(InMemoryTask):
                 "preprocessing": preprocessing,
                 "evaluation_fraction": share,
             },
-            data_dir=data_dir,
-            seed=seed,
+            **common,
         )
 
     @property

@@ -1,9 +1,59 @@
-"""Characters and their integer ids."""
+"""Texts as integer ids: reading, preprocessing and vocabulary."""
 
 import dataclasses
-from collections.abc import Iterable
+import re
+import string
+import unicodedata
+from collections.abc import Callable, Iterable
+from os import PathLike
+from pathlib import Path
 
 import numpy as np
+
+from gradkeeper.training._checks import unknown_name
+
+
+def read_text(file: str | PathLike[str]) -> str:
+    """Read a UTF-8 file; convert line ends to newlines and remove a byte order mark.
+
+    Raises:
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is not UTF-8.
+    """
+    path = Path(str(file)).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"The text file does not exist. Received: file={str(file)!r}")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"The text must be UTF-8; byte {error.start} is not ({error.reason}). "
+            f"Received: file={str(file)!r}"
+        ) from error
+
+
+LETTERS = frozenset(string.ascii_lowercase + " .,!?")
+
+
+def letters_only(text: str) -> str:
+    """Reduce a text to lower-case letters a to z and ` .,!?`.
+
+    Unicode normalisation NFD separates accents, which are dropped (é → e); letters become
+    lower-case, all other characters are dropped, and a run of white space becomes one space.
+    """
+    plain = re.sub(r"\s", " ", unicodedata.normalize("NFD", text).lower())
+    return re.sub(" +", " ", "".join(filter(LETTERS.__contains__, plain)))
+
+
+PREPROCESSING: dict[str, Callable[[str], str]] = {"none": str, "letters": letters_only}
+
+
+def preprocess(text: str, how: str) -> str:
+    """Apply the entry `how` of `PREPROCESSING` to `text`; ValueError for an unknown name."""
+    if how not in PREPROCESSING:
+        raise unknown_name("preprocessing", how, PREPROCESSING)
+    return PREPROCESSING[how](text)
+
 
 # Characters that texts do not contain; their code points sort before all other characters.
 PADDING = "\x00"

@@ -1,0 +1,87 @@
+"""Commands: fast help, lists, and errors in one line."""
+
+import subprocess
+import sys
+
+import pytest
+
+from gradkeeper import __version__, zoo
+from gradkeeper.training import list_tasks
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"]])
+def test_help_and_version_do_not_import_tensorflow(arguments):
+    check = (
+        "import sys; from gradkeeper.training.cli import app\n"
+        f"try: app({arguments!r})\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "heavy = {'tensorflow', 'keras', 'matplotlib', 'pyarrow'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", check], check=True, capture_output=True)
+
+
+def test_version(run):
+    assert run("--version").output.strip() == f"gradkeeper {__version__}"
+
+
+def test_list(run):
+    output = run("list").output
+    assert all(name in output for name in [*zoo.list_models(), *list_tasks()])
+    assert "The adding problem: add the two marked numbers of a long sequence" in output
+
+
+def test_list_by_pattern(run):
+    output = run("list", "*lstm*").output
+    assert "ln_lstm" in output
+    assert "gru" not in output
+    assert "adding" not in output
+
+
+def test_list_of_one_model(run):
+    output = run("list", "lem").output
+    assert output.strip() == str(zoo.model_info("lem"))
+    assert "dt is step_size" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "grew", "--task", "adding"], "Did you mean 'gru'"),
+        (["train", "gru", "--task", "added"], "Did you mean 'adding'"),
+        (["train", "gru"], "`--task` is missing"),
+        (["train"], "model is missing"),
+        (["train", "--resume"], "needs the run's `--run-dir`"),
+        (["train", "gru", "--task", "adding", "--optimizer", "adm"], "Did you mean 'adam'"),
+        (["train", "gru", "--task", "adding", "--length", "0"], "length=0"),
+        (["train", "gru", "--task", "adding", "--option", "size=3"], "Allowed: length"),
+        (["train", "gru", "--task", "adding", "--option", "length"], "takes key=value"),
+        (["train", "gru", "--task", "adding", "--clipnorm", "-1"], "clipnorm=-1"),
+        (
+            ["train", "gru", "--task", "adding", "--clipnorm", "1", "--clipvalue", "1"],
+            "one kind of clipping",
+        ),
+        (["compare", "gru", "gru", "--task", "adding"], "each model only once"),
+        (["compare", "gru:units=3", "gru:units=3"], "each model only once"),
+        (["compare", "gru:layer_norm"], "takes key=value, each key once. Received: 'layer_norm'"),
+        (["compare", "gru:norm=true"], "Received: norm"),
+        (["compare", "gru:task=copying"], "Received: model_options={'task': 'copying'}"),
+        (["compare", "remedies", "--clipnorm", "1"], "of 'leaky ReLU clipped'"),
+        (["list", "*transformer*"], "pattern='*transformer*'"),
+        (["report", "nowhere"], "Not a run directory"),
+    ],
+)
+def test_invalid_input_is_one_message_and_exit_code_2(
+    run, arguments, message, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments)
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_debug_shows_the_traceback(run, tmp_path):
+    result = run("--debug", "report", tmp_path)
+    assert isinstance(result.exception, FileNotFoundError)

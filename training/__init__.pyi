@@ -1,0 +1,17 @@
+from . import tasks as tasks
+from .comparison.comparison import Comparison as Comparison
+from .comparison.comparison_run import compare as compare
+from .comparison.model_variants import REMEDIES as REMEDIES
+from .distribution import enable_multi_worker as enable_multi_worker
+from .distribution import make_strategy as make_strategy
+from .experiment.config import ExperimentConfig as ExperimentConfig
+from .experiment.experiment import Experiment as Experiment
+from .experiment.result import Result as Result
+from .flow_regularizer import regularize_flow as regularize_flow
+from .inference import Predictions as Predictions
+from .inference import generate as generate
+from .inference import predict as predict
+from .optimizers import make_optimizer as make_optimizer
+from .tasks.registry import list_tasks as list_tasks
+from .tasks.registry import load_task as load_task
+from .tasks.task import Task as Task

@@ -1,0 +1,1 @@
+"""Experiments: their configuration, training, run directory and result."""

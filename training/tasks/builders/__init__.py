@@ -1,1 +1,0 @@
-"""tensorflow-datasets builders of the tasks, and their preparation."""
