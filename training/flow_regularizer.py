@@ -4,13 +4,13 @@ import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
-from numbers import Real
 from typing import Any
 from unittest import mock
 
 import keras
 import tensorflow as tf
 
+from gradkeeper._arguments import number
 from gradkeeper.callbacks.flow.unrolled import cell_step, recurrent_layers
 from gradkeeper.callbacks.instrument.variable_names import layer_paths
 from gradkeeper.zoo.layers import CellLayer
@@ -55,8 +55,7 @@ def regularize_flow(model: keras.Model, weight: float) -> None:
             loss (mixed_float16).
         RuntimeError: if the Keras backend is not TensorFlow.
     """
-    if not isinstance(weight, Real) or not 0 <= weight < math.inf:
-        raise ValueError(f"`weight` must be finite and at least 0. Received: weight={weight!r}")
+    number("weight", weight, "[0, inf)")
     layers = recurrent_layers(model)
     if not layers:
         raise ValueError(f"The model has no recurrent layer. Received: model={model.name!r}")

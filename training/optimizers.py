@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import keras
 
-from gradkeeper.training._checks import positive_number, unknown_name, unknown_options
+from gradkeeper._arguments import choice, no_unknown, number
 from gradkeeper.training.global_batch import on_global_batch
 from gradkeeper.training.schedules import make_schedule
 
@@ -87,7 +87,7 @@ def make_optimizer(
     arguments |= _one_clip(clipnorm=clipnorm, global_clipnorm=global_clipnorm, clipvalue=clipvalue)
     if weight_decay is not None:
         arguments["weight_decay"] = (
-            0.0 if weight_decay == 0 else positive_number("weight_decay", weight_decay)
+            0.0 if weight_decay == 0 else number("weight_decay", weight_decay)
         )
     arguments["learning_rate"] = make_schedule(
         schedule,
@@ -97,8 +97,7 @@ def make_optimizer(
         warmup_steps=warmup_steps,
         final_fraction=final_fraction,
     )
-    if clip_scope not in _SCOPES:
-        raise unknown_name("clip_scope", clip_scope, _SCOPES)
+    choice("clip_scope", clip_scope, _SCOPES)
     optimizer = OPTIMIZERS[name]
     if clip_scope == "global_batch" and any(arguments.get(each) for each in _SCOPED):
         optimizer = on_global_batch(optimizer)
@@ -119,7 +118,7 @@ def _one_clip(**clips: float | None) -> dict[str, float]:
             "variables together) or `clipvalue` (each element). "
             f"Received: {received}"
         )
-    return {name: positive_number(name, value) for name, value in given.items()}
+    return {name: number(name, value) for name, value in given.items()}
 
 
 def _checked_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -129,12 +128,10 @@ def _checked_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
         each.name for each in _parameters(name).values() if each.kind is not each.VAR_KEYWORD
     } - own
     unknown = set(options) - allowed
-    if unknown:
-        raise unknown_options(f"The optimizer {name!r}", unknown, allowed)
+    no_unknown(f"The optimizer {name!r}", unknown, allowed)
     return dict(options)
 
 
 def _parameters(name: str) -> Mapping[str, inspect.Parameter]:
-    if name not in OPTIMIZERS:
-        raise unknown_name("optimizer", name, OPTIMIZERS)
+    choice("optimizer", name, OPTIMIZERS)
     return inspect.signature(OPTIMIZERS[name].__init__).parameters

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 from keras.optimizers import schedules
 
-from gradkeeper.training._checks import integer, positive_number, unknown_name
+from gradkeeper._arguments import choice, integer, number
 
 # Each schedule and its arguments, besides `warmup_steps`.
 SCHEDULES: dict[str, tuple[str, ...]] = {
@@ -58,10 +58,9 @@ def make_schedule(
             given["warmup_steps"] = warmup_steps
         return _whole(schedule, learning_rate, given)
     name = schedule or "constant"
-    if name not in SCHEDULES:
-        raise unknown_name("schedule", schedule, SCHEDULES)
+    choice("schedule", schedule, SCHEDULES)
     _refuse_unused(name, given)
-    rate = _decaying(name, positive_number("learning_rate", learning_rate), given)
+    rate = _decaying(name, number("learning_rate", learning_rate), given)
     steps = integer("warmup_steps", warmup_steps or 0, minimum=0)
     return Warmup(rate, steps) if steps else rate
 
@@ -98,19 +97,12 @@ def _decaying(name: str, learning_rate: float, given: dict[str, Any]) -> Rate:
         )
     steps = integer("decay_steps", given["decay_steps"])
     if name in ("exponential", "step"):
-        rate = _fraction("decay_rate", given.get("decay_rate", 0.1))
+        rate = number("decay_rate", given.get("decay_rate", 0.1), "(0, 1)")
         return schedules.ExponentialDecay(learning_rate, steps, rate, staircase=name == "step")
-    final = _fraction("final_fraction", given.get("final_fraction", 0.0))
+    final = number("final_fraction", given.get("final_fraction", 0.0), "[0, 1]")
     if name == "cosine":
         return schedules.CosineDecay(learning_rate, steps, alpha=final)
     return schedules.PolynomialDecay(learning_rate, steps, end_learning_rate=final * learning_rate)
-
-
-def _fraction(name: str, value: float) -> float:
-    if not 0 <= value <= 1 or (name == "decay_rate" and value in (0, 1)):
-        interval = "(0, 1)" if name == "decay_rate" else "[0, 1]"
-        raise ValueError(f"`{name}` must be in {interval}. Received: {name}={value!r}")
-    return float(value)
 
 
 @keras.saving.register_keras_serializable(package="gradkeeper")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gradkeeper.zoo import _checks
+from gradkeeper._arguments import choice, integer, number
 from gradkeeper.zoo._model_info import ModelInfo
 from gradkeeper.zoo._typing import Activation, Initializer, LayerFactory
 
@@ -62,7 +62,7 @@ def merge(info: ModelInfo, given: Mapping[str, Any]) -> ModelOptions:
         ValueError: if a value is not allowed, or if two options exclude each other.
     """
     chosen = {name: value for name, value in given.items() if value is not None}
-    chosen["task"] = _checks.choice("task", chosen.get("task", info.tasks[0]), info.tasks)
+    chosen["task"] = choice("task", chosen.get("task", info.tasks[0]), info.tasks)
     chosen["input_shape"] = _input_shape(chosen["input_shape"])
     options = ModelOptions(**{**info.options, **chosen})
     _check_values(options)
@@ -89,14 +89,14 @@ def _input_shape(shape: Any) -> tuple[int | None, ...]:
 
 def _check_values(options: ModelOptions) -> None:
     for name in ("output_units", "units", "num_layers"):
-        _checks.positive_int(name, getattr(options, name))
+        integer(name, getattr(options, name))
     for name in ("vocabulary_size", "embedding_units", "batch_size"):
         if getattr(options, name) is not None:
-            _checks.positive_int(name, getattr(options, name))
-    _checks.rate("dropout", options.dropout)
-    _checks.rate("recurrent_dropout", options.recurrent_dropout)
-    _checks.choice("pooling", options.pooling, POOLINGS)
-    _checks.choice("attention", options.attention, (None, *ATTENTIONS))
+            integer(name, getattr(options, name))
+    number("dropout", options.dropout, "[0, 1)")
+    number("recurrent_dropout", options.recurrent_dropout, "[0, 1)")
+    choice("pooling", options.pooling, POOLINGS)
+    choice("attention", options.attention, (None, *ATTENTIONS))
 
 
 def _check_inputs(options: ModelOptions) -> None:

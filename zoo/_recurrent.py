@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 import gradkeeper.zoo.initializers  # noqa: F401 - entries name them as Keras configs
-from gradkeeper.zoo import _checks
+from gradkeeper._arguments import no_unknown
 from gradkeeper.zoo._masked import passes_masks
 from gradkeeper.zoo._model_info import ModelInfo
 from gradkeeper.zoo._options import ModelOptions
@@ -155,7 +155,7 @@ def _layer_arguments(info: ModelInfo, options: ModelOptions) -> dict[str, Any]:
         return {**user_arguments(options), **chosen, **options.layer_options}
     allowed = layer_arguments(info).keys()
     unknown = set(options.layer_options) - allowed
-    _checks.no_unknown(f"The recurrent layer of {info.name!r}", unknown, allowed)
+    no_unknown(f"The recurrent layer of {info.name!r}", unknown, allowed)
     return {
         "units": options.units,
         "dropout": options.dropout,

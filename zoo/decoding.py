@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from gradkeeper.zoo import _checks
+from gradkeeper._arguments import integer
 
 
 def generate(
@@ -39,7 +39,7 @@ def generate(
             is outside the model's vocabulary.
     """
     tokens = _source_tokens(source)
-    _checks.positive_int("max_length", max_length)
+    integer("max_length", max_length)
     _check_model(model, tokens, start_token=start_token, end_token=end_token)
     target = np.full((len(tokens), max_length + 1), start_token, "int32")
     ended = np.zeros(len(tokens), bool)

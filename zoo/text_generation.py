@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 
-from gradkeeper.zoo import _checks
+from gradkeeper._arguments import integer, number
 from gradkeeper.zoo.layers import SequenceAttention
 
 WINDOW = 128
@@ -74,9 +74,8 @@ def generate_text(
             model differ, or if the temperature is negative.
     """
     _check_model(model)
-    _checks.positive_int("length", length)
-    if not temperature >= 0:
-        raise ValueError(f"`temperature` must be at least 0. Received: temperature={temperature}")
+    integer("length", length)
+    number("temperature", temperature, "[0, inf)")
     words = _vocabulary(vocabulary, model.output_shape[-1])
     tokens = _prompt_tokens(prompt, words, model.output_shape[-1])
     next_logits = _windowed(model) if _has_attention(model) else _stepped(model)

@@ -11,8 +11,8 @@ import keras
 from gradkeeper.training.experiment.config import DIGEST
 from gradkeeper.training.experiment.experiment import Experiment
 from gradkeeper.training.experiment.result import Result
-from gradkeeper.training.reporting.result_text import clipping
 from gradkeeper.training.experiment.run_directory import FINISHED, RunDirectory, read_json
+from gradkeeper.training.reporting.result_text import clipping
 from gradkeeper.training.tasks import load_task
 from results.measurement import Measurement
 from results.table import BenchConfig
@@ -96,7 +96,7 @@ def train(
         callbacks=[] if limit is None else [StopAtLimit(limit)],
     )
     if exists:
-        _require_same_settings(folder, experiment.config)
+        _require_same_settings(folder, experiment.config.to_dict())
     if config.collect or (exists and _status(folder) == FINISHED):
         result = Result.load(folder) if exists else None
         return Run(result) if result is not None and result.metrics.get("val_loss") else None

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from gradkeeper.training._checks import unknown_name
 from results.measurement import Measurement
 
 if TYPE_CHECKING:
@@ -38,6 +37,7 @@ TABLES = {
         "every model at a learning rate that is too high, without and with clipping",
     ),
 }
+from gradkeeper._arguments import choice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +88,7 @@ def load_table(name: str) -> Table:
     Raises:
         ValueError: if the name is unknown.
     """
-    if name not in TABLES:
-        raise unknown_name("table", name, TABLES)
+    choice("table", name, TABLES)
     module, _ = TABLES[name]
     table: Table = importlib.import_module(f"results.{module}").TABLES[name]
     return table

@@ -37,6 +37,20 @@ def number(name: str, value: object, interval: str = "(0, inf)") -> float:
     raise ValueError(f"`{name}` must be {allowed}. Received: {name}={value!r}")
 
 
+def interval(name: str, value: object) -> tuple[float, float]:
+    """Return two floats; raise ValueError unless 0 < first <= second < 1."""
+    pair = tuple(value) if isinstance(value, (list, tuple)) else ()
+    if (
+        len(pair) != 2
+        or not all(isinstance(each, Real) for each in pair)
+        or not 0 < pair[0] <= pair[1] < 1
+    ):
+        raise ValueError(
+            f"`{name}` must be two numbers between 0 and 1, lower first. Received: {name}={value!r}"
+        )
+    return float(pair[0]), float(pair[1])
+
+
 def choice(name: str, value: T, choices: Iterable[object]) -> T:
     """Return `value`; raise ValueError unless it is one of the choices.
 

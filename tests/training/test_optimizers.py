@@ -104,5 +104,5 @@ def test_unknown_optimizer():
 
 
 def test_unknown_options():
-    with pytest.raises(TypeError, match=r"Allowed: .*beta_1.*Received: momentum, tempo"):
+    with pytest.raises(TypeError, match=r"takes the arguments .*beta_1.*Received: momentum, tempo"):
         make_optimizer("adam", 0.1, momentum=0.9, tempo=1)

@@ -83,7 +83,7 @@ def test_schedule_object_with_a_rate_is_refused():
     [
         ({"schedule": "cosinus"}, r"Did you mean 'cosine'.*Received: schedule='cosinus'"),
         ({"schedule": "cosine"}, r"needs `decay_steps`"),
-        ({"schedule": "cosine", "decay_steps": 0}, r"whole number.*Received: decay_steps=0"),
+        ({"schedule": "cosine", "decay_steps": 0}, r"integer of.*Received: decay_steps=0"),
         ({"schedule": "cosine", "decay_steps": 5, "decay_rate": 0.5}, r"uses only decay_steps"),
         ({"decay_steps": 5}, r"'constant' uses only warmup_steps. Received: decay_steps=5"),
         ({"schedule": "step", "decay_steps": 5, "decay_rate": 1.5}, r"\(0, 1\).*decay_rate=1\.5"),

@@ -8,7 +8,7 @@ import typer
 from rich import box
 from rich.table import Table
 
-from gradkeeper.training._checks import unknown_name
+from gradkeeper._arguments import choice
 from gradkeeper.training.cli.support import console, loading
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
@@ -54,8 +54,7 @@ def bench(
     if table == _LIST:
         _print_list(TABLES)
         return
-    if table not in TABLES and table not in _WORDS:
-        raise unknown_name("table", table, [*TABLES, *_WORDS])
+    choice("table", table, [*TABLES, *_WORDS])
     with loading():
         from results.export_weights import export_weights
         from results.page import write_page

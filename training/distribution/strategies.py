@@ -10,8 +10,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from gradkeeper._arguments import choice
 from gradkeeper.callbacks._workers import Worker
-from gradkeeper.training._checks import unknown_name
 from gradkeeper.training.distribution import keras_private
 
 
@@ -142,8 +142,7 @@ def make_strategy(name: str = "auto") -> tf.distribute.Strategy:
         ValueError: for an unknown name, or for "multi_worker" without `TF_CONFIG`.
         RuntimeError: for "multi_worker" after TensorFlow was initialized.
     """
-    if name not in STRATEGIES:
-        raise unknown_name("strategy", name, STRATEGIES)
+    choice("strategy", name, STRATEGIES)
     if name == "auto":
         name = _usual()
     if name == "one_device":

@@ -3,12 +3,12 @@
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gradkeeper.training._checks import integer, positive_number, unknown_name
+from gradkeeper._arguments import choice, integer, number
 from gradkeeper.training.experiment.run_directory import RunDirectory, read_json
 from gradkeeper.training.tasks.registry import list_tasks
 
@@ -56,18 +56,6 @@ def _mapping(name: str, value: Mapping[str, Any] | None) -> dict[str, Any]:
             f"`{name}` must be JSON-serializable: pass names instead of objects. "
             f"Received: {name}={options!r} ({error})"
         ) from error
-
-
-def _one_of(*choices: Any) -> Callable[[str, Any], Any]:
-    def check(name: str, value: Any) -> Any:
-        if not any(value is each or (isinstance(each, str) and value == each) for each in choices):
-            raise ValueError(
-                f"`{name}` must be one of {', '.join(map(repr, choices))}. "
-                f"Received: {name}={value!r}"
-            )
-        return value
-
-    return check
 
 
 def _setting(
@@ -141,17 +129,15 @@ class ExperimentConfig:
     optimizer: str = _setting(
         None, "Optimizer", "Name of the optimizer; by default the zoo entry's recipe."
     )
-    learning_rate: float = _setting(
-        None, "Optimizer", "By default the zoo entry's recipe.", positive_number
-    )
+    learning_rate: float = _setting(None, "Optimizer", "By default the zoo entry's recipe.", number)
     clipnorm: float | None = _setting(
-        None, "Optimizer", "Largest norm of each variable's gradient.", positive_number
+        None, "Optimizer", "Largest norm of each variable's gradient.", number
     )
     global_clipnorm: float | None = _setting(
-        None, "Optimizer", "Largest norm of all gradients together.", positive_number
+        None, "Optimizer", "Largest norm of all gradients together.", number
     )
     clipvalue: float | None = _setting(
-        None, "Optimizer", "Largest absolute value of each gradient element.", positive_number
+        None, "Optimizer", "Largest absolute value of each gradient element.", number
     )
     schedule: str | None = _setting(
         None, "Optimizer", "constant, cosine, exponential, linear or step."
@@ -174,7 +160,7 @@ class ExperimentConfig:
         "auto",
         "Training",
         "Compile with XLA; by default Keras decides.",
-        _one_of(True, False, "auto"),
+        partial(choice, choices=(True, False, "auto")),
     )
     strategy: str = _setting(
         "auto",
@@ -189,13 +175,13 @@ class ExperimentConfig:
         False,
         "Training",
         "Record how far back in time gradients reach, before training and after each epoch.",
-        _one_of(True, False),
+        partial(choice, choices=(True, False)),
     )
     flow_regularizer: float | None = _setting(
         None,
         "Training",
         "Weight of the regularizer that preserves the gradient's norm from step to step.",
-        positive_number,
+        number,
     )
     data_dir: str | os.PathLike[str] | None = _setting(
         None, "Task", "Data folder of tensorflow-datasets.", _absolute
@@ -223,10 +209,10 @@ class ExperimentConfig:
                 self._set(name, defaults[name])
         if self.optimizer is None:
             self._set("optimizer", info.recipe["optimizer"])
-        _require_name("task", self.task, list_tasks())
-        _require_name("optimizer", self.optimizer, OPTIMIZERS)
-        _require_name("schedule", self.schedule or "constant", SCHEDULES)
-        _require_name("strategy", self.strategy, STRATEGIES)
+        choice("task", self.task, list_tasks())
+        choice("optimizer", self.optimizer, OPTIMIZERS)
+        choice("schedule", self.schedule or "constant", SCHEDULES)
+        choice("strategy", self.strategy, STRATEGIES)
         if self.learning_rate is None:
             is_recipe = self.optimizer == info.recipe["optimizer"]
             rate = info.recipe["learning_rate"] if is_recipe else None
@@ -256,7 +242,7 @@ class ExperimentConfig:
         names = [each.name for each in dataclasses.fields(cls)]
         given = {name: value for name, value in settings.items() if name != DIGEST}
         for name in given:
-            _require_name("setting", name, names)
+            choice("setting", name, names)
         missing = [name for name in ("model", "task") if name not in given]
         if missing:
             raise ValueError(
@@ -284,8 +270,3 @@ class ExperimentConfig:
             directory.require()
             file = directory.config
         return cls.from_dict(read_json(file))
-
-
-def _require_name(kind: str, name: object, choices: Collection[str]) -> None:
-    if name not in list(choices):
-        raise unknown_name(kind, name, choices)

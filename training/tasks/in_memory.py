@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from gradkeeper.training._checks import integer
+from gradkeeper._arguments import integer
 from gradkeeper.training.tasks.task import Task, endless
 
 

@@ -6,7 +6,7 @@ import inspect
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from gradkeeper.training._checks import unknown_name, unknown_options
+from gradkeeper._arguments import choice, no_unknown
 
 if TYPE_CHECKING:
     from gradkeeper.training.tasks.task import Task
@@ -57,14 +57,12 @@ def load_task(
         FileNotFoundError: A file of the user does not exist.
         ConnectionError: The data are not prepared and the source is unreachable.
     """
-    if name not in TASKS:
-        raise unknown_name("task", name, TASKS)
+    choice("task", name, TASKS)
     module, _, attribute = TASKS[name].partition(":")
     task = getattr(importlib.import_module(f"gradkeeper.training.tasks.{module}"), attribute)
     allowed = _options_of(task)
     unknown = set(options) - set(allowed)
-    if unknown:
-        raise unknown_options(f"The task {name!r}", unknown, allowed)
+    no_unknown(f"The task {name!r}", unknown, allowed)
     needed = {key for key, each in allowed.items() if each.default is each.empty}
     missing = ", ".join(sorted(needed - set(options)))
     if missing:

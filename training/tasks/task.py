@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import keras
 import tensorflow as tf
 
-from gradkeeper.training._checks import integer
+from gradkeeper._arguments import integer
 from gradkeeper.training.tasks.text.vocabulary import Vocabulary
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from gradkeeper.zoo import _checks
+from gradkeeper._arguments import number
 from gradkeeper.zoo._typing import State, Tensor
 from gradkeeper.zoo.cells.gated_cell import GatedCell
 
@@ -26,7 +26,7 @@ class ZoneoutCell(GatedCell):
 
     def __init__(self, units: int, *, zoneout: float = 0.1, **options: Any) -> None:
         super().__init__(units, **options)
-        self.zoneout = _checks.fraction("zoneout", zoneout)
+        self.zoneout = number("zoneout", zoneout, "[0, 1]")
 
     @property
     def rates(self) -> list[float]:

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from gradkeeper.zoo import _checks
+from gradkeeper._arguments import number
 from gradkeeper.zoo._typing import Initializer, State, StepOutput, Tensor
 from gradkeeper.zoo.cells.cell_layer import CellLayer
 from gradkeeper.zoo.cells.recurrent_cell import ComputedKernelCell
@@ -48,8 +48,8 @@ class AntisymmetricRNNCell(ComputedKernelCell):
         **options: Any,
     ) -> None:
         super().__init__(units, recurrent_initializer=recurrent_initializer, **options)
-        self.step_size = _checks.positive("step_size", step_size)
-        self.diffusion = _checks.non_negative("diffusion", diffusion)
+        self.step_size = number("step_size", step_size)
+        self.diffusion = number("diffusion", diffusion, "[0, inf)")
 
     def compute_kernel(self) -> Tensor:
         w = ops.convert_to_tensor(self.recurrent_kernel)

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 import keras
 
-from gradkeeper.zoo import _checks
+from gradkeeper._arguments import no_unknown
 from gradkeeper.zoo._keras_private import rnn
 from gradkeeper.zoo._typing import Config, State, StepOutput, Tensor
 from gradkeeper.zoo.cells._options import option_defaults
@@ -52,9 +52,7 @@ class CellLayer(keras.layers.RNN):
 
     def __init__(self, units: int, **options: Any) -> None:
         allowed = self.option_defaults()
-        _checks.no_unknown(
-            type(self).__name__, set(options).difference(allowed), ["units", *allowed]
-        )
+        no_unknown(type(self).__name__, set(options).difference(allowed), ["units", *allowed])
         layer = {name: options[name] for name in _LAYER_OPTIONS if name in options}
         cell = {name: value for name, value in options.items() if name not in layer}
         shared = {name: layer[name] for name in ("dtype", "trainable") if name in layer}

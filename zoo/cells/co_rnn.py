@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from gradkeeper.zoo import _checks
+from gradkeeper._arguments import number
 from gradkeeper.zoo._typing import Shape, State, StepOutput, Tensor
 from gradkeeper.zoo.cells.cell_layer import CellLayer
 from gradkeeper.zoo.cells.recurrent_cell import RecurrentCell
@@ -59,9 +59,9 @@ class CoRNNCell(RecurrentCell):
         **options: Any,
     ) -> None:
         super().__init__(units, **options)
-        self.step_size = _checks.positive("step_size", step_size)
-        self.frequency = _checks.positive("frequency", frequency)
-        self.damping = _checks.non_negative("damping", damping)
+        self.step_size = number("step_size", step_size)
+        self.frequency = number("frequency", frequency)
+        self.damping = number("damping", damping, "[0, inf)")
         self.implicit_damping = implicit_damping
 
     def build(self, input_shape: Shape) -> None:

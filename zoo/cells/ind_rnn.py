@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from gradkeeper.zoo import _checks
+from gradkeeper._arguments import integer, number
 from gradkeeper.zoo._typing import (
     Activation,
     Config,
@@ -28,7 +28,7 @@ class MaxMagnitude(keras.constraints.Constraint):
     """
 
     def __init__(self, limit: float) -> None:
-        self.limit = _checks.positive("limit", limit)
+        self.limit = number("limit", limit)
 
     def __call__(self, w: Tensor) -> Tensor:
         return ops.clip(w, -self.limit, self.limit)
@@ -103,4 +103,4 @@ class IndRNN(CellLayer):
 def _bound(sequence_length: int | None) -> float:
     if sequence_length is None:
         return 1.0
-    return 2 ** (1 / _checks.positive_int("sequence_length", sequence_length))
+    return 2 ** (1 / integer("sequence_length", sequence_length))

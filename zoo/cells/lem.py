@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from gradkeeper.zoo import _checks
+from gradkeeper._arguments import number
 from gradkeeper.zoo._typing import Shape, State, StepOutput, Tensor
 from gradkeeper.zoo.cells.cell_layer import CellLayer
 from gradkeeper.zoo.cells.gated_cell import GatedCell
@@ -50,7 +50,7 @@ class LEMCell(GatedCell):
         self, units: int, *, step_size: float = 1.0, implicit: bool = True, **options: Any
     ) -> None:
         super().__init__(units, **options)
-        self.step_size = _checks.positive("step_size", step_size)
+        self.step_size = number("step_size", step_size)
         self.implicit = implicit
 
     def build(self, input_shape: Shape) -> None:

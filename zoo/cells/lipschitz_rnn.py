@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from gradkeeper.zoo import _checks
+from gradkeeper._arguments import choice, number
 from gradkeeper.zoo._typing import Initializer, State, StepOutput, Tensor
 from gradkeeper.zoo.cells.cell_layer import CellLayer
 from gradkeeper.zoo.cells.recurrent_cell import ComputedKernelCell
@@ -58,10 +58,10 @@ class LipschitzRNNCell(ComputedKernelCell):
         **options: Any,
     ) -> None:
         super().__init__(units, recurrent_initializer=recurrent_initializer, **options)
-        self.step_size = _checks.positive("step_size", step_size)
-        self.antisymmetry = _checks.fraction("antisymmetry", antisymmetry)
-        self.diffusion = _checks.non_negative("diffusion", diffusion)
-        self.scheme = _checks.choice("scheme", scheme, SCHEMES)
+        self.step_size = number("step_size", step_size)
+        self.antisymmetry = number("antisymmetry", antisymmetry, "[0, 1]")
+        self.diffusion = number("diffusion", diffusion, "[0, inf)")
+        self.scheme = choice("scheme", scheme, SCHEMES)
 
     def compute_kernel(self) -> Tensor:
         """Compute (A, W) for row vectors, [units, 2 * units]."""

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from gradkeeper.zoo import _checks
+from gradkeeper._arguments import interval, number
 from gradkeeper.zoo._typing import Shape, State, Tensor
 from gradkeeper.zoo.cells.linear_cell import Coefficients, LinearCell, ScanLayer
 
@@ -56,8 +56,8 @@ class LRUCell(LinearCell):
         **options: Any,
     ) -> None:
         super().__init__(units, **options)
-        self.radius_range = _checks.interval("radius_range", radius_range)
-        self.max_phase = _checks.positive("max_phase", max_phase)
+        self.radius_range = interval("radius_range", radius_range)
+        self.max_phase = number("max_phase", max_phase)
 
     def build(self, input_shape: Shape) -> None:
         super().build(input_shape)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import keras
 from keras import ops
 
-from gradkeeper.zoo import _checks
+from gradkeeper._arguments import integer, no_unknown, number
 from gradkeeper.zoo._keras_private import DropoutRNNCell
 from gradkeeper.zoo._typing import (
     Activation,
@@ -89,9 +89,9 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         **unknown: Any,
     ) -> None:
         allowed = {"units", *option_defaults(type(self)), *LAYER_ARGUMENTS}
-        _checks.no_unknown(type(self).__name__, unknown, allowed)
+        no_unknown(type(self).__name__, unknown, allowed)
         super().__init__(name=name, dtype=dtype, trainable=trainable)
-        self.units = _checks.positive_int("units", units)
+        self.units = integer("units", units)
         self.activation = resolve("activation", activation)
         self.use_bias = use_bias
         self.kernel_initializer = resolve("kernel_initializer", kernel_initializer)
@@ -103,8 +103,8 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         self.kernel_constraint = resolve("kernel_constraint", kernel_constraint)
         self.recurrent_constraint = resolve("recurrent_constraint", recurrent_constraint)
         self.bias_constraint = resolve("bias_constraint", bias_constraint)
-        self.dropout = _checks.rate("dropout", dropout)
-        self.recurrent_dropout = _checks.rate("recurrent_dropout", recurrent_dropout)
+        self.dropout = number("dropout", dropout, "[0, 1)")
+        self.recurrent_dropout = number("recurrent_dropout", recurrent_dropout, "[0, 1)")
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.state_size = self.units if self.state_count == 1 else [self.units] * self.state_count

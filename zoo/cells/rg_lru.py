@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from gradkeeper.zoo import _checks
+from gradkeeper._arguments import interval, number
 from gradkeeper.zoo._typing import Shape, Tensor
 from gradkeeper.zoo.cells.linear_cell import Coefficients, LinearCell, ScanLayer
 
@@ -49,8 +49,8 @@ class RGLRUCell(LinearCell):
         **options: Any,
     ) -> None:
         super().__init__(units, **options)
-        self.sharpness = _checks.positive("sharpness", sharpness)
-        self.decay_range = _checks.interval("decay_range", decay_range)
+        self.sharpness = number("sharpness", sharpness)
+        self.decay_range = interval("decay_range", decay_range)
 
     def build(self, input_shape: Shape) -> None:
         super().build(input_shape)

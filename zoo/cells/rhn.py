@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from gradkeeper.zoo import _checks
+from gradkeeper._arguments import integer
 from gradkeeper.zoo._typing import Shape, State, StepOutput, Tensor
 from gradkeeper.zoo.cells.cell_layer import CellLayer
 from gradkeeper.zoo.cells.gated_cell import GatedCell
@@ -49,7 +49,7 @@ class RHNCell(GatedCell):
         **options: Any,
     ) -> None:
         super().__init__(units, **options)
-        self.recurrence_depth = _checks.positive_int("recurrence_depth", recurrence_depth)
+        self.recurrence_depth = integer("recurrence_depth", recurrence_depth)
         self.transform_bias = float(transform_bias)
 
     def recurrent_shape(self) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from gradkeeper.zoo import _checks
+from gradkeeper._arguments import number
 from gradkeeper.zoo._typing import Config, Initializer, Shape, State, StepOutput, Tensor
 from gradkeeper.zoo.cells._options import resolve
 from gradkeeper.zoo.cells.cell_layer import CellLayer
@@ -57,8 +57,8 @@ class UnICORNNCell(RecurrentCell):
         **options: Any,
     ) -> None:
         super().__init__(units, recurrent_initializer=recurrent_initializer, **options)
-        self.step_size = _checks.positive("step_size", step_size)
-        self.alpha = _checks.non_negative("alpha", alpha)
+        self.step_size = number("step_size", step_size)
+        self.alpha = number("alpha", alpha, "[0, inf)")
         self.step_initializer = resolve("step_initializer", step_initializer)
 
     def recurrent_shape(self) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from gradkeeper.zoo import _checks
+from gradkeeper._arguments import number
 from gradkeeper.zoo._typing import State, StepOutput, Tensor
 from gradkeeper.zoo.cells._zoneout import ZoneoutCell
 from gradkeeper.zoo.cells.cell_layer import CellLayer
@@ -41,7 +41,7 @@ class ZoneoutLSTMCell(ZoneoutCell, ForgetGateCell):
 
     def __init__(self, units: int, *, cell_zoneout: float = 0.5, **options: Any) -> None:
         super().__init__(units, **options)
-        self.cell_zoneout = _checks.fraction("cell_zoneout", cell_zoneout)
+        self.cell_zoneout = number("cell_zoneout", cell_zoneout, "[0, 1]")
 
     @property
     def rates(self) -> list[float]:

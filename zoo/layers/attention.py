@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from gradkeeper.zoo import _checks
+from gradkeeper._arguments import choice, integer
 from gradkeeper.zoo._typing import Config, Initializer, Shape, Tensor
 
 
@@ -127,7 +127,7 @@ class BahdanauAttention(SequenceAttention):
         **layer_options: Any,
     ) -> None:
         super().__init__(causal=causal, **layer_options)
-        self.units = _checks.positive_int("units", units)
+        self.units = integer("units", units)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
 
     def build(self, query_shape: Sequence[int], values_shape: Sequence[int]) -> None:
@@ -191,7 +191,7 @@ class LuongAttention(SequenceAttention):
     ) -> None:
         super().__init__(causal=causal, **layer_options)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.score_name = _checks.choice("score", score, ("general", "dot"))
+        self.score_name = choice("score", score, ("general", "dot"))
 
     def build(self, query_shape: Shape, values_shape: Shape) -> None:
         width, features = query_shape[-1], values_shape[-1]

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from gradkeeper.zoo import _checks
+from gradkeeper._arguments import choice
 from gradkeeper.zoo._typing import Config, Shape, Tensor
 
 MODES = ("last", "mean", "max")
@@ -27,7 +27,7 @@ class SequencePooling(keras.layers.Layer):
         self, mode: str = "last", *, bidirectional: bool = False, **layer_options: Any
     ) -> None:
         super().__init__(**layer_options)
-        self.mode = _checks.choice("mode", mode, MODES)
+        self.mode = choice("mode", mode, MODES)
         self.bidirectional = bidirectional
         self.supports_masking = True
 

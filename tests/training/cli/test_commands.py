@@ -54,7 +54,7 @@ def test_list_of_one_model(run):
         (["train", "--resume"], "needs the run's `--run-dir`"),
         (["train", "gru", "--task", "adding", "--optimizer", "adm"], "Did you mean 'adam'"),
         (["train", "gru", "--task", "adding", "--length", "0"], "length=0"),
-        (["train", "gru", "--task", "adding", "--option", "size=3"], "Allowed: length"),
+        (["train", "gru", "--task", "adding", "--option", "size=3"], "takes the arguments length"),
         (["train", "gru", "--task", "adding", "--option", "length"], "takes key=value"),
         (["train", "gru", "--task", "adding", "--clipnorm", "-1"], "clipnorm=-1"),
         (

@@ -166,7 +166,7 @@ def test_series_is_trained_and_predicted_in_another_process(run, work):
         (["train", "gru", "--csv", "load.csv", "--target", "lod"], "Did you mean 'load'?"),
         (["compare", "gru", "--csv", "load.csv", "--target", "lod"], "Did you mean 'load'?"),
         (["train", "gru", "--target", "load"], "use `--text`, or `--csv` with `--target`"),
-        (["train", "gru", "--task", "adding", "--window", "3"], "'adding' does not accept"),
+        (["train", "gru", "--task", "adding", "--window", "3"], "'adding' takes the arguments"),
         (["predict", "none", "--csv", "load.csv"], "Not a run directory"),
         (["generate", "none", "--prompt", "a"], "Not a run directory"),
     ],

@@ -188,7 +188,7 @@ def _store(name, version, features, splits, folder):
 def _files_of_the_user(folder):
     random = np.random.default_rng(1)
     text, names, arrays = (str(folder / name) for name in ("text.txt", "names.txt", "xy.npz"))
-    Path(text).write_text("Whoever reads this, reads it again. " * 20)
+    Path(text).write_text("Every reader reads this twice. " * 20)
     Path(names).write_text("\n".join(["ada", "", "bernhard", "kurt", "emmy", "al"] * 4))
     rows = "\n".join(f"{step},{np.sin(step / 3):.4f}" for step in range(60))
     (folder / "series.csv").write_text(f"day,load\n{rows}\n")

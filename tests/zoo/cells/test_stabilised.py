@@ -68,7 +68,7 @@ def test_ind_rnn_constraint_enforces_the_bound(length, limit):
 
 
 def test_ind_rnn_refuses_bounds_that_are_not_positive():
-    with pytest.raises(ValueError, match="`limit` must be a number above 0"):
+    with pytest.raises(ValueError, match="`limit` must be a finite number above 0"):
         MaxMagnitude(0)
     with pytest.raises(ValueError, match="`sequence_length` must be an integer"):
         layers.IndRNN(3, sequence_length=0)

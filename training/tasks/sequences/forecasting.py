@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from gradkeeper.training._checks import fraction, integer, unknown_name
+from gradkeeper._arguments import choice, integer, number
 from gradkeeper.training.tasks.in_memory import InMemoryTask
 from gradkeeper.training.tasks.prepare import examples_of, prepared
 from gradkeeper.training.tasks.sequences.time_series import TimeSeriesBuilder
@@ -63,7 +63,7 @@ class ForecastingTask(InMemoryTask):
         if not isinstance(difference, bool):
             raise TypeError(f"`difference` must be a bool. Received: difference={difference!r}")
         self.difference = difference
-        self.evaluation_fraction = fraction("evaluation_fraction", evaluation_fraction)
+        self.evaluation_fraction = number("evaluation_fraction", evaluation_fraction, "(0, 1)")
         values = _filled(_read(config, data_dir))
         values = np.diff(values) if difference else values
         self._first = len(values) - round(len(values) * self.evaluation_fraction)
@@ -166,8 +166,7 @@ class Sunspots(ForecastingTask):
     frequencies: ClassVar[tuple[str, ...]] = ("monthly", "yearly")
 
     def __init__(self, *, frequency: str = "monthly", **options: Any) -> None:
-        if frequency not in self.frequencies:
-            raise unknown_name("frequency", frequency, self.frequencies)
+        choice("frequency", frequency, self.frequencies)
         super().__init__(f"sunspots_{frequency}", options={"frequency": frequency}, **options)
 
 

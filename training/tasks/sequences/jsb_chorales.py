@@ -12,7 +12,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download.checksums import UrlInfo
 
-from gradkeeper.training._checks import unknown_name
+from gradkeeper._arguments import choice
 from gradkeeper.training.tasks.in_memory import InMemoryTask
 from gradkeeper.training.tasks.losses import FrameCrossentropy, known_steps, padded, step_weights
 from gradkeeper.training.tasks.prepare import examples_of, info_of, prepared, url_info
@@ -110,8 +110,7 @@ class JsbChorales(InMemoryTask):
         data_dir: str | PathLike[str] | None = None,
         seed: int = 0,
     ) -> None:
-        if split not in self.splits:
-            raise unknown_name("split", split, self.splits)
+        choice("split", split, self.splits)
         builder = prepared(JsbChoralesBuilder, data_dir=data_dir)
         super().__init__(
             _examples(builder, tfds.Split.TRAIN),

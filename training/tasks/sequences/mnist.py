@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from gradkeeper.training._checks import integer
+from gradkeeper._arguments import choice, integer
 from gradkeeper.training.tasks.in_memory import InMemoryTask
 from gradkeeper.training.tasks.losses import entropy
 from gradkeeper.training.tasks.prepare import examples_of, prepared
@@ -54,9 +54,7 @@ class SequentialMnist(InMemoryTask):
         data_dir: str | PathLike[str] | None = None,
         seed: int = 0,
     ) -> None:
-        if size not in SIZES:
-            raise ValueError(f"`size` must be one of {SIZES}. Received: size={size!r}")
-        self.size = size
+        self.size = choice("size", size, SIZES)
         builder = prepared(tfds.builder, "mnist", data_dir=data_dir)
         train, test = (
             self._examples(builder, split) for split in (tfds.Split.TRAIN, tfds.Split.TEST)

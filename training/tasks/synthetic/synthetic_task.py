@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from gradkeeper.training._checks import integer
+from gradkeeper._arguments import integer
 from gradkeeper.training.tasks.prepare import examples_of, info_of, prepare, quiet
 from gradkeeper.training.tasks.task import Task
 

@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from gradkeeper.training._checks import fraction, integer
+from gradkeeper._arguments import integer, number
 from gradkeeper.training.tasks.in_memory import random_order
 from gradkeeper.training.tasks.losses import entropy
 from gradkeeper.training.tasks.prepare import examples_of, prepared
@@ -147,7 +147,7 @@ class TextFile(CharacterTask):
     def __init__(
         self, *, file: str | PathLike[str], evaluation_fraction: float = 0.1, **options: Any
     ) -> None:
-        share = fraction("evaluation_fraction", evaluation_fraction)
+        share = number("evaluation_fraction", evaluation_fraction, "(0, 1)")
         text = read_text(file)
         end = len(text) - round(len(text) * share)
         own = {"file": str(file), "evaluation_fraction": share}

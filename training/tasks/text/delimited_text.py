@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gradkeeper.training._checks import fraction, integer
+from gradkeeper._arguments import integer, number
 from gradkeeper.training.tasks.in_memory import InMemoryTask, random_split
 from gradkeeper.training.tasks.losses import (
     TokenCrossentropy,
@@ -69,7 +69,7 @@ class DelimitedText(InMemoryTask):
         evaluation_fraction: float = 0.1,
         **common: Any,
     ) -> None:
-        share = fraction("evaluation_fraction", evaluation_fraction)
+        share = number("evaluation_fraction", evaluation_fraction, "(0, 1)")
         most = None if length is None else integer("length", length)
         texts = _examples(file, delimiter, preprocessing)
         self.vocabulary: Vocabulary = Vocabulary.from_text(PADDING + START + END + "".join(texts))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gradkeeper.training._checks import unknown_name
+from gradkeeper._arguments import choice
 
 
 def read_text(file: str | PathLike[str]) -> str:
@@ -50,8 +50,7 @@ PREPROCESSING: dict[str, Callable[[str], str]] = {"none": str, "letters": letter
 
 def preprocess(text: str, how: str) -> str:
     """Apply the entry `how` of `PREPROCESSING` to `text`; ValueError for an unknown name."""
-    if how not in PREPROCESSING:
-        raise unknown_name("preprocessing", how, PREPROCESSING)
+    choice("preprocessing", how, PREPROCESSING)
     return PREPROCESSING[how](text)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from gradkeeper.training._checks import fraction
+from gradkeeper._arguments import number
 from gradkeeper.training.tasks.in_memory import InMemoryTask, random_split
 from gradkeeper.training.tasks.losses import TokenCrossentropy, step_weights
 from gradkeeper.training.tasks.user_data.target import TargetTask
@@ -58,7 +58,7 @@ class Arrays(TargetTask, InMemoryTask):
         evaluation_fraction: float = 0.2,
         **common: Any,
     ) -> None:
-        share = fraction("evaluation_fraction", evaluation_fraction)
+        share = number("evaluation_fraction", evaluation_fraction, "(0, 1)")
         (x, y), (x_test, y_test) = _splits(_read(file), share, file)
         self._tokens = x.dtype.kind in "iu" and x.ndim == 2
         if self._tokens and mask_value is not None:

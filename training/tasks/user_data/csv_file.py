@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from gradkeeper.training._checks import fraction, integer, unknown_name
+from gradkeeper._arguments import choice, integer, number
 from gradkeeper.training.tasks.in_memory import InMemoryTask
 from gradkeeper.training.tasks.user_data.csv_format import (
     DROP,
@@ -87,8 +87,7 @@ class CsvFile(TargetTask, InMemoryTask):
         **common: Any,
     ) -> None:
         shares = _shares(evaluation_fraction, test_fraction)
-        if missing not in (DROP, REFUSE):
-            raise unknown_name("missing", missing, (DROP, REFUSE))
+        choice("missing", missing, (DROP, REFUSE))
         table = Table.read(file, delimiter=delimiter)
         table.require([target])
         head = head_of(head, table, target, window)
@@ -204,7 +203,10 @@ class CsvFile(TargetTask, InMemoryTask):
 
 
 def _shares(evaluation: object, test: object) -> tuple[float, float]:
-    shares = fraction("evaluation_fraction", evaluation), fraction("test_fraction", test)
+    shares = (
+        number("evaluation_fraction", evaluation, "(0, 1)"),
+        number("test_fraction", test, "(0, 1)"),
+    )
     if sum(shares) >= 1:
         raise ValueError(
             "The validation and the test part must leave rows for training. Received: "

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gradkeeper.training._checks import unknown_name
+from gradkeeper._arguments import choice
 from gradkeeper.training.tasks.user_data.table import Table, missing_report
 
 
@@ -54,8 +54,7 @@ def head_of(head: str | None, table: Table, target: str, window: int | None) -> 
     """Return the requested head, or derive it from the cells of the target."""
     if head is None:
         head = "regression" if window or table.is_numeric(target) else "classification"
-    if head not in HEADS:
-        raise unknown_name("head", head, HEADS)
+    choice("head", head, HEADS)
     if head == "classification" and window is not None:
         raise ValueError(
             "With a window, the target is predicted as a number: remove `head` or `window`. "

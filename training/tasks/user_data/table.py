@@ -8,7 +8,7 @@ from os import PathLike
 
 import numpy as np
 
-from gradkeeper.training._checks import unknown_name
+from gradkeeper._arguments import choice
 from gradkeeper.training.tasks.text.vocabulary import read_text
 
 # Lower-case spellings of a missing value.
@@ -68,9 +68,10 @@ class Table:
     def require(self, names: Sequence[str]) -> None:
         """Raise a ValueError for a column that the file lacks."""
         for name in names:
-            if name not in self.columns:
-                error = unknown_name("column", name, self.columns)
-                raise ValueError(f"{error}, file={self.file!r}")
+            try:
+                choice("column", name, self.columns)
+            except ValueError as error:
+                raise ValueError(f"{error}, file={self.file!r}") from None
 
     def is_numeric(self, name: str) -> bool:
         """Return True if a column has a number and, except for missing values, only numbers."""

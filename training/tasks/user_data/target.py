@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 
-from gradkeeper.training._checks import unknown_name
+from gradkeeper._arguments import choice
 from gradkeeper.training.tasks.losses import constant_error, entropy
 from gradkeeper.training.tasks.task import Task
 
@@ -40,8 +40,7 @@ class TargetTask(Task):
         if head is None:
             whole = train.dtype.kind in "iub"
             head = ("classification" if train.ndim == 1 else "labelling") if whole else "regression"
-        if head not in _AXES:
-            raise unknown_name("head", head, _AXES)
+        choice("head", head, _AXES)
         self.head = head
         self._train_targets = checked_targets(head, train, steps)
         self._evaluation_targets = checked_targets(head, evaluation, steps)

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from gradkeeper.training._checks import integer
+from gradkeeper._arguments import integer
 from gradkeeper.training.tasks.in_memory import random_order
 from gradkeeper.training.tasks.task import endless
 from gradkeeper.training.tasks.user_data.target import TargetTask

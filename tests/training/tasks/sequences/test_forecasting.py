@@ -70,9 +70,7 @@ def test_invalid_options_are_refused(load):
         ValueError, match=r"length \+ horizon = 101 steps. Received: 78 .*length=100"
     ):
         load("sunspots", length=100)
-    with pytest.raises(
-        ValueError, match=r"between 0 and 1, exclusive. Received: evaluation_fraction=1"
-    ):
+    with pytest.raises(ValueError, match=r"a number in \(0, 1\). Received: evaluation_fraction=1"):
         load("sunspots", evaluation_fraction=1)
     with pytest.raises(ValueError, match=r"Unknown frequency.*monthly, yearly"):
         load("sunspots", frequency="daily")

@@ -201,6 +201,6 @@ class TestTextFile:
     @pytest.mark.parametrize("share", [0, 1, -0.5, "half", True])
     def test_invalid_fraction_is_refused(self, text, share):
         with pytest.raises(
-            ValueError, match=r"between 0 and 1, exclusive\. Received: evaluation_fraction="
+            ValueError, match=r"a number in \(0, 1\)\. Received: evaluation_fraction="
         ):
             load_task("text_file", file=text, evaluation_fraction=share)
