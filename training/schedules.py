@@ -58,7 +58,7 @@ def make_schedule(
             given["warmup_steps"] = warmup_steps
         return _whole(schedule, learning_rate, given)
     name = schedule or "constant"
-    choice("schedule", schedule, SCHEDULES)
+    choice("schedule", name, SCHEDULES)
     _refuse_unused(name, given)
     rate = _decaying(name, number("learning_rate", learning_rate), given)
     steps = integer("warmup_steps", warmup_steps or 0, minimum=0)

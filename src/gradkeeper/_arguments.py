@@ -60,7 +60,8 @@ def choice(name: str, value: T, choices: Iterable[object]) -> T:
     if value in allowed:
         return value
     known = sorted(map(str, allowed))
-    similar = difflib.get_close_matches(str(value).lower(), known, n=3, cutoff=0.5)
+    names = [each for each in known if each in allowed]
+    similar = difflib.get_close_matches(str(value).lower(), names, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(map(repr, similar))}?" if similar else ""
     raise ValueError(
         f"Unknown {name}.{hint} Choose one of: {', '.join(known)}. Received: {name}={value!r}"

@@ -52,7 +52,7 @@ def test_invalid_length_is_refused(name, minimum, length):
 
 @pytest.mark.parametrize("seed", [-1, 1.5, None])
 def test_invalid_seed_is_refused(seed):
-    with pytest.raises(ValueError, match="`seed` must be a integer of at least 0"):
+    with pytest.raises(ValueError, match="`seed` must be an integer of at least 0"):
         load_task("adding", seed=seed)
 
 
