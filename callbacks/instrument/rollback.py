@@ -7,8 +7,9 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import keras
 import tensorflow as tf
 
+from gradkeeper.callbacks._keras_private import metric_variables
 from gradkeeper.callbacks.instrument.graph import Replica, TraceScope, may_have_functions, when
-from gradkeeper.callbacks.instrument.losses import tensors_in
+from gradkeeper.callbacks.instrument.losses import as_tensor, tensors_in
 from gradkeeper.callbacks.instrument.variable_names import unlisted_variables
 
 Role: TypeAlias = Literal["state", "metric", "weight"]
@@ -103,6 +104,9 @@ class StateRollback:
         if self._refused is None and not self._allowed:
             return result
         shows_metrics = _shows_metrics(model)
+        # A variable in the logs has the value from before the rollback.
+        if isinstance(result, dict):
+            result = {name: as_tensor(value) for name, value in result.items()}
         with tf.control_dependencies(tensors_in(result)):
             shown = {} if shows_metrics else _metrics_in(model, result)
             if self._refused is None:
@@ -141,7 +145,7 @@ def _metrics_in(model: keras.Model, logs: Any) -> dict[str, tf.Tensor]:
         return {}
     results = model.get_metrics_result()
     return {
-        name: tf.cast(results[name], value.dtype)
+        name: tf.cast(tf.convert_to_tensor(results[name]), value.dtype)
         for name, value in logs.items()
         if name in results and tf.is_tensor(value) and value.dtype.is_floating
     }
@@ -169,7 +173,8 @@ def functions_run_eagerly() -> Iterator[None]:
 @contextmanager
 def forward_pass_undone(model: keras.Model) -> Iterator[None]:
     """Restore moving averages, seeds, metrics and layer states after the block."""
-    every = [*model.non_trainable_variables, *model.metrics_variables, *unlisted_variables(model)]
+    metrics = metric_variables(model)
+    every = [*model.non_trainable_variables, *metrics, *unlisted_variables(model)]
     variables = {id(each): each for each in every}.values()
     before = [keras.ops.convert_to_numpy(variable) for variable in variables]
     try:
