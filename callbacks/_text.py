@@ -69,6 +69,11 @@ def span(first: int, last: int) -> str:
     return f"step {first}" if first == last else f"steps {first} to {last}"
 
 
+def with_count(number: int, noun: str) -> str:
+    """Return a number with its noun, such as "1 step" or "2,000 steps"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def times(ratio: float) -> str:
     """Return a ratio as text, such as "2,000 times" or "3.7e+17 times"."""
     return f"{ratio:,.0f} times" if ratio < 1e6 else f"{ratio:.3g} times"

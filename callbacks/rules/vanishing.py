@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gradkeeper.callbacks._text import span
+from gradkeeper.callbacks._text import span, with_count
 from gradkeeper.callbacks.finding import Finding
 from gradkeeper.callbacks.rules._series import Streaks
 from gradkeeper.callbacks.rules.rule import Rule
@@ -53,7 +53,7 @@ class VanishingGradient(Rule):
                 first,
                 layer=layer,
                 message=(
-                    f"For {self._patience} measured steps ({span(first, last)}) the gradient of "
+                    f"For {with_count(self._patience, 'measured step')} ({span(first, last)}) the gradient of "
                     f"{layer} has been below {self._ratio:g} of the largest layer's ({norm:.3g} "
                     f"against {most:.3g})."
                 ),
@@ -144,7 +144,7 @@ class VanishingWithDepth(Rule):
                 first,
                 layer=layers[0],
                 message=(
-                    f"For {self._patience} measured steps ({span(first, last)}) the gradient has "
+                    f"For {with_count(self._patience, 'measured step')} ({span(first, last)}) the gradient has "
                     f"shrunk towards the input, by a factor of {factor:.3g} per layer over "
                     f"{len(layers)} layers: {shrinking[-1]:.3g} in {layers[-1]}, "
                     f"{shrinking[0]:.3g} in {layers[0]}."

@@ -41,7 +41,7 @@ def test_explosions_that_a_limit_would_have_caught():
     assert advisor.evaluate(2e3).explosions_clipped == 2
     assert advisor.nonfinite == 1
     assert "and 3 of 3 explosions" in str(advisor)
-    assert "1 steps had no finite gradient" in str(advisor)
+    assert "1 step had no finite gradient" in str(advisor)
 
 
 def test_one_limit_is_recommended_from_the_steps_before_the_explosion():
