@@ -53,7 +53,8 @@ class NonFiniteGuard(StepCallback[SkipTransform]):
 
     Epoch logs, for History and every callback that follows the guard in the list:
         skipped_steps: number of steps skipped in the epoch. Loss and metrics are means over the
-            applied steps; NaN if every step was skipped.
+            applied steps; NaN if every step was skipped, and in the batch logs until a step of the
+            epoch is applied (`keras.callbacks.TerminateOnNaN` then stops the training).
 
     Args:
         policy: the action after a bad step.

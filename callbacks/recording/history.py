@@ -130,7 +130,7 @@ class GradientHistory(WindowStatistics):
                 several names, or lists of names.
 
         Raises:
-            ValueError: if a name matches neither a layer nor a variable.
+            ValueError: if a name matches neither a layer nor a variable, or if there is no name.
         """
         chosen = GradientHistory()
         chosen._rows = self._rows.select(matching(self.variables, patterns_of(*layers)))

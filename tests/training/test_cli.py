@@ -232,6 +232,7 @@ def loss(): return build(loss=own_loss)
 def loss_class(): return build(loss=OwnLoss())
 def metric(): return build(metrics=[own_metric])
 def metric_class(): return build(metrics=[OwnMetric()])
+def layer_and_loss(): return build([Mine()], own_loss)
 def needs(kind): return build()
 def wrong(): return 3
 """
@@ -317,3 +318,11 @@ def test_replay_of_no_capsule(tmp_path):
     result = run("replay", tmp_path)
     assert result.exit_code == 2
     assert "This is not a capsule: capsule.json is missing" in result.output
+
+
+def test_replay_of_a_custom_layer_and_loss_in_a_fresh_process(tmp_path, own):
+    event = failing(tmp_path / "capsules", own.layer_and_loss())
+    arguments = ["replay", str(event.capsule), "--model", "my_models.py:layer_and_loss"]
+    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "in the data, at [0], example 1" in done.stdout
