@@ -5,14 +5,12 @@ from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from gradkeeper.callbacks._keras_private import metric_variables
 from gradkeeper.callbacks.instrument.graph import (
     Replica,
     TraceScope,
-    branch,
     may_have_functions,
     when,
 )
@@ -105,8 +103,8 @@ class StateRollback:
     def end_step(self, model: keras.Model, result: Any) -> Any:
         """Restore the variables if the step was skipped, and return the step's logs.
 
-        After a skipped step, logs that show metrics have their values from before the step; NaN if
-        no step was applied since the metrics were reset. Other logs are returned unchanged.
+        After a skipped step, logs that show metrics have their values from before the step. Other
+        logs are returned unchanged.
         """
         if self._refused is None and not self._allowed:
             return result
@@ -123,24 +121,15 @@ class StateRollback:
                 refused = self._refused.read_value()
             with tf.control_dependencies(list(shown.values())):
                 when(refused, self._restore)
-            is_empty = self._is_first_of_metrics(refused)
-
-        def nan_if_empty(metric: Any) -> Any:
-            metric = as_tensor(metric)
-            if not tf.is_tensor(metric) or not metric.dtype.is_floating:
-                return metric
-            return tf.where(is_empty, tf.constant(np.nan, metric.dtype), metric)
-
         if shows_metrics:
-            results = model.get_metrics_result()
-            return {name: nan_if_empty(value) for name, value in results.items()}
+            return model.get_metrics_result()
         if not shown:
             return result
         changed = {}
         for name, restored in _metrics_in(model, result).items():
             value, at_end = result[name], shown[name]
             is_metric = tf.equal(value, at_end) | (tf.math.is_nan(value) & tf.math.is_nan(at_end))
-            changed[name] = tf.where(refused & is_metric, nan_if_empty(restored), value)
+            changed[name] = tf.where(refused & is_metric, restored, value)
         return {**result, **changed}
 
     def _add_created(self, variables: Iterable[Any]) -> None:
@@ -151,21 +140,6 @@ class StateRollback:
             if id(part) not in known:
                 known.add(id(part))
                 self.held.append(SavedValue(variable, part, tf.zeros_like(part), "metric"))
-
-    def _is_first_of_metrics(self, refused: tf.Tensor) -> tf.Tensor:
-        """Return True if the step was skipped and no step was applied since the metrics' reset.
-
-        All variables of metrics are then 0, and Keras returns 0 for the mean over no steps.
-        """
-        before = [each.before for each in self.held if each.role == "metric"]
-
-        def are_zero(*values: tf.Tensor) -> tf.Tensor:
-            zero = [tf.reduce_all(tf.equal(each, tf.zeros_like(each))) for each in values]
-            return tf.reduce_all(tf.stack(zero))
-
-        if not before:
-            return tf.constant(False)
-        return branch(refused, are_zero, lambda *values: tf.constant(False), before)
 
     def _restore(self) -> None:
         for each in self.held:

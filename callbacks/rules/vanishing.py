@@ -7,6 +7,7 @@ import numpy as np
 from gradkeeper.callbacks._text import span, with_count
 from gradkeeper.callbacks.finding import Finding
 from gradkeeper.callbacks.rules._series import Streaks
+from gradkeeper.callbacks.rules.advice import FirstStep
 from gradkeeper.callbacks.rules.rule import Rule
 from gradkeeper.callbacks.run_facts import RunFacts
 from gradkeeper.callbacks.window import Window, layer_of
@@ -35,10 +36,12 @@ class VanishingGradient(Rule):
         self.reset()
 
     def reset(self) -> None:
+        self._first = FirstStep()
         self._streaks = Streaks()
         self._zeros = Streaks()
 
     def check(self, window: Window) -> Iterator[Finding]:
+        self._first.follow(window)
         norms, layers, steps = window.layer_norms, window.layers, window.steps
         counted = np.isfinite(norms)
         largest = np.max(norms, axis=1, initial=0.0, where=counted)
@@ -58,7 +61,8 @@ class VanishingGradient(Rule):
                     f"against {most:.3g})."
                 ),
                 advice=(
-                    f"{_remedy(window.facts)}. Check that the loss depends on the layer's output."
+                    f"{self._first.input_advice()} {_remedy(window.facts)}. Check that the loss "
+                    "depends on the layer's output."
                 ),
                 norm=norm,
                 largest=most,

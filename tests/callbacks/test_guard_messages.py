@@ -66,20 +66,43 @@ def test_a_loop_without_gradients_has_no_empty_remedy(callback, capsys):
     assert "()" not in printed.replace("watch()", "").replace("apply()", "")
 
 
-@pytest.mark.parametrize(
-    "way", [{"jit_compile": False}, {"jit_compile": True}, {"run_eagerly": True}]
-)
-def test_the_progress_bar_shows_no_loss_of_zero(way, capsys):
-    kept = []
-    seen = keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda batch, logs: kept.append(dict(logs))
-    )
+WAYS = [{"jit_compile": False}, {"jit_compile": True}, {"run_eagerly": True}]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_progress_bar_shows_no_loss_of_zero(way, capsys, monkeypatch):
+    shown = []
+
+    def update(bar, current, values=None, finalize=None):
+        shown.append(dict(values or []))
+
     guard = NonFiniteGuard("skip", capsule_dir=None, verbose=0)
-    fit(dense(**way), [0, 1, 3], guard, seen, verbose=1)
-    assert "0.0000e+00" not in capsys.readouterr().out
-    assert np.isnan([[log["loss"], log["mae"]] for log in kept[:2]]).all()
-    assert np.isfinite([[log["loss"], log["mae"]] for log in kept[2:]]).all()
+    with monkeypatch.context() as patched:
+        patched.setattr(keras.utils.Progbar, "update", update)
+        terminate = keras.callbacks.TerminateOnNaN()
+        fit(dense(**way), [0, 1, 3], guard, terminate, verbose=1, batches=5)
+    losses = [values["loss"] for values in shown]
+    assert np.isfinite(losses).tolist() == [False, False, True, True, True, True]
+    assert np.isfinite([values["mae"] for values in shown]).tolist() == np.isfinite(losses).tolist()
+    capsys.readouterr()
     fit(dense(**way), [0, 1, 2, 3], guard, verbose=1)
     printed = capsys.readouterr().out
     assert "loss: nan" in printed
     assert "0.0000e+00" not in printed
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_a_loss_of_zero_is_shown_if_a_step_was_applied(jit_compile, capsys):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, kernel_initializer="zeros")])
+    model.compile("sgd", "mse", jit_compile=jit_compile)
+    guard = NonFiniteGuard("skip", capsule_dir=None, verbose=0)
+    fit(model, [], guard, verbose=1)
+    printed = capsys.readouterr().out
+    assert "0.0000e+00" in printed
+    assert "nan" not in printed
+
+
+def test_the_first_bad_step_of_an_eager_run_leaves_no_trace_in_new_metrics():
+    guard = NonFiniteGuard("skip", capsule_dir=None, verbose=0)
+    history = fit(dense(run_eagerly=True), [0], guard).history
+    assert np.isfinite([history["loss"], history["mae"]]).all()

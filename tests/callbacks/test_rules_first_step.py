@@ -112,3 +112,22 @@ def test_a_last_layer_that_begins_at_zero_saturates_nothing():
     monitor = fitted(layers, sgd(0.1), x, y)
     assert monitor.history.select("memory").global_norm[0] == 0
     assert not ClipAdvisor(monitor.history).problem
+
+
+def test_vanishing_gates_are_told_to_standardize_the_inputs():
+    x, y = sales()
+    x, y = 1000 + 300 * (x - x.mean()) / x.std(), (y - y.mean()) / y.std()
+    layers = [L.LSTM(8, name="memory"), L.Dense(1, name="out")]
+    monitor = fitted(layers, sgd(0.01), x, y)
+    (finding,) = (each for each in monitor.findings if each.rule == "vanishing")
+    assert "gradients of memory/lstm_cell indicate inputs" in finding.advice
+    assert "standardize the inputs" in finding.advice
+
+
+def test_the_advisor_names_large_targets_of_a_run_without_findings():
+    x, y = sales()
+    layers = [L.LSTM(8, name="memory"), L.Dense(1, name="out")]
+    monitor = fitted(layers, keras.optimizers.Adam(1e-3), (x - x.mean()) / x.std(), y)
+    assert not monitor.findings
+    assert monitor.history.loss[-1] > 1e10
+    assert "Standardize the targets" in ClipAdvisor(monitor.history).problem
