@@ -118,8 +118,9 @@ class FirstStep:
         )
         if not (_MOST_WEIGHT * size) ** 2 <= self.loss < np.inf:
             return (
-                f"{begin}: the targets or the initial weights are large. {standardize} If the "
-                "targets are standardized, use smaller initial weights (he_normal, glorot_uniform)."
+                f"{begin}: the targets or the initial weights are large. {standardize} If "
+                "the targets are standardized, use smaller initial weights (he_normal or "
+                "glorot_uniform)."
             )
         return (
             f"{begin} and the gradient norm {self.norm:.3g}, while the inputs of {self.last_layer} "
