@@ -318,7 +318,8 @@ class NonFiniteGuard(StepCallback[SkipTransform]):
         """
 
         def on_train_batch_end(batch: int, logs: dict[str, Any] | None = None) -> None:
-            self._epoch_has_loss |= bool(logs) and logs.get("loss") != 0
+            if logs and logs.get("loss") != 0:
+                self._epoch_has_loss = True
             if not self._epoch_has_loss and (
                 self.skipped > self._skipped_before
                 or (self._may_have_events() and steps_taken(self.model) == self._taken_before)
