@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import dropwhile
 from types import CodeType, FrameType
+from typing import TypeVar
 
 import keras
+
+CallbackT = TypeVar("CallbackT", bound=keras.callbacks.Callback)
 
 
 @dataclass(frozen=True)
@@ -96,18 +99,19 @@ def _calling_list() -> keras.callbacks.CallbackList | None:
     return next((each.f_locals["self"] for each in frames), None)
 
 
-def sibling_backups() -> list[keras.callbacks.BackupAndRestore]:
-    """Return the BackupAndRestore callbacks of the run that is calling `on_train_begin`.
+def sibling_callbacks(kind: type[CallbackT]) -> list[CallbackT]:
+    """Return the callbacks of a class in the run that is calling `on_train_begin`.
 
     Keras does not give a callback access to the other callbacks. Their list is on the stack.
     """
     callbacks = _calling_list()
-    return [] if callbacks is None else list(_backups(callbacks.callbacks))
+    every = [] if callbacks is None else _flat(callbacks.callbacks)
+    return [each for each in every if isinstance(each, kind)]
 
 
-def _backups(callbacks: list[keras.callbacks.Callback]) -> Iterator:
+def _flat(callbacks: list[keras.callbacks.Callback]) -> Iterator[keras.callbacks.Callback]:
     for callback in callbacks:
         if isinstance(callback, keras.callbacks.CallbackList):
-            yield from _backups(callback.callbacks)
-        elif isinstance(callback, keras.callbacks.BackupAndRestore):
+            yield from _flat(callback.callbacks)
+        else:
             yield callback

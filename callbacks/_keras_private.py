@@ -8,6 +8,8 @@
     without variables.
 `_flatten_layers`: the direct sublayers of a layer, including those in attributes and lists;
     `model.layers` exists on models only, and omits the cell of an RNN.
+`_user_metrics`, `_user_weighted_metrics`: the metrics passed to `compile`, whose variables are not
+    in `metrics_variables` before the first train step was traced.
 `_keras_mask`: the mask that a tensor carries from layer to layer.
 `keras.src.utils.io_utils.print_msg`: the output function of Keras's own messages, which respects
     `keras.config.disable_interactive_logging()`.
@@ -43,9 +45,25 @@ def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     return layer._flatten_layers(include_self=False, recursive=False)
 
 
+def metric_variables(model: keras.Model) -> list[Any]:
+    """Return the variables of the metrics of a model, including metrics passed to `compile`."""
+    names = ("_user_metrics", "_user_weighted_metrics")
+    passed = [getattr(each, name, None) for each in model.metrics for name in names]
+    metrics = [each for each in keras.tree.flatten(passed) if isinstance(each, keras.Metric)]
+    return [*model.metrics_variables, *(each for metric in metrics for each in metric.variables)]
+
+
 def mask_of(tensors: Any) -> Any:
     """Return the mask of each tensor of a nested structure; None for a tensor without a mask."""
     return keras.tree.map_structure(lambda each: getattr(each, "_keras_mask", None), tensors)
 
 
-__all__ = ["ALL_REDUCE", "CLIP_GRADIENTS", "mask_of", "print_msg", "sublayers", "variables_of"]
+__all__ = [
+    "ALL_REDUCE",
+    "CLIP_GRADIENTS",
+    "mask_of",
+    "metric_variables",
+    "print_msg",
+    "sublayers",
+    "variables_of",
+]

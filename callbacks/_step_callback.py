@@ -168,16 +168,20 @@ def no_gradients_warning(
         who: the name of the callback.
         what_is_missing: the consequence, such as "records nothing".
         optimizers: the observed optimizers.
-        remedy: the action for an optimizer that is not an attribute of the model.
+        remedy: the action for an optimizer that is not an attribute of the model; "" in a custom
+            loop, where the optimizers are passed.
     """
     names = ", ".join(type(each).__name__ for each in optimizers) or "none was found"
     bypassing = [type(each).__name__ for each in optimizers if bypasses_apply(each)]
+    other = (
+        f"is not an attribute of the model ({remedy})" if remedy else "was not passed to watch()"
+    )
     reason = (
         f"{', '.join(bypassing)} overrides apply_gradients() and does not call apply()."
         if bypassing
         else "Either the train step updates the variables without an optimizer; or the optimizer "
-        f"is not an attribute of the model ({remedy}); or a custom train function or tf.function "
-        f"was traced before the {who} was attached."
+        f"{other}; or a custom train function or tf.function was traced before the {who} was "
+        "attached."
     )
     return (
         f"{who} sees no gradients and {what_is_missing}: the train step did not call apply() "

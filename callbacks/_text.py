@@ -9,10 +9,20 @@ Names: TypeAlias = str | Iterable[str]
 
 
 def patterns_of(*names: Names) -> tuple[str, ...]:
-    """Return a flat tuple of patterns from names and lists of names."""
-    return tuple(
+    """Return a flat tuple of patterns from names and lists of names.
+
+    Raises:
+        ValueError: if there is no name.
+    """
+    given = tuple(
         pattern for each in names for pattern in ([each] if isinstance(each, str) else each)
     )
+    if not given:
+        raise ValueError(
+            "Name at least one layer or variable; pass no `layers` argument for all. "
+            f"Received: layers={list(names[0]) if names else []}"
+        )
+    return given
 
 
 def matches(path: str, pattern: str) -> bool:
@@ -67,6 +77,11 @@ def listed(names: Sequence[str], *, most: int = 4) -> str:
 def span(first: int, last: int) -> str:
     """Return a range of train steps as text."""
     return f"step {first}" if first == last else f"steps {first} to {last}"
+
+
+def with_count(number: int, noun: str) -> str:
+    """Return a number with its noun, such as "1 step" or "2,000 steps"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def times(ratio: float) -> str:

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from gradkeeper._arguments import choice
 from gradkeeper.callbacks._clipping_methods import AGC, METHODS, Arrays, Limit, LimitMethod, Method
-from gradkeeper.callbacks._fit_frame import sibling_backups
+from gradkeeper.callbacks._fit_frame import sibling_callbacks
 from gradkeeper.callbacks._step_callback import StepCallback, steps_taken
 from gradkeeper.callbacks.instrument.losses import with_values
 from gradkeeper.callbacks.instrument.observer import GradientTransform
@@ -81,7 +81,8 @@ class AdaptiveClipping(StepCallback["ClipTransform"]):
                     f"allow_optimizer_clipping=True. Received: {optimizer.name} with {own}"
                 )
         super().on_train_begin(logs)
-        self._backups = [StateBackup(each.backup_dir) for each in sibling_backups()]
+        backups = sibling_callbacks(keras.callbacks.BackupAndRestore)
+        self._backups = [StateBackup(each.backup_dir) for each in backups]
         self._is_first = True
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:

@@ -353,7 +353,7 @@ class GradientMonitor(StepCallback[Recorder]):
             "records nothing",
             observer=self._stream.recorder,
             optimizers=self._settings.named_optimizers if optimizers is None else optimizers,
-            remedy="pass it: GradientMonitor(optimizers=[...])",
+            remedy="pass it: GradientMonitor(optimizers=[...])" if self._loop is None else "",
             report=self._rules.report,
         )
 

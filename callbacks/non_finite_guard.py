@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import keras
 
 from gradkeeper._arguments import choice, integer, number
-from gradkeeper.callbacks._fit_frame import sibling_backups
+from gradkeeper.callbacks._fit_frame import sibling_callbacks
 from gradkeeper.callbacks._keras_private import print_msg
 from gradkeeper.callbacks._step_callback import StepCallback, no_gradients_warning, steps_taken
 from gradkeeper.callbacks._workers import Worker, strategy_of
@@ -53,7 +53,8 @@ class NonFiniteGuard(StepCallback[SkipTransform]):
 
     Epoch logs, for History and every callback that follows the guard in the list:
         skipped_steps: number of steps skipped in the epoch. Loss and metrics are means over the
-            applied steps; NaN if every step was skipped.
+            applied steps; NaN if every step was skipped. The progress bar shows NaN until a step
+            of the epoch is applied.
 
     Args:
         policy: the action after a bad step.
@@ -145,7 +146,8 @@ class NonFiniteGuard(StepCallback[SkipTransform]):
         self._skipped_before = self._taken_before = 0
         self._snapshot: Snapshot | None = None
         self._pending: list[GuardEvent] = []
-        self._has_halted = False
+        self._has_halted = self._epoch_has_loss = False
+        self._bars: dict[keras.callbacks.ProgbarLogger, Callable[..., None]] = {}
         self._backups: list[keras.callbacks.BackupAndRestore] = []
         self._loop: tuple[SkipTransform, StepModel] | None = None
 
@@ -161,11 +163,15 @@ class NonFiniteGuard(StepCallback[SkipTransform]):
         super().on_train_begin(logs)
         if self._capsules is not None:
             self._capsules.set_worker(Worker.of(strategy_of(self.model)))
-        self._backups = sibling_backups()
+        self._backups = sibling_callbacks(keras.callbacks.BackupAndRestore)
+        for bar in sibling_callbacks(keras.callbacks.ProgbarLogger):
+            self._bars[bar] = bar.on_train_batch_end
+            bar.on_train_batch_end = self._without_zeros(bar.on_train_batch_end)
         self._snapshot = None
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._skipped_before, self._taken_before = self.skipped, steps_taken(self.model)
+        self._epoch_has_loss = False
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         model = self._model_in_training()
@@ -204,7 +210,9 @@ class NonFiniteGuard(StepCallback[SkipTransform]):
         finally:
             self._end_halt()
         super().on_train_end(logs)
-        self._snapshot, self._backups = None, []
+        for bar, show in self._bars.items():
+            bar.on_train_batch_end = show
+        self._snapshot, self._backups, self._bars = None, [], {}
 
     @contextmanager
     def watch(
@@ -301,6 +309,26 @@ class NonFiniteGuard(StepCallback[SkipTransform]):
             self.events.append(dataclasses.replace(event, capsule=capsule, own_parts=parts))
             self._pending.append(self.events[-1])
             kept = None if mine is not None else kept
+
+    def _without_zeros(self, show: Callable[..., None]) -> Callable[..., None]:
+        """Return the hook of a progress bar that shows NaN until a step of the epoch is applied.
+
+        Keras returns 0 for the mean over no steps. The batch logs are not changed, because
+        TerminateOnNaN reads them. The values of the progress bar are on the host already.
+        """
+
+        def on_train_batch_end(batch: int, logs: dict[str, Any] | None = None) -> None:
+            if logs and logs.get("loss") != 0:
+                self._epoch_has_loss = True
+            if not self._epoch_has_loss and (
+                self.skipped > self._skipped_before
+                or (self._may_have_events() and steps_taken(self.model) == self._taken_before)
+            ):
+                nan = float("nan")
+                logs = {name: value or nan for name, value in (logs or {}).items()}
+            show(batch, logs)
+
+        return on_train_batch_end
 
     def _may_have_events(self) -> bool:
         """Return True if the guard may have to act before the next step."""

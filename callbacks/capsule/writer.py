@@ -151,7 +151,10 @@ def _described(model: keras.Model, left_out: list[str]) -> dict[str, Any]:
         json.dumps(config)
         described["config"] = config
     except Exception as error:  # noqa: BLE001 (a user's get_config may raise any exception)
-        left_out.append(f"model configuration: {type(error).__name__}: {error}".splitlines()[0])
+        reason = f"{type(error).__name__}: {error}".splitlines()[0].removesuffix(": ")
+        if isinstance(error, NotImplementedError):
+            reason = f"{type(model).__name__} has no get_config()"
+        left_out.append(f"model configuration: {reason}")
     return described
 
 

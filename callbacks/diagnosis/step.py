@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from gradkeeper.callbacks.diagnosis._tensorflow_private import key_of, slopes_as_in_xla
 from gradkeeper.callbacks.diagnosis.operations import OperationTrace, Range, all_finite, range_of
-from gradkeeper.callbacks.instrument.losses import mean_loss
+from gradkeeper.callbacks.instrument.losses import as_tensor, mean_loss
 from gradkeeper.callbacks.instrument.observer import StepObserver
 from gradkeeper.callbacks.instrument.optimizers import optimizers_of, with_nested
 from gradkeeper.callbacks.instrument.patch import AttributePatch
@@ -167,7 +167,8 @@ class StepTrace(StepObserver):
     refusal: tf.errors.InvalidArgumentError | None = None
 
     def on_loss(self, context: StepContext, value: Any) -> None:
-        self.losses += [each for each in keras.tree.flatten(value) if tf.is_tensor(each)]
+        losses = map(as_tensor, keras.tree.flatten(value))
+        self.losses += [each for each in losses if tf.is_tensor(each)]
 
     def on_gradients(self, call: OptimizerCall, gradients: Gradients) -> None:
         names = variable_names(self.model, call.variables)

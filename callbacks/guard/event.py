@@ -82,15 +82,16 @@ class GuardEvent:
 
     @property
     def how_to_replay(self) -> str:
-        """Return the command that replays the step, as a sentence; "" without a capsule."""
+        """Return the command that replays the step, at the end of a line; "" without a capsule."""
         if self.capsule is None:
             return ""
-        command = f"Replay it: gradkeeper replay {self.capsule}"
+        command = f"gradkeeper replay {self.capsule}"
         if not self.own_parts:
-            return command
+            return f"Replay it: {command}"
         return (
-            f"{command} --model YOUR_MODULE:FUNCTION, where FUNCTION takes no argument and returns "
-            f"the compiled model, because it has custom parts ({listed(self.own_parts)})."
+            f"The model has custom parts ({listed(self.own_parts)}): to replay it, name a function "
+            "that takes no argument and returns the compiled model (MODULE:FUNCTION or "
+            f"FILE.py:FUNCTION):\n  {command} --model YOUR_MODULE:FUNCTION"
         )
 
     def __str__(self) -> str:

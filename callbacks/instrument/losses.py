@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from gradkeeper.callbacks.instrument.graph import unmerged
@@ -21,6 +22,20 @@ def tensors_in(structure: Any) -> list[tf.Tensor]:
     return [each for each in keras.tree.flatten(structure) if isinstance(each, tf.Tensor)]
 
 
+def as_tensor(value: Any) -> Any:
+    """Return the value of a variable, or a Python or NumPy float, as a tensor.
+
+    Other values are returned unchanged, and so are floats in a graph: there they are constants of
+    the trace. The dtype of a Keras variable is a string.
+    """
+    if isinstance(value, (keras.Variable, tf.Variable)):
+        return tf.convert_to_tensor(value)
+    is_number = isinstance(value, (float, np.floating, np.ndarray)) and tf.executing_eagerly()
+    if is_number and np.issubdtype(np.asarray(value).dtype, np.floating):
+        return tf.convert_to_tensor(np.asarray(value))
+    return value
+
+
 def returned_loss(logs: Any) -> Any:
     """Return the losses in the return value of a train step; None if there are none.
 
@@ -31,13 +46,14 @@ def returned_loss(logs: Any) -> Any:
     Args:
         logs: the return value of `train_step`.
     """
+    logs = as_tensor(logs)
     if tf.is_tensor(logs):
         return logs if logs.dtype.is_floating and logs.shape.rank == 0 else None
     if not isinstance(logs, dict):
         return None
     names = ["loss"] if "loss" in logs else [name for name in logs if str(name).endswith("_loss")]
-    losses = [logs[name] for name in names if tf.is_tensor(logs[name])]
-    return [each for each in losses if each.dtype.is_floating] or None
+    losses = [as_tensor(logs[name]) for name in names]
+    return [each for each in losses if tf.is_tensor(each) and each.dtype.is_floating] or None
 
 
 def mean_loss(value: Any, dtype: tf.DType | None = None) -> tf.Tensor | None:
@@ -50,7 +66,8 @@ def mean_loss(value: Any, dtype: tf.DType | None = None) -> tf.Tensor | None:
         dtype: dtype of the result; None for float32, or float64 if float32 does not hold the
             losses.
     """
-    parts = [unmerged(part) for part in keras.tree.flatten(value) if tf.is_tensor(part)]
+    parts = [as_tensor(part) for part in keras.tree.flatten(value)]
+    parts = [unmerged(part) for part in parts if tf.is_tensor(part)]
     if dtype is None:
         dtype = tf.float64 if any(part.dtype.size > 4 for part in parts) else tf.float32
     means = [part if part.shape.rank == 0 else tf.reduce_mean(part) for part in parts]

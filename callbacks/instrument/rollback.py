@@ -7,8 +7,14 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import keras
 import tensorflow as tf
 
-from gradkeeper.callbacks.instrument.graph import Replica, TraceScope, may_have_functions, when
-from gradkeeper.callbacks.instrument.losses import tensors_in
+from gradkeeper.callbacks._keras_private import metric_variables
+from gradkeeper.callbacks.instrument.graph import (
+    Replica,
+    TraceScope,
+    may_have_functions,
+    when,
+)
+from gradkeeper.callbacks.instrument.losses import as_tensor, tensors_in
 from gradkeeper.callbacks.instrument.variable_names import unlisted_variables
 
 Role: TypeAlias = Literal["state", "metric", "weight"]
@@ -103,6 +109,10 @@ class StateRollback:
         if self._refused is None and not self._allowed:
             return result
         shows_metrics = _shows_metrics(model)
+        # A variable in the logs has the value from before the rollback.
+        if isinstance(result, dict):
+            result = {name: as_tensor(value) for name, value in result.items()}
+        self._add_created(metric_variables(model))
         with tf.control_dependencies(tensors_in(result)):
             shown = {} if shows_metrics else _metrics_in(model, result)
             if self._refused is None:
@@ -121,6 +131,15 @@ class StateRollback:
             is_metric = tf.equal(value, at_end) | (tf.math.is_nan(value) & tf.math.is_nan(at_end))
             changed[name] = tf.where(refused & is_metric, restored, value)
         return {**result, **changed}
+
+    def _add_created(self, variables: Iterable[Any]) -> None:
+        """Add the variables of metrics that the step has created, which begin at 0."""
+        known = {id(each.part) for each in self.held}
+        for variable in variables:
+            part = local_part(variable, self._replica)
+            if id(part) not in known:
+                known.add(id(part))
+                self.held.append(SavedValue(variable, part, tf.zeros_like(part), "metric"))
 
     def _restore(self) -> None:
         for each in self.held:
@@ -141,7 +160,7 @@ def _metrics_in(model: keras.Model, logs: Any) -> dict[str, tf.Tensor]:
         return {}
     results = model.get_metrics_result()
     return {
-        name: tf.cast(results[name], value.dtype)
+        name: tf.cast(tf.convert_to_tensor(results[name]), value.dtype)
         for name, value in logs.items()
         if name in results and tf.is_tensor(value) and value.dtype.is_floating
     }
@@ -169,7 +188,8 @@ def functions_run_eagerly() -> Iterator[None]:
 @contextmanager
 def forward_pass_undone(model: keras.Model) -> Iterator[None]:
     """Restore moving averages, seeds, metrics and layer states after the block."""
-    every = [*model.non_trainable_variables, *model.metrics_variables, *unlisted_variables(model)]
+    metrics = metric_variables(model)
+    every = [*model.non_trainable_variables, *metrics, *unlisted_variables(model)]
     variables = {id(each): each for each in every}.values()
     before = [keras.ops.convert_to_numpy(variable) for variable in variables]
     try:

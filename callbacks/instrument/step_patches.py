@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from gradkeeper.callbacks._keras_private import mask_of, sublayers
+from gradkeeper.callbacks._keras_private import mask_of, metric_variables, sublayers
 from gradkeeper.callbacks.instrument.graph import may_have_functions
 from gradkeeper.callbacks.instrument.losses import mean_loss, returned_loss, tensors_in
 from gradkeeper.callbacks.instrument.observer import Observers, StepObserver
@@ -191,7 +191,7 @@ class StepPatches:
     ) -> StateRollback:
         """Store the values that must be restored after a skipped step."""
         rollback = StateRollback(context.replica, context.skip_flag if has_functions else None)
-        rollback.add(model.metrics_variables, "metric")
+        rollback.add(metric_variables(model), "metric")
         rollback.add([*model.non_trainable_variables, *unlisted_variables(model)], "state")
         if has_functions:
             weights = [*model.trainable_variables, *self._optimizers.variables]

@@ -1,5 +1,6 @@
 """History of the recorded gradient norms of a run, and the summary of an epoch."""
 
+import copy
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -11,6 +12,8 @@ import numpy as np
 from gradkeeper._arguments import integer
 from gradkeeper.callbacks._text import Names, matching, patterns_of
 from gradkeeper.callbacks.recording.row_buffer import DownsampledSteps, RowBuffer
+from gradkeeper.callbacks.rules.advice import FirstStep
+from gradkeeper.callbacks.rules.healthy_steps import HealthyNorms
 from gradkeeper.callbacks.sinks.parquet import read_all_workers
 from gradkeeper.callbacks.window import Window, WindowStatistics
 
@@ -104,6 +107,17 @@ class GradientHistory(WindowStatistics):
         """Latest steps without a gap; all steps while none is downsampled."""
         return self._window[self._rows.downsampled :]
 
+    def estimates(self) -> tuple[FirstStep, HealthyNorms]:
+        """Return the statistics of the first step and of the healthy steps of the run.
+
+        They include the downsampled steps; after `select`, only the steps of `recent`.
+        """
+        recent = self.recent
+        first, healthy = copy.deepcopy((self._rows.first_step, self._rows.healthy))
+        first.follow(recent)
+        healthy.follow(recent)
+        return first, healthy
+
     def select(self, *layers: Names) -> "GradientHistory":
         """Return a copy of the history for some layers or variables.
 
@@ -116,7 +130,7 @@ class GradientHistory(WindowStatistics):
                 several names, or lists of names.
 
         Raises:
-            ValueError: if a name matches neither a layer nor a variable.
+            ValueError: if a name matches neither a layer nor a variable, or if there is no name.
         """
         chosen = GradientHistory()
         chosen._rows = self._rows.select(matching(self.variables, patterns_of(*layers)))

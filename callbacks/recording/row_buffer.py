@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gradkeeper.callbacks.rules.advice import FirstStep
+from gradkeeper.callbacks.rules.healthy_steps import HealthyNorms
 from gradkeeper.callbacks.window import Window, change_columns, change_rows, widened
 
 # The scalars of a row (step, loss, global norms, ...) use about as much memory as this many norms.
@@ -34,6 +36,8 @@ class RowBuffer:
         recorded: number of rows ever appended.
         held: number of rows in the buffer.
         downsampled: number of rows in the buffer that are extreme rows of bins.
+        first_step: statistics of the first downsampled step.
+        healthy: norms of the healthy steps among the downsampled ones.
     """
 
     def __init__(self, max_values: int) -> None:
@@ -44,6 +48,7 @@ class RowBuffer:
         self._numbers = np.zeros(0, np.int64)
         self.bins = DownsampledSteps.of(Window.concatenate([]))
         self.recorded = self.held = 0
+        self.first_step, self.healthy = FirstStep(), HealthyNorms()
 
     @property
     def downsampled(self) -> int:
@@ -105,6 +110,8 @@ class RowBuffer:
         first = self.recorded - self.held + self.downsampled
         numbers = np.append(self._numbers, np.arange(first, first + count))
         front = self._take(len(numbers))
+        self.first_step.follow(front[self.downsampled :])
+        self.healthy.follow(front[self.downsampled :])
         most = min(_MOST_BINS, self.max_rows // 8)
         self.bins = self.bins.extended(front[self.downsampled :], most)
         kept = _extreme_rows(front, numbers // self.bins.size)

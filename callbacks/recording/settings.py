@@ -66,7 +66,7 @@ class Settings:
             measurements=measurements_from([*watched, *measurements]),
             largest="max_abs" in watch,
             histograms=schedule.flush_every if histograms else 0,
-            layers=patterns_of(layers or ()),
+            layers=() if layers is None else patterns_of(layers),
             switchable=schedule.is_switchable,
         )
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gradkeeper._arguments import number
+from gradkeeper.callbacks._text import with_count
 from gradkeeper.callbacks.recording.history import GradientHistory
-from gradkeeper.callbacks.rules.advice import FirstStep
+from gradkeeper.callbacks.rules.advice import FirstStep, bounded_activations
 from gradkeeper.callbacks.rules.exploding import ExplodingGradient
 from gradkeeper.callbacks.rules.healthy_steps import LEAST, HealthyNorms
-from gradkeeper.callbacks.window import Window
+from gradkeeper.callbacks.run_facts import RunFacts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,7 +48,8 @@ class ClipLimit:
         )
         if not self.explosions:
             return f"{effect}; no explosion occurred"
-        return f"{effect} and {self.explosions_clipped} of {self.explosions} explosions"
+        of = with_count(self.explosions, "explosion")
+        return f"{effect} and {self.explosions_clipped} of {of}"
 
 
 class ClipAdvisor:
@@ -55,14 +57,14 @@ class ClipAdvisor:
 
         print(ClipAdvisor(monitor.history))
 
-    The estimate uses the norms before clipping, in a long run those of the latest steps. Only the
-    healthy steps count: the steps before the first explosion and before the first non-finite
-    gradient. The limits are valid for this model, this loss and this batch size.
+    The estimate uses the norms before clipping of the healthy steps, at most of the latest 10,000.
+    The healthy steps end at the first explosion or at the first non-finite gradient. The limits are valid for this model, this loss and this batch size.
 
     Args:
         history: the history of a `GradientMonitor`.
         shares: the shares of the healthy steps that `limits` clip, each between 0 and 1.
-        explosion: the rule whose thresholds define an explosion; the default rule if None.
+        explosion: the rule whose thresholds define an explosion; the default rule if None. With a
+            rule, only the steps of `history.recent` are read.
 
     Attributes:
         recommended: the recommended limit, also used in findings: a robust estimate of the 95th
@@ -87,18 +89,19 @@ class ClipAdvisor:
     ) -> None:
         for share in shares:
             number("shares", share, "(0, 1)")
-        recent = history.recent
-        if not np.isfinite(recent.global_norm).any():
+        first, healthy = history.estimates()
+        if first.step is None:
             raise ValueError("The history has no step with a finite gradient. Record another run.")
-        healthy = HealthyNorms((explosion or ExplodingGradient()).explosions)
-        judged = healthy.follow(recent)
-        self._norms = healthy.norms
-        self._explosions = recent.global_norm[judged.rows[judged.explodes]]
-        self.steps, self.end = len(self._norms), healthy.end
-        self.nonfinite = len(recent) - len(judged.rows)
+        if explosion is not None:
+            healthy = HealthyNorms(explosion.explosions)
+            healthy.follow(history.recent)
+        steps, self._norms = healthy.latest()
+        self._explosions = healthy.explosions
+        self.steps, self.end = len(steps), healthy.end
+        self.nonfinite = healthy.nonfinite
         quantiles = [np.quantile(self._norms, 1 - share) for share in shares if self.steps]
         self.limits = [self.evaluate(float(quantile)) for quantile in quantiles]
-        self.problem = self._problem(recent)
+        self.problem = self._problem(first, history.recent.facts)
         self._limit = None if self.problem else healthy.limit()
         self.recommended = self.evaluate(self._limit.value) if self._limit else None
 
@@ -130,31 +133,31 @@ class ClipAdvisor:
             figure.savefig(path)
         return figure
 
-    def _problem(self, recent: Window) -> str:
-        first = FirstStep()
-        first.follow(recent)
-        scaling = first.advice() if first.step == 0 else ""
-        if scaling:
-            return f"{scaling} Record a run with scaled data, and run ClipAdvisor again."
+    def _problem(self, first: FirstStep, facts: RunFacts) -> str:
+        cause = first.advice(facts) if first.step == 0 else ""
+        if cause:
+            return f"{cause} Then record another run, and run ClipAdvisor again."
         if self.steps >= LEAST:
             return ""
         if self.end is None:
             return f"Train at least {LEAST} steps, and run ClipAdvisor again."
+        remedy = bounded_activations(facts) or "Lower the learning rate tenfold."
         return (
-            f"The gradient of step {self.end} explodes or is not finite. Lower the learning rate "
-            "tenfold, train 100 steps, and run ClipAdvisor again."
+            f"The gradient of step {self.end} explodes or is not finite. {remedy} Then train 100 "
+            "steps, and run ClipAdvisor again."
         )
 
     def __str__(self) -> str:
         until = "" if self.end is None else f" before the first unhealthy step, {self.end}"
-        basis = f"{self.steps:,} healthy steps{until}"
         if self.recommended is None:
+            basis = f"{with_count(self.steps, 'healthy step')}{until}"
             return f"No limit can be recommended from {basis}. {self.problem}"
         lines = [
-            f"Recommended: {self._limit} ({basis}).",
+            f"Recommended: {self._limit}{until}.",
             "Effect of this and other limits:",
             *(f"  {limit}" for limit in [self.recommended, *self.limits]),
         ]
         if self.nonfinite:
-            lines.append(f"  {self.nonfinite} steps had no finite gradient; no limit fixes them")
+            bad = with_count(self.nonfinite, "step")
+            lines.append(f"  {bad} had no finite gradient, which no limit fixes")
         return "\n".join(lines)

@@ -1,5 +1,7 @@
 """Advice that several rules give, with the estimates it is based on."""
 
+from itertools import pairwise
+
 import numpy as np
 
 from gradkeeper.callbacks._text import listed
@@ -10,6 +12,8 @@ from gradkeeper.callbacks.window import Window, layer_of
 # Far above the values of standardized inputs and of the loss of standardized targets.
 _LARGE_INPUT = 10.0
 _LARGE_LOSS = 1e3
+# Ratio of a prediction to the inputs of the last layer that no weights in use explain.
+_MOST_WEIGHT = 1e3
 
 
 class FirstStep:
@@ -25,12 +29,17 @@ class FirstStep:
         norm: global gradient norm of the step before clipping.
         sizes: estimated root mean square of the inputs of each layer that has a kernel and a
             bias, by layer path, in the order of the model.
+        last_layer: path of the last layer with a kernel; "" without one.
+        saturated: advice on the first recurrent layer, if its gradient is exactly zero in the
+            first two steps with a finite gradient; otherwise "".
     """
 
     def __init__(self) -> None:
         self.step: int | None = None
         self.loss = self.norm = np.nan
         self.sizes: dict[str, float] = {}
+        self.last_layer = self.saturated = ""
+        self._seen, self._may_be_saturated = 0, False
 
     def follow(self, window: Window) -> int | None:
         """Read the first step with a finite gradient, unless an earlier window contained it.
@@ -38,14 +47,24 @@ class FirstStep:
         Returns:
             Row of the step; None if the step is not in this window.
         """
-        rows = np.flatnonzero(np.isfinite(window.global_norm))
-        if self.step is not None or not len(rows):
+        if self._seen == 2:
             return None
-        row = int(rows[0])
+        rows = np.flatnonzero(np.isfinite(window.global_norm))[: 2 - self._seen].tolist()
+        for row in rows:
+            # In the first step alone, a zero gradient may come from a last layer that begins at 0.
+            advice = _saturation(window, row)
+            self.saturated = advice if self._seen and self._may_be_saturated else ""
+            self._may_be_saturated = bool(advice)
+            self._seen += 1
+        if self.step is not None or not rows:
+            return None
+        row = rows[0]
         self.step = int(window.steps[row])
         self.loss = float(window.scalar("loss")[row])
         self.norm = float(window.global_norm[row])
         self.sizes = _input_sizes(window, row)
+        owners = [layer_of(name) for name in window.variables if name.endswith("/kernel")]
+        self.last_layer = owners[-1] if owners else ""
         return row
 
     @property
@@ -57,29 +76,55 @@ class FirstStep:
     def input_advice(self) -> str:
         """Return advice to standardize the inputs; "" if the inputs are not large."""
         layer, size = next(iter(self.sizes.items()), ("", np.nan))
-        if not size >= _LARGE_INPUT:
-            return ""
+        if self.saturated or not size >= _LARGE_INPUT:
+            return self.saturated
         return (
             f"In step {self.step} the gradients of {layer} indicate inputs with a root mean square "
             f"of about {size:.2g}: standardize the inputs (subtract the mean, divide by the "
             "standard deviation)."
         )
 
-    def advice(self) -> str:
-        """Return advice to standardize inputs and targets; "" if neither is large."""
-        inputs = self.input_advice()
-        if not self.loss >= _LARGE_LOSS:
-            return inputs
+    def advice(self, facts: RunFacts) -> str:
+        """Return advice on the cause of a large loss in the first step; "" if there is none.
+
+        The cause is the scale of the inputs; or growing activations, if the inputs of the last
+        layer are large; or else the scale of the targets.
+        """
+        inputs, is_large = self.input_advice(), self.loss >= _LARGE_LOSS
         if inputs:
-            return (
-                f"{inputs} The loss in that step is {self.loss:.3g}: if the targets are large as "
+            targets = (
+                f"The loss in step {self.step} is {self.loss:.3g}: if the targets are large as "
                 "well, standardize them in the same way."
             )
+            parts = [inputs, targets if is_large else "", bounded_activations(facts)]
+            return " ".join(filter(None, parts))
+        if not is_large:
+            return ""
+        size = self.sizes.get(self.last_layer, np.nan)
+        begin = f"In step {self.step} the loss is {self.loss:.3g}"
+        if size >= _LARGE_INPUT:
+            weights = (
+                "Use smaller initial weights (he_normal, glorot_uniform) or a normalization layer "
+                "between the layers."
+            )
+            return (
+                f"{begin}, and the gradients of {self.last_layer} indicate inputs with a root mean "
+                f"square of about {size:.2g}: the activations grow from layer to layer. "
+                f"{bounded_activations(facts) or weights}"
+            )
+        standardize = (
+            "Standardize the targets (subtract the mean, divide by the standard deviation). If the "
+            "loss is a sum over examples, use the mean."
+        )
+        if not (_MOST_WEIGHT * size) ** 2 <= self.loss < np.inf:
+            return (
+                f"{begin}: the targets or the initial weights are large. {standardize} If "
+                "the targets are standardized, use smaller initial weights (he_normal or "
+                "glorot_uniform)."
+            )
         return (
-            f"In step {self.step} the loss is {self.loss:.3g} and the gradient norm "
-            f"{self.norm:.3g}: the targets are large. Standardize the targets (subtract the "
-            "mean, divide by the standard deviation). If the loss is a sum over examples, use "
-            "the mean."
+            f"{begin} and the gradient norm {self.norm:.3g}, while the inputs of {self.last_layer} "
+            f"have a root mean square of about {size:.2g}: the targets are large. {standardize}"
         )
 
 
@@ -92,6 +137,23 @@ def _input_sizes(window: Window, row: int) -> dict[str, float]:
         if name == f"{layer}/kernel" and len(shape) > 1 and bias > 0:
             sizes[layer] = float(norm / bias / np.sqrt(float(np.prod(shape[:-1]))))
     return sizes
+
+
+def _saturation(window: Window, row: int) -> str:
+    """Return advice if the gradient of the first recurrent layer is zero, but not the next one."""
+    first = next(iter(window.facts.recurrent), None)
+    if first is None or first.unbounded:
+        return ""
+    norms = dict(zip(window.layers, window.layer_norms[row].tolist(), strict=True))
+    for layer, after in pairwise(window.layers):
+        if window.facts.recurrent_layer(layer) is first and norms[layer] == 0 < norms[after]:
+            parts = "activations" if first.is_gated is False else "gates"
+            return (
+                f"From the first step on, the gradient of {layer} is exactly zero (that of {after} "
+                f"is {norms[after]:.3g}): large inputs saturate its {parts}. Standardize the "
+                "inputs (subtract the mean, divide by the standard deviation)."
+            )
+    return ""
 
 
 def bounded_activations(facts: RunFacts, layer: str = "") -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gradkeeper.callbacks._text import listed
+from gradkeeper.callbacks._text import listed, with_count
 from gradkeeper.callbacks.finding import Finding
 from gradkeeper.callbacks.rules._series import Recent, finite_or_none
 from gradkeeper.callbacks.rules.advice import FirstStep
@@ -94,7 +94,7 @@ class ClipAlways(Rule):
                 f"updates. The norm before clipping has median {numbers['percentile_50']:.3g} "
                 f"and 90th percentile {numbers['percentile_90']:.3g}."
             ),
-            advice=self._first.advice() or _advice(numbers, limit, window.facts),
+            advice=self._first.advice(window.facts) or _advice(numbers, limit, window.facts),
             **numbers,
         )
 
@@ -167,7 +167,7 @@ class ClipNever(Rule):
             self._first,
             severity="info",
             message=(
-                f"Clipping at {limit:g} has changed none of {updates} updates; the largest norm "
+                f"Clipping at {limit:g} has changed none of {with_count(updates, 'update')}; the largest norm "
                 f"before clipping is {largest:.3g}."
             ),
             advice=(

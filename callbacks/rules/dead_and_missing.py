@@ -5,12 +5,13 @@ from itertools import compress
 
 import numpy as np
 
-from gradkeeper.callbacks._text import listed, span
+from gradkeeper.callbacks._text import listed, span, with_count
 from gradkeeper.callbacks.finding import Finding
 from gradkeeper.callbacks.rules._series import Streaks
 from gradkeeper.callbacks.rules.advice import FirstStep
 from gradkeeper.callbacks.rules.healthy_steps import HealthyNorms
 from gradkeeper.callbacks.rules.rule import Rule
+from gradkeeper.callbacks.run_facts import RunFacts
 from gradkeeper.callbacks.window import Window, layer_of
 
 
@@ -54,7 +55,8 @@ class DeadGradient(Rule):
             if explosion is None or not self._died_after_explosion:
                 hit = set(map(layer_of, compress(window.variables, reached[row])))
                 dead = set(compress(window.variables, lengths[row] >= self._patience))
-                yield self._dead(window, row, first, hit, dead, self._advice(explosion))
+                advice = self._advice(window.facts, explosion, len(hit))
+                yield self._dead(window, row, first, hit, dead, advice)
             self._died_after_explosion |= explosion is not None
 
     def _dead(
@@ -68,7 +70,7 @@ class DeadGradient(Rule):
             first,
             layer=layers[0],
             message=(
-                f"For {self._patience} measured steps ({span(first, last)}) the gradient of "
+                f"For {with_count(self._patience, 'measured step')} ({span(first, last)}) the gradient of "
                 f"{listed(names)} has been exactly zero ({len(names)} of {len(of_layers)} "
                 f"variables of {listed(layers)}), while the global norm is {norm:.3g}."
             ),
@@ -80,18 +82,19 @@ class DeadGradient(Rule):
             global_norm=norm,
         )
 
-    def _advice(self, explosion: int | None) -> str:
+    def _advice(self, facts: RunFacts, explosion: int | None, layers: int) -> str:
         if explosion is not None:
+            these = "this layer has" if layers == 1 else "these layers has"
             return (
                 f"The gradient of step {explosion} exploded or was not finite, and the gradient of "
-                "this layer has been zero since then: follow the advice on that step first."
+                f"{these} been zero since then: follow the advice on that step first."
             )
         look = (
             "Check for ReLU units that are never active (lower the learning rate, or use LeakyReLU "
             "or GELU), gates or sigmoids saturated by large inputs, inputs or a mask with only "
             "zeros, a branch multiplied by zero, or an output detached from the loss."
         )
-        return " ".join(filter(None, [self._first.advice(), look]))
+        return " ".join(filter(None, [self._first.advice(facts), look]))
 
 
 class MissingGradient(Rule):
@@ -138,8 +141,8 @@ class MissingGradient(Rule):
             first,
             layer=layer,
             message=(
-                f"The gradient of {listed(names)} is None in the first {self._patience} measured "
-                f"steps, from step {first} on: the optimizer does not update "
+                f"The gradient of {listed(names)} is None in the first "
+                f"{with_count(self._patience, 'measured step')}, from step {first} on: the optimizer does not update "
                 f"{'this variable' if len(names) == 1 else 'these variables'}."
             ),
             advice=(

@@ -82,8 +82,11 @@ class ExplodingGradient(Rule):
             row, usual = int(judged.rows[at]), finite_or_none(judged.usual[at])
             norm = float(window.global_norm[row])
             layer, layer_norm = largest_layer(window, row)
+            # The first norms of a run may be diverging already.
+            is_sudden = bool(judged.sudden[at])
+            reference = "the usual norm of" if is_sudden else "the median of the first norms,"
             compared = (
-                f", {times(norm / usual)} the usual norm of {usual:.3g}"
+                f", {times(norm / usual)} {reference} {usual:.3g}"
                 if usual
                 else f" {self._forward()}"
             )
@@ -94,7 +97,7 @@ class ExplodingGradient(Rule):
                     f"The gradient norm is {norm:.3g}{compared}; the largest layer norm is that "
                     f"of {layer} ({layer_norm:.3g})."
                 ),
-                advice=self._advice(window, row, layer, usual, is_sudden=bool(judged.sudden[at])),
+                advice=self._advice(window, row, layer, usual, is_sudden=is_sudden),
                 norm=norm,
                 usual=usual,
                 layer_norm=layer_norm,
@@ -132,5 +135,5 @@ class ExplodingGradient(Rule):
                 "frequent, lower the learning rate."
             )
         else:
-            remedy = held + (self._first.advice() or slower(facts, limit))
+            remedy = held + (self._first.advice(facts) or slower(facts, limit))
         return f"{remedy} {recurrent_matrix(facts, layer)}".rstrip()

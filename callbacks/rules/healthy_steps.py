@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gradkeeper.callbacks._text import span, with_count
 from gradkeeper.callbacks.rules._series import FirstLevel, UsualNorm
 from gradkeeper.callbacks.window import Window
 
@@ -86,15 +87,21 @@ class Limit(NamedTuple):
     Attributes:
         value: limit on the global norm.
         share: fraction of the healthy steps whose norm is at most `value`, 0 to 1.
+        steps: number of these healthy steps.
+        first: the first of these train steps.
+        last: the last of these train steps.
     """
 
     value: float
     share: float
+    steps: int
+    first: int
+    last: int
 
     def __str__(self) -> str:
         return (
-            f"global_clipnorm={self.value:.2g}, above the norm of {self.share:.0%} of the healthy "
-            "steps"
+            f"global_clipnorm={self.value:.2g}, above the norm of {100 * self.share:.1f} % of "
+            f"{with_count(self.steps, 'healthy step')}, {span(self.first, self.last)}"
         )
 
 
@@ -102,7 +109,7 @@ class HealthyNorms:
     """Global norms before clipping of the healthy steps of a run.
 
     The healthy steps end at the first explosion, or at the first step that has a non-finite
-    gradient and was not skipped. The first 10,000 norms are kept.
+    gradient and was not skipped. The latest 10,000 norms before this step are kept.
 
     Args:
         explosions: explosion detector whose thresholds are used; None for the defaults of
@@ -110,18 +117,24 @@ class HealthyNorms:
 
     Attributes:
         end: train step at which the healthy steps ended; None while all steps are healthy.
-        norms: positive norms of the healthy steps, [steps].
+        explosions: global norm of each explosion, [explosions].
+        nonfinite: number of steps without a finite gradient.
     """
 
     def __init__(self, explosions: Explosions | None = None) -> None:
         self._explosions = dataclasses.replace(explosions) if explosions else Explosions()
         self.end: int | None = None
-        self.norms = np.zeros(0)
+        self.explosions = np.zeros(0)
+        self.nonfinite = 0
+        self._norms = np.zeros(0)
         self._steps = np.zeros(0, np.int64)
 
     def follow(self, window: Window) -> Judged:
         """Read the next window and return its explosion decisions."""
         judged = self._explosions.follow(window)
+        exploded = window.global_norm[judged.rows[judged.explodes]]
+        self.explosions = np.append(self.explosions, exploded)
+        self.nonfinite += len(window) - len(judged.rows)
         if self.end is not None:
             return judged
         entered = norms_before_clipping(window)
@@ -130,9 +143,19 @@ class HealthyNorms:
             end = int(np.argmax(judged.is_unhealthy))
             self.end = int(window.steps[end])
             is_healthy[end:] = False
-        self._steps = np.append(self._steps, window.steps[is_healthy])[:_MOST]
-        self.norms = np.append(self.norms, entered[is_healthy])[:_MOST]
+        # Not cut after this window: `until` may name any of its steps.
+        self._steps = np.append(self._steps[-_MOST:], window.steps[is_healthy])
+        self._norms = np.append(self._norms[-_MOST:], entered[is_healthy])
         return judged
+
+    def latest(self, until: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Return the latest 10,000 healthy train steps and their positive norms, [steps] each.
+
+        Args:
+            until: last train step to include; None for all steps.
+        """
+        is_included = self._steps <= (np.inf if until is None else until)
+        return self._steps[is_included][-_MOST:], self._norms[is_included][-_MOST:]
 
     def limit(self, until: int | None = None) -> Limit | None:
         """Return the recommended limit; None with fewer than 10 healthy steps.
@@ -144,13 +167,14 @@ class HealthyNorms:
         Args:
             until: last train step to include; None for all steps.
         """
-        norms = self.norms if until is None else self.norms[self._steps <= until]
+        steps, norms = self.latest(until)
         if len(norms) < LEAST:
             return None
         logs = np.log(norms)
         median = np.median(logs)
         value = float(np.exp(median + _P95 * _MAD * np.median(np.abs(logs - median))))
-        return Limit(value, float(np.mean(norms <= value)))
+        share = float(np.mean(norms <= value))
+        return Limit(value, share, len(norms), int(steps[0]), int(steps[-1]))
 
 
 def norms_before_clipping(window: Window) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gradkeeper.callbacks._text import listed
+from gradkeeper.callbacks._text import listed, with_count
 from gradkeeper.callbacks.finding import Finding
 from gradkeeper.callbacks.rules.advice import (
     FirstStep,
@@ -112,7 +112,8 @@ class NonFiniteGradient(Rule):
             layer=layer_of(names[-1]),
             severity="error",
             message=(
-                f"The gradient is {kind} in {len(names)} of {len(window.variables)} variables "
+                f"The gradient is {kind} in {len(names)} of "
+                f"{with_count(len(window.variables), 'variable')} "
                 f"({listed(names)}), {_elements(count)}; the variable nearest the output "
                 f"is {names[-1]}.{self._origin(window, row, number, replicas)}"
             ),
@@ -187,10 +188,10 @@ class NonFiniteGradient(Rule):
             "If the first update was too large, lower the learning rate. Otherwise check for NaN "
             "or Inf in this step's batch, and for log(0) or a division by zero."
         )
-        return " ".join(filter(None, [self._scaling(bounded) or first, bounded, lost]))
+        return " ".join(filter(None, [self._scaling(facts, bounded) or first, bounded, lost]))
 
-    def _scaling(self, bounded: str) -> str:
-        return self._first.input_advice() if bounded else self._first.advice()
+    def _scaling(self, facts: RunFacts, bounded: str) -> str:
+        return self._first.input_advice() if bounded else self._first.advice(facts)
 
     def _against_growth(self, facts: RunFacts, layer: str) -> str:
         grew = (
@@ -198,7 +199,7 @@ class NonFiniteGradient(Rule):
             f"{np.median(self._past.norms[:-1]):.3g} in the preceding steps."
         )
         bounded = bounded_activations(facts)
-        scaling = self._scaling(bounded)
+        scaling = self._scaling(facts, bounded)
         if bounded or scaling:
             return " ".join(filter(None, [grew, scaling, bounded]))
         limit = self._healthy.limit(self._past.finite_step)
@@ -207,7 +208,7 @@ class NonFiniteGradient(Rule):
     def _advice_on_loss(self, facts: RunFacts, replicas: list[int], *, is_nan: bool) -> str:
         if not is_nan:
             has_grown = self._past.grew
-            cause = self._against_growth(facts, "") if has_grown else self._first.advice()
+            cause = self._against_growth(facts, "") if has_grown else self._first.advice(facts)
             return f"The loss overflows. {cause}".rstrip()
         empty = (
             "If the replica's part of the batch is empty, its mean is 0/0: use "
@@ -230,7 +231,7 @@ def _nonfinite(window: Window) -> np.ndarray:
 def _elements(count: int) -> str:
     if not count:
         return "whose elements are finite while the norm overflows"
-    return f"{count:,} element{'s' if count > 1 else ''} in total"
+    return f"{with_count(count, 'element')} in total"
 
 
 def _nonfinite_replicas(window: Window, values: np.ndarray) -> list[int]:

@@ -1,7 +1,11 @@
 """Registry of the rules by name, and the runner that applies them."""
 
+import dataclasses
+import re
 import traceback
 from collections.abc import Sequence
+
+import numpy as np
 
 from gradkeeper._arguments import choice
 from gradkeeper.callbacks._keras_private import print_msg
@@ -68,8 +72,13 @@ def rules_from(specification: Sequence[Rule | str]) -> list[Rule]:
     ]
 
 
+_SAME_EVENT = 100
+
+
 class RuleRunner:
     """Rule runner that keeps and prints the first finding of each rule and layer.
+
+    Advice that was printed for a finding at most 100 steps before is not printed again.
 
     If a rule raises, the name, class and code line of the rule are printed. The rule is disabled;
     the other rules continue.
@@ -85,6 +94,7 @@ class RuleRunner:
         self._warmup = warmup
         self._verbose = verbose
         self._findings: dict[tuple[str, str], Finding] = {}
+        self._advised: dict[str, int] = {}  # the step for which a sentence was printed
 
     @property
     def findings(self) -> list[Finding]:
@@ -98,7 +108,17 @@ class RuleRunner:
             key = finding.rule, finding.layer
             if key not in self._findings:
                 self._findings[key] = finding
-                self.report(f"GradientMonitor {finding}")
+                self.report(f"GradientMonitor {self._without_repetition(finding)}")
+
+    def _without_repetition(self, finding: Finding) -> Finding:
+        """Return the finding without the sentences of advice printed for the same event."""
+        sentences = re.split(r"(?<=\.) (?=[A-Z])", finding.advice)
+        since = finding.step - _SAME_EVENT
+        new = [each for each in sentences if self._advised.get(each, -np.inf) < since]
+        self._advised.update(dict.fromkeys(new, finding.step))
+        if len(new) == len(sentences):
+            return finding
+        return dataclasses.replace(finding, advice=" ".join(["See the advice above.", *new]))
 
     def report(self, message: str) -> None:
         """Print a message if `verbose` is set."""

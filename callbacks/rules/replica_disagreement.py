@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gradkeeper.callbacks._text import span
+from gradkeeper.callbacks._text import span, with_count
 from gradkeeper.callbacks.finding import Finding
 from gradkeeper.callbacks.rules._series import Streaks, finite_or_none, row_quantiles
 from gradkeeper.callbacks.rules.healthy_steps import Explosions
@@ -74,7 +74,15 @@ class ReplicaDisagreement(Rule):
                     replicas = (window.first_replica + new).tolist()
                     at = row, new[0]
                     first = int(began[at])
-                    yield self._apart(first, step, replicas, norms[row], norms[at], others[at])
+                    yield self._apart(
+                        first,
+                        step,
+                        replicas,
+                        norms[row],
+                        norms[at],
+                        others[at],
+                        is_explosion=is_apart is explodes_alone,
+                    )
 
     def _broken(self, step: int, replicas: list[int], norms: np.ndarray) -> Finding:
         finite = norms[np.isfinite(norms)]
@@ -102,8 +110,11 @@ class ReplicaDisagreement(Rule):
         norms: np.ndarray,
         norm: float,
         other: float,
+        *,
+        is_explosion: bool,
     ) -> Finding:
-        during = f"For {self._patience} measured steps" if first < last else "In an explosion"
+        duration = f"For {with_count(self._patience, 'measured step')}"
+        during = "In an explosion" if is_explosion else duration
         return self._finding(
             first,
             message=(

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gradkeeper.callbacks._text import span
+from gradkeeper.callbacks._text import span, with_count
 from gradkeeper.callbacks.finding import Finding
 from gradkeeper.callbacks.rules._series import Streaks
+from gradkeeper.callbacks.rules.advice import FirstStep
 from gradkeeper.callbacks.rules.rule import Rule
 from gradkeeper.callbacks.run_facts import RunFacts
 from gradkeeper.callbacks.window import Window, layer_of
@@ -35,10 +36,12 @@ class VanishingGradient(Rule):
         self.reset()
 
     def reset(self) -> None:
+        self._first = FirstStep()
         self._streaks = Streaks()
         self._zeros = Streaks()
 
     def check(self, window: Window) -> Iterator[Finding]:
+        self._first.follow(window)
         norms, layers, steps = window.layer_norms, window.layers, window.steps
         counted = np.isfinite(norms)
         largest = np.max(norms, axis=1, initial=0.0, where=counted)
@@ -53,12 +56,13 @@ class VanishingGradient(Rule):
                 first,
                 layer=layer,
                 message=(
-                    f"For {self._patience} measured steps ({span(first, last)}) the gradient of "
+                    f"For {with_count(self._patience, 'measured step')} ({span(first, last)}) the gradient of "
                     f"{layer} has been below {self._ratio:g} of the largest layer's ({norm:.3g} "
                     f"against {most:.3g})."
                 ),
                 advice=(
-                    f"{_remedy(window.facts)}. Check that the loss depends on the layer's output."
+                    f"{self._first.input_advice()} {_remedy(window.facts)}. Check that the loss "
+                    "depends on the layer's output."
                 ),
                 norm=norm,
                 largest=most,
@@ -144,7 +148,7 @@ class VanishingWithDepth(Rule):
                 first,
                 layer=layers[0],
                 message=(
-                    f"For {self._patience} measured steps ({span(first, last)}) the gradient has "
+                    f"For {with_count(self._patience, 'measured step')} ({span(first, last)}) the gradient has "
                     f"shrunk towards the input, by a factor of {factor:.3g} per layer over "
                     f"{len(layers)} layers: {shrinking[-1]:.3g} in {layers[-1]}, "
                     f"{shrinking[0]:.3g} in {layers[0]}."

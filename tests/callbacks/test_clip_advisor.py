@@ -41,7 +41,7 @@ def test_explosions_that_a_limit_would_have_caught():
     assert advisor.evaluate(2e3).explosions_clipped == 2
     assert advisor.nonfinite == 1
     assert "and 3 of 3 explosions" in str(advisor)
-    assert "1 steps had no finite gradient" in str(advisor)
+    assert "1 step had no finite gradient" in str(advisor)
 
 
 def test_one_limit_is_recommended_from_the_steps_before_the_explosion():
@@ -121,3 +121,43 @@ def test_bad_input():
         ClipAdvisor(history_of([np.nan]))
     with pytest.raises(ValueError, match="`global_clipnorm` must be a finite number above 0"):
         ClipAdvisor(history_of([1.0])).evaluate(0)
+
+
+def falling(steps=20_000):
+    """Return norms that fall from about 1 to about 0.01."""
+    return np.geomspace(1.0, 0.01, steps) * np.random.default_rng(0).uniform(0.9, 1.1, steps)
+
+
+def test_a_long_run_is_judged_by_its_latest_healthy_steps():
+    norms = falling()
+    advisor = ClipAdvisor(history_of(norms))
+    assert advisor.recommended.global_clipnorm < 0.2
+    assert " of 10,000 healthy steps, steps 10000 to 19999." in str(advisor)
+    assert advisor.steps == 10_000
+
+
+def test_the_share_of_the_steps_is_not_rounded_to_all():
+    norms = np.full(1000, 1.0)
+    norms[::500] = 1.2
+    text = str(ClipAdvisor(history_of(norms)))
+    assert "above the norm of 99.8 % of 1,000 healthy steps" in text
+    assert "clips 0.2 % of" in text
+
+
+def test_the_limit_of_a_downsampled_history_is_that_of_the_findings():
+    norms = falling(2_000)
+    norms[1_200] = 1e6
+    run = window(norms[:, None], variables=["dense/kernel"])
+    history = GradientHistory(max_values=16 * 100)
+    for start in range(0, 2_000, 50):
+        history.append(run[start : start + 50])
+    assert history.recent.steps[0] > 1_200
+    (finding,) = (
+        each for rule in default_rules() for each in rule.check(run) if each.rule == "exploding"
+    )
+    advisor = ClipAdvisor(history)
+    assert (advisor.steps, advisor.end) == (1_200, 1_200)
+    assert advisor.recommended.explosions == 1
+    limit = f"global_clipnorm={advisor.recommended.global_clipnorm:.2g}, above the norm of "
+    assert limit in finding.advice
+    assert " of 1,200 healthy steps, steps 0 to 1199" in finding.advice

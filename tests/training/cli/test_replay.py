@@ -1,6 +1,7 @@
 """`gradkeeper replay`."""
 
 import importlib
+import subprocess
 import sys
 
 import numpy as np
@@ -43,6 +44,7 @@ def loss(): return build(loss=own_loss)
 def loss_class(): return build(loss=OwnLoss())
 def metric(): return build(metrics=[own_metric])
 def metric_class(): return build(metrics=[OwnMetric()])
+def layer_and_loss(): return build([Mine()], own_loss)
 def needs(kind): return build()
 def wrong(): return 3
 """
@@ -93,10 +95,8 @@ PARTS = {
 @pytest.mark.parametrize("function", PARTS)
 def test_model_with_custom_parts(run, tmp_path, own, function):
     event = failing(tmp_path / "capsules", getattr(own, function)())
-    assert f"{event.capsule} --model YOUR_MODULE:FUNCTION, where" in event.how_to_replay
-    assert f"returns the compiled model, because it has custom parts ({PARTS[function]})" in (
-        event.how_to_replay
-    )
+    assert event.how_to_replay.endswith(f"{event.capsule} --model YOUR_MODULE:FUNCTION")
+    assert f"The model has custom parts ({PARTS[function]})" in event.how_to_replay
     for place in (f"my_models:{function}", f"my_models.py:{function}"):
         replayed = run("replay", event.capsule, "--model", place)
         assert "in the data" in replayed.output, replayed.output
@@ -128,3 +128,14 @@ def test_folder_that_is_no_capsule(run, tmp_path):
     result = run("replay", tmp_path)
     assert result.exit_code == 2
     assert "This is not a capsule: capsule.json is missing" in result.output
+
+
+def test_custom_layer_and_loss_in_a_fresh_process(tmp_path, own):
+    event = failing(tmp_path / "capsules", own.layer_and_loss())
+    command = "from gradkeeper.training.cli import main; main()"
+    arguments = ["replay", str(event.capsule), "--model", "my_models.py:layer_and_loss"]
+    done = subprocess.run(
+        [sys.executable, "-c", command, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "in the data, at [0], example 1" in done.stdout
