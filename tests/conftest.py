@@ -79,6 +79,25 @@ def _imported_modules_are_not_collected() -> None:
     gc.freeze()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _datasets_are_not_tuned() -> Iterator[None]:
+    """Disable the autotuning of tf.data, which delays the end of a partly read dataset.
+
+    Where a training ends within an epoch, freeing the dataset blocks for up to a minute.
+    """
+    if not _HAS_TENSORFLOW:
+        yield
+        return
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    begin = tf.data.Dataset.__iter__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tf.data.Dataset, "__iter__", lambda self: begin(self.with_options(options)))
+        yield
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _models_are_freed() -> Iterator[None]:
     """Free a module's models at its end.
