@@ -5,6 +5,7 @@ import gc
 import importlib.util
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 ROOT = Path(__file__).resolve().parents[1]
+_STARTED = time.monotonic()
 
 # `python -m pytest` puts the checkout on sys.path, where `zoo`, `callbacks` and `training`
 # would be second copies of the installed packages.
@@ -38,16 +40,81 @@ if _HAS_TENSORFLOW:
     _split_the_cpu()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _models_are_freed() -> Iterator[None]:
-    """Free a module's models at its end, and exclude remaining objects from garbage collection.
+_PEAKS = pytest.StashKey[dict[str, float]]()
 
-    TensorFlow keeps many objects alive. Garbage collections of these objects took a sixth of the
-    tests' time, up to 40 s within a single test.
-    """
-    yield
+
+def _peak_memory() -> float:
+    """Return the peak resident memory of this process in GB; NaN on Windows."""
+    if sys.platform == "win32":
+        return float("nan")
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["peak_memory"] = _peak_memory()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    if "peak_memory" in getattr(node, "workeroutput", {}):  # missing if the worker crashed
+        peaks = node.config.stash.setdefault(_PEAKS, {})
+        peaks[node.gateway.id] = node.workeroutput["peak_memory"]
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    peaks = config.stash.get(_PEAKS, {"": _peak_memory()})
+    memory = ", ".join(f"{peak:.1f} GB {worker}".strip() for worker, peak in sorted(peaks.items()))
+    seconds = time.monotonic() - _STARTED
+    terminalreporter.write_line(f"Time: {seconds:.0f} s. Peak memory per process: {memory}.")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _imported_modules_are_not_collected() -> None:
+    """Exclude the objects of the imported libraries from garbage collections."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _datasets_are_not_tuned() -> Iterator[None]:
+    """Disable the autotuning of tf.data, which delays the end of a partly read dataset.
+
+    Where a training ends within an epoch, freeing the dataset blocks for up to a minute.
+    """
+    if not _HAS_TENSORFLOW:
+        yield
+        return
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    begin = tf.data.Dataset.__iter__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tf.data.Dataset, "__iter__", lambda self: begin(self.with_options(options)))
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _models_are_freed() -> Iterator[None]:
+    """Free a module's models at its end.
+
+    For every traced call of a `tf.custom_gradient`, which Keras uses, TensorFlow registers a gradient
+    under a new name. The registry is never emptied and holds the whole graph, 3 to 7 MB a `fit`.
+    """
+    yield
+    if _HAS_TENSORFLOW:
+        import keras
+        from tensorflow.python.framework import ops
+
+        keras.backend.clear_session()
+        gradients = ops.gradient_registry._registry
+        for name in [each for each in gradients if each.startswith("CustomGradient-")]:
+            del gradients[name]
+    gc.collect()
 
 
 @pytest.fixture(autouse=True)

@@ -209,6 +209,8 @@ def check_script(path: str, *arguments: str) -> None:
         if command[:2] in (["gradkeeper", "list"], ["gradkeeper", "train"])
         # commands whose data are not available
         and not {"tiny_shakespeare", "--resume", "--csv", "--text", "arrays"} & set(command)
+        # two replicas are slow to trace: the README's command stands for the others
+        and (page == "README.md" or "--strategy" not in command)
     }.values(),
     ids=" ".join,
 )
@@ -293,11 +295,18 @@ def test_the_gallery_shows_what_is_measured(name):
     assert growths == pytest.approx({row["state"]: float(row["growth"]) for row in rows}, rel=1e-3)
 
 
-@pytest.mark.parametrize("name", zoo.list_models())
-def test_code_of_the_gallery_runs(name):
-    space: dict = {}
-    exec(hook("gallery").code(zoo.model_info(name)), space)  # noqa: S102
-    assert space["model"].compiled
+@pytest.mark.parametrize("family", hook("gallery").families())
+def test_code_of_the_gallery_runs(family):
+    """Run the code of the first model of each family, and create the optimizer of every model."""
+    gallery = hook("gallery")
+    for number, info in enumerate(gallery.families()[family]):
+        code, space = gallery.code(info), {}
+        if number:
+            code = re.sub(r"^model = .*?^\)$", "", code, flags=re.MULTILINE | re.DOTALL)
+            code = code[: code.index("model.compile")]
+        exec(code, space)  # noqa: S102
+        assert ("model" in space) == (number == 0)
+        assert "optimizer" in space
 
 
 def test_every_example_has_a_page():

@@ -8,6 +8,8 @@ from models import compiled, fit
 
 from gradkeeper.callbacks import AdaptiveClipping, GradientMonitor, NonFiniteGuard
 
+pytestmark = pytest.mark.slow
+
 STEPS = 60
 
 
@@ -62,10 +64,19 @@ def recorded(callback, optimizer=None, data=None, **how):
     return monitor.history
 
 
-@pytest.mark.parametrize("how", WAYS.values(), ids=WAYS)
-@pytest.mark.parametrize("method", TWINS)
+@pytest.mark.parametrize(
+    ("method", "how"),
+    [
+        ("autoclip", "xla"),
+        ("autoclip", "eager"),
+        ("percentile", "several steps"),
+        ("percentile", "eager"),
+        ("zclip", "graph"),
+        ("zclip", "xla"),
+    ],
+)
 def test_equal_to_the_same_in_numpy(method, how):
-    history = recorded(AdaptiveClipping(method), **how)
+    history = recorded(AdaptiveClipping(method), **WAYS[how])
     assert len(history) == STEPS
     expected = list(TWINS[method](history.global_norm))
     np.testing.assert_allclose(history.applied_global_norm, expected, rtol=1e-4)
@@ -142,8 +153,7 @@ class Kill(keras.callbacks.Callback):
             raise KilledError
 
 
-@pytest.mark.parametrize("method", ["autoclip", "zclip"])
-@pytest.mark.parametrize("is_last", [True, False])
+@pytest.mark.parametrize(("method", "is_last"), [("autoclip", True), ("zclip", False)])
 def test_a_restored_training_goes_on_with_what_was_learnt(method, is_last, tmp_path):
     def trained(epochs, *others):
         model, _ = compiled("dense", optimizer=keras.optimizers.SGD(1e-2), jit_compile=False)
@@ -174,7 +184,7 @@ def test_a_fresh_callback_begins_anew_and_the_same_one_goes_on():
     assert (applied(one, one) != fresh).any()
 
 
-def test_a_damaged_backup_is_told(tmp_path):
+def test_a_damaged_backup_is_reported(tmp_path):
     (tmp_path / "adaptive_clipping.npz").write_bytes(b"PK damaged")
     model, data = compiled("dense")
     backup = keras.callbacks.BackupAndRestore(tmp_path)
@@ -182,7 +192,7 @@ def test_a_damaged_backup_is_told(tmp_path):
         fit(model, data, callbacks=[backup, AdaptiveClipping()])
 
 
-def test_a_nan_beside_a_guard_is_not_learnt():
+def test_a_refused_step_does_not_change_the_limit():
     x, y = noisy()
     x[20] = np.nan
     without = tuple(np.delete(each, 20, axis=0) for each in (x, y))
@@ -197,7 +207,7 @@ def test_a_nan_beside_a_guard_is_not_learnt():
         np.testing.assert_array_equal(one, other)
 
 
-def test_refuses_to_stand_beside_the_optimizers_own_clipping():
+def test_the_optimizers_own_clipping_is_refused():
     model, data = compiled("dense", optimizer=keras.optimizers.SGD(0.1, clipnorm=1.0))
     with pytest.raises(ValueError, match="has its own clipping"):
         fit(model, data, callbacks=[AdaptiveClipping()])

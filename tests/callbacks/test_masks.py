@@ -85,7 +85,7 @@ def test_in_a_model_without_a_graph_and_in_a_model_inside(capsys):
     assert "'inside' (SimpleRNN)" in line
 
 
-def test_where_no_mask_ends_nothing_is_said(capsys):
+def test_no_warning_without_a_mask_that_ends(capsys):
     passing = recurrent()
     passing.supports_masking = True
     last = ending(keras.layers.SimpleRNN(2))
@@ -93,7 +93,7 @@ def test_where_no_mask_ends_nothing_is_said(capsys):
     assert warnings_of(model_of(ending(recurrent()), last, mask_zero=False), capsys) == []
 
 
-def test_the_remedy_passes_the_mask_on_and_nothing_is_left_on_the_layer(capsys):
+def test_the_remedy_keeps_the_mask_and_restores_the_layer(capsys):
     first = ending(recurrent())
     model = model_of(first, keras.layers.SimpleRNN(2))
     assert len(warnings_of(model, capsys)) == 1

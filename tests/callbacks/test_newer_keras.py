@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from gradkeeper.callbacks import GradientMonitor, NonFiniteGuard
 
-pytestmark = pytest.mark.unbuilt_optimizer
+pytestmark = [pytest.mark.slow, pytest.mark.unbuilt_optimizer]
 
 X = np.random.default_rng(0).normal(size=(24, 6)).astype("float32")
 Y = X[:, :1] - X[:, 1:2]
