@@ -150,7 +150,7 @@ def test_warn_takes_the_step():
     assert not all(np.isfinite(each).all() for each in state(model))
 
 
-@pytest.mark.parametrize("how", ["graph", "xla and several steps"])
+@pytest.mark.parametrize("how", ["graph", "several steps"])
 def test_rollback_goes_back_to_the_snapshot_with_a_lower_rate(how):
     model = built(keras.optimizers.SGD(0.1), **WAYS[how])
     guard = quiet("rollback", snapshot_every=100, lr_factor=0.5, max_rollbacks=1)
@@ -224,13 +224,13 @@ def test_the_loss_scale_skips_its_own_steps(how):
         )
         return built(optimizer, dtype="mixed_float16", **WAYS[how])
 
-    plain, guarded = scaled(), scaled()
-    guard = quiet()
-    fit(plain, data(), epochs=2)
+    guarded, guard = scaled(), quiet()
     fit(guarded, data(), guard, epochs=2)
     assert not guard.events  # the loss scale handles an overflow
     assert guarded.optimizer.dynamic_scale < 2.0**127
     if how != "xla":
+        plain = scaled()
+        fit(plain, data(), epochs=2)
         assert_alike(guarded, plain)
     fit(guarded, poisoned(3), guard)
     assert [event.step for event in guard.events] == [19]

@@ -84,7 +84,9 @@ def test_warn_holds_the_state_before_the_step_that_was_taken(tmp_path):
 
 def test_warn_under_xla_leaves_none_and_says_so(tmp_path, capsys):
     guard = NonFiniteGuard("warn", capsule_dir=tmp_path)
-    fit(built(jit_compile=True), poisoned(3), guard)
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", jit_compile=True)
+    fit(model, poisoned(3), guard)
     assert guard.events[0].capsule is None
     assert capsys.readouterr().out.count("writes no capsule") == 1
     assert not list(tmp_path.iterdir())
