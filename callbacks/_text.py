@@ -89,12 +89,18 @@ def times(ratio: float) -> str:
     return f"{ratio:,.0f} times" if ratio < 1e6 else f"{ratio:.3g} times"
 
 
+def print_on_new_line(message: str) -> None:
+    """Print a message; the current line may show a progress bar."""
+    from gradkeeper.callbacks._keras_private import print_msg  # late: loads Keras
+
+    print_msg(f"\n{message}")
+
+
 def print_failure(source: str, error: Exception, consequence: str) -> None:
     """Print the source of an exception, the exception and its consequence.
 
     The message is printed even with `verbose=0`, because records may be missing.
     """
-    from gradkeeper.callbacks._keras_private import print_msg  # late: loads Keras
-
-    # The message starts on a new line, because the current line may show a progress bar.
-    print_msg(f"\nGradientMonitor: {source} raised {type(error).__name__}: {error}. {consequence}")
+    print_on_new_line(
+        f"GradientMonitor: {source} raised {type(error).__name__}: {error}. {consequence}"
+    )

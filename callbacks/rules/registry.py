@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gradkeeper._arguments import choice
-from gradkeeper.callbacks._keras_private import print_msg
-from gradkeeper.callbacks._text import print_failure
+from gradkeeper.callbacks._text import print_failure, print_on_new_line
 from gradkeeper.callbacks.finding import Finding
 from gradkeeper.callbacks.rules.clipped_by_hand import ClippedByHand
 from gradkeeper.callbacks.rules.clipping import ClipAlways, ClipNever
@@ -122,9 +121,8 @@ class RuleRunner:
 
     def report(self, message: str) -> None:
         """Print a message if `verbose` is set."""
-        # The message starts on a new line, because the current line may show a progress bar.
         if self._verbose:
-            print_msg(f"\n{message}")
+            print_on_new_line(message)
 
     def _found(self, rule: Rule, window: Window) -> list[Finding]:
         found = []

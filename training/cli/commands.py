@@ -14,6 +14,7 @@ from rich import box
 from rich.table import Table
 
 from gradkeeper import __version__
+from gradkeeper._arguments import choice
 from gradkeeper.training.cli.bench import bench
 from gradkeeper.training.cli.compare import compare
 from gradkeeper.training.cli.replay import replay
@@ -128,10 +129,7 @@ def list_all(
         return
     models, tasks = zoo.list_models(pattern), list_tasks(pattern)
     if not models and not tasks:
-        raise ValueError(
-            f"No model or task matches the pattern. Models: {', '.join(zoo.list_models())}. "
-            f"Tasks: {', '.join(list_tasks())}. Received: pattern={pattern!r}"
-        )
+        choice("pattern", pattern, [*zoo.list_models(), *list_tasks()])
     infos = map(zoo.model_info, models)
     rows = [(info.name, info.title, str(info.year)) for info in infos]
     _print_table("Models", ("model", "description", "year"), rows)

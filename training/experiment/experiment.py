@@ -10,6 +10,7 @@ import keras
 from rich.console import Console
 
 from gradkeeper import zoo
+from gradkeeper.callbacks._text import with_count
 from gradkeeper.callbacks._workers import Worker
 from gradkeeper.training.distribution.strategies import (
     chief_first,
@@ -21,6 +22,7 @@ from gradkeeper.training.distribution.strategies import (
 from gradkeeper.training.experiment.config import DIGEST, ExperimentConfig
 from gradkeeper.training.experiment.result import Result
 from gradkeeper.training.experiment.resumption import (
+    EpochBackup,
     digest_of,
     is_done,
     require_same_config,
@@ -143,13 +145,14 @@ class Experiment:
         if self._resume:
             require_same_config(ExperimentConfig.from_dict(before), config)
             if is_done(directory, config.epochs):
-                _say(f"Nothing to do: all {config.epochs} epochs are done.", verbose)
+                done = EpochBackup(directory.backup).epoch
+                _say(f"Nothing to do: {with_count(done, 'epoch')} done.", verbose)
                 return Result.load(directory.path)
         with chief_first(self.strategy):
             task = task_of(config)
         digest = digest_of(task.files)
         if not self._allow_changed_data:
-            require_same_data(before.get(DIGEST), digest)
+            require_same_data(before.get(DIGEST), digest, task.files)
         session = self._session(directory, task, {} if digest is None else {DIGEST: digest})
         if task.report and Worker.of(self.strategy).is_chief:
             _say(task.report, verbose)

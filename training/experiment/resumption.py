@@ -101,8 +101,13 @@ class EpochBackup(keras.callbacks.BackupAndRestore):
 
 def is_done(directory: RunDirectory, epochs: int) -> bool:
     """Return True if the run is finished and has at least `epochs` epochs."""
-    status = read_json(directory.status) if directory.status.exists() else {}
-    return status.get("status") == FINISHED and EpochBackup(directory.backup).epoch >= epochs
+    is_finished = status_of(directory) == FINISHED
+    return is_finished and EpochBackup(directory.backup).epoch >= epochs
+
+
+def status_of(directory: RunDirectory) -> str | None:
+    """Return the status that `status.json` records; None without the file."""
+    return read_json(directory.status)["status"] if directory.status.exists() else None
 
 
 def require_same_config(before: ExperimentConfig, now: ExperimentConfig) -> None:
@@ -134,7 +139,7 @@ def digest_of(files: Iterable[Path]) -> str | None:
     return digest.hexdigest() if found else None
 
 
-def require_same_data(before: str | None, now: str | None) -> None:
+def require_same_data(before: str | None, now: str | None, files: Iterable[Path]) -> None:
     """Raise an error if the data have changed since the run began; `before=None` skips the check.
 
     Raises:
@@ -144,5 +149,5 @@ def require_same_data(before: str | None, now: str | None) -> None:
         raise ValueError(
             "The data have changed since the run began. Restore the file, start another run, or "
             "resume on the changed data with `allow_changed_data` (--allow-changed-data). "
-            f"Received: SHA-256 {now} (was {before})"
+            f"Received: {', '.join(map(str, files))} with SHA-256 {now} (was {before})"
         )

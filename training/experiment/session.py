@@ -19,7 +19,7 @@ from gradkeeper.training.distribution.strategies import chief_first, sharded, wa
 from gradkeeper.training.experiment.epoch_files import FlowFiles, MetricsFile
 from gradkeeper.training.experiment.progress import StepTimer, TrainingProgress
 from gradkeeper.training.experiment.result import Result, first_of_each
-from gradkeeper.training.experiment.resumption import EpochBackup
+from gradkeeper.training.experiment.resumption import EpochBackup, status_of
 from gradkeeper.training.experiment.run_directory import (
     FAILED,
     FINISHED,
@@ -106,7 +106,10 @@ class Session:
         # the backup last, so that no other file is older than the backup.
         observers = [self._monitor, *self._flow()]
         attached = [*observers, *callbacks, self._metrics, self._timer, *self._checkpoints()]
-        if self._resume:  # after the backup, which restores the last state
+        if self._resume and status_of(self._directory) == FINISHED:
+            go_on = keras.callbacks.LambdaCallback(on_epoch_end=self._go_on)
+            attached.insert(0, go_on)  # before the files of the epoch are written
+        elif self._resume:  # after the backup, which restores the last state
             attached.append(keras.callbacks.LambdaCallback(on_train_begin=self._go_on))
         progress = self._progress(verbose, title)
         with chief_first(self._strategy):
@@ -123,8 +126,13 @@ class Session:
                 verbose=0,
             )
 
-    def _go_on(self, logs: dict[str, Any] | None = None) -> None:
-        """Start changing the files of a resumed run after its last state was restored."""
+    def _go_on(self, *_: Any) -> None:
+        """Start changing the files of a resumed run.
+
+        A finished run stays finished until its first further epoch is complete.
+        """
+        if self._changes_files:
+            return
         self._changes_files = True
         if self._is_chief:
             self._directory.prepare(self._config, prediction=self._task.prediction_settings)

@@ -28,8 +28,8 @@ def plot_loss(result: Result) -> Figure:
     axes = figure.subplots()
     steps = result.metrics.get("step", [])
     for name, label, colour in (
-        ("loss", "training, mean of the epoch", TRAINING),
-        ("val_loss", "validation", EVALUATION),
+        ("loss", "training loss, mean of the epoch", TRAINING),
+        ("val_loss", "validation loss", EVALUATION),
     ):
         if name in result.metrics:
             values = finite_or_gap(result.metrics[name])
@@ -182,11 +182,11 @@ def draw_baseline(axes: Axes, result: Result) -> None:
 
 
 def limit_losses(axes: Axes, results: Sequence[Result]) -> None:
-    """Limit the loss axis to a multiple of the baseline if a loss is far above it."""
-    losses = [finite_or_gap(result.metrics.get("val_loss", [np.nan])) for result in results]
-    largest = max((float(np.nanmax(each)) for each in losses if np.isfinite(each).any()), default=0)
-    baseline = results[0].baseline
-    if baseline is not None and largest > _LOSS_CEILING * baseline:
-        axes.set_ylim(0, _LOSS_CEILING * baseline)
+    """Limit the loss axis to a multiple of the baseline if losses are below and far above it."""
+    every = np.concatenate([result.metrics.get("val_loss", []) for result in results])
+    finite = every[np.isfinite(every)]
+    ceiling = _LOSS_CEILING * (results[0].baseline or np.inf)
+    if len(finite) and finite.min() < ceiling < finite.max():
+        axes.set_ylim(0, ceiling)
     else:
         axes.set_ylim(bottom=0)

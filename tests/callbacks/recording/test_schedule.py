@@ -154,9 +154,9 @@ def test_a_flush_is_affordable_if_it_took_a_thousandth_of_the_time_since(clock):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((0, None, None), "every_n_steps must be at least 1"),
-        ((1, 0, None), "flush_every must be at least 1"),
-        ((1, None, 1.0), r"budget must be between 0 and 1\. Received: budget=1.0"),
+        ((0, None, None), "`every_n_steps` must be an integer of at least 1"),
+        ((1, 0, None), "`flush_every` must be an integer of at least 1"),
+        ((1, None, 1.0), r"`budget` must be a number in \(0, 1\)\. Received: budget=1.0"),
     ],
 )
 def test_bad_schedules_are_refused(arguments, message):

@@ -278,7 +278,7 @@ def test_rules_come_from_names_and_instances():
 @pytest.mark.parametrize(
     ("specification", "error", "text"),
     [
-        (["explosion"], ValueError, r"'nonfinite', 'exploding'.*Received: 'explosion'"),
+        (["explosion"], ValueError, r"Did you mean 'exploding'.*Received: rule='explosion'"),
         ([3], TypeError, r"'nonfinite', 'exploding'.*Received: 3"),
         ([ExplodingGradient], TypeError, r"instances of .*Rule.*Received: <class"),
         ("nonfinite", TypeError, r"list of rules.*Received: rules='nonfinite'"),

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from results import flow_of, printed, result_of
+from untrained_results import flow_of, printed, result_of
 
 from gradkeeper.training import Comparison
 

@@ -3,7 +3,7 @@
 import csv
 
 import pytest
-from results import printed
+from untrained_results import printed
 
 from gradkeeper.training import Experiment, compare
 from gradkeeper.training.comparison import comparison_run

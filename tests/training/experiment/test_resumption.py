@@ -170,7 +170,7 @@ def test_finished_run_prints_nothing_to_do_and_changes_no_file(work, capsys):
     before = files_of(work / "run")
     (work / "my.txt").unlink()
     result = resume(work).run()
-    assert "Nothing to do: all 1 epochs are done." in capsys.readouterr().out
+    assert "Nothing to do: 1 epoch done." in capsys.readouterr().out
     assert result.status == "finished"
     assert files_of(work / "run") == before
 
@@ -178,7 +178,9 @@ def test_finished_run_prints_nothing_to_do_and_changes_no_file(work, capsys):
 def test_changed_data_are_refused_and_change_no_file(work):
     before = files_of(work / "run")
     (work / "my.txt").write_text(TEXT + "And again.")
-    with pytest.raises(ValueError, match=r"data have changed.*--allow-changed-data.*SHA-256"):
+    with pytest.raises(
+        ValueError, match=r"(?s)data have changed.*--allow-changed-data.*my\.txt with SHA-256"
+    ):
         resume(work, epochs=2).run(verbose=0)
     assert files_of(work / "run") == before
 
@@ -199,3 +201,17 @@ def test_failed_resumption_changes_no_file(work):
         resume(work, epochs=2, allow_changed_data=True).run(verbose=0)
     assert files_of(work / "run") == before
     assert Result.load(work / "run").status == "finished"
+
+
+def test_finished_run_stays_finished_if_its_first_further_epoch_fails(work):
+    names = ("config.json", "status.json", "metrics.csv", "model.keras", "report.html")
+    before = {name: (work / "run" / name).read_bytes() for name in names}
+
+    def fail(batch, logs):
+        raise RuntimeError("the second batch")
+
+    callbacks = [keras.callbacks.LambdaCallback(on_train_batch_end=fail)]
+    with pytest.raises(RuntimeError, match="the second batch"):
+        resume(work, epochs=3, callbacks=callbacks).run(verbose=0)
+    assert {name: (work / "run" / name).read_bytes() for name in names} == before
+    assert resume(work, epochs=2).run(verbose=0).metrics["step"] == [2, 4]

@@ -4,10 +4,10 @@ import dataclasses
 import math
 
 import numpy as np
-from results import result_of
+from untrained_results import result_of
 
 from gradkeeper.callbacks import GradientHistory
-from gradkeeper.training.reporting.plots import plot_explosion, plot_runs
+from gradkeeper.training.reporting.plots import plot_explosion, plot_loss, plot_runs
 
 
 def test_explosion_is_marked():
@@ -25,3 +25,10 @@ def test_runs_without_a_finite_number(tmp_path):
     empty = dataclasses.replace(bad, history=GradientHistory(), metrics={})
     for runs in ({"bad": bad}, {"bad": bad, "empty": empty}):
         plot_runs({"none": runs}, "nothing").savefig(tmp_path / "picture.png")
+
+
+def test_losses_far_above_the_baseline_are_visible():
+    far, near = result_of([1.0, 1.0], [4.0, 3.0]), result_of([1.0, 1.0], [0.2, 40.0])
+    far, near = (dataclasses.replace(each, baseline=0.1) for each in (far, near))
+    assert plot_loss(far).axes[0].get_ylim()[1] > 4.0
+    assert plot_loss(near).axes[0].get_ylim()[1] < 1.0  # the axis shows the loss near the baseline

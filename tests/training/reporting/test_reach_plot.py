@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from results import flow_of, result_of
+from untrained_results import flow_of, result_of
 
 from gradkeeper.training import REMEDIES
 from gradkeeper.training.reporting.reach_plot import plot_reach

@@ -105,5 +105,5 @@ def test_dot_needs_equal_widths(data):
 
 
 def test_unknown_score_is_refused():
-    with pytest.raises(ValueError, match=r"'general', 'dot'. Received: score='concat'"):
+    with pytest.raises(ValueError, match=r"dot, general. Received: score='concat'"):
         layers.LuongAttention(score="concat")

@@ -22,7 +22,8 @@ def read_text(file: str | PathLike[str]) -> str:
     """
     path = Path(str(file)).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f"The text file does not exist. Received: file={str(file)!r}")
+        problem = "This is a folder, not a file." if path.is_dir() else "The file does not exist."
+        raise FileNotFoundError(f"{problem} Received: file={str(file)!r}")
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

@@ -224,9 +224,12 @@ def _bounds(rows: int, shares: Sequence[float]) -> tuple[tuple[int, int], ...]:
 
 def _scaled(form: CsvFormat, table: Table, rows: int) -> CsvFormat:
     """Return the format with the scaling of the first `rows` rows."""
-    inputs = Scaling.fit(table.numbers(form.inputs)[:rows])
-    target = None if form.classes else Scaling.fit(table.numbers([form.target])[:rows])
-    return dataclasses.replace(form, input_scaling=inputs, target_scaling=target)
+
+    def fit(names: Sequence[str]) -> Scaling:
+        return Scaling.fit(table.numbers(names)[:rows], names)
+
+    target = None if form.classes else fit([form.target])
+    return dataclasses.replace(form, input_scaling=fit(form.inputs), target_scaling=target)
 
 
 def _targets(form: CsvFormat, table: Table) -> np.ndarray:

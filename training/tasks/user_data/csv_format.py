@@ -23,16 +23,18 @@ class Scaling:
     deviation: tuple[float, ...]
 
     @classmethod
-    def fit(cls, values: np.ndarray) -> "Scaling":
+    def fit(cls, values: np.ndarray, names: Sequence[str]) -> "Scaling":
         """Compute the scaling of `values` [rows, columns], ignoring NaN cells.
 
         Raises:
             ValueError: A column has no finite value.
         """
-        if not np.isfinite(values).any(axis=0).all():
+        has_value = np.isfinite(values).any(axis=0)
+        empty = [name for name, has in zip(names, has_value, strict=True) if not has]
+        if empty:
             raise ValueError(
-                "Every column must have a finite value in the training part. Received: "
-                f"{np.isfinite(values).sum(axis=0).tolist()} finite values per column"
+                "Every column must have a finite value in the training part. Received: no finite "
+                f"value in {', '.join(map(repr, empty))}"
             )
         varies = np.nanmax(values, axis=0) > np.nanmin(values, axis=0)
         deviation = np.where(varies, np.nanstd(values, axis=0), 1.0)

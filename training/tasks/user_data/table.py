@@ -46,7 +46,7 @@ class Table:
         if len(rows) < 2:
             raise ValueError(
                 "A CSV file must have a line with the column names, and at least one row. "
-                f"Received: {len(rows)} lines in file={str(file)!r}"
+                f"Received: {len(rows)} line(s) in file={str(file)!r}"
             )
         names = rows[0][1]
         _require_names(names, file)
@@ -67,6 +67,14 @@ class Table:
 
     def require(self, names: Sequence[str]) -> None:
         """Raise a ValueError for a column that the file lacks."""
+        (first, *others) = self.columns
+        other = next((each for each in ";\t|" if each in first), None)
+        if not others and other and first not in names:
+            raise ValueError(
+                f"The file has one column, whose name contains {other!r}. If {other!r} separates the "
+                f"columns, set delimiter={other!r} (--option delimiter={other!r}). "
+                f"Received: file={self.file!r}"
+            )
         for name in names:
             try:
                 choice("column", name, self.columns)

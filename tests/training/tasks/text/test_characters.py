@@ -190,7 +190,7 @@ class TestTextFile:
 
     def test_missing_file_is_refused(self, tmp_path):
         with pytest.raises(
-            FileNotFoundError, match=r"text file does not exist\. Received: file='.*none'"
+            FileNotFoundError, match=r"The file does not exist\. Received: file='.*none'"
         ):
             load_task("text_file", file=tmp_path / "none")
 

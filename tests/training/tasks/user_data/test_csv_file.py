@@ -82,7 +82,7 @@ def test_scaling_of_the_training_rows(series):
 
 
 def test_scaling_of_a_constant_column():
-    scaling = Scaling.fit(np.full((5, 1), 0.1))
+    scaling = Scaling.fit(np.full((5, 1), 0.1), ["load"])
     np.testing.assert_array_equal(scaling.apply(np.full((2, 1), 0.1)), 0)
 
 
@@ -195,7 +195,7 @@ def test_invalid_options_are_refused(series, changes, options, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a,b\n", "at least one row. Received: 1 lines"),
+        ("a,b\n", "at least one row. Received: 1 line\\(s\\)"),
         ("a,a\n1,2\n", "each name once. Received: 'a', 'a'"),
         ("a,\n1,2\n", "must name every column"),
     ],
@@ -207,3 +207,21 @@ def test_invalid_files_are_refused(tmp_path, text, message):
         load_task("csv", file=file, target="a")
     with pytest.raises(FileNotFoundError, match="Received: file="):
         load_task("csv", file=tmp_path / "none.csv", target="a")
+
+
+def test_delimiter_of_a_file_with_semicolons_is_suggested(tmp_path):
+    file = tmp_path / "table.csv"
+    file.write_text("day;load\n1;2\n")
+    with pytest.raises(ValueError, match=r"set delimiter=';' \(--option delimiter=';'\)"):
+        load_task("csv", file=file, target="load", window=1)
+
+
+def test_folder_is_no_csv_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"This is a folder, not a file\. Received: file="):
+        load_task("csv", file=tmp_path, target="load")
+
+
+def test_column_without_a_value_is_named():
+    values = np.array([[1.0, np.nan], [2.0, np.nan]])
+    with pytest.raises(ValueError, match="no finite value in 'wind'"):
+        Scaling.fit(values, ["load", "wind"])
