@@ -14,6 +14,8 @@ from gradkeeper.training.cli import app
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "ten-tasks.md"
 # Commands that run in a new process, without the imports of this process.
 FRESH = ("predict", "generate", "replay")
+# Tasks that use the names of the first one; the page says so.
+USE_THE_FIRST = (2, 4, 10)
 
 
 def tasks():
@@ -48,8 +50,9 @@ def test_the_ten_tasks_succeed_as_written(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
     monkeypatch.setenv("COLUMNS", "200")
-    space, printed = {}, {}
-    for heading, blocks in tasks().items():
+    spaces, printed = {}, {}
+    for number, (heading, blocks) in enumerate(tasks().items(), 1):
+        space = spaces[number] = dict(spaces[1]) if number in USE_THE_FIRST else {}
         capsys.readouterr()
         outputs = []
         for language, text in blocks:
