@@ -27,7 +27,7 @@ class FitFrame:
 
     @classmethod
     def calling(cls, hook: str, known: "FitFrame | None" = None) -> "FitFrame":
-        """Return the frame that calls the hook in which this is called; `known` if it is the same."""
+        """Return the frame that calls the hook which calls this; `known` if it is the same."""
         above = dropwhile(lambda each: each.f_code.co_name != hook, _stack(sys._getframe(1)))
         frame = next(each for each in above if each.f_code.co_name != hook)
         if known is not None and known._is(frame):

@@ -369,8 +369,8 @@ class NonFiniteGuard(StepCallback[SkipTransform]):
     def _end_halt(self) -> None:
         """Stop skipping every step, so that a later run is not affected.
 
-        A `tf.function` that an eager train step calls keeps the transform in its trace, and runs it in
-        later training runs without a guard.
+        A `tf.function` that an eager train step calls keeps the transform in its trace, and runs
+        it in later training runs without a guard.
         """
         if self._transform is not None:
             self._transform.resume()

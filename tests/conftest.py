@@ -103,8 +103,9 @@ def _datasets_are_not_tuned() -> Iterator[None]:
 def _models_are_freed() -> Iterator[None]:
     """Free a module's models at its end.
 
-    For every traced call of a `tf.custom_gradient`, which Keras uses, TensorFlow registers a gradient
-    under a new name. The registry is never emptied and holds the whole graph, 3 to 7 MB a `fit`.
+    For every traced call of a `tf.custom_gradient`, which Keras uses, TensorFlow registers a
+    gradient under a new name. The registry is never emptied and holds the whole graph, 3 to 7 MB
+    per `fit`.
     """
     yield
     if _HAS_TENSORFLOW:

@@ -107,8 +107,8 @@ def _in_context(fault: Fault, operation: Operation, trace: OperationTrace) -> Fa
 def _gradient_fault(forward: str, numbers: _Arrays, wide: bool | None) -> Fault | None:
     if forward in _GRADIENTS:
         return _GRADIENTS[forward]
-    # The reciprocal of a subnormal number is infinite in float32 and finite in float64. That of 0 is
-    # infinite in both, so if the float64 result is finite, the 0 is not the cause.
+    # The reciprocal of a subnormal number is infinite in float32 and finite in float64. That of 0
+    # is infinite in both, so if the float64 result is finite, the 0 is not the cause.
     if wide:
         numbers = [each[each != 0] for each in numbers]
     smallest = min((np.abs(each).min() for each in numbers if each.size), default=np.inf)

@@ -49,8 +49,8 @@ class Verdict:
         fault: cause and remedy.
         message: error message of an operation that rejected its inputs.
         finite_in_float64: whether the operation's result is finite in float64; None if unknown.
-        finite_at_smaller_scale: whether the operation's result is finite with inputs divided by 1,024;
-            None if unknown.
+        finite_at_smaller_scale: whether the operation's result is finite with inputs divided by
+            1,024; None if unknown.
         step_in_float64: whether the whole step is finite in float64; None if unknown.
         step_if_smaller: whether the whole step is finite with the batch's inputs divided by
             1,024; None if unknown.

@@ -147,7 +147,8 @@ class GradientFlow:
             if name in (each.name, each.layer):
                 return each
         raise KeyError(
-            f"Unknown state. Known: {', '.join(each.name for each in self)}. Received: name={name!r}"
+            f"Unknown state. Known: {', '.join(each.name for each in self)}. "
+            f"Received: name={name!r}"
         )
 
     def __iter__(self) -> Iterator[StateFlow]:

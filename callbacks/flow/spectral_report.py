@@ -44,7 +44,8 @@ class Spectrum:
         growth = f"times {self.radius:.3g} per step in the long run"
         if self.norm < 1:
             return f"vanishes, {growth}"
-        return f"{'grows' if self.radius > 1 else 'fades'}, {growth}, at most {self.norm:.3g} in one step"
+        trend = "grows" if self.radius > 1 else "fades"
+        return f"{trend}, {growth}, at most {self.norm:.3g} in one step"
 
     @classmethod
     def of_matrix(cls, matrix: np.ndarray) -> "Spectrum":
@@ -55,7 +56,8 @@ class Spectrum:
         """
         if not np.isfinite(matrix).all():
             raise ValueError(
-                "The matrix is not finite. Restore finite weights. Received: matrix with NaN or infinity"
+                "The matrix is not finite. Restore finite weights. Received: matrix with NaN or "
+                "infinity"
             )
         matrix = np.asarray(matrix, np.float64)
         radius = np.abs(np.linalg.eigvals(matrix)).max()

@@ -151,8 +151,8 @@ class GradientTransform(ReusableObserver):
 
     Attributes:
         clips: whether `transform_before_clip` changes gradients.
-        clips_after_reduce: whether the optimizer's own clipping acts on the sum of the gradients over
-            all replicas, instead of each replica's gradients.
+        clips_after_reduce: whether the optimizer's own clipping acts on the sum of the gradients
+            over all replicas, instead of each replica's gradients.
         needs_batches: whether `on_batch` is called. Python then starts each step of an execution
             separately.
     """

@@ -70,8 +70,8 @@ class StateRollback:
         Args:
             variables: the variables.
             role: the role of the variables.
-            spare: whether the variables are restored only if `restore_spare` is called. A graph does
-                not read values that are never used.
+            spare: whether the variables are restored only if `restore_spare` is called. A graph
+                does not read values that are never used.
         """
         if not self.is_in_step_scope:
             return

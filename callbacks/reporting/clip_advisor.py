@@ -58,7 +58,8 @@ class ClipAdvisor:
         print(ClipAdvisor(monitor.history))
 
     The estimate uses the norms before clipping of the healthy steps, at most of the latest 10,000.
-    The healthy steps end at the first explosion or at the first non-finite gradient. The limits are valid for this model, this loss and this batch size.
+    The healthy steps end at the first explosion or at the first non-finite gradient. The limits are
+    valid for this model, this loss and this batch size.
 
     Args:
         history: the history of a `GradientMonitor`.

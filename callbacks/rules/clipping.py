@@ -167,8 +167,8 @@ class ClipNever(Rule):
             self._first,
             severity="info",
             message=(
-                f"Clipping at {limit:g} has changed none of {with_count(updates, 'update')}; the largest norm "
-                f"before clipping is {largest:.3g}."
+                f"Clipping at {limit:g} has changed none of {with_count(updates, 'update')}; the "
+                f"largest norm before clipping is {largest:.3g}."
             ),
             advice=(
                 f"Set {useful}, to clip the large steps, or keep the limit as a safeguard."

@@ -70,9 +70,10 @@ class DeadGradient(Rule):
             first,
             layer=layers[0],
             message=(
-                f"For {with_count(self._patience, 'measured step')} ({span(first, last)}) the gradient of "
-                f"{listed(names)} has been exactly zero ({len(names)} of {len(of_layers)} "
-                f"variables of {listed(layers)}), while the global norm is {norm:.3g}."
+                f"For {with_count(self._patience, 'measured step')} ({span(first, last)}) the "
+                f"gradient of {listed(names)} has been exactly zero ({len(names)} of "
+                f"{len(of_layers)} variables of {listed(layers)}), while the global norm is "
+                f"{norm:.3g}."
             ),
             advice=advice,
             variables=names,
@@ -84,10 +85,10 @@ class DeadGradient(Rule):
 
     def _advice(self, facts: RunFacts, explosion: int | None, layers: int) -> str:
         if explosion is not None:
-            these = "this layer has" if layers == 1 else "these layers has"
+            these = "this layer" if layers == 1 else "these layers"
             return (
                 f"The gradient of step {explosion} exploded or was not finite, and the gradient of "
-                f"{these} been zero since then: follow the advice on that step first."
+                f"{these} has been zero since then: follow the advice on that step first."
             )
         look = (
             "Check for ReLU units that are never active (lower the learning rate, or use LeakyReLU "
@@ -142,7 +143,8 @@ class MissingGradient(Rule):
             layer=layer,
             message=(
                 f"The gradient of {listed(names)} is None in the first "
-                f"{with_count(self._patience, 'measured step')}, from step {first} on: the optimizer does not update "
+                f"{with_count(self._patience, 'measured step')}, from step {first} on: the "
+                "optimizer does not update "
                 f"{'this variable' if len(names) == 1 else 'these variables'}."
             ),
             advice=(

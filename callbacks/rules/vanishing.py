@@ -56,9 +56,9 @@ class VanishingGradient(Rule):
                 first,
                 layer=layer,
                 message=(
-                    f"For {with_count(self._patience, 'measured step')} ({span(first, last)}) the gradient of "
-                    f"{layer} has been below {self._ratio:g} of the largest layer's ({norm:.3g} "
-                    f"against {most:.3g})."
+                    f"For {with_count(self._patience, 'measured step')} ({span(first, last)}) the "
+                    f"gradient of {layer} has been below {self._ratio:g} of the largest layer's "
+                    f"({norm:.3g} against {most:.3g})."
                 ),
                 advice=(
                     f"{self._first.input_advice()} {_remedy(window.facts)}. Check that the loss "
@@ -148,9 +148,9 @@ class VanishingWithDepth(Rule):
                 first,
                 layer=layers[0],
                 message=(
-                    f"For {with_count(self._patience, 'measured step')} ({span(first, last)}) the gradient has "
-                    f"shrunk towards the input, by a factor of {factor:.3g} per layer over "
-                    f"{len(layers)} layers: {shrinking[-1]:.3g} in {layers[-1]}, "
+                    f"For {with_count(self._patience, 'measured step')} ({span(first, last)}) the "
+                    f"gradient has shrunk towards the input, by a factor of {factor:.3g} per layer "
+                    f"over {len(layers)} layers: {shrinking[-1]:.3g} in {layers[-1]}, "
                     f"{shrinking[0]:.3g} in {layers[0]}."
                 ),
                 advice=_advice(layers, window.facts),

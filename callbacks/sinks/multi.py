@@ -164,7 +164,7 @@ class MultiSink(Sink):
             directory = self._worker.folder_in(self._log_dir)
             yield self._parquet(directory, DirectoryLock(directory))
         if self._tensorboard_dir is not None:
-            # No lock: each run writes separate event files, so several runs may share the directory.
+            # No lock: each run writes its own event files, so runs may share the directory.
             directory = self._worker.folder_in(self._tensorboard_dir)
             name = f"tensorboard_dir={str(directory)!r}"
             yield FaultTolerantSink(TensorBoardSink(directory), name, self._recent)

@@ -110,8 +110,8 @@ class DirectoryLock:
             lock.acquire(blocking=False)
         except Timeout:
             raise RuntimeError(
-                f"Another run writes its gradient history to this directory: {owner}. Use a separate "
-                "directory for each run, or call close() of the other monitor. "
+                f"Another run writes its gradient history to this directory: {owner}. Use a "
+                "separate directory for each run, or call close() of the other monitor. "
                 f"Received: log_dir={str(self._directory)!r}"
             ) from None
         self._path.write_text(f"process {os.getpid()} on host {socket.gethostname()!r}")

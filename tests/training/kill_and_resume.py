@@ -1,4 +1,4 @@
-"""Script of `test_resumption.py`: one experiment uninterrupted, and one killed several times and resumed.
+"""Script of `test_resumption.py`: an uninterrupted experiment, and one that is often killed.
 
     python kill_and_resume.py FOLDER
 

@@ -64,7 +64,9 @@ def _facts(result: Result) -> dict[str, str]:
     return {
         "Status": f"{result.status}, {len(result.metrics.get('epoch', []))} epochs",
         "Validation loss": "no epoch was finished" if not result.metrics else loss,
-        "Model": f"{config['num_layers']} × {config['units']} units{listed(config['model_options'])}",
+        "Model": (
+            f"{config['num_layers']} × {config['units']} units{listed(config['model_options'])}"
+        ),
         "Parameters": f"{result.parameters:,}",
         "Task": f"{config['task']}{listed(config['task_options'])}",
         "Optimizer": f"{config['optimizer']}, learning rate {config['learning_rate']:g}"

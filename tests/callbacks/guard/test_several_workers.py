@@ -32,7 +32,8 @@ def replica_step(x):
 def step(x):
     strategy.run(replica_step, args=(x,))
 
-transform = SkipTransform(SkipOptions(refuses=True, halts_after=0, checks_loss=False, trigger=None), model)
+options = SkipOptions(refuses=True, halts_after=0, checks_loss=False, trigger=None)
+transform = SkipTransform(options, model)
 with StepPatches([transform], [optimizer]).applied():
     for batch in x:
         step(tf.constant(batch))

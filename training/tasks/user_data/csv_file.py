@@ -29,11 +29,11 @@ _PARTS = ("training", "validation", "test")
 class CsvFile(TargetTask, InMemoryTask):
     """Predict a column of a CSV file of yours, a time series or one example per row.
 
-    The file is UTF-8, and its first line names the columns. With `window` the file is a time series with a row per time step, the earliest first. The
-    model reads the input columns of `window` consecutive rows and predicts the target column of
-    the next `horizon` rows. Without `window` each row is an example. The model reads the row's
-    input columns, in order, as time steps of one feature, and predicts the target column of the
-    same row.
+    The file is UTF-8, and its first line names the columns. With `window` the file is a time
+    series with a row per time step, the earliest first. The model reads the input columns of
+    `window` consecutive rows and predicts the target column of the next `horizon` rows. Without
+    `window` each row is an example. The model reads the row's input columns, in order, as time
+    steps of one feature, and predicts the target column of the same row.
 
     Inputs: float32 [batch, window, columns], or [batch, columns, 1] without a window.
     Targets: float32 [batch, horizon] for a regression, int32 [batch] for a classification.

@@ -71,8 +71,8 @@ class Table:
         other = next((each for each in ";\t|" if each in first), None)
         if not others and other and first not in names:
             raise ValueError(
-                f"The file has one column, whose name contains {other!r}. If {other!r} separates the "
-                f"columns, set delimiter={other!r} (--option delimiter={other!r}). "
+                f"The file has one column, whose name contains {other!r}. If {other!r} separates "
+                f"the columns, set delimiter={other!r} (--option delimiter={other!r}). "
                 f"Received: file={self.file!r}"
             )
         for name in names:
