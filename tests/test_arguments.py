@@ -23,6 +23,7 @@ def test_other_values_are_no_integers(value):
         ("[0, 1)", (0, 0.5, np.float32(0.9)), (-0.1, 1, "0.5", None, True), "a number in [0, 1)"),
         ("(0, 1]", (0.1, 1), (0, 1.1), "a number in (0, 1]"),
         ("(0, inf)", (1e-9, 1e30), (0, -1, float("inf"), float("nan")), "a finite number above 0"),
+        ("(1, inf]", (2, float("inf")), (1, float("nan")), "a number above 1"),
         ("[0, inf)", (0, 5), (-1e-9, float("inf")), "a finite number of at least 0"),
     ],
 )

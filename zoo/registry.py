@@ -1,10 +1,10 @@
 """Registry of all entries."""
 
-import difflib
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 
+from gradkeeper._arguments import choice
 from gradkeeper.zoo._model_info import ModelInfo
 from gradkeeper.zoo.entries import FAMILIES
 
@@ -33,11 +33,4 @@ def model_info(name: str) -> ModelInfo:
     Raises:
         ValueError: if there is no such entry. The message suggests similar names.
     """
-    if name in ENTRIES:
-        return ENTRIES[name]
-    near = difflib.get_close_matches(str(name).lower(), ENTRIES, n=3, cutoff=0.5)
-    hint = f"Did you mean {' or '.join(repr(each) for each in near)}? " if near else ""
-    raise ValueError(
-        f"The zoo has no model of this name. {hint}"
-        f"`list_models()` lists all {len(ENTRIES)} models. Received: name={name!r}"
-    )
+    return ENTRIES[choice("model", name, ENTRIES)]

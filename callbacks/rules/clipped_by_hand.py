@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from gradkeeper._arguments import integer, number
 from gradkeeper.callbacks._text import listed, span
 from gradkeeper.callbacks.finding import Finding
 from gradkeeper.callbacks.rules.rule import Rule
@@ -32,13 +33,8 @@ class ClippedByHand(Rule):
     name = "clipped_by_hand"
 
     def __init__(self, *, share: float = 0.5, least: int = 50) -> None:
-        if not 0 < share <= 1 or least < 2:
-            raise ValueError(
-                "ClippedByHand needs 0 < share <= 1 and least >= 2. "
-                f"Received: share={share}, least={least}"
-            )
-        self._share = share
-        self._least = least
+        self._share = number("share", share, "(0, 1]")
+        self._least = integer("least", least, minimum=2)
         self.reset()
 
     def reset(self) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gradkeeper._arguments import integer, number
 from gradkeeper.callbacks._text import listed, with_count
 from gradkeeper.callbacks.finding import Finding
 from gradkeeper.callbacks.rules._series import Recent, finite_or_none
@@ -33,14 +34,9 @@ class ClipAlways(Rule):
     name = "clip_always"
 
     def __init__(self, *, share: float = 0.95, memory: int = 200, least: int = 50) -> None:
-        if not 0 < share <= 1 or not 1 <= least <= memory:
-            raise ValueError(
-                "ClipAlways needs 0 < share <= 1 and 1 <= least <= memory. "
-                f"Received: share={share}, memory={memory}, least={least}"
-            )
-        self._share = share
-        self._memory = memory
-        self._least = least
+        self._share = number("share", share, "(0, 1]")
+        self._least = integer("least", least)
+        self._memory = integer("memory", memory, minimum=self._least)
         self.reset()
 
     def reset(self) -> None:
@@ -133,9 +129,7 @@ class ClipNever(Rule):
     name = "clip_never"
 
     def __init__(self, *, least: int = 500) -> None:
-        if least < 1:
-            raise ValueError(f"ClipNever needs least >= 1. Received: least={least}")
-        self._least = least
+        self._least = integer("least", least)
         self.reset()
 
     def reset(self) -> None:

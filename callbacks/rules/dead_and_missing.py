@@ -5,6 +5,7 @@ from itertools import compress
 
 import numpy as np
 
+from gradkeeper._arguments import integer
 from gradkeeper.callbacks._text import listed, span, with_count
 from gradkeeper.callbacks.finding import Finding
 from gradkeeper.callbacks.rules._series import Streaks
@@ -29,9 +30,7 @@ class DeadGradient(Rule):
     name = "dead"
 
     def __init__(self, *, patience: int = 50) -> None:
-        if patience < 1:
-            raise ValueError(f"DeadGradient needs patience >= 1. Received: patience={patience}")
-        self._patience = patience
+        self._patience = integer("patience", patience)
         self.reset()
 
     def reset(self) -> None:
@@ -113,9 +112,7 @@ class MissingGradient(Rule):
     active_during_warmup = True
 
     def __init__(self, *, patience: int = 5) -> None:
-        if patience < 1:
-            raise ValueError(f"MissingGradient needs patience >= 1. Received: patience={patience}")
-        self._patience = patience
+        self._patience = integer("patience", patience)
         self.reset()
 
     def reset(self) -> None:

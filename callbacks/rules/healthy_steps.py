@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gradkeeper._arguments import integer, number
 from gradkeeper.callbacks._text import span, with_count
 from gradkeeper.callbacks.rules._series import FirstLevel, UsualNorm
 from gradkeeper.callbacks.window import Window
@@ -43,13 +44,10 @@ class Explosions:
     warmup: int = 10
 
     def __post_init__(self) -> None:
-        are_valid = self.ratio > 1 and self.beyond >= 1 and self.absolute > 0
-        if not are_valid or not 1 <= self.warmup <= self.memory:
-            raise ValueError(
-                "ExplodingGradient needs ratio > 1, beyond >= 1, absolute > 0 and "
-                f"1 <= warmup <= memory. Received: ratio={self.ratio}, beyond={self.beyond}, "
-                f"absolute={self.absolute}, memory={self.memory}, warmup={self.warmup}"
-            )
+        number("ratio", self.ratio, "(1, inf]")
+        number("beyond", self.beyond, "[1, inf]")
+        number("absolute", self.absolute, "(0, inf]")
+        integer("memory", self.memory, minimum=integer("warmup", self.warmup))
         self._usual = UsualNorm(memory=self.memory, warmup=self.warmup)
         self._first_norms, self._first_losses = FirstLevel(self.warmup), FirstLevel(self.warmup)
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from gradkeeper._arguments import integer, number
 from gradkeeper.callbacks.finding import Finding
 from gradkeeper.callbacks.rules._series import Recent, Streaks, finite_or_none
 from gradkeeper.callbacks.rules.rule import Rule
@@ -29,14 +30,9 @@ class LossScaleStuck(Rule):
     active_during_warmup = True
 
     def __init__(self, *, patience: int = 10, share: float = 0.5, memory: int = 50) -> None:
-        if patience < 1 or not 0 < share < 1 or memory < 1:
-            raise ValueError(
-                "LossScaleStuck needs patience >= 1, 0 < share < 1 and memory >= 1. "
-                f"Received: patience={patience}, share={share}, memory={memory}"
-            )
-        self._patience = patience
-        self._share = share
-        self._memory = memory
+        self._patience = integer("patience", patience)
+        self._share = number("share", share, "(0, 1)")
+        self._memory = integer("memory", memory)
         self.reset()
 
     def reset(self) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from gradkeeper._arguments import integer, number
 from gradkeeper.callbacks._text import span, with_count
 from gradkeeper.callbacks.finding import Finding
 from gradkeeper.callbacks.rules._series import Streaks, finite_or_none, row_quantiles
@@ -30,13 +31,8 @@ class ReplicaDisagreement(Rule):
     active_during_warmup = True
 
     def __init__(self, *, ratio: float = 10.0, patience: int = 5) -> None:
-        if not ratio > 1 or patience < 1:
-            raise ValueError(
-                "ReplicaDisagreement needs ratio > 1 and patience >= 1. "
-                f"Received: ratio={ratio}, patience={patience}"
-            )
-        self._ratio = ratio
-        self._patience = patience
+        self._ratio = number("ratio", ratio, "(1, inf]")
+        self._patience = integer("patience", patience)
         self.reset()
 
     def reset(self) -> None:

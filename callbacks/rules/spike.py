@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from gradkeeper._arguments import integer, number
 from gradkeeper.callbacks.finding import Finding
 from gradkeeper.callbacks.rules._series import Recent, row_quantiles
 from gradkeeper.callbacks.rules.advice import clipped_to, largest_layer
@@ -56,22 +57,12 @@ class GradientSpike(Rule):
         warmup: int = 25,
         settle: int = 10,
     ) -> None:
-        if not ratio > 1 or not z > 0 or not above >= 1:
-            raise ValueError(
-                "GradientSpike needs ratio > 1, z > 0 and above >= 1. "
-                f"Received: ratio={ratio}, z={z}, above={above}"
-            )
-        if not _LEVEL_SEEN < warmup <= memory or settle < 0:
-            raise ValueError(
-                f"GradientSpike needs {_LEVEL_SEEN} < warmup <= memory and settle >= 0. "
-                f"Received: warmup={warmup}, memory={memory}, settle={settle}"
-            )
-        self._ratio = ratio
-        self._z = z
-        self._above = above
-        self._memory = memory
-        self._warmup = warmup
-        self._settle = settle
+        self._ratio = number("ratio", ratio, "(1, inf]")
+        self._z = number("z", z, "(0, inf]")
+        self._above = number("above", above, "[1, inf]")
+        self._warmup = integer("warmup", warmup, minimum=_LEVEL_SEEN + 1)
+        self._memory = integer("memory", memory, minimum=self._warmup)
+        self._settle = integer("settle", settle, minimum=0)
         self.reset()
 
     def reset(self) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from gradkeeper._arguments import integer, number
 from gradkeeper.callbacks.finding import Finding
 from gradkeeper.callbacks.rules._series import UsualNorm
 from gradkeeper.callbacks.rules.rule import Rule
@@ -49,15 +50,10 @@ class UpdateRatio(Rule):
         patience: int = 20,
         overwritten: float = 1.0,
     ) -> None:
-        if not 0 < low < high or patience < 1 or not overwritten > 0:
-            raise ValueError(
-                "UpdateRatio needs 0 < low < high, patience >= 1 and overwritten > 0. "
-                f"Received: low={low}, high={high}, patience={patience}, overwritten={overwritten}"
-            )
-        self._low = low
-        self._high = high
-        self._patience = patience
-        self._overwritten = overwritten
+        self._low = number("low", low)
+        self._high = number("high", high, f"({self._low}, inf]")
+        self._patience = integer("patience", patience)
+        self._overwritten = number("overwritten", overwritten, "(0, inf]")
         self.reset()
 
     def reset(self) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from gradkeeper._arguments import integer, number
 from gradkeeper.callbacks._text import span, with_count
 from gradkeeper.callbacks.finding import Finding
 from gradkeeper.callbacks.rules._series import Streaks
@@ -26,13 +27,8 @@ class VanishingGradient(Rule):
     name = "vanishing"
 
     def __init__(self, *, ratio: float = 1e-6, patience: int = 50) -> None:
-        if not 0 < ratio < 1 or patience < 1:
-            raise ValueError(
-                "VanishingGradient needs 0 < ratio < 1 and patience >= 1. "
-                f"Received: ratio={ratio}, patience={patience}"
-            )
-        self._ratio = ratio
-        self._patience = patience
+        self._ratio = number("ratio", ratio, "(0, 1)")
+        self._patience = integer("patience", patience)
         self.reset()
 
     def reset(self) -> None:
@@ -113,16 +109,10 @@ class VanishingWithDepth(Rule):
         layers: int = 4,
         patience: int = 20,
     ) -> None:
-        if not 0 < ratio < 1 or not 0 <= correlation <= 1 or layers < 3 or patience < 1:
-            raise ValueError(
-                "VanishingWithDepth needs 0 < ratio < 1, 0 <= correlation <= 1, layers >= 3 and "
-                f"patience >= 1. Received: ratio={ratio}, correlation={correlation}, "
-                f"layers={layers}, patience={patience}"
-            )
-        self._ratio = ratio
-        self._correlation = correlation
-        self._layers = layers
-        self._patience = patience
+        self._ratio = number("ratio", ratio, "(0, 1)")
+        self._correlation = number("correlation", correlation, "[0, 1]")
+        self._layers = integer("layers", layers, minimum=3)
+        self._patience = integer("patience", patience)
         self.reset()
 
     def reset(self) -> None:

@@ -33,7 +33,8 @@ def number(name: str, value: object, interval: str = "(0, inf)") -> float:
             return given
     allowed = f"a number in {interval}"
     if math.isinf(high):
-        allowed = f"a finite number {'of at least' if interval[0] == '[' else 'above'} {low:g}"
+        finite = "" if interval[-1] == "]" else "finite "
+        allowed = f"a {finite}number {'of at least' if interval[0] == '[' else 'above'} {low:g}"
     raise ValueError(f"`{name}` must be {allowed}. Received: {name}={value!r}")
 
 

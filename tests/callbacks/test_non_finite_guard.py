@@ -150,7 +150,7 @@ def test_warn_takes_the_step():
     assert not all(np.isfinite(each).all() for each in state(model))
 
 
-@pytest.mark.parametrize("how", ["graph", "several steps"])
+@pytest.mark.parametrize("how", ["graph", "xla and several steps"])
 def test_rollback_goes_back_to_the_snapshot_with_a_lower_rate(how):
     model = built(keras.optimizers.SGD(0.1), **WAYS[how])
     guard = quiet("rollback", snapshot_every=100, lr_factor=0.5, max_rollbacks=1)

@@ -84,7 +84,7 @@ def test_unknown_weights_name_the_choices():
         zoo.create_model("gru", weights="tiny_shakespear")
     with pytest.raises(ValueError, match="Choose one of: none"):
         zoo.weights_info("atr", "adding")
-    with pytest.raises(ValueError, match="no model of this name"):
+    with pytest.raises(ValueError, match="Unknown model"):
         zoo.list_weights("grue")
 
 

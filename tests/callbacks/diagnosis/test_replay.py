@@ -24,6 +24,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "graph": {"jit_compile": False},
     "xla": {"jit_compile": True},
     "several steps": {"jit_compile": False, "steps_per_execution": 4},
+    "xla and several steps": {"jit_compile": True, "steps_per_execution": 4},
 }
 FAULTS = {each.build.__name__: each for each in (*IN_KERAS, *IN_OWN)}
 
@@ -111,7 +112,7 @@ def test_the_verdict_is_the_same_however_the_step_was_run(planted, tmp_path):
     assert verdicts[1:] == verdicts[:1] * (len(WAYS) - 1)
 
 
-@pytest.mark.parametrize("way", ["xla", "several steps"])
+@pytest.mark.parametrize("way", ["several steps", "xla and several steps"])
 def test_a_replay_uses_the_dropout_masks_of_the_step(way, tmp_path):
     """Identify the masks by the loss; examples, targets and weights are equal in all steps."""
     some = [layers.Dropout(0.5), dense(kernel=1.0)]

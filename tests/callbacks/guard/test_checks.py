@@ -328,7 +328,7 @@ class Batches(keras.callbacks.Callback):
         self.seen.append(dict(logs))
 
 
-@pytest.mark.parametrize("how", ["graph", "eager"])
+@pytest.mark.parametrize("how", ["graph", "eager", "xla"])
 def test_a_healthy_run_has_the_same_logs_with_and_without_the_guard(how):
     def logged(*callbacks):
         batches = Batches()
@@ -338,7 +338,10 @@ def test_a_healthy_run_has_the_same_logs_with_and_without_the_guard(how):
     expected = logged()
     assert expected[0]["loss"] > 0
     for callbacks in ([guard()], [GradientMonitor(verbose=0), guard()]):
-        assert logged(*callbacks) == expected
+        seen = logged(*callbacks)
+        if how == "xla":  # compiles a program with the guard differently
+            seen = [pytest.approx(each, rel=1e-5) for each in seen]
+        assert seen == expected
 
 
 def mean_of_the_positive(y, predicted):

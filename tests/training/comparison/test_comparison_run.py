@@ -144,7 +144,7 @@ def test_existing_comparison_is_refused(compared, small):
     [
         ([], ValueError, r"each once\. Received: models="),
         (["gru", "gru"], ValueError, r"each once\. Received: models="),
-        (["gru", "grew"], ValueError, "Received: name='grew'"),
+        (["gru", "grew"], ValueError, "Received: model='grew'"),
         ({}, ValueError, r"each once\. Received: models=\[\]"),
         ({"mine": {"units": 3}}, ValueError, r"needs a `model`.*Received: 'mine': \{'units': 3\}"),
         (

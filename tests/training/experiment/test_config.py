@@ -69,7 +69,7 @@ def test_experiment_from_config_and_from_keywords():
     ("settings", "message"),
     [
         ({"epoch": 3}, "Did you mean 'epochs'.*Received: setting='epoch'"),
-        ({"model": "grew"}, "Did you mean 'gru'.*Received: name='grew'"),
+        ({"model": "grew"}, "Did you mean .*'gru'.*Received: model='grew'"),
         ({"task": "added"}, "Did you mean 'adding'.*Received: task='added'"),
         ({"optimizer": "adm"}, "Did you mean 'adam'.*Received: optimizer='adm'"),
         ({"schedule": "cosin"}, "Received: schedule='cosin'"),
