@@ -122,25 +122,32 @@ def _models_are_freed() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _optimizers_are_built(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Build the optimizer when a model is compiled, so that Keras traces the train step once.
+def _fits_start_quickly(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trace each train step at most once.
 
-    Keras traces it twice if the first trace creates the optimizer's variables. The second trace
-    takes half of the time of a short `fit`. Tests marked `unbuilt_optimizer` skip this fixture.
+    Keras traces it twice if the first trace creates the optimizer's variables, and the second trace
+    takes half of the time of a short `fit`. The optimizer is therefore built when the model is
+    compiled, but not in tests marked `unbuilt_optimizer`.
+
+    Tests marked `eager` trace nothing: their models run eagerly unless `compile` says how they run.
     """
-    if not _HAS_TENSORFLOW or request.node.get_closest_marker("unbuilt_optimizer"):
+    if not _HAS_TENSORFLOW:
         return
     import keras
 
     # Patch the class that defines it: Keras checks whether a model's class overrides `compile`.
     owner = next(each for each in keras.Model.__mro__ if "compile" in vars(each))
     compile_model = owner.compile
+    builds = request.node.get_closest_marker("unbuilt_optimizer") is None
+    is_eager = request.node.get_closest_marker("eager") is not None
 
     @functools.wraps(compile_model)
     def compile_and_build(self: keras.Model, *args: Any, **kwargs: Any) -> None:
+        if is_eager and not {"jit_compile", "run_eagerly", "steps_per_execution"} & kwargs.keys():
+            kwargs["run_eagerly"] = True
         compile_model(self, *args, **kwargs)
         optimizer = getattr(self, "optimizer", None)
-        if self.built and optimizer is not None and not optimizer.built:
+        if builds and self.built and optimizer is not None and not optimizer.built:
             optimizer.build(self.trainable_variables)
 
     monkeypatch.setattr(owner, "compile", compile_and_build)

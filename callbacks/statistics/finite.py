@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from gradkeeper.callbacks.instrument.graph import branch, unmerged
 from gradkeeper.callbacks.instrument.step_context import Gradients
-from gradkeeper.callbacks.statistics.gradients import statistics
+from gradkeeper.callbacks.statistics.gradients import careful_statistics
 
 
 def all_finite(gradients: Gradients, *, squares: bool = False) -> tf.Tensor:
@@ -49,7 +49,7 @@ def remain_finite(after: list[tf.Tensor], before: list[tf.Tensor]) -> tf.Tensor:
 
 
 def statistics_if(condition: tf.Tensor, gradients: Gradients, scale: Any) -> tf.Tensor:
-    """Return `statistics` of the unscaled gradients if the condition is true, [3, gradients].
+    """Return the statistics of the unscaled gradients if the condition is true, [3, gradients].
 
     Args:
         condition: a boolean scalar; if it is false, all statistics are 0.
@@ -62,7 +62,7 @@ def statistics_if(condition: tf.Tensor, gradients: Gradients, scale: Any) -> tf.
 
     def measured(divisor: tf.Tensor, *parts: tf.Tensor) -> tf.Tensor:
         whole = tf.nest.pack_sequence_as(gradients, list(parts), expand_composites=True)
-        norms, largest, bad = tf.unstack(statistics(whole, tf.float32))
+        norms, largest, bad = tf.unstack(careful_statistics(whole, tf.float32))
         return tf.stack([norms / divisor, largest / divisor, bad])
 
     def nothing(*_: tf.Tensor) -> tf.Tensor:

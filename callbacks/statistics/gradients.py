@@ -16,6 +16,7 @@ from gradkeeper.callbacks.statistics.groups import (
     joined,
 )
 from gradkeeper.callbacks.statistics.reductions import (
+    careful,
     marked,
     sum_by_columns,
     sum_of_squares,
@@ -95,6 +96,12 @@ def statistics(
         by_group = [GroupStatistics(group, dtype, review).measured() for group in groups]
         measured = joined(groups, by_group)
     return _scaled(measured, parts, dtype)
+
+
+def careful_statistics(gradients: Sequence[Gradient], dtype: tf.DType) -> tf.Tensor:
+    """Return the same as `statistics`, computed without a branch: slower, with a smaller graph."""
+    parts = [measurable(gradient) for gradient in gradients]
+    return _scaled(careful([each.tensor for each in parts], dtype, len(parts)), parts, dtype)
 
 
 def is_branchless() -> bool:
