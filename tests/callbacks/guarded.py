@@ -29,7 +29,9 @@ def built(optimizer: Any = "adam", dtype: str | None = None, **options: Any) -> 
         keras.layers.Dense(1, dtype=dtype),
     ]
     model = keras.Sequential(layers)
-    model.compile(optimizer, "mse", metrics=["mae"], **options)
+    model.compile(
+        optimizer, "mse", metrics=[keras.metrics.MeanAbsoluteError(name="mae")], **options
+    )
     return model
 
 

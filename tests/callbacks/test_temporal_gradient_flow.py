@@ -14,7 +14,7 @@ def trained(*callbacks, epochs=4):
     keras.utils.set_random_seed(0)
     layers = [keras.Input((None, 2)), keras.layers.LSTM(4, dropout=0.2, name="lstm")]
     model = keras.Sequential([*layers, keras.layers.Dense(1)])
-    model.compile("adam", "mse", metrics=["mae"])
+    model.compile("adam", "mse", metrics=[keras.metrics.MeanAbsoluteError(name="mae")])
     return model, model.fit(X, Y, epochs=epochs, verbose=0, callbacks=list(callbacks)).history
 
 

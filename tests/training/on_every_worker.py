@@ -63,7 +63,11 @@ def trained(kind, strategy):
     Without clipping, also return the results of validation, `evaluate` and `predict`.
     """
     with strategy.scope():
-        model, data = compiled("dense", optimizer=OPTIMIZERS[kind](), metrics=["mae"])
+        model, data = compiled(
+            "dense",
+            optimizer=OPTIMIZERS[kind](),
+            metrics=[keras.metrics.MeanAbsoluteError(name="mae")],
+        )
     enable_multi_worker(model)
     noted = Noted()
     clipping = [ClipAfterReduce()] if kind == "ClipAfterReduce" else []

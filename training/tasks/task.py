@@ -106,9 +106,15 @@ class Task(abc.ABC):
         return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
     @property
-    def metrics(self) -> list[str]:
-        """`weighted_metrics` of `model.compile`: accuracy, except for a regression."""
-        return [] if self.head == "regression" else ["accuracy"]
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """New `weighted_metrics` for `model.compile`: accuracy, except for a regression.
+
+        The metrics have variables. Keras would create those of a metric that is given by name in
+        the first trace of the train step, and would therefore trace the step twice.
+        """
+        if self.head == "regression":
+            return []
+        return [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
 
     def train_dataset(self, batch_size: int, *, endless: bool = False) -> tf.data.Dataset:
         """Return training batches, the same ones for the same seed.

@@ -137,7 +137,9 @@ def test_a_fault_caused_by_a_dropout_mask(tmp_path):
 
 def test_a_replay_does_not_change_the_model(tmp_path):
     model, data = FAULTS["log_of_zero"].build()
-    model.compile("adam", "mse", metrics=["mae"], jit_compile=False)
+    model.compile(
+        "adam", "mse", metrics=[keras.metrics.MeanAbsoluteError(name="mae")], jit_compile=False
+    )
     capsule = bad_step((model, data), tmp_path)
     model.fit(numbers(3), data["y"], verbose=0)
     before = state_of(model)

@@ -160,7 +160,7 @@ class Counter(keras.layers.Layer):
 def counting_model():
     layers = [Counter(), keras.layers.BatchNormalization(), keras.layers.Dropout(0.5)]
     model = keras.Sequential([keras.Input((2,)), *layers, keras.layers.Dense(1)])
-    model.compile("sgd", "mse", metrics=["mae"])
+    model.compile("sgd", "mse", metrics=[keras.metrics.MeanAbsoluteError(name="mae")])
     model.test_on_batch(np.ones((4, 2)), np.ones((4, 1)))  # builds the metrics
     return model
 
