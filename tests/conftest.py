@@ -121,8 +121,17 @@ def _models_are_freed() -> Iterator[None]:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-@pytest.fixture(autouse=True)
-def _fits_start_quickly(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+_HOW = {"jit_compile", "run_eagerly", "steps_per_execution"}
+_MARKS = pytest.StashKey[set[str]]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    item.config.stash[_MARKS] = {mark.name for mark in item.iter_markers()}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _fits_start_quickly(pytestconfig: pytest.Config) -> Iterator[None]:
     """Trace each train step at most once.
 
     Keras traces it twice if the first trace creates the optimizer's variables, and the second trace
@@ -132,25 +141,29 @@ def _fits_start_quickly(request: pytest.FixtureRequest, monkeypatch: pytest.Monk
     Tests marked `eager` trace nothing: their models run eagerly unless `compile` says how they run.
     """
     if not _HAS_TENSORFLOW:
+        yield
         return
     import keras
 
     # Patch the class that defines it: Keras checks whether a model's class overrides `compile`.
     owner = next(each for each in keras.Model.__mro__ if "compile" in vars(each))
     compile_model = owner.compile
-    builds = request.node.get_closest_marker("unbuilt_optimizer") is None
-    is_eager = request.node.get_closest_marker("eager") is not None
 
     @functools.wraps(compile_model)
     def compile_and_build(self: keras.Model, *args: Any, **kwargs: Any) -> None:
-        if is_eager and not {"jit_compile", "run_eagerly", "steps_per_execution"} & kwargs.keys():
+        marks = pytestconfig.stash[_MARKS]
+        if "eager" in marks and not _HOW & kwargs.keys():
             kwargs["run_eagerly"] = True
         compile_model(self, *args, **kwargs)
         optimizer = getattr(self, "optimizer", None)
-        if builds and self.built and optimizer is not None and not optimizer.built:
+        if "unbuilt_optimizer" in marks or not self.built or optimizer is None:
+            return
+        if not optimizer.built:
             optimizer.build(self.trainable_variables)
 
-    monkeypatch.setattr(owner, "compile", compile_and_build)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, "compile", compile_and_build)
+        yield
 
 
 @pytest.fixture(scope="session")

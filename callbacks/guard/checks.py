@@ -27,7 +27,7 @@ from gradkeeper.callbacks.instrument.step_context import (
     sum_over_replicas,
 )
 from gradkeeper.callbacks.statistics.finite import all_finite, remain_finite, statistics_if
-from gradkeeper.callbacks.statistics.gradients import l2_norms
+from gradkeeper.callbacks.statistics.gradients import careful_statistics, l2_norms
 
 # Records the variables, their statistics [3, variables] and the scalars of a bad step.
 WriteSkip = Callable[[list[Any], tf.Tensor | None, Facts], None]
@@ -274,7 +274,7 @@ def _remain_finite(held: Sequence[SavedValue]) -> tf.Tensor:
 
 def _write_values(write_skip: WriteSkip, held: Sequence[SavedValue], facts: Facts) -> None:
     """Record the statistics of values in place of gradients."""
-    measured = statistics_if(tf.constant(True), _values(held), None)
+    measured = careful_statistics(_values(held), tf.float32)
     write_skip([each.variable for each in held], measured, facts)
 
 

@@ -101,7 +101,9 @@ class OptimizerPatches:
         """Record a call of `apply`, and return the optimizer call if this is the outermost one."""
         context = self._contexts.current()
         call = None
-        if context.call is None:
+        if context.call is not None:
+            context.call.nested += 1
+        else:
             if not context.depth:  # outside of a model's train step, each call is a step
                 context.begin_step()
                 self._observers.notify(lambda each: each.on_step_begin(context, None))

@@ -179,6 +179,7 @@ class OptimizerCall:
             multiplied by.
         clippings: number of clipping calls of Keras optimizers in this call so far. Each nested
             optimizer clips a part of the variables.
+        nested: number of calls of nested optimizers so far.
         weights: the values of the variables before the call, if an observer requested them.
         allowed: whether the gradients are applied, a boolean scalar; None if no gradient transform
             decides.
@@ -195,6 +196,7 @@ class OptimizerCall:
     accumulates: bool
     lacks_loss_scaling: bool = False
     clippings: int = 0
+    nested: int = 0
     weights: list[tf.Tensor] = field(default_factory=list)
     allowed: tf.Tensor | None = None
     measured: list[tf.Tensor] = field(default_factory=list)
@@ -203,6 +205,19 @@ class OptimizerCall:
     def replica(self) -> Replica:
         """Return the replica that makes the call."""
         return self.context.replica
+
+    @property
+    def is_left_out(self) -> bool:
+        """Return True if an eager call may have applied no gradients: skipped, or accumulated.
+
+        A graph contains the update of every step, also where it is conditional.
+        """
+        if not tf.executing_eagerly():
+            return False
+        if self.allowed is not None and not self.allowed:
+            return True
+        is_scaled = isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
+        return self.accumulates or (is_scaled and not self.nested)
 
 
 def pair_with_variables(gradients: Gradients, variables: Variables) -> list[GradAndVar]:

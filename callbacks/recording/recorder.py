@@ -195,7 +195,8 @@ class Recorder(ReusableObserver):
             return
         log, part = self._place(call)
         # If an optimizer bypasses Keras's clipping, only the gradients before the call can be read.
-        part.applies_all = call.is_plain or not call.clippings
+        if call.is_plain or call.clippings or not call.is_left_out:
+            part.applies_all = call.is_plain or not call.clippings
         if call.allowed is not None:
             allowed = tf.cast(call.allowed, tf.float64)
             ring = part.per_step("allowed")

@@ -83,6 +83,7 @@ def test_epoch_logs_reach_history_and_csv_logger(tmp_path):
     assert "grad_norm_applied" in log.read_text().splitlines()[0]
 
 
+@pytest.mark.eager
 def test_the_epochs_norm_is_the_mean_over_finite_steps():
     model, (x, y) = compiled("dense", optimizer=keras.optimizers.SGD(0.0))
     bad = x.copy()
@@ -96,6 +97,7 @@ def test_the_epochs_norm_is_the_mean_over_finite_steps():
     assert logs["grad_norm_applied"] == [pytest.approx(np.nanmean(norms))]
 
 
+@pytest.mark.eager
 def test_an_epoch_without_a_finite_step_has_no_mean():
     model, (x, y) = compiled("dense")
     logs = fit(model, (np.full_like(x, np.nan), y), callbacks=[GradientMonitor(verbose=0)]).history
@@ -103,6 +105,7 @@ def test_an_epoch_without_a_finite_step_has_no_mean():
     assert logs["nonfinite_steps"] == [3]
 
 
+@pytest.mark.eager
 def test_early_stopping_sees_the_norms():
     model, data = compiled("dense")
     stops = keras.callbacks.EarlyStopping("grad_norm", mode="max", patience=1)
@@ -110,6 +113,7 @@ def test_early_stopping_sees_the_norms():
     assert len(history["grad_norm"]) < 30
 
 
+@pytest.mark.eager
 def test_tensorboard_sees_the_norms(tmp_path):
     pytest.importorskip("tensorboard", reason="an option of TensorFlow that is not installed")
     model, data = compiled("dense")
@@ -144,6 +148,7 @@ def _places(model):
     ]
 
 
+@pytest.mark.eager
 @pytest.mark.parametrize("error", [RuntimeError("boom"), KeyboardInterrupt()])
 def test_nothing_stays_after_an_exception(error):
     model, data = compiled("dense")
@@ -216,6 +221,7 @@ def test_a_second_fit_does_not_trace_again():
     assert len(monitor.history) == 6
 
 
+@pytest.mark.eager
 def test_two_monitors_in_one_fit_record_the_same():
     model, data = compiled("dense")
     first, second = GradientMonitor(), GradientMonitor(flush_every=1)
@@ -236,6 +242,7 @@ class NestedFit(keras.callbacks.Callback):
             self.fit_inside()
 
 
+@pytest.mark.eager
 def test_a_fit_inside_a_fit_is_not_recorded_by_the_outer_monitor():
     model, data = compiled("dense")
     outer, inner = GradientMonitor(), GradientMonitor()
@@ -244,6 +251,7 @@ def test_a_fit_inside_a_fit_is_not_recorded_by_the_outer_monitor():
     assert (len(outer.history), len(inner.history)) == (3, 3)
 
 
+@pytest.mark.eager
 def test_one_monitor_in_two_fits_at_once_is_refused():
     model, data = compiled("dense")
     other, _ = compiled("dense")
@@ -324,6 +332,7 @@ def test_the_model_is_collectable_while_the_history_lives():
     assert len(history) == 3
 
 
+@pytest.mark.eager
 def test_saving_in_the_middle_of_fit(tmp_path):
     model, data = compiled("dense")
     path = tmp_path / "model.keras"
@@ -334,6 +343,7 @@ def test_saving_in_the_middle_of_fit(tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.eager
 def test_bad_arguments_are_refused():
     with pytest.raises(
         ValueError, match=r"`flush_every` must be an integer of at least 1.*Received"

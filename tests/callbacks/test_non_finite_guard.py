@@ -50,14 +50,15 @@ def test_a_refused_step_is_as_if_its_batch_had_not_come(optimizer, way):
         assert history.history == expected.history
 
 
+@pytest.mark.eager
 def test_the_loss_of_an_epoch_without_a_step_is_nan():
     guard = NonFiniteGuard("skip", capsule_dir=None, verbose=0)
     x, y = poisoned(*range(8))
-    history = fit(built(jit_compile=False), (x, y), guard, epochs=2, validation_data=data()).history
+    history = fit(built(), (x, y), guard, epochs=2, validation_data=data()).history
     assert np.isnan([history["loss"], history["mae"]]).all()
     assert np.isfinite(history["val_loss"]).all()
     x, y = poisoned(*range(7))
-    assert np.isfinite(fit(built(jit_compile=False), (x, y), guard).history["loss"]).all()
+    assert np.isfinite(fit(built(), (x, y), guard).history["loss"]).all()
 
 
 @pytest.mark.unbuilt_optimizer
@@ -84,6 +85,7 @@ def test_with_nothing_refused_xla_differs_by_rounding_at_most():
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+@pytest.mark.eager
 def test_the_event_names_layer_and_loss():
     class Nan(keras.layers.Layer):
         def build(self, shape):
@@ -127,6 +129,7 @@ def test_stop_keeps_the_weights_and_the_backups(tmp_path):
     assert list((tmp_path / "backup").iterdir())
 
 
+@pytest.mark.eager
 def test_the_same_guard_after_a_stop():
     model, guard = built(), quiet("stop")
     fit(model, poisoned(3), guard)
@@ -142,6 +145,7 @@ def test_skip_stops_after_so_many_in_a_row():
     assert model.optimizer.iterations == 2
 
 
+@pytest.mark.eager
 def test_warn_takes_the_step():
     model, guard = built(), quiet("warn")
     fit(model, poisoned(3), guard)
@@ -165,6 +169,7 @@ def test_rollback_goes_back_to_the_snapshot_with_a_lower_rate(how):
             np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+@pytest.mark.eager
 def test_rollback_needs_a_learning_rate_that_can_be_lowered():
     schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.9)
     model = built(keras.optimizers.SGD(schedule))
@@ -174,6 +179,7 @@ def test_rollback_needs_a_learning_rate_that_can_be_lowered():
     assert model.optimizer.iterations == 4
 
 
+@pytest.mark.eager
 def test_rollback_ends_when_it_does_not_help(capsys):
     model, guard = built(), NonFiniteGuard("rollback", max_rollbacks=2, capsule_dir=None)
     fit(model, poisoned(1, 3, 5), guard)
@@ -184,9 +190,11 @@ def test_rollback_ends_when_it_does_not_help(capsys):
     assert "training stops" in printed
 
 
-@pytest.mark.parametrize("trigger", [1000.0, NormZScore(z=6.0, after=4)])
+@pytest.mark.parametrize(
+    "trigger", [pytest.param(1000.0, marks=pytest.mark.eager), NormZScore(z=6.0, after=4)]
+)
 def test_a_gradient_too_large_is_refused(trigger):
-    left_out, guarded = built("sgd", jit_compile=False), built("sgd", jit_compile=False)
+    left_out, guarded = built("sgd"), built("sgd")
     fit(left_out, data(without=(6,)), quiet())
     x, y = data()
     y[6 * BATCH : 7 * BATCH] *= 1e5
@@ -197,6 +205,7 @@ def test_a_gradient_too_large_is_refused(trigger):
     assert_alike(guarded, left_out)
 
 
+@pytest.mark.eager
 def test_a_loss_that_is_not_finite_is_refused():
     class Loss(keras.losses.Loss):
         def call(self, y, predicted):
@@ -247,8 +256,9 @@ def test_a_bad_micro_batch_of_accumulated_gradients():
     assert_alike(guarded, left_out)
 
 
+@pytest.mark.eager
 def test_a_monitor_records_a_refused_step_as_skipped():
-    alone, guarded = built("sgd", jit_compile=False), built("sgd", jit_compile=False)
+    alone, guarded = built("sgd"), built("sgd")
     monitors = [GradientMonitor(verbose=0), GradientMonitor(verbose=0)]
     fit(alone, poisoned(3), quiet())
     fit(guarded, poisoned(3), monitors[0], quiet(), monitors[1], epochs=1)

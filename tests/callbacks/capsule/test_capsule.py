@@ -75,9 +75,10 @@ def test_batch_and_state_before_the_step(tmp_path, policy, way):
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.eager
 def test_warn_holds_the_state_before_the_step_that_was_taken(tmp_path):
-    _, (capsule, *_) = left_by(tmp_path, poisoned(3), "warn", jit_compile=False)
-    until = built(jit_compile=False)
+    _, (capsule, *_) = left_by(tmp_path, poisoned(3), "warn")
+    until = built()
     fit(until, data(without=(3, 4, 5, 6, 7)), guard_in(tmp_path))
     assert_holds(capsule, until, 3)
 
@@ -107,6 +108,7 @@ def test_each_replica_has_its_batch(tmp_path, two_replicas):
     assert replay(capsule).replica == 1
 
 
+@pytest.mark.eager
 def test_no_more_than_so_many(tmp_path, capsys):
     guard = NonFiniteGuard("skip", capsule_dir=tmp_path, max_capsules=2)
     fit(built(), poisoned(1, 3, 5, 6), guard)
@@ -120,8 +122,7 @@ def test_no_more_than_so_many(tmp_path, capsys):
 @pytest.fixture(scope="module")
 def contents():
     """Return the contents of a capsule, and the sizes of state, weights and batch in bytes."""
-    model = built(jit_compile=False)
-    model.optimizer.build(model.trainable_variables)
+    model = built()
     state_now = state_of(model)
     given = Contents(
         {"step": 3, "gradients": {"nonfinite": [[1]]}}, model, state_now, [batch_at(3)]
@@ -156,6 +157,7 @@ def batch_at(number):
     return x[number * BATCH : (number + 1) * BATCH], y[number * BATCH : (number + 1) * BATCH]
 
 
+@pytest.mark.eager
 def test_without_training_data(tmp_path):
     guard = guard_in(tmp_path, capsule_data=False)
     fit(built(), poisoned(3), guard)
@@ -206,6 +208,7 @@ def test_killed_while_writing(tmp_path):
         Capsule.read(partial)
 
 
+@pytest.mark.eager
 def test_a_full_disk_does_not_end_the_training(tmp_path, monkeypatch, capsys):
     def full(path, arrays):
         path.write_bytes(b"PK")
@@ -223,6 +226,7 @@ def test_a_full_disk_does_not_end_the_training(tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.eager
 def test_a_folder_that_cannot_be_made(tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
     guard = NonFiniteGuard("skip", capsule_dir=tmp_path / "file")

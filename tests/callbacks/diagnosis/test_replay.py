@@ -161,6 +161,7 @@ def test_on_the_replica_that_is_bad(fault, two_replicas, tmp_path):
     assert verdict.fault.name.startswith("logarithm of")
 
 
+@pytest.mark.eager
 def test_in_the_optimizers_update(tmp_path):
     x = with_row(zeros(3), 1)
     model, data = stacked([dense()], x)
@@ -181,6 +182,7 @@ def test_a_class_number_out_of_range_which_xla_takes(tmp_path):
     assert "label value of 7" in str(verdict)
 
 
+@pytest.mark.eager
 def test_with_the_batch_given_where_the_capsule_holds_none(tmp_path):
     model, data = FAULTS["exponential"].build()
     capsule = bad_step((model, data), tmp_path, capsule_data=False)
@@ -188,6 +190,7 @@ def test_with_the_batch_given_where_the_capsule_holds_none(tmp_path):
     assert replay(capsule, batch=batch).layer == "first"
 
 
+@pytest.mark.eager
 def test_a_verdict_in_words(tmp_path):
     model, data = FAULTS["where_around_log"].build()
     verdict = replay(bad_step((model, data), tmp_path), model)

@@ -112,6 +112,7 @@ def test_an_update_that_is_not_finite_leaves_no_trace(kind, how):
         np.testing.assert_array_equal(was, now)
 
 
+@pytest.mark.eager
 def test_updates_are_checked_if_they_may_fail_or_on_request():
     plain = dense(keras.optimizers.SGD(0.0), kernel_initializer="zeros", kernel_constraint=None)
     plain.layers[0].kernel.constraint = keras.constraints.UnitNorm()  # divides by norm + epsilon
@@ -126,6 +127,7 @@ def test_updates_are_checked_if_they_may_fail_or_on_request():
     assert not is_finite(off)
 
 
+@pytest.mark.eager
 def test_a_policy_that_refuses_nothing_names_the_step_all_the_same():
     kernel = {"kernel_initializer": "zeros", "kernel_constraint": UnitColumns()}
     model, watch = dense(keras.optimizers.SGD(0.0), **kernel), guard("warn")
@@ -134,7 +136,7 @@ def test_a_policy_that_refuses_nothing_names_the_step_all_the_same():
     assert not is_finite(model)
 
 
-@pytest.mark.parametrize(("rate", "how"), [(np.nan, "graph"), (np.inf, "graph"), (1e38, "xla")])
+@pytest.mark.parametrize(("rate", "how"), [(np.nan, "eager"), (np.inf, "graph"), (1e38, "xla")])
 def test_a_learning_rate_that_is_not_finite_is_refused(rate, how):
     model, watch = dense("adam", WAYS[how]), guard("stop")
     fit(model, data(), SetsTheRate(rate), watch)
@@ -146,6 +148,7 @@ def test_a_learning_rate_that_is_not_finite_is_refused(rate, how):
     assert model.optimizer.iterations == 3
 
 
+@pytest.mark.eager
 @pytest.mark.parametrize(
     ("kind", "cause"),
     [
@@ -178,6 +181,7 @@ def test_of_several_learning_rates_the_first_unusable_one_is_reported(rates, rep
     assert_equal(reported_rate([tf.constant(r, tf.float64) for r in rates]).numpy(), reported)
 
 
+@pytest.mark.eager
 def test_a_schedule_that_is_not_finite_is_refused():
     @keras.saving.register_keras_serializable("test_guard_updates")
     class Ends(keras.optimizers.schedules.LearningRateSchedule):
@@ -368,6 +372,7 @@ def test_a_loss_known_only_after_the_update_refuses_the_step(how):
     assert not ignored.events
 
 
+@pytest.mark.eager
 def test_a_large_loss_in_float64_is_finite():
     class Wide(keras.Sequential):
         def compute_loss(self, *args, **kwargs):

@@ -6,7 +6,9 @@ import pytest
 import tensorflow as tf
 from models import compiled, fit
 
-from gradkeeper.callbacks import GradientMonitor
+from gradkeeper.callbacks import GradientMonitor, NonFiniteGuard
+
+pytestmark = pytest.mark.eager
 
 
 def monitored(model, data, **options):
@@ -37,9 +39,10 @@ def test_mixed_float16_by_its_policy(mixed_float16):
     assert np.isnan(expected.loss_scale).all()
 
 
-def test_a_step_skipped_for_overflow_is_skipped_with_its_scale():
+@pytest.mark.parametrize("how", [{"jit_compile": False}, {"run_eagerly": True}], ids=str)
+def test_a_step_skipped_for_overflow_is_skipped_with_its_scale(how):
     optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1), initial_scale=2e38)
-    model, (x, y) = compiled("dense", optimizer=optimizer)
+    model, (x, y) = compiled("dense", optimizer=optimizer, **how)
     history = monitored(model, (x, 1e3 * y))
     assert history.skipped[0]
     assert history.loss_scale[0] == pytest.approx(2e38)
@@ -70,14 +73,27 @@ def accumulated_gradients(count):
     return [np.linalg.norm(gradient) for gradient in total]
 
 
-def test_micro_batches_and_updates_of_accumulation():
+@pytest.mark.parametrize("how", [{"jit_compile": False}, {"run_eagerly": True}], ids=str)
+def test_micro_batches_and_updates_of_accumulation(how):
     optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=3)
-    history = monitored(*compiled("dense", optimizer=optimizer))
+    model, data = compiled("dense", optimizer=optimizer, **how)
+    history = monitored(model, data)
     assert history.accumulated.tolist() == [True, True, False]
     np.testing.assert_allclose(history.applied_norms[2], accumulated_gradients(3), rtol=1e-5)
     assert np.isnan(history.applied_norms[:2]).all()
     np.testing.assert_allclose(history.clip_coefficient[2], 1.0, rtol=1e-6)
     assert history.clip_fraction == 0
+    assert monitored(model, [each[:16] for each in data]).accumulated.all()
+
+
+def test_the_norm_after_clipping_where_a_guard_refuses_the_last_eager_step():
+    model, (x, y) = compiled("dense", optimizer=keras.optimizers.SGD(0.1, clipnorm=0.1))
+    x = x.copy()
+    x[16] = np.nan
+    monitor, guard = GradientMonitor(verbose=0), NonFiniteGuard("skip", capsule_dir=None, verbose=0)
+    fit(model, (x, y), callbacks=[monitor, guard])
+    assert monitor.history.skipped.tolist() == [False, False, True]
+    assert (monitor.history.applied_norms[:2] <= 0.1001).all()
 
 
 def test_clipping_of_an_accumulated_gradient():
@@ -273,7 +289,9 @@ def test_a_compute_loss_that_returns_several_losses_or_none(several):
         assert np.isnan(loss[0])
 
 
-@pytest.mark.parametrize("how", [{}, {"jit_compile": True}, {"run_eagerly": True}], ids=str)
+@pytest.mark.parametrize(
+    "how", [{"jit_compile": False}, {"jit_compile": True}, {"run_eagerly": True}], ids=str
+)
 def test_the_loss_is_known_wherever_it_has_to_be_written(how):
     """Check the loss in the gradients' row, and in a separate row where that row cannot hold it."""
 

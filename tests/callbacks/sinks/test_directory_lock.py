@@ -17,6 +17,8 @@ from models import compiled, fit
 from gradkeeper.callbacks import GradientHistory, GradientMonitor
 from gradkeeper.callbacks.sinks.sink import DirectoryLock
 
+pytestmark = pytest.mark.eager
+
 REFUSED = r"Another run writes .*process {}.*Use a separate directory for each run.*log_dir='{}'"
 
 
