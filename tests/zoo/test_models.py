@@ -20,7 +20,7 @@ EACH_ONCE = [
     for task in zoo.model_info(name).tasks
     if task == zoo.model_info(name).tasks[0] or name in ("lstm", "attention_lstm")
 ]
-# Models of Keras layers. `cells/test_every_cell.py` trains, saves and loads the layers of the zoo.
+# Models of Keras layers. The tests in `cells` save, load and train the layers of the zoo.
 OF_KERAS = [name for name in zoo.list_models() if zoo.model_info(name).layer.startswith("keras.")]
 
 
