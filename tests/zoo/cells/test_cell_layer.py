@@ -22,7 +22,7 @@ from every_layer import (
 
 from gradkeeper.zoo import layers
 
-every_kind = pytest.mark.parametrize("name", KINDS)
+every_kind = pytest.mark.parametrize("name", KINDS, scope="module")
 
 
 def bases(name):
@@ -38,26 +38,24 @@ def test_kinds_have_every_base_class():
 
 
 @every_kind
-def test_go_backwards_equals_keras_rnn_and_the_flipped_sequence(name):
+def test_go_backwards_equals_keras_rnn_and_the_flipped_sequence(sample):
     inputs = random_inputs()
-    layer = make(name, return_sequences=True)
-    expected = layer(inputs[:, ::-1])
-    backwards = like(layer, go_backwards=True)
-    close(backwards(inputs), expected)
-    rnn = keras_rnn(layer, return_sequences=True, go_backwards=True)
+    backwards = like(sample.layer, go_backwards=True, return_state=False)
+    close(backwards(inputs[:, ::-1]), sample.unmasked[0])
+    rnn = keras_rnn(sample.layer, return_sequences=True, go_backwards=True)
     close(backwards(inputs, mask=MASK), rnn(inputs, mask=MASK))
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("features", [1, 5 * UNITS])
 @every_kind
-def test_inputs_of_any_width_equal_keras_rnn_over_the_cell(name, features):
-    x = random_inputs(features, "float64")
+def test_narrow_inputs_equal_keras_rnn_over_the_cell(name):
+    """Narrow inputs are projected in the loop. `test_every_cell.py` uses wide inputs."""
+    x = random_inputs(1, "float64")[:, :3]
     layer = make(name, dtype="float64")
     layer.build(x.shape)
     one, other = (
         gradients(lambda t, made=made: keras.ops.sum(made(t[0]) ** 2), made, [x])
-        for made in (layer, keras_rnn(layer, features, dtype="float64"))
+        for made in (layer, keras_rnn(layer, 1, dtype="float64"))
     )
     for a, b in zip([*one[0], *one[1]], [*other[0], *other[1]], strict=True):
         close(a, b, atol=1e-9)
@@ -76,76 +74,66 @@ def test_dropout_is_the_same_at_every_step(name):
 @every_kind
 def test_draws_one_dropout_mask_per_sequence(name):
     inputs = random_inputs()
-    layer = make(name, dropout=0.5, recurrent_dropout=0.5, seed=1)
-    layer(inputs, training=True)
-    after_one = array(layer.cell.seed_generator.state)
-    longer = make(name, dropout=0.5, recurrent_dropout=0.5, seed=1)
-    longer(np.concatenate([inputs, inputs], axis=1), training=True)
-    np.testing.assert_array_equal(array(longer.cell.seed_generator.state), after_one)
-    first, second = layer(inputs, training=True), layer(inputs, training=True)
+    layer, longer = (make(name, dropout=0.5, recurrent_dropout=0.5, seed=1) for _ in range(2))
+    first = layer(inputs[:, :2], training=True)
+    longer(inputs[:, :4], training=True)
+    states = [array(each.cell.seed_generator.state) for each in (layer, longer)]
+    np.testing.assert_array_equal(*states)
+    second = layer(inputs[:, :2], training=True)
     assert np.abs(array(first) - array(second)).max() > 1e-3
 
 
 @every_kind
-def test_passes_masks_on(name):
-    sequences = make(name, return_sequences=True)(random_inputs(), mask=MASK)
-    np.testing.assert_array_equal(array(sequences._keras_mask), MASK)
-    assert getattr(make(name)(random_inputs(), mask=MASK), "_keras_mask", None) is None
+def test_passes_masks_on(name, sample):
+    np.testing.assert_array_equal(array(sample.masked[0]._keras_mask), MASK)
+    final = make(name)(random_inputs()[:, :1], mask=MASK[:, :1])
+    assert getattr(final, "_keras_mask", None) is None
 
 
 @every_kind
-def test_zero_output_for_mask(name):
-    inputs = random_inputs()
-    layer = make(name, return_sequences=True, zero_output_for_mask=True)
-    outputs = array(layer(inputs, mask=MASK))
+def test_zero_output_for_mask(sample):
+    layer = like(sample.layer, zero_output_for_mask=True)
+    outputs, others = (
+        array(each[0]) for each in (layer(random_inputs(), mask=MASK), sample.masked)
+    )
     assert (outputs[~MASK] == 0).all()
-    others = array(like(layer, zero_output_for_mask=False)(inputs, mask=MASK))
     close(outputs[MASK], others[MASK])
     assert (others[~MASK] != 0).any()
 
 
 @every_kind
-def test_stateful_halves_equal_the_whole(name):
-    inputs = random_inputs()
-    whole = make(name)
-    expected = whole(inputs)
-    layer = like(whole, stateful=True)
+def test_stateful_halves_equal_the_whole(sample):
+    inputs, expected = random_inputs(), array(sample.unmasked[0])
+    layer = like(sample.layer, stateful=True)
     layer(inputs[:, :2])
-    close(layer(inputs[:, 2:]), expected)
+    close(layer(inputs[:, 2:])[0], expected[:, 2:])
     layer.reset_state()
-    close(layer(inputs), expected)
+    close(layer(inputs[:, :2])[0], expected[:, :2])
 
 
 @every_kind
-def test_unrolled_equals_the_loop(name):
-    layer = make(name, return_sequences=True)
-    expected = layer(random_inputs())
-    close(like(layer, unroll=True)(random_inputs()), expected)
+def test_unrolled_equals_the_loop(sample):
+    close(like(sample.layer, unroll=True)(random_inputs())[0], sample.unmasked[0])
 
 
 @every_kind
-def test_batch_of_one_and_length_of_one(name):
-    inputs = random_inputs()
-    layer = make(name, return_sequences=True)
-    sequence = array(layer(inputs))
-    close(layer(inputs[:1, :1]), sequence[:1, :1])
+def test_batch_of_one_and_length_of_one(sample):
+    close(sample.layer(random_inputs()[:1, :1])[0], sample.unmasked[0][:1, :1])
 
 
 @every_kind
 def test_bidirectional(name):
-    inputs = random_inputs()
+    inputs = random_inputs()[2:]
     both = keras.layers.Bidirectional(make(name, return_sequences=True))
-    outputs = array(both(inputs, mask=MASK))
-    for row, mask in enumerate(MASK):
-        alone = inputs[row : row + 1, mask]
-        forward = array(both.forward_layer(alone))
-        backward = array(both.backward_layer(alone))[:, ::-1]
-        close(outputs[row, mask], np.concatenate([forward, backward], axis=-1)[0])
+    outputs = array(both(inputs, mask=MASK[2:]))[:, MASK[2]]
+    alone = inputs[:, MASK[2]]
+    backward = array(both.backward_layer(alone))[:, ::-1]
+    close(outputs, np.concatenate([array(both.forward_layer(alone)), backward], axis=-1))
 
 
 @every_kind
 def test_stacked_cells_equal_stacked_layers(name):
-    inputs = random_inputs()
+    inputs = random_inputs()[:, :3]
     stack = keras.layers.RNN(keras.layers.StackedRNNCells([make(name).cell, make(name).cell]))
     outputs = stack(inputs)
     lower, upper = make(name, return_sequences=True), make(name)
@@ -162,7 +150,7 @@ def test_stacked_cells_with_dropout_train(name):
     cell = getattr(layers, name).cell_class
     options = {"dropout": 0.2, "recurrent_dropout": 0.2}
     stack = keras.layers.RNN([cell(UNITS, **options), cell(UNITS, **options)])
-    assert np.isfinite(array(stack(random_inputs(), training=True))).all()
+    assert np.isfinite(array(stack(random_inputs()[:, :2], training=True))).all()
 
 
 @every_kind
@@ -179,32 +167,51 @@ def test_cell_takes_a_single_state_without_a_list(name):
 
 
 @every_kind
-def test_bfloat16_is_near_float32(name):
-    inputs = random_inputs()
-    layer = make(name, dtype="mixed_bfloat16")
-    outputs = layer(inputs)
+def test_bfloat16_is_near_float32(sample):
+    outputs = like(sample.layer, dtype="mixed_bfloat16", return_state=False)(random_inputs())
     assert keras.backend.standardize_dtype(outputs.dtype) == "bfloat16"
-    reference = make(name)
-    reference.build(inputs.shape)
-    reference.set_weights(layer.get_weights())
-    expected = array(reference(inputs))
+    expected = array(sample.unmasked[0])
     spread = max(1.0, np.abs(expected).max())
     close(keras.ops.cast(outputs, "float32"), expected, atol=0.05 * spread)
 
 
 @every_kind
-def test_the_length_may_be_unknown(name):
+def test_the_length_may_be_unknown(sample):
     if keras.backend.backend() != "tensorflow":
         pytest.skip("tf.function is TensorFlow's")
     import tensorflow as tf
 
-    inputs = random_inputs()
-    layer = make(name, return_sequences=True)
-    model = keras.Sequential([keras.Input((None, FEATURES)), layer])
     shape = (None, None, FEATURES)
-    traced = tf.function(model, input_signature=[tf.TensorSpec(shape, "float32")])
+    traced = tf.function(sample.layer, input_signature=[tf.TensorSpec(shape, "float32")])
     for length in (TIME, TIME - 2, 1):
-        close(traced(inputs[:, :length]), layer(inputs[:, :length]))
+        close(traced(random_inputs()[:, :length])[0], sample.unmasked[0][:, :length])
+
+
+def trained(layer, inputs, **how):
+    """Return the losses of two train steps, and the predictions after them."""
+    model = keras.Sequential([keras.Input((None, FEATURES)), layer])
+    random = np.random.default_rng(5)
+    model.set_weights([random.normal(size=w.shape, scale=0.5) for w in model.get_weights()])
+    model.compile(keras.optimizers.SGD(0.1), loss="mse", **how)
+    targets = np.zeros((BATCH, UNITS), "float32")
+    losses = [model.train_on_batch(inputs, targets) for _ in range(2)]
+    return np.array(losses), array(model(inputs))
+
+
+@pytest.mark.parametrize("name", ["LayerNormGRU", "MinGRU", "PeepholeLSTM"])
+def test_xla_trains_as_eager_execution(name):
+    """Train a loop, a loop with values computed before it, and a scan.
+
+    `test_every_cell.py` checks the operations of the other cells.
+    """
+    if keras.backend.backend() == "torch":
+        pytest.skip("torch does not compile with XLA")
+    inputs = random_inputs()[:, :3]
+    eager_losses, eager_outputs = trained(make(name), inputs, run_eagerly=True)
+    xla_losses, xla_outputs = trained(make(name), inputs, jit_compile=True)
+    assert eager_losses[1] < eager_losses[0]
+    close(xla_losses, eager_losses, atol=1e-5)
+    close(xla_outputs, eager_outputs, atol=1e-5)
 
 
 @every_kind

@@ -1,5 +1,7 @@
 """Properties that depend on the equations of a cell, for every cell of the zoo."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ from every_layer import (
 from gradkeeper.zoo import layers
 from gradkeeper.zoo.cells import RecurrentCell
 
-pytestmark = pytest.mark.parametrize("name", NAMES)
+every_cell = pytest.mark.parametrize("name", NAMES, scope="module")
 
 
 def own_options(name):
@@ -46,116 +48,92 @@ def _other(option, default):
     return by_type[type(default)]()
 
 
-def test_equals_keras_rnn_over_the_cell(name):
-    inputs = random_inputs()
-    layer = make(name, return_sequences=True)
-    layer.build(inputs.shape)
-    rnn = keras_rnn(layer, return_sequences=True)
-    close(layer(inputs), rnn(inputs))
-    close(layer(inputs, mask=MASK), rnn(inputs, mask=MASK))
+@every_cell
+def test_masked_outputs_equal_keras_rnn_over_the_cell(sample):
+    """`test_dropout_...` compares unmasked outputs, `test_gradients_...` those of wide inputs."""
+    rnn = keras_rnn(sample.layer, return_sequences=True)
+    close(sample.masked[0], rnn(random_inputs(), mask=MASK))
 
 
-@pytest.mark.usefixtures("float64")
-def test_wide_inputs_equal_keras_rnn_over_the_cell(name):
-    """Inputs wider than the states are projected before the loop. Compare gradients too."""
-    x = random_inputs(2 * UNITS, "float64")
-    weighing = keras.ops.convert_to_tensor(np.random.default_rng(1).normal(size=(BATCH, UNITS)))
-    layer = make(name, dtype="float64")
-    layer.build(x.shape)
-    one, other = (
-        gradients(lambda t, made=made: keras.ops.sum(made(t[0]) * weighing), made, [x])
-        for made in (layer, keras_rnn(layer, 2 * UNITS, dtype="float64"))
-    )
-    for a, b in zip([*one[0], *one[1]], [*other[0], *other[1]], strict=True):
-        close(a, b, atol=1e-9)
+@every_cell
+def test_masked_steps_are_as_if_absent(sample):
+    outputs, *states = map(array, sample.masked)
+    unmasked = array(sample.unmasked[0])
+    close(outputs[0], unmasked[0])
+    close(outputs[1, -1], unmasked[1, MASK[1].sum() - 1])
+    alone, *after = sample.layer(random_inputs()[2:, MASK[2]])
+    close(outputs[2, -1], alone[0, -1])
+    for state, other in zip(states, after, strict=True):
+        close(state[2:], other)
 
 
-def test_dropout_equals_keras_rnn_over_the_cell(name):
-    inputs = random_inputs()
-    layer = make(name, dropout=0.4, recurrent_dropout=0.3, seed=1)
-    layer.build(inputs.shape)
-    rnn = keras_rnn(layer)
-    close(layer(inputs, training=True), rnn(inputs, training=True))
-
-
-@pytest.mark.parametrize("option", ["dropout", "recurrent_dropout"])
-def test_dropout_changes_the_outputs_in_training(name, option):
-    layer = make(name, **{option: 0.5}, seed=1)
-    dropped = array(layer(random_inputs(), training=True))
-    assert np.abs(dropped - array(layer(random_inputs()))).max() > 1e-6
-
-
-def test_masked_steps_are_as_if_absent(name):
-    inputs = random_inputs()
-    layer = make(name)
-    outputs = array(layer(inputs, mask=MASK))
-    for row, mask in enumerate(MASK):
-        close(outputs[row], layer(inputs[row : row + 1, mask])[0])
-
-
-def test_returned_states_continue_the_sequence(name):
-    inputs = random_inputs()
-    layer = make(name, return_state=True)
-    expected, *final = layer(inputs)
+@every_cell
+def test_returned_states_continue_the_sequence(sample):
+    inputs, layer = random_inputs(), sample.layer
+    outputs, *final = sample.unmasked
     assert len(final) == layer.cell.state_count
-    close(final[0], expected)
+    close(final[0], outputs[:, -1])
     _, *middle = layer(inputs[:, :2])
     continued, *states = layer(inputs[:, 2:], initial_state=middle)
-    close(continued, expected)
+    close(continued, outputs[:, 2:])
     for state, other in zip(states, final, strict=True):
         close(state, other)
 
 
-def test_float16_is_near_float32(name):
+@every_cell
+def test_dropout_equals_keras_rnn_over_the_cell_and_changes_the_outputs(name):
+    inputs = random_inputs()[:, :3]
+    rates = {"dropout": 0.4, "recurrent_dropout": 0.3}
+    layer = make(name, **rates, seed=1)
+    layer.build(inputs.shape)
+    close(layer(inputs, training=True), keras_rnn(layer)(inputs, training=True))
+    expected = array(layer(inputs))
+    for option in rates:
+        for each, rate in rates.items():
+            setattr(layer.cell, each, rate if each == option else 0.0)
+        difference = np.abs(array(layer(inputs, training=True)) - expected).max()
+        assert difference > 1e-6, f"{option} changes nothing"
+
+
+@every_cell
+def test_float16_is_near_float32(name, sample):
     inputs = random_inputs()
     options = {"dropout": 0.1, "recurrent_dropout": 0.1}
     layer = make(name, return_sequences=True, dtype="mixed_float16", **options)
-    outputs = layer(inputs, training=True)
-    assert keras.backend.standardize_dtype(outputs.dtype) == "float16"
+    dropped = layer(inputs[:, :2], training=True)
+    assert keras.backend.standardize_dtype(dropped.dtype) == "float16"
     types = {keras.backend.standardize_dtype(weight.dtype) for weight in layer.weights}
     assert types == {"float32"}
-    reference = make(name, return_sequences=True)
-    reference.build(inputs.shape)
-    reference.set_weights(layer.get_weights())
-    expected = array(reference(inputs))
+    layer.set_weights(sample.layer.get_weights())
+    outputs = layer(inputs)
+    assert keras.backend.standardize_dtype(outputs.dtype) == "float16"
+    expected = array(sample.unmasked[0])
     spread = max(1.0, np.abs(expected).max())
-    close(keras.ops.cast(layer(inputs), "float32"), expected, atol=0.05 * spread)
-
-
-def trained(layer, inputs, **how):
-    """Return the losses of two train steps, and the predictions after them."""
-    model = keras.Sequential([keras.Input((None, FEATURES)), layer])
-    random = np.random.default_rng(5)
-    model.set_weights([random.normal(size=w.shape, scale=0.5) for w in model.get_weights()])
-    model.compile(keras.optimizers.SGD(0.1), loss="mse", **how)
-    targets = np.zeros((BATCH, UNITS), "float32")
-    losses = [model.train_on_batch(inputs, targets) for _ in range(2)]
-    return np.array(losses), array(model(inputs))
-
-
-def test_xla_trains_as_eager_execution(name):
-    if keras.backend.backend() == "torch":
-        pytest.skip("torch does not compile with XLA")
-    eager_losses, eager_outputs = trained(make(name), random_inputs(), run_eagerly=True)
-    xla_losses, xla_outputs = trained(make(name), random_inputs(), jit_compile=True)
-    assert eager_losses[1] < eager_losses[0]
-    close(xla_losses, eager_losses, atol=1e-5)
-    close(xla_outputs, eager_outputs, atol=1e-5)
+    close(keras.ops.cast(outputs, "float32"), expected, atol=0.05 * spread)
 
 
 @pytest.mark.usefixtures("float64")
-def test_gradients_equal_finite_differences(name):
-    """Compare the derivative along a random direction of inputs and weights, in float64."""
-    layer = make(name, return_sequences=True, dtype="float64")
-    random = np.random.default_rng(1)
-    x = random.normal(size=(BATCH, TIME, FEATURES))
-    layer.build(x.shape)
-    weighing = keras.ops.convert_to_tensor(random.normal(size=(BATCH, TIME, UNITS)))
+@every_cell
+def test_gradients_equal_those_of_keras_rnn_and_finite_differences(name):
+    """Use inputs wider than the states, which are projected before the loop.
 
-    def loss(tensors):
-        return keras.ops.sum(layer(tensors[0]) * weighing)
+    The finite difference is along a random direction of inputs and weights.
+    """
+    random = np.random.default_rng(1)
+    x = random.normal(size=(BATCH, 3, 2 * UNITS))
+    layer = make(name, return_sequences=True, dtype="float64")
+    layer.build(x.shape)
+    weighing = keras.ops.convert_to_tensor(random.normal(size=(BATCH, 3, UNITS)))
+
+    def loss(tensors, made=layer):
+        return keras.ops.sum(made(tensors[0]) * weighing)
 
     (of_inputs,), of_weights = gradients(loss, layer, [x])
+    rnn = keras_rnn(layer, 2 * UNITS, return_sequences=True, dtype="float64")
+    (expected,), others = gradients(functools.partial(loss, made=rnn), rnn, [x])
+    for one, other in zip([of_inputs, *of_weights], [expected, *others], strict=True):
+        close(one, other, atol=1e-9)
+
     weights = layer.trainable_weights
     at = [x, *(array(weight) for weight in weights)]
     way = [random.normal(size=each.shape) for each in at]
@@ -170,15 +148,39 @@ def test_gradients_equal_finite_differences(name):
     assert (moved(step) - moved(-step)) / (2 * step) == pytest.approx(slope, rel=1e-5, abs=1e-6)
 
 
-def test_saved_and_loaded_with_default_and_other_options(name, tmp_path):
-    lower, upper = make(name, seed=1, return_sequences=True), make(name, **own_options(name))
-    model = keras.Sequential([keras.Input((None, FEATURES)), lower, upper])
+def test_xla_implements_every_operation_of_a_step_and_its_gradient():
+    """`test_cell_layer.py` trains layers under XLA. JAX has no other operations."""
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("tf.function is TensorFlow's")
+    import tensorflow as tf
+
+    cells = [make(name).cell for name in NAMES]
+    x, state = tf.ones((BATCH, FEATURES)), tf.ones((BATCH, UNITS))
+    for cell in cells:
+        cell.build(x.shape)
+
+    @tf.function(jit_compile=True, autograph=False)
+    def step(x, state):
+        with tf.GradientTape() as tape:
+            outputs = [cell(x, [state] * cell.state_count)[0] for cell in cells]
+        return tape.gradient(outputs, [w.value for cell in cells for w in cell.trainable_weights])
+
+    step.experimental_get_compiler_ir(x, state)(stage="hlo")  # names operations that XLA lacks
+
+
+@every_cell
+def test_saved_and_loaded_with_other_options(name, tmp_path):
+    """`test_models.py` loads a file of every layer with its default options."""
+    inputs = random_inputs()[:, :2]
+    layer = make(name, seed=1, unroll=True, **own_options(name))
+    model = keras.Sequential([keras.Input(inputs.shape[1:]), layer])
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
-    close(loaded(random_inputs()), model(random_inputs()))
-    assert loaded.layers[1].get_config() == upper.get_config()
+    close(loaded(inputs), model(inputs))
+    assert loaded.layers[0].get_config() == layer.get_config()
 
 
+@every_cell
 def test_config_is_flat_and_complete(name):
     layer = make(
         name,
@@ -199,9 +201,10 @@ def test_config_is_flat_and_complete(name):
     assert layer.cell.from_config(layer.cell.get_config()).get_config() == layer.cell.get_config()
 
 
+@every_cell
 def test_regularizer_adds_its_loss(name):
     layer = make(name, recurrent_regularizer=keras.regularizers.L2(0.5))
-    layer(random_inputs())
+    layer.build((BATCH, TIME, FEATURES))
     ruled = [each for each in layer.weights if each.regularizer]
     assert layer.cell.recurrent_kernel is None or any("recurrent" in each.name for each in ruled)
     expected = 0.5 * sum(np.square(array(each)).sum() for each in ruled)
