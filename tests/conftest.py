@@ -121,9 +121,9 @@ def _models_are_freed() -> Iterator[None]:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-@pytest.fixture(autouse=True)
-def _fits_start_quickly(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trace each train step at most once.
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Any:
+    """Trace each train step at most once, also in the fixtures that the test is the first to use.
 
     Keras traces it twice if the first trace creates the optimizer's variables, and the second trace
     takes half of the time of a short `fit`. The optimizer is therefore built when the model is
@@ -132,25 +132,31 @@ def _fits_start_quickly(request: pytest.FixtureRequest, monkeypatch: pytest.Monk
     Tests marked `eager` trace nothing: their models run eagerly unless `compile` says how they run.
     """
     if not _HAS_TENSORFLOW:
-        return
+        return (yield)
     import keras
 
     # Patch the class that defines it: Keras checks whether a model's class overrides `compile`.
     owner = next(each for each in keras.Model.__mro__ if "compile" in vars(each))
     compile_model = owner.compile
-    builds = request.node.get_closest_marker("unbuilt_optimizer") is None
-    is_eager = request.node.get_closest_marker("eager") is not None
+    builds = item.get_closest_marker("unbuilt_optimizer") is None
+    is_eager = item.get_closest_marker("eager") is not None
 
     @functools.wraps(compile_model)
     def compile_and_build(self: keras.Model, *args: Any, **kwargs: Any) -> None:
-        if is_eager and not {"jit_compile", "run_eagerly", "steps_per_execution"} & kwargs.keys():
-            kwargs["run_eagerly"] = True
+        is_default = (
+            kwargs.get("jit_compile", "auto") == "auto"
+            and kwargs.get("steps_per_execution", 1) == 1
+        )
+        if is_eager and is_default:
+            kwargs.setdefault("run_eagerly", True)
         compile_model(self, *args, **kwargs)
         optimizer = getattr(self, "optimizer", None)
         if builds and self.built and optimizer is not None and not optimizer.built:
             optimizer.build(self.trainable_variables)
 
-    monkeypatch.setattr(owner, "compile", compile_and_build)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, "compile", compile_and_build)
+        return (yield)
 
 
 @pytest.fixture(scope="session")

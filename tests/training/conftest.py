@@ -1,6 +1,9 @@
 """Small experiments, with one folder for their evaluation data."""
 
+from pathlib import Path
+
 import pytest
+from matplotlib.figure import Figure
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +19,15 @@ def small(tmp_path_factory):
         "steps_per_epoch": 4,
         "data_dir": tmp_path_factory.mktemp("tensorflow_datasets"),
     }
+
+
+@pytest.fixture(scope="module")
+def undrawn():
+    """Save figures as empty pictures: drawing those of a run takes as long as its training."""
+
+    def save(self, file, **options):
+        file.write(b"PNG") if hasattr(file, "write") else Path(file).write_bytes(b"PNG")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", save)
+        yield
