@@ -159,6 +159,28 @@ def pytest_runtest_protocol(item: pytest.Item) -> Any:
         return (yield)
 
 
+@pytest.fixture(scope="module")
+def undrawn() -> Iterator[None]:
+    """Leave the pictures of runs empty: drawing them takes as long as a short training."""
+    from matplotlib.figure import Figure
+
+    from gradkeeper.training.experiment import session
+
+    write_report = session.write_run_report
+
+    def save(self: Figure, file: Any, **options: Any) -> None:
+        file.write(b"PNG") if hasattr(file, "write") else Path(file).write_bytes(b"PNG")
+
+    def write_undrawn(result: Any) -> Any:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Figure, "savefig", save)
+            return write_report(result)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "write_run_report", write_undrawn)
+        yield
+
+
 @pytest.fixture(scope="session")
 def two_replicas() -> "tf.distribute.Strategy":
     """Return one strategy for all tests; collective operations of two strategies would collide."""

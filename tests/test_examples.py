@@ -55,6 +55,7 @@ def test_every_example_is_listed():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_runs(name, tmp_path, monkeypatch, capsys):
     arguments, printed, written = EXAMPLES[name]
