@@ -121,18 +121,9 @@ def _models_are_freed() -> Iterator[None]:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-_HOW = {"jit_compile", "run_eagerly", "steps_per_execution"}
-_MARKS = pytest.StashKey[set[str]]()
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    item.config.stash[_MARKS] = {mark.name for mark in item.iter_markers()}
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _fits_start_quickly(pytestconfig: pytest.Config) -> Iterator[None]:
-    """Trace each train step at most once.
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Any:
+    """Trace each train step at most once, also in the fixtures that the test is the first to use.
 
     Keras traces it twice if the first trace creates the optimizer's variables, and the second trace
     takes half of the time of a short `fit`. The optimizer is therefore built when the model is
@@ -141,19 +132,23 @@ def _fits_start_quickly(pytestconfig: pytest.Config) -> Iterator[None]:
     Tests marked `eager` trace nothing: their models run eagerly unless `compile` says how they run.
     """
     if not _HAS_TENSORFLOW:
-        yield
-        return
+        return (yield)
     import keras
 
     # Patch the class that defines it: Keras checks whether a model's class overrides `compile`.
     owner = next(each for each in keras.Model.__mro__ if "compile" in vars(each))
     compile_model = owner.compile
+    builds = item.get_closest_marker("unbuilt_optimizer") is None
+    is_eager = item.get_closest_marker("eager") is not None
 
     @functools.wraps(compile_model)
     def compile_and_build(self: keras.Model, *args: Any, **kwargs: Any) -> None:
-        marks = pytestconfig.stash[_MARKS]
-        if "eager" in marks and not _HOW & kwargs.keys():
-            kwargs["run_eagerly"] = True
+        is_default = (
+            kwargs.get("jit_compile", "auto") == "auto"
+            and kwargs.get("steps_per_execution", 1) == 1
+        )
+        if is_eager and is_default:
+            kwargs.setdefault("run_eagerly", True)
         compile_model(self, *args, **kwargs)
         optimizer = getattr(self, "optimizer", None)
         if "unbuilt_optimizer" in marks or not self.built or optimizer is None:
@@ -163,6 +158,28 @@ def _fits_start_quickly(pytestconfig: pytest.Config) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(owner, "compile", compile_and_build)
+        return (yield)
+
+
+@pytest.fixture(scope="module")
+def undrawn() -> Iterator[None]:
+    """Leave the pictures of runs empty: drawing them takes as long as a short training."""
+    from matplotlib.figure import Figure
+
+    from gradkeeper.training.experiment import session
+
+    write_report = session.write_run_report
+
+    def save(self: Figure, file: Any, **options: Any) -> None:
+        file.write(b"PNG") if hasattr(file, "write") else Path(file).write_bytes(b"PNG")
+
+    def write_undrawn(result: Any) -> Any:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Figure, "savefig", save)
+            return write_report(result)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "write_run_report", write_undrawn)
         yield
 
 

@@ -126,7 +126,7 @@ PROJECTS = {
 def small_comparisons(monkeypatch, tmp_path):
     """Reduce the comparisons of a page to a few seconds of training."""
     small = {"epochs": 1, "steps_per_epoch": 2, "units": 4, "batch_size": 4, "data_dir": tmp_path}
-    few = {label: training.REMEDIES[label] for label in ("nothing done",)}
+    few = {label: training.REMEDIES[label] for label in ("leaky ReLU clipped",)}
     monkeypatch.setattr(training, "REMEDIES", few, raising=False)
     compare = functools.partial(training.compare, **small)
     monkeypatch.setattr(training, "compare", compare, raising=False)
@@ -146,7 +146,7 @@ def test_every_block_says_what_it_is(page):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("small_comparisons")
+@pytest.mark.usefixtures("small_comparisons", "undrawn")
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if any(b.language == "python" for b in blocks_of(page))]
 )
@@ -200,6 +200,7 @@ def check_script(path: str, *arguments: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     "command",
     {

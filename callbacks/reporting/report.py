@@ -34,7 +34,7 @@ def write_page(path: str | Path, package: str, template: str, **values: Any) -> 
         package: the package that contains the template.
         template: file name of the template. The template may extend `page.html.j2` of this
             package, which uses `title` and `pictures` (figures by caption).
-        **values: variables of the template.
+        **values: variables of the template; a picture is a figure, or the path of a PNG file.
 
     Returns:
         The path of the page.
@@ -54,9 +54,11 @@ def write_page(path: str | Path, package: str, template: str, **values: Any) -> 
     return path
 
 
-def _base64_png(figure: Figure) -> str:
+def _base64_png(picture: Figure | Path) -> str:
+    if isinstance(picture, Path):
+        return base64.b64encode(picture.read_bytes()).decode("ascii")
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    picture.savefig(buffer, format="png")
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
@@ -67,7 +69,7 @@ def write_report(
     *,
     title: str,
     facts: Mapping[str, str] | None = None,
-    figures: Mapping[str, Figure] | None = None,
+    figures: Mapping[str, Figure | Path] | None = None,
 ) -> Path:
     """Write an HTML report with facts, findings and advice, figures, and a table of layers.
 
@@ -77,7 +79,7 @@ def write_report(
         findings: the findings of the rules.
         title: heading of the page.
         facts: additional rows for the table at the top, by label, before those of the history.
-        figures: additional figures, by caption, before those of the history.
+        figures: additional figures or paths of PNG files, by caption, before those of the history.
 
     Returns:
         The path of the page.

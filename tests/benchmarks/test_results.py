@@ -24,13 +24,15 @@ from results.page import markdown, number, write_page
 from results.runs import train
 from results.table import TABLES, BenchConfig, load_table
 
+pytestmark = [pytest.mark.eager, pytest.mark.usefixtures("undrawn")]
+
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 SMALL = {
     "model": "gru",
     "task": "adding",
     "task_options": {"length": 6},
     "units": 4,
-    "batch_size": 8,
+    "batch_size": 250,
     "epochs": 2,
     "steps_per_epoch": 4,
     "flow": True,

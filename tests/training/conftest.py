@@ -11,7 +11,7 @@ def small(tmp_path_factory):
         "task": "adding",
         "task_options": {"length": 6},
         "units": 4,
-        "batch_size": 40,
+        "batch_size": 250,  # four batches of evaluation
         "epochs": 3,
         "steps_per_epoch": 4,
         "data_dir": tmp_path_factory.mktemp("tensorflow_datasets"),

@@ -19,8 +19,8 @@ import tensorflow as tf
 
 from gradkeeper.training import Experiment
 
-KILLS = 4
-EPOCHS = 10
+KILLS = 3
+EPOCHS = 8
 SECONDS = 300
 
 

@@ -21,7 +21,7 @@ KINDS = {
 }
 
 
-def trained(strategy, rounds=34, name="adam", **options):
+def trained(strategy, rounds=8, name="adam", **options):
     """Return the losses up to each step, and the model."""
     with (strategy or tf.distribute.get_strategy()).scope():
         model, data = compiled("dense", optimizer=make_optimizer(name, 0.01, **options))
@@ -51,9 +51,8 @@ def test_two_replicas_equal_one_device(two_replicas, kind):
     assert_equal(trained(two_replicas, **KINDS[kind]), alone(kind))
 
 
-@pytest.mark.parametrize("kind", ["no clipping", "global_clipnorm", "both"])
-def test_four_replicas_equal_one_device(four_replicas, kind):
-    assert_equal(trained(four_replicas, **KINDS[kind]), alone(kind))
+def test_four_replicas_equal_one_device(four_replicas):
+    assert_equal(trained(four_replicas, **KINDS["both"]), alone("both"))
 
 
 def test_scope_replica_is_that_of_keras(two_replicas):

@@ -10,6 +10,8 @@ from typer.testing import CliRunner
 from gradkeeper.training import Experiment, generate, predict
 from gradkeeper.training.cli import app
 
+pytestmark = [pytest.mark.eager, pytest.mark.usefixtures("undrawn")]
+
 SMALL = {"units": 3, "batch_size": 4, "epochs": 1, "steps_per_epoch": 2}
 
 

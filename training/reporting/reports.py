@@ -27,8 +27,7 @@ from gradkeeper.training.reporting.result_text import (
 def write_run_report(result: Result) -> RunDirectory:
     """Write `report.html` and the pictures to the run's directory."""
     directory = RunDirectory(result.run_dir)
-    loss = plot_loss(result)
-    loss.savefig(directory.loss_picture)
+    plot_loss(result).savefig(directory.loss_picture)
     plot_history(result.history, result.findings).savefig(directory.gradient_picture)
     write_report(
         directory.report,
@@ -36,22 +35,23 @@ def write_run_report(result: Result) -> RunDirectory:
         result.findings,
         title=f"{result.config['model']} on {result.config['task']}",
         facts=_facts(result),
-        figures={"Loss": loss, **_flow_pictures(result, directory)},
+        figures={"Loss": directory.loss_picture, **_flow_pictures(result, directory)},
     )
     return directory
 
 
-def _flow_pictures(result: Result, directory: RunDirectory) -> dict[str, Figure]:
-    """Save the pictures of gradients through time and return them by caption; empty without."""
+def _flow_pictures(result: Result, directory: RunDirectory) -> dict[str, Path]:
+    """Save the pictures of gradients through time; return their paths by caption."""
     if not result.flows:
         return {}
     last = max(result.flows)
-    course, end = plot_flows(result.flows), result.flows[last].plot()
-    course.savefig(directory.flow_picture)
-    end.savefig(directory.flow_end_picture)
+    plot_flows(result.flows).savefig(directory.flow_picture)
+    result.flows[last].plot().savefig(directory.flow_end_picture)
     return {
-        "Gradient through time, before training and after epochs": course,
-        f"Gradient through time after {last} epoch{'' if last == 1 else 's'}": end,
+        "Gradient through time, before training and after epochs": directory.flow_picture,
+        f"Gradient through time after {last} epoch{'' if last == 1 else 's'}": (
+            directory.flow_end_picture
+        ),
     }
 
 

@@ -80,6 +80,7 @@ def test_text_file(config_of, others, work):
     assert config.task_options == {"file": str(work / "my.txt"), **delimiter}
 
 
+@pytest.mark.eager
 def test_train_resume_and_report(run, tmp_path, small):
     place = ("--run-dir", tmp_path / "run", "--data-dir", small["data_dir"])
     clip = ("--global-clipnorm", "0.5", "--flow-regularizer", "2")
@@ -137,6 +138,8 @@ def test_interrupted_training_ends_with_130_and_prints_how_to_resume(tmp_path, s
     assert Result.load(tmp_path / "run").status == "interrupted"
 
 
+@pytest.mark.eager
+@pytest.mark.usefixtures("undrawn")
 def test_series_is_trained_and_predicted_in_another_process(run, work):
     series = ("--csv", "load.csv", "--target", "load", "--window", 8)
     size = ("--units", 3, "--batch-size", 4, "--epochs", 1, "--steps-per-epoch", 2)

@@ -8,6 +8,8 @@ from untrained_results import printed
 from gradkeeper.training import Experiment, compare
 from gradkeeper.training.comparison import comparison_run
 
+pytestmark = [pytest.mark.eager, pytest.mark.usefixtures("undrawn")]
+
 RELU = {"model": "simple_rnn", "model_options": {"activation": "relu"}, "units": 5}
 
 
@@ -26,7 +28,12 @@ def compared(settings, tmp_path_factory):
         clippings=({}, {"clipnorm": 0.01}),
         name="Both",
         verbose=0,
-        **{**settings, "epochs": 2, "run_dir": tmp_path_factory.mktemp("runs") / "both"},
+        **{
+            **settings,
+            "epochs": 2,
+            "steps_per_epoch": 2,
+            "run_dir": tmp_path_factory.mktemp("runs") / "both",
+        },
     )
 
 

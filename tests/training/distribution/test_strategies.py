@@ -12,6 +12,8 @@ from worker_processes import TwoWorkers, run_workers, start_workers
 from gradkeeper.training import Experiment, Result, compare, make_strategy
 from gradkeeper.training.distribution.strategies import sharded
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 COMPARED = ("loss", "val_loss", "grad_norm", "grad_norm_applied")
 WORKER = """
 import json, sys
@@ -72,20 +74,22 @@ def assert_equal_runs(one, other):
     np.testing.assert_allclose(one.history.norms, other.history.norms, rtol=1e-4, atol=1e-7)
 
 
-def test_mirrored_replicas_equal_one_device(briefly_alone, brief, tmp_path):
-    several = Experiment(**brief, strategy="mirrored", run_dir=tmp_path / "run").run(verbose=0)
-    assert several.history.replica_norms.shape[1] == len(tf.config.list_logical_devices("CPU"))
-    assert several.config["strategy"] == "mirrored"
-    assert_equal_runs(several, briefly_alone)
-    np.testing.assert_allclose(several.history.loss, briefly_alone.history.loss, rtol=1e-4)
+def test_mirrored_has_all_devices(brief, tmp_path):
+    several = Experiment(**brief, strategy="mirrored", run_dir=tmp_path / "run")
+    assert several.strategy is make_strategy("mirrored")
+    devices = tf.config.list_logical_devices("CPU")
+    assert several.strategy.num_replicas_in_sync == len(devices)
+    assert several.config.strategy == "mirrored"
 
 
-def test_custom_strategy_equals_one_device(briefly_alone, brief, two_replicas, tmp_path):
+def test_mirrored_replicas_equal_one_device(briefly_alone, brief, two_replicas, tmp_path):
     own = Experiment(**brief, strategy=two_replicas, flow=True, run_dir=tmp_path / "run")
     result = own.run(verbose=0)
-    assert own.config.strategy == "mirrored"
+    assert own.config.strategy == result.config["strategy"] == "mirrored"
     assert len(result.flows) == 3
+    assert result.history.replica_norms.shape[1] == 2
     assert_equal_runs(result, briefly_alone)
+    np.testing.assert_allclose(result.history.loss, briefly_alone.history.loss, rtol=1e-4)
 
 
 @pytest.mark.slow

@@ -12,6 +12,8 @@ from gradkeeper.training.experiment.experiment import build_model
 from gradkeeper.training.experiment.run_directory import RunDirectory
 from gradkeeper.training.reporting.reports import write_run_report
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SEED = 3
 WRITTEN = (
     "config.json",
@@ -107,6 +109,7 @@ def test_equal_configurations_give_equal_runs_also_with_flow(finished, flowing):
     assert_equal_runs(flowing, finished)
 
 
+@pytest.mark.eager
 def test_another_seed_gives_another_run(finished, tmp_path):
     other = Experiment.from_config(
         finished.config, seed=4, epochs=1, steps_per_epoch=1, run_dir=tmp_path / "other"
@@ -114,10 +117,12 @@ def test_another_seed_gives_another_run(finished, tmp_path):
     assert other.history.loss[0] != finished.history.loss[0]
 
 
-def test_interrupted_run_is_resumed_as_if_uninterrupted(flowing, clipped, tmp_path):
+def test_interrupted_and_finished_runs_are_resumed_as_if_uninterrupted(flowing, clipped, tmp_path):
     place = {"run_dir": tmp_path / "run"}
     with pytest.raises(KeyboardInterrupt):
-        Experiment(**clipped, flow=True, **place, callbacks=[InterruptAt(1, 2)]).run(verbose=0)
+        Experiment(
+            **{**clipped, "epochs": 2}, flow=True, **place, callbacks=[InterruptAt(1, 2)]
+        ).run(verbose=0)
     stopped = Result.load(place["run_dir"])
     assert stopped.status == "interrupted"
     assert stopped.metrics["loss"] == flowing.metrics["loss"][:1]
@@ -129,15 +134,11 @@ def test_interrupted_run_is_resumed_as_if_uninterrupted(flowing, clipped, tmp_pa
 
     resumed = Experiment.from_config(place["run_dir"], **place, resume=True).run(verbose=0)
     assert resumed.status == "finished"
+    assert resumed.metrics["loss"] == flowing.metrics["loss"][:2]
+    longer = Experiment.from_config(place["run_dir"], **place, resume=True, epochs=3)
+    resumed = longer.run(verbose=0)
     assert_equal_runs(resumed, flowing)
     assert_equal_flows(resumed.flows, flowing.flows)
-
-
-def test_finished_run_is_resumed_for_more_epochs(clipped, tmp_path, finished):
-    place = {"run_dir": tmp_path / "run"}
-    Experiment(**{**clipped, "epochs": 2}, **place).run(verbose=0)
-    longer = Experiment.from_config(place["run_dir"], **place, resume=True, epochs=3)
-    assert_equal_runs(longer.run(verbose=0), finished)
 
 
 def test_flows_of_a_run(finished, flowing):
@@ -158,6 +159,7 @@ def test_last_flow_is_that_of_the_trained_model(flowing):
     np.testing.assert_allclose(again.states[0].norms, flowing.reach.norms, rtol=1e-5)
 
 
+@pytest.mark.eager
 def test_failure_is_recorded_and_raised(small, tmp_path):
     class Fault(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):

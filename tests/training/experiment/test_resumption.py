@@ -16,6 +16,8 @@ from gradkeeper import zoo
 from gradkeeper.training import Experiment, Result
 from gradkeeper.training.experiment.resumption import EpochBackup
 
+pytestmark = [pytest.mark.eager, pytest.mark.usefixtures("undrawn")]
+
 COMPARED = ("epoch", "step", "loss", "val_loss", "grad_norm", "grad_norm_applied", "clip_fraction")
 
 TEXT = "The reader reads this again. " * 8

@@ -114,10 +114,11 @@ def test_loss_is_serialized(loss):
     assert again.name in ("frame_crossentropy", "token_crossentropy")
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     ("model", "name"),
     [
-        ("gru", "jsb_chorales"),
+        pytest.param("gru", "jsb_chorales", marks=pytest.mark.eager),
         pytest.param("seq2seq_attention", "addition", marks=pytest.mark.slow),
     ],
 )
