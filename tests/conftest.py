@@ -151,9 +151,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Any:
             kwargs.setdefault("run_eagerly", True)
         compile_model(self, *args, **kwargs)
         optimizer = getattr(self, "optimizer", None)
-        if "unbuilt_optimizer" in marks or not self.built or optimizer is None:
-            return
-        if not optimizer.built:
+        if builds and self.built and optimizer is not None and not optimizer.built:
             optimizer.build(self.trainable_variables)
 
     with pytest.MonkeyPatch.context() as patch:
