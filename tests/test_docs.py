@@ -310,6 +310,7 @@ def test_code_of_the_gallery_runs(family):
         assert "optimizer" in space
 
 
+@pytest.mark.slow
 def test_every_example_has_a_page():
     examples = hook("examples")
     for path in (ROOT / "examples").glob("*.py"):

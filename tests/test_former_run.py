@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 from typer.testing import CliRunner
 
 from gradkeeper.callbacks import Capsule, GradientHistory, replay
@@ -33,6 +34,7 @@ def test_a_capsule_is_replayed():
     assert verdict.place == "data"
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed(tmp_path):
     shutil.copytree(FORMER / "run", tmp_path / "run")
     before = GradientHistory.load(tmp_path / "run" / "gradients")

@@ -95,6 +95,7 @@ def test_bench_explains_that_it_needs_a_checkout(tmp_path, monkeypatch):
     assert "Traceback" not in done.output
 
 
+@pytest.mark.slow
 def test_quick_table_writes_csv_picture_runs_page_and_weights(tmp_path, data_dir):
     place = ("--out", tmp_path / "results", "--runs", tmp_path / "runs", "--data-dir", data_dir)
     done = bench("adding_600", "--quick", *place)
@@ -143,6 +144,7 @@ def test_growth_measures_a_published_radius(tmp_path):
     assert (tmp_path / "growth.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(TABLES) - {"growth"}))
 def test_every_table_measures_runs_that_experiment_accepts(name, trained, config, monkeypatch):
     requested = []
@@ -173,6 +175,7 @@ def test_committed_page_is_generated_from_the_committed_numbers(tmp_path):
     assert page.read_text("utf-8") == RESULTS.with_suffix(".md").read_text("utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TABLES)
 def test_every_table_describes_and_draws_its_committed_numbers(name, tmp_path):
     table = load_table(name)
@@ -182,6 +185,7 @@ def test_every_table_describes_and_draws_its_committed_numbers(name, tmp_path):
     assert (tmp_path / "picture.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_finished_run_is_reused_and_an_interrupted_one_resumed(trained, config):
     assert trained.measurement("loss", 1.0).steps == 8
     assert train(config, "gru", SMALL).result.metrics == trained.result.metrics
@@ -204,6 +208,7 @@ def test_collecting_trains_nothing(tmp_path, data_dir):
     assert "no run to collect" in done.output
 
 
+@pytest.mark.slow
 def test_run_stops_below_the_limit(config):
     run = train(config, "stopped", SMALL | {"flow": False}, limit=1e6)
     assert run.measurement("loss", 1.0).steps == 4

@@ -28,6 +28,7 @@ def batches(data):
     return [(x[i : i + 8], y[i : i + 8]) for i in range(0, len(x), 8)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compile_step", [True, False])
 def test_a_loop_records_what_fit_records(compile_step):
     reference, data = compiled("dense")
@@ -236,6 +237,7 @@ def test_the_last_step_of_a_loop_may_lack_a_call():
     assert monitor.history.present.tolist() == [[True, True], [True, False]] * 2
 
 
+@pytest.mark.slow
 def test_train_on_batch_is_recorded_inside_a_watch():
     model, data = compiled("dense")
     monitor = GradientMonitor(verbose=0)

@@ -52,6 +52,7 @@ def assert_same_training(name, optimizer=lambda: keras.optimizers.Adam(0.01), **
     assert len(monitor.history) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "configuration"),
     [
@@ -66,11 +67,13 @@ def test_training_is_the_same(name, configuration):
     assert_same_training(name, **CONFIGURATIONS[configuration])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_training_is_the_same_with(optimizer):
     assert_same_training("dense", OPTIMIZERS[optimizer])
 
 
+@pytest.mark.slow
 def test_epoch_logs_reach_history_and_csv_logger(tmp_path):
     model, data = compiled("dense", optimizer=keras.optimizers.SGD(0.1, global_clipnorm=0.1))
     log = tmp_path / "log.csv"
@@ -186,6 +189,7 @@ def test_nothing_stays_after_a_train_step_that_raises():
     assert traces_of(model)["train_step"] is None
 
 
+@pytest.mark.slow
 def test_nothing_stays_after_fit():
     model, data = compiled("dense")
     fit(model, data)
@@ -202,6 +206,7 @@ class CountsTraces(keras.layers.Layer):
         return x
 
 
+@pytest.mark.slow
 def test_a_second_fit_does_not_trace_again():
     counter = CountsTraces()
     model = keras.Sequential([keras.Input((6,)), counter, keras.layers.Dense(1)])
@@ -313,6 +318,7 @@ class Recompiles(keras.callbacks.Callback):
             self.model.make_train_function()
 
 
+@pytest.mark.slow
 def test_recompiling_inside_a_fit_is_followed():
     model, data = compiled("dense")
     monitor = GradientMonitor()
@@ -320,6 +326,7 @@ def test_recompiling_inside_a_fit_is_followed():
     assert monitor.history.present.tolist() == [[True] * 4, *[[False, False, True, True]] * 2]
 
 
+@pytest.mark.slow
 def test_the_model_is_collectable_while_the_history_lives():
     model, data = compiled("dense")
     monitor = GradientMonitor()
@@ -343,6 +350,7 @@ def test_saving_in_the_middle_of_fit(tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.eager
 def test_bad_arguments_are_refused():
     with pytest.raises(

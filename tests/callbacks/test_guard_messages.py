@@ -69,6 +69,7 @@ def test_a_loop_without_gradients_has_no_empty_remedy(callback, capsys):
 WAYS = [{"jit_compile": False}, {"jit_compile": True}, {"run_eagerly": True}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_the_progress_bar_shows_no_loss_of_zero(way, capsys, monkeypatch):
     shown = []
@@ -91,6 +92,7 @@ def test_the_progress_bar_shows_no_loss_of_zero(way, capsys, monkeypatch):
     assert "0.0000e+00" not in printed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_a_loss_of_zero_is_shown_if_a_step_was_applied(jit_compile, capsys):
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, kernel_initializer="zeros")])

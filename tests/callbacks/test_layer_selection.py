@@ -17,12 +17,14 @@ def fitted(**options):
     return monitor
 
 
+@pytest.mark.slow
 def test_a_monitor_records_the_layers_named_as_in_keras():
     monitor = fitted(layers=["memory", "out"])
     assert monitor.history.layers == ["memory/lstm_cell", "out"]
     assert len(monitor.history.variables) == 5
 
 
+@pytest.mark.slow
 def test_an_empty_selection_is_an_error():
     message = r"Name at least one layer or variable.*Received: layers=\[\]"
     with pytest.raises(ValueError, match=message):

@@ -62,6 +62,7 @@ def fit(model, xy, *callbacks):
     return model.fit(*xy, callbacks=list(callbacks), **options).history
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["skip", "stop"])
 @pytest.mark.parametrize("way", WAYS)
 def test_a_metric_whose_result_is_its_variable(way, policy):
@@ -74,6 +75,7 @@ def test_a_metric_whose_result_is_its_variable(way, policy):
     assert fit(model, data())["count"] == [16.0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_the_logs_of_a_custom_train_step_that_are_variables(way):
     model = Logs(lambda model, loss: {"loss": model.last, "seen": model.last})

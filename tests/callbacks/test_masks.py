@@ -53,6 +53,7 @@ class Subclassed(keras.Model):
         return self.head(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "layer",
     [
@@ -70,6 +71,7 @@ def test_the_layer_is_named_once(layer, capsys):
     assert "supports_masking = True" in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"run_eagerly": True}, {"jit_compile": True}], ids=str)
 def test_however_the_step_is_run(options, capsys):
     model = model_of(ending(recurrent()), keras.layers.SimpleRNN(2), **options)
@@ -77,6 +79,7 @@ def test_however_the_step_is_run(options, capsys):
 
 
 # Keras itself warns about a model whose only layer ends the mask.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask:UserWarning")
 def test_in_a_model_without_a_graph_and_in_a_model_inside(capsys):
     inside = keras.Sequential([keras.Input((4, 3)), ending(recurrent("inside"))])
@@ -85,6 +88,7 @@ def test_in_a_model_without_a_graph_and_in_a_model_inside(capsys):
     assert "'inside' (SimpleRNN)" in line
 
 
+@pytest.mark.slow
 def test_no_warning_without_a_mask_that_ends(capsys):
     passing = recurrent()
     passing.supports_masking = True
@@ -93,6 +97,7 @@ def test_no_warning_without_a_mask_that_ends(capsys):
     assert warnings_of(model_of(ending(recurrent()), last, mask_zero=False), capsys) == []
 
 
+@pytest.mark.slow
 def test_the_remedy_keeps_the_mask_and_restores_the_layer(capsys):
     first = ending(recurrent())
     model = model_of(first, keras.layers.SimpleRNN(2))
@@ -105,6 +110,7 @@ def test_the_remedy_keeps_the_mask_and_restores_the_layer(capsys):
     np.testing.assert_allclose(padded, alone, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_weights_are_those_of_a_training_without_a_monitor():
     trained = []
     for callbacks in ([], [GradientMonitor(verbose=0)]):

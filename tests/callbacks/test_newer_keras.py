@@ -81,6 +81,7 @@ def first_norms(model):
     return [np.linalg.norm(gradient) for gradient in gradients]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MODELS)
 def test_training_is_the_same_and_the_norms_are_right(kind):
     plain, watched = MODELS[kind](), MODELS[kind]()
@@ -97,6 +98,7 @@ def test_training_is_the_same_and_the_norms_are_right(kind):
     np.testing.assert_allclose(monitor.history.norms[0], expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MODELS)
 def test_a_step_that_is_not_finite_leaves_no_trace(kind):
     model = MODELS[kind]()
@@ -110,6 +112,7 @@ def test_a_step_that_is_not_finite_leaves_no_trace(kind):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_checkpoints_of_orbax_are_those_of_the_plain_training(tmp_path):
     kind = needs(keras.callbacks, "OrbaxCheckpoint")
     pytest.importorskip("orbax.checkpoint", reason="OrbaxCheckpoint needs orbax-checkpoint")

@@ -28,6 +28,7 @@ REFUSED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("optimizer", "way"), REFUSED)
 def test_a_refused_step_is_as_if_its_batch_had_not_come(optimizer, way):
     model = built(optimizer, **WAYS[way])
@@ -50,6 +51,7 @@ def test_a_refused_step_is_as_if_its_batch_had_not_come(optimizer, way):
         assert history.history == expected.history
 
 
+@pytest.mark.slow
 @pytest.mark.eager
 def test_the_loss_of_an_epoch_without_a_step_is_nan():
     guard = NonFiniteGuard("skip", capsule_dir=None, verbose=0)
@@ -61,6 +63,7 @@ def test_the_loss_of_an_epoch_without_a_step_is_nan():
     assert np.isfinite(fit(built(), (x, y), guard).history["loss"]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.unbuilt_optimizer
 @pytest.mark.parametrize("how", ["eager", "several steps"])
 def test_with_nothing_refused_training_is_bit_identical(how):
@@ -77,6 +80,7 @@ def test_with_nothing_refused_training_is_bit_identical(how):
     ]
 
 
+@pytest.mark.slow
 def test_with_nothing_refused_xla_differs_by_rounding_at_most():
     plain, guarded = built("sgd", jit_compile=True), built("sgd", jit_compile=True)
     fit(plain, data(), epochs=2)
@@ -119,6 +123,7 @@ class Ends(keras.callbacks.Callback):
         self.ended += 1
 
 
+@pytest.mark.slow
 def test_stop_keeps_the_weights_and_the_backups(tmp_path):
     until, stopped = built(**WAYS["several steps"]), built(**WAYS["several steps"])
     fit(until, data(without=(3, 4, 5, 6, 7)), quiet())
@@ -129,6 +134,7 @@ def test_stop_keeps_the_weights_and_the_backups(tmp_path):
     assert list((tmp_path / "backup").iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.eager
 def test_the_same_guard_after_a_stop():
     model, guard = built(), quiet("stop")
@@ -138,6 +144,7 @@ def test_the_same_guard_after_a_stop():
     assert len(guard.events) == guard.skipped == 1
 
 
+@pytest.mark.slow
 def test_skip_stops_after_so_many_in_a_row():
     model, guard = built(), quiet(max_consecutive=3)
     fit(model, poisoned(1, 3, 4, 5, 6), guard)
@@ -154,6 +161,7 @@ def test_warn_takes_the_step():
     assert not all(np.isfinite(each).all() for each in state(model))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["graph", "xla and several steps"])
 def test_rollback_goes_back_to_the_snapshot_with_a_lower_rate(how):
     model = built(keras.optimizers.SGD(0.1), **WAYS[how])
@@ -190,6 +198,7 @@ def test_rollback_ends_when_it_does_not_help(capsys):
     assert "training stops" in printed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "trigger", [pytest.param(1000.0, marks=pytest.mark.eager), NormZScore(z=6.0, after=4)]
 )
@@ -205,6 +214,7 @@ def test_a_gradient_too_large_is_refused(trigger):
     assert_alike(guarded, left_out)
 
 
+@pytest.mark.slow
 @pytest.mark.eager
 def test_a_loss_that_is_not_finite_is_refused():
     class Loss(keras.losses.Loss):
@@ -225,6 +235,7 @@ def test_a_loss_that_is_not_finite_is_refused():
     assert "the loss is inf" in str(event)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["xla", "several steps"])
 def test_the_loss_scale_skips_its_own_steps(how):
     def scaled():
@@ -245,6 +256,7 @@ def test_the_loss_scale_skips_its_own_steps(how):
     assert [event.step for event in guard.events] == [19]
 
 
+@pytest.mark.slow
 def test_a_bad_micro_batch_of_accumulated_gradients():
     def accumulating():
         optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
@@ -256,6 +268,7 @@ def test_a_bad_micro_batch_of_accumulated_gradients():
     assert_alike(guarded, left_out)
 
 
+@pytest.mark.slow
 @pytest.mark.eager
 def test_a_monitor_records_a_refused_step_as_skipped():
     alone, guarded = built("sgd"), built("sgd")
@@ -270,6 +283,7 @@ def test_a_monitor_records_a_refused_step_as_skipped():
         assert not monitor.history.accumulated.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("how", "is_told"), [("graph", True), ("eager", True), ("xla", False)])
 def test_the_host_reads_the_status_only_if_needed(how, is_told, monkeypatch):
     """Check how often the host reads the status, the slowest operation between steps."""
@@ -283,6 +297,7 @@ def test_the_host_reads_the_status_only_if_needed(how, is_told, monkeypatch):
     assert [event.step for event in guard.events] == [11, 14]
 
 
+@pytest.mark.slow
 def test_steps_are_counted_on_where_the_model_is_compiled_anew():
     class Anew(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
@@ -295,6 +310,7 @@ def test_steps_are_counted_on_where_the_model_is_compiled_anew():
     assert [event.step for event in guard.events] == [1, 5]
 
 
+@pytest.mark.slow
 def test_under_replicas_as_well(two_replicas):
     with two_replicas.scope():
         model = built("sgd", jit_compile=False)
@@ -330,6 +346,7 @@ class Two(keras.Model):
         return {"one": one}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("run_eagerly", "bad"), [(False, 0), (True, 3)])
 def test_several_optimizers_in_a_step(run_eagerly, bad):
     """Include a bad first step, in which the optimizers create their variables."""
@@ -351,6 +368,7 @@ def test_several_optimizers_in_a_step(run_eagerly, bad):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_one_bad_replica_is_enough(two_replicas):
     def replicated():
         with two_replicas.scope():
@@ -368,6 +386,7 @@ def test_one_bad_replica_is_enough(two_replicas):
     assert_alike(plain, left_out)
 
 
+@pytest.mark.slow
 def test_replicas_with_a_loss_scale(two_replicas):
     """Check the case in which Keras tests the gradients of the first replica only."""
 
@@ -402,6 +421,7 @@ def test_bad_arguments(arguments, message):
         NonFiniteGuard(**arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("value", "jit_compile"), [(np.nan, False), (np.inf, True)])
 def test_the_event_names_the_layers_when_every_element_is_bad(value, jit_compile):
     keras.utils.set_random_seed(3)
@@ -420,6 +440,7 @@ def test_one_process_has_no_other_worker():
     assert str(event) == "Step 3: non-finite gradients (loss 0.5)."
 
 
+@pytest.mark.slow
 def test_bad_triggers():
     with pytest.raises(ValueError, match="`z` must be a finite number above 0"):
         NormZScore(z=0)

@@ -57,6 +57,7 @@ GROWING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", GROWING)
 def test_large_activations_of_standardized_data_are_not_blamed_on_the_targets(case):
     layers, optimizer, shape, words = GROWING[case]
@@ -91,6 +92,7 @@ def sales():
     return windows[..., None], series[28:, None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", [L.LSTM, L.GRU])
 @pytest.mark.parametrize("scale_targets", [False, True])
 def test_saturated_gates_are_blamed_on_the_inputs(layer, scale_targets):
@@ -114,6 +116,7 @@ def test_a_last_layer_that_begins_at_zero_saturates_nothing():
     assert not ClipAdvisor(monitor.history).problem
 
 
+@pytest.mark.slow
 def test_vanishing_gates_are_told_to_standardize_the_inputs():
     x, y = sales()
     x, y = 1000 + 300 * (x - x.mean()) / x.std(), (y - y.mean()) / y.std()
@@ -124,6 +127,7 @@ def test_vanishing_gates_are_told_to_standardize_the_inputs():
     assert "standardize the inputs" in finding.advice
 
 
+@pytest.mark.slow
 def test_the_advisor_names_large_targets_of_a_run_without_findings():
     x, y = sales()
     layers = [L.LSTM(8, name="memory"), L.Dense(1, name="out")]

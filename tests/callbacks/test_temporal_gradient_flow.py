@@ -18,6 +18,7 @@ def trained(*callbacks, epochs=4):
     return model, model.fit(X, Y, epochs=epochs, verbose=0, callbacks=list(callbacks)).history
 
 
+@pytest.mark.slow
 def test_records_before_training_and_after_epochs():
     flow = TemporalGradientFlow(X[:5], Y[:5], every_epochs=2)
     _, history = trained(flow)
@@ -27,6 +28,7 @@ def test_records_before_training_and_after_epochs():
     assert history["flow_half_life/lstm"][-1] == pytest.approx(half_life)
 
 
+@pytest.mark.slow
 def test_training_is_not_changed():
     plain, expected = trained()
     seen, history = trained(TemporalGradientFlow(X[:5], Y[:5], epoch_logs=False))
@@ -35,6 +37,7 @@ def test_training_is_not_changed():
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_pictures(tmp_path):
     flow = TemporalGradientFlow(X[:5], Y[:5])
     trained(flow, epochs=2)
@@ -46,6 +49,7 @@ def test_pictures(tmp_path):
     assert str(flow.flows[2]["lstm c"]) in [axes.get_title("left") for axes in lines.axes]
 
 
+@pytest.mark.slow
 def test_a_gradient_of_zero_can_be_drawn():
     flow = TemporalGradientFlow(X[:5], loss=lambda y: keras.ops.sum(y) * 0.0)
     trained(flow, epochs=1)

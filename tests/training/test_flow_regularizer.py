@@ -116,6 +116,7 @@ def assert_close(one, other, **tolerance):
         np.testing.assert_allclose(a, b, **{"atol": 1e-7, **tolerance})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layer", "step", "states"), [(L.SimpleRNN, simple_step, 1), (L.LSTM, lstm_step, 2)]
 )
@@ -132,6 +133,7 @@ def test_definition(layer, step, states):
     assert max(np.abs(each).max() for each in expected) > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [L.GRU, lambda units, **options: L.RNN([L.SimpleRNNCell(2), L.GRUCell(units)], **options)],
@@ -145,6 +147,7 @@ def test_eager_compiled_and_xla_are_equal(make):
     assert_close(gradients(model, x, weighing, jit_compile=True), graph, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_padding_has_no_effect():
     model = model_of(
         L.Masking(**F64), L.LSTM(UNITS, return_sequences=True, **F64), time=None, **F64
@@ -190,6 +193,7 @@ def test_dropout_is_that_of_the_forward_pass(make):
     assert not np.allclose(both, plain)
 
 
+@pytest.mark.slow
 def test_zero_gradient_is_excluded():
     model = model_of(L.SimpleRNN(UNITS, return_sequences=True))
     x, weighing = (each.astype("float32") for each in data())
@@ -198,6 +202,7 @@ def test_zero_gradient_is_excluded():
     assert_close(tiny, added(model, x, weighing), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_first_state_is_excluded_with_layer_normalization():
     model = model_of(LayerNormGRU(UNITS, return_sequences=True, **F64), **F64)
     assert max(np.abs(each).max() for each in added(model, *data())) < 10
@@ -221,12 +226,14 @@ def fitted_lstm(weight):
     return fitted(small_lstm(), weight)
 
 
+@pytest.mark.slow
 def test_weight_zero_removes_it_and_a_second_weight_replaces_the_first():
     assert_close(fitted(small_lstm(), 1.0, 0), fitted_lstm(0), rtol=0, atol=0)
     assert_close(fitted(small_lstm(), 1.0, 3.0), fitted_lstm(3.0), rtol=0, atol=0)
     assert not np.allclose(fitted_lstm(0)[1], fitted_lstm(3.0)[1])
 
 
+@pytest.mark.slow
 def test_added_between_two_fits():
     def twice(weight):
         model = small_lstm()
@@ -251,6 +258,7 @@ def test_outputs_and_saved_files_do_not_contain_it(tmp_path):
     np.testing.assert_array_equal(loaded.predict(x, verbose=0), plain)
 
 
+@pytest.mark.slow
 def test_fit_with_several_kinds_of_layers():
     def weights(weight, jit_compile=False):
         model = model_of(
@@ -268,6 +276,7 @@ def test_fit_with_several_kinds_of_layers():
     assert_close(weights(1.0, jit_compile=True), regularized, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_mixed_bfloat16():
     def of(dtype):
         model = model_of(L.LSTM(UNITS, return_sequences=True, dtype=dtype))
@@ -276,12 +285,14 @@ def test_mixed_bfloat16():
     assert_close(of("mixed_bfloat16"), of("float32"), atol=0.02)
 
 
+@pytest.mark.slow
 def test_unbuilt():
     model = keras.Sequential([L.LSTM(UNITS), L.Dense(1)])
     keras.utils.set_random_seed(3)
     assert_close(fitted(model, 3.0), fitted_lstm(3.0), rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_vanishing_gradient_is_preserved():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(16, 30, FEATURES)).astype("float32")
@@ -327,6 +338,7 @@ def test_all_models_except_parallel_ones_are_supported():
     assert refused == [name for name, layer in layers.items() if issubclass(layer, ScanLayer)]
 
 
+@pytest.mark.slow
 def test_experiment():
     config = ExperimentConfig("gru", flow_regularizer=2, units=4)
     model = build_model(config, load_task("adding", length=6), 1)

@@ -46,15 +46,18 @@ def alone(kind):
     return trained(None, **KINDS[kind])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_replicas_equal_one_device(two_replicas, kind):
     assert_equal(trained(two_replicas, **KINDS[kind]), alone(kind))
 
 
+@pytest.mark.slow
 def test_four_replicas_equal_one_device(four_replicas):
     assert_equal(trained(four_replicas, **KINDS["both"]), alone("both"))
 
 
+@pytest.mark.slow
 def test_scope_replica_is_that_of_keras(two_replicas):
     optimizer = make_optimizer("sgd", 0.1, clipnorm=0.05, clip_scope="replica")
     assert type(optimizer) is keras.optimizers.SGD

@@ -94,6 +94,7 @@ def test_generate_preprocesses_the_prompt(text):
     assert len(first) == len("reads it") + 7
 
 
+@pytest.mark.slow
 def test_generate_stops_at_the_end_of_a_short_text(tmp_path):
     run = train(tmp_path, "ada\nemmy\nkurt\nal\n" * 4, task="delimited_text", task_options={})
     found = generate(run, "a", length=30, temperature=1.0, seed=0)

@@ -17,6 +17,7 @@ def translator():
     return encoder_decoder(units=8)
 
 
+@pytest.mark.slow
 def test_learns_to_reverse_and_decodes_greedily():
     """Train on reversing tokens 2 to 5; token 0 starts and token 1 ends a sequence."""
     source = np.random.default_rng(0).integers(2, 6, size=(512, 3))
@@ -31,6 +32,7 @@ def test_learns_to_reverse_and_decodes_greedily():
     np.testing.assert_array_equal(decoded, answer[:32])
 
 
+@pytest.mark.slow
 def test_decoding_equals_feeding_back_by_hand(translator):
     source = np.array([[2, 3, 4], [5, 4, 2]])
     target = np.zeros((2, 1), int)

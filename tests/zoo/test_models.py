@@ -74,6 +74,7 @@ def test_outputs_have_the_shape_of_the_task(built, name, task):
     assert np.isfinite(outputs).all()
 
 
+@pytest.mark.slow
 @pytest.mark.eager
 @pytest.mark.parametrize("name", [*OF_KERAS, "ln_lstm", "min_gru"])
 def test_learns(name):
@@ -114,6 +115,7 @@ for name in zoo.list_models():
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_built_nothing_loads_files_and_finds_initializers(tmp_path):
     """Load the layers of the zoo, attention, pooling, and layers that pass masks on.
 
@@ -195,6 +197,7 @@ def test_mixed_precision_gives_float32_logits(name):
     assert np.isfinite(model.train_on_batch(inputs, targets))
 
 
+@pytest.mark.slow
 def test_xla_computes_the_same():
     if keras.backend.backend() == "torch":
         pytest.skip("torch does not compile with XLA")

@@ -90,6 +90,7 @@ OPTIONS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layer", "options"),
     [*((LeakyLayer, options) for options in OPTIONS), (wrapped, OPTIONS[0]), (wrapped, OPTIONS[3])],

@@ -57,6 +57,7 @@ def place(name):
     return name.partition(":")[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("policy", "way"),
     [("stop", "eager"), ("stop", "xla and several steps"), ("skip", "several steps")],
@@ -75,6 +76,7 @@ def test_batch_and_state_before_the_step(tmp_path, policy, way):
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.slow
 @pytest.mark.eager
 def test_warn_holds_the_state_before_the_step_that_was_taken(tmp_path):
     _, (capsule, *_) = left_by(tmp_path, poisoned(3), "warn")
@@ -83,6 +85,7 @@ def test_warn_holds_the_state_before_the_step_that_was_taken(tmp_path):
     assert_holds(capsule, until, 3)
 
 
+@pytest.mark.slow
 def test_warn_under_xla_leaves_none_and_says_so(tmp_path, capsys):
     guard = NonFiniteGuard("warn", capsule_dir=tmp_path)
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(1)])
@@ -93,6 +96,7 @@ def test_warn_under_xla_leaves_none_and_says_so(tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_each_replica_has_its_batch(tmp_path, two_replicas):
     with two_replicas.scope():
         model = built(jit_compile=False)
@@ -157,6 +161,7 @@ def batch_at(number):
     return x[number * BATCH : (number + 1) * BATCH], y[number * BATCH : (number + 1) * BATCH]
 
 
+@pytest.mark.slow
 @pytest.mark.eager
 def test_without_training_data(tmp_path):
     guard = guard_in(tmp_path, capsule_data=False)
@@ -194,6 +199,7 @@ fit(built(), poisoned(1, 3), NonFiniteGuard("skip", capsule_dir={folder!r}, verb
 """
 
 
+@pytest.mark.slow
 def test_killed_while_writing(tmp_path):
     """Keep earlier capsules, and give an incomplete capsule no name that a reader accepts."""
     folder = tmp_path / "capsules"
@@ -208,6 +214,7 @@ def test_killed_while_writing(tmp_path):
         Capsule.read(partial)
 
 
+@pytest.mark.slow
 @pytest.mark.eager
 def test_a_full_disk_does_not_end_the_training(tmp_path, monkeypatch, capsys):
     def full(path, arrays):
@@ -258,6 +265,7 @@ def capsule_to_harm(whole, tmp_path):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["capsule.json", "state.npz", "batch.npz"])
 @pytest.mark.parametrize("harm", ["truncated", "a byte changed", "empty", "removed", "swapped"])
 def test_damage_is_reported(capsule_to_harm, name, harm):

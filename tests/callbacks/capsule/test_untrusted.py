@@ -161,6 +161,7 @@ def safe_mode_as_it_was():
     assert serialization_lib.in_safe_mode() is not False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trust_model", [False, True])
 @pytest.mark.parametrize("attempt", ATTEMPTS)
 def test_no_attempt_succeeds_in_a_replay(attempt, trust_model, capsule, tmp_path):
@@ -237,6 +238,7 @@ def test_functions_that_compute_nothing_are_refused(path, capsule):
     assert keras.config.floatx() == "float32"
 
 
+@pytest.mark.slow
 def test_functions_that_compute_are_not(tmp_path):
     inputs = keras.Input((3,))
     outputs = keras.layers.Dense(1, keras.activations.softplus)(

@@ -235,6 +235,7 @@ def test_a_layer_that_reads_backwards_has_its_last_step_first():
     assert flow.reach == "vanishing"
 
 
+@pytest.mark.slow
 def test_a_mask_restores_the_gradient_that_padding_removes():
     x = np.zeros((8, 80), "int32")
     x[:, :10] = np.random.default_rng(0).integers(1, 20, (8, 10))

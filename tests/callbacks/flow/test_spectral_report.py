@@ -77,6 +77,7 @@ def mean_jacobian(cell, steps, states, count):
     return tf.reduce_mean(tf.concat(jacobians, axis=0), axis=0).numpy(), jacobians
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("layer", "count"), [(L.LSTM, 2), (L.GRU, 1), (L.SimpleRNN, 1)])
 def test_the_mean_jacobian_and_lyapunov_exponents(layer, count):
     keras.utils.set_random_seed(0)
@@ -97,6 +98,7 @@ def test_the_mean_jacobian_and_lyapunov_exponents(layer, count):
     assert len(found.kernels) == {L.LSTM: 4, L.GRU: 3, L.SimpleRNN: 1}[layer]
 
 
+@pytest.mark.slow
 def test_lyapunov_exponent_of_a_linear_network():
     report = spectral_report(linear(np.diag([0.5, 1.2, 0.9]), 400), np.zeros((1, 400, 1)))
     np.testing.assert_allclose(report["rnn"].lyapunov, np.log([1.2, 0.9, 0.5]), atol=0.02)
@@ -104,6 +106,7 @@ def test_lyapunov_exponent_of_a_linear_network():
     assert "grows, times 1.2 per step" in str(report)
 
 
+@pytest.mark.slow
 def test_masked_steps_do_not_count():
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((6, 2)), L.Masking(), L.GRU(3, name="rnn")])

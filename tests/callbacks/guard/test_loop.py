@@ -54,6 +54,7 @@ def quiet(policy="skip", **options):
     return NonFiniteGuard(policy, verbose=0, **{"capsule_dir": None, **options})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("compiled", "with_step"), [(True, True), (False, False)])
 def test_a_refused_step_of_a_loop_leaves_no_trace(compiled, with_step):
     guarded, expected, guard = Policy(compiled=compiled), Policy(compiled=compiled), quiet()
@@ -68,6 +69,7 @@ def test_a_refused_step_of_a_loop_leaves_no_trace(compiled, with_step):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_capsule_of_a_loop_is_replayed_with_its_step(tmp_path):
     policy, guard = Policy(compiled=True), quiet(capsule_dir=tmp_path)
     variables = policy.actor.trainable_variables
@@ -119,6 +121,7 @@ def test_loops_that_cannot_be_guarded():
         pass
 
 
+@pytest.mark.slow
 def test_a_guard_of_a_running_loop_takes_no_second_training():
     actor, guard = Policy(compiled=True), quiet()
     with guard.watch(actor.optimizer, step=actor.step) as step:

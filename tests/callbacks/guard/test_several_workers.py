@@ -1,5 +1,6 @@
 """The guard with replicas in several processes (`MultiWorkerMirroredStrategy`)."""
 
+import pytest
 from worker_processes import run_workers
 
 SCRIPT = """
@@ -48,6 +49,7 @@ print(json.dumps({
 """
 
 
+@pytest.mark.slow
 def test_all_workers_refuse_the_step_that_is_bad_on_one():
     first, second = run_workers("-c", SCRIPT)
     assert first["steps"] == second["steps"] == [3, 5]

@@ -53,6 +53,7 @@ class Adversarial(Custom):
         return {"loss": loss}
 
 
+@pytest.mark.slow
 def test_each_optimizer_has_a_track_of_its_own():
     model = Adversarial()
     model.compile()
@@ -67,6 +68,7 @@ def test_each_optimizer_has_a_track_of_its_own():
     assert monitor.history.learning_rate[0] == pytest.approx(0.01)
 
 
+@pytest.mark.slow
 def test_an_optimizer_with_several_turns_in_a_step_has_a_track_for_each():
     model = Adversarial(turns=3)
     model.compile()
@@ -249,6 +251,7 @@ def test_an_optimizer_shared_with_another_model():
     assert len(monitor.history) == 3
 
 
+@pytest.mark.slow
 def test_train_on_batch_inside_a_fit_is_not_a_step_of_it():
     for hook in ("on_train_batch_begin", "on_train_batch_end"):
         model, data = compiled("dense")

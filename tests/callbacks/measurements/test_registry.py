@@ -106,6 +106,7 @@ def test_a_sink_that_raises_does_not_stop_training(capsys):
     assert "the Full of sinks" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "how"), [("dense", "xla"), ("dense", "eager"), ("embedding", "graph")]
 )
@@ -128,6 +129,7 @@ def test_training_is_the_same_with_and_without(name, how):
             np.testing.assert_array_equal(plain, watched)
 
 
+@pytest.mark.slow
 def test_a_loss_scale_is_divided_out():
     def largest(grads_and_vars, context):
         return tf.stack([tf.reduce_max(tf.abs(each)) for each, _ in grads_and_vars])

@@ -169,6 +169,7 @@ def test_data_frame_without_pandas_names_the_extra(monkeypatch):
         history(window([[1.0, 1, 1]])).to_dataframe()
 
 
+@pytest.mark.slow
 def test_parts_are_read_back_equal(tmp_path):
     model, data = compiled("dense")
     monitor = GradientMonitor(log_dir=tmp_path)

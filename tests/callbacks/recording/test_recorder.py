@@ -26,6 +26,7 @@ def twin_norms(name: str) -> np.ndarray:
     return np.array([[np.linalg.norm(g) for g in step(*batch)] for batch in batches])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_norms_equal_those_of_a_tape(name):
     model, data = compiled(name)
@@ -36,6 +37,7 @@ def test_norms_equal_those_of_a_tape(name):
     assert monitor.history.steps.tolist() == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_global_norm_is_that_of_all_gradients_together():
     model, data = compiled("recurrent")
     monitor = GradientMonitor()
@@ -44,6 +46,7 @@ def test_global_norm_is_that_of_all_gradients_together():
     np.testing.assert_allclose(monitor.history.global_norm, expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("clip", "expected"),
     [
@@ -62,6 +65,7 @@ def test_applied_norms_are_those_after_clipping(clip, expected):
     assert history.clip_fraction == (1.0 if clip else 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how",
     [
@@ -78,6 +82,7 @@ def test_norms_are_the_same_however_the_step_is_run(how):
     np.testing.assert_allclose(monitor.history.norms, twin_norms("embedding"), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_unscaled_norms_under_mixed_precision():
     plain, data = compiled("dense")
     reference = GradientMonitor()
@@ -90,6 +95,7 @@ def test_unscaled_norms_under_mixed_precision():
     np.testing.assert_allclose(monitor.history.applied_norms, reference.history.norms, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_step_skipped_for_overflow_is_not_applied():
     optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1), initial_scale=2e38)
     model, (x, y) = compiled("dense", optimizer=optimizer)
@@ -147,6 +153,7 @@ class TwoOptimizers(keras.Model):
         return {"loss": loss}
 
 
+@pytest.mark.slow
 def test_all_optimizers_of_a_custom_train_step_are_seen():
     model = TwoOptimizers()
     model.compile(loss="mse")
@@ -195,6 +202,7 @@ class ByHand(keras.Model):
         return {"loss": tf.constant(0.0)}
 
 
+@pytest.mark.slow
 def test_says_so_when_no_gradient_can_be_seen(capsys):
     model = ByHand()
     model.compile(loss="mse")

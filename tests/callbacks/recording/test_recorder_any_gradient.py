@@ -24,6 +24,7 @@ def mixed_float16():
     keras.mixed_precision.set_global_policy("float32")
 
 
+@pytest.mark.slow
 def test_mixed_float16_by_its_policy(mixed_float16):
     model, (x, y) = compiled("dense")
     data = 0.5 * x, 0.5 * y  # prevents gradient overflow at the initial scale
@@ -39,6 +40,7 @@ def test_mixed_float16_by_its_policy(mixed_float16):
     assert np.isnan(expected.loss_scale).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [{"jit_compile": False}, {"run_eagerly": True}], ids=str)
 def test_a_step_skipped_for_overflow_is_skipped_with_its_scale(how):
     optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1), initial_scale=2e38)
@@ -73,6 +75,7 @@ def accumulated_gradients(count):
     return [np.linalg.norm(gradient) for gradient in total]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [{"jit_compile": False}, {"run_eagerly": True}], ids=str)
 def test_micro_batches_and_updates_of_accumulation(how):
     optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=3)
@@ -217,6 +220,7 @@ def test_a_shared_layer_has_one_name():
     assert len(history.variables) == 4
 
 
+@pytest.mark.slow
 def test_only_selected_layers():
     model, data = compiled("recurrent")
     monitor = GradientMonitor(layers="*lstm*")
@@ -252,6 +256,7 @@ def test_update_and_weight_norms_on_request():
     assert np.isnan(monitored(*compiled("dense")).update_norms).all()
 
 
+@pytest.mark.slow
 def test_watching_weights_does_not_change_them():
     plain, data = compiled("embedding", optimizer=keras.optimizers.Adam(0.01))
     fit(plain, data, epochs=2)
@@ -289,6 +294,7 @@ def test_a_compute_loss_that_returns_several_losses_or_none(several):
         assert np.isnan(loss[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how", [{"jit_compile": False}, {"jit_compile": True}, {"run_eagerly": True}], ids=str
 )

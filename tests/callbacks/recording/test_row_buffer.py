@@ -62,6 +62,7 @@ def read_everything(history):
             getattr(history, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rows", "variables", "max_values"), [(50, 20, 200_000), (500, 50, MAX_VALUES)]
 )
@@ -89,6 +90,7 @@ def recent(history):
     return history.steps[history.steps > history.bins.last_step[-1]]
 
 
+@pytest.mark.slow
 def test_what_python_allocates_stays_bounded():
     history = GradientHistory(max_values=100_000)
     tracemalloc.start()

@@ -15,6 +15,7 @@ from gradkeeper.callbacks.recording.settings import Overhead
 from gradkeeper.callbacks.rules import Rule
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [{"jit_compile": True}, {"run_eagerly": True}])
 def test_every_so_many_steps(how):
     model, data = compiled("dense", **how)
@@ -45,6 +46,7 @@ class Slow(keras.layers.Layer):
         return x + 0.0 * tf.reduce_sum(tf.random.normal((400, 400)) @ tf.random.normal((400, 400)))
 
 
+@pytest.mark.slow
 def test_the_overhead_of_a_run_is_measured_and_reported(tmp_path):
     model = keras.Sequential([keras.Input((6,)), Slow(), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
@@ -62,6 +64,7 @@ def test_the_overhead_of_a_run_is_measured_and_reported(tmp_path):
 
 
 # Gradients of zero use another code path.
+@pytest.mark.slow
 @pytest.mark.parametrize(("watch", "scale"), [("gradients", 1.0), ("max_abs", 0.0)])
 def test_steps_are_measured_once_and_twice_in_turn(monkeypatch, watch, scale):
     from gradkeeper.callbacks.statistics import groups
@@ -92,6 +95,7 @@ def test_steps_are_measured_once_and_twice_in_turn(monkeypatch, watch, scale):
         assert set(twice) <= {0} | compared
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [{}, {"jit_compile": True}])
 def test_the_largest_magnitudes_are_found_in_one_step_of_eight(how):
     keras.utils.set_random_seed(0)
@@ -112,6 +116,7 @@ def test_the_largest_magnitudes_are_found_in_one_step_of_eight(how):
     assert sampled.history.nonfinite[9, 0] == 200 * 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [{}, {"jit_compile": True}])
 def test_gradients_of_zero_are_shown_as_zero_in_every_step(how):
     keras.utils.set_random_seed(0)
@@ -127,6 +132,7 @@ def test_gradients_of_zero_are_shown_as_zero_in_every_step(how):
     np.testing.assert_allclose(monitor.history.max_abs[:, 3], monitor.history.norms[:, 3])
 
 
+@pytest.mark.slow
 def test_a_fit_that_ends_during_the_comparison_resets_the_sampling():
     model, (x, y) = compiled("dense")
     data = x[:1].repeat(112, 0), y[:1].repeat(112, 0)
@@ -137,6 +143,7 @@ def test_a_fit_that_ends_during_the_comparison_resets_the_sampling():
     assert set(np.diff(second[second < 112 + 100])) == {3}
 
 
+@pytest.mark.slow
 def test_a_budget_thins_the_measuring(monkeypatch):
     model, (x, y) = compiled("dense")
     monitor = GradientMonitor(budget=0.05)
@@ -187,6 +194,7 @@ def test_rules_by_name():
     assert [finding.rule for finding in monitor.findings] == ["always"]
 
 
+@pytest.mark.slow
 def test_tensorboard_files(tmp_path):
     model, data = compiled("dense")
     monitor = GradientMonitor(tensorboard_dir=tmp_path, histograms=True, flush_every=2)
@@ -232,6 +240,7 @@ def test_histograms_count_every_element_at_its_magnitude(scaled, monkeypatch, tm
         np.testing.assert_array_equal(counts, np.histogram(logs, edges)[0])
 
 
+@pytest.mark.slow
 def test_a_killed_training_keeps_every_window_that_was_read(tmp_path):
     """Check that `kill -9` during `fit` loses only the steps since the last read."""
     code = (
@@ -263,6 +272,7 @@ def test_a_killed_training_keeps_every_window_that_was_read(tmp_path):
     assert len(steps) >= last - 20 - 1
 
 
+@pytest.mark.slow
 def test_short_fits_leave_nothing_behind():
     import gc
 
@@ -277,6 +287,7 @@ def test_short_fits_leave_nothing_behind():
     assert counts[0] == counts[-1]
 
 
+@pytest.mark.slow
 def test_the_epoch_logs_can_be_left_alone():
     model, data = compiled("dense")
     history = fit(model, data, callbacks=[GradientMonitor(epoch_logs=False)]).history

@@ -114,6 +114,7 @@ def test_many_layers_are_put_together(layers, expected):
     np.testing.assert_allclose((groups.norms**2).sum(axis=1), made.global_norm**2)
 
 
+@pytest.mark.slow
 def test_replicas_and_update_ratios_are_drawn(tmp_path):
     made = GradientHistory()
     more = {"update_norm": [[0.01, 0.02, 0.03]] * 3, "weight_norm": [[1.0, 2, 3]] * 3}

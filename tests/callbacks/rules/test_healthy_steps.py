@@ -73,6 +73,7 @@ def test_a_run_that_diverges_from_its_first_steps_explodes(inputs, targets):
     assert f"standardize the {large}" in explosion.advice.lower()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["Adam", "SGD"])
 def test_a_monitor_finds_nothing_in_a_healthy_fit_on_prices(optimizer):
     keras.utils.set_random_seed(0)

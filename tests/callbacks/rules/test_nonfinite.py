@@ -55,6 +55,7 @@ def nonfinite(model, x, *, callbacks=(), **options):
     return monitor
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [keras.optimizers.SGD, keras.optimizers.Adam])
 def test_the_first_of_two_updates_is_named(make):
     model = TwoUpdates(["bad", "good"], make)
@@ -97,6 +98,7 @@ class Critic(keras.Model):
         return {"done": tf.constant(1.0)}
 
 
+@pytest.mark.slow
 def test_a_layer_that_is_hit_by_a_later_update_of_the_step_is_not_named():
     monitor = nonfinite(Critic(), inputs())
     (finding,) = monitor.findings
@@ -106,6 +108,7 @@ def test_a_layer_that_is_hit_by_a_later_update_of_the_step_is_not_named():
     assert history.nonfinite[BAD, history.variables.index("high/kernel")] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("orders", [["bad", "good"], ["good", "bad"]])
 def test_a_refused_step_with_two_updates_is_no_finding(orders):
     guard = NonFiniteGuard("skip", capsule_dir=None, verbose=0)
@@ -200,6 +203,7 @@ def test_the_replica_with_an_empty_batch_is_named(two_replicas):
     assert "drop_remainder=True" in finding.advice
 
 
+@pytest.mark.slow
 def test_the_facts_about_a_run_reach_the_rules():
     class Seen(Rule):
         name = "seen"

@@ -282,6 +282,7 @@ class Clipping(keras.Model):
         return {"loss": loss}
 
 
+@pytest.mark.slow
 def test_clipping_in_the_train_step_is_found_and_moved_into_the_optimizer():
     x = np.random.default_rng(0).normal(size=(240, 3)).astype("float32")
     norms = {}

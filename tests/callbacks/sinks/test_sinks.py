@@ -67,6 +67,7 @@ def documented(heading):
     return set(re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE))
 
 
+@pytest.mark.slow
 def test_the_page_of_files_names_every_column_and_tag(tmp_path):
     log_dir, events = tmp_path / "log", tmp_path / "events"
     watch = ("gradients", "updates", "weights")
@@ -110,6 +111,7 @@ def test_parts_of_the_first_format_are_read(tmp_path):
     assert np.isnan(read.loss).all()
 
 
+@pytest.mark.slow
 def test_many_small_parts_are_merged(tmp_path):
     sink = ParquetSink(tmp_path, rows_per_part=100)
     for first in range(0, 1000, 2):
@@ -211,6 +213,7 @@ for first in range(0, 1_000_000, 3):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_kill_9_loses_no_step_that_was_written(tmp_path, seed):
     command = [sys.executable, "-c", WRITER, str(tmp_path), str(Path(__file__).parents[1])]

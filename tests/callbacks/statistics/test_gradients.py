@@ -17,6 +17,7 @@ def norm_of(gradient: tf.Tensor | tf.IndexedSlices, jit_compile: bool) -> float:
     return float(run()[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("scale", [1e20, 1e-25, 1.0])
 def test_no_overflow_and_no_underflow(scale, jit_compile):
@@ -66,6 +67,7 @@ def test_float64_keeps_its_precision():
     assert float(l2_norms([gradient], tf.float64)[0]) == pytest.approx(5e-200, rel=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_large_and_small_gradients_keep_their_order(jit_compile):
     sizes = [5, 20_000, 1_200_000, 3, 30_000]
@@ -142,6 +144,7 @@ def check(measured: tf.Tensor, gradients: list[tf.Tensor], message: str) -> None
     np.testing.assert_allclose(measured.numpy(), expected, rtol=2e-6, err_msg=message)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shapes", "dtype", "jit_compile"),
     [
@@ -170,6 +173,7 @@ def test_statistics_of_values_that_are_not_finite(shapes, dtype, jit_compile):
             assert bool(finite) == (not measured.numpy()[2].any()), fill
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "XLA"])
 def test_statistics_without_branches(jit_compile, monkeypatch):
     monkeypatch.setattr(measure, "is_branchless", lambda: True)

@@ -31,6 +31,7 @@ def test_a_measurement_of_the_copy_leaves_the_update_bit_identical():
     assert float(norm) == pytest.approx(np.linalg.norm(GRADIENTS * SCALE), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_norm_leaves_the_update_bit_identical():
     plain, _ = run(lambda gradient: tf.constant(0.0))
     measured, norm = run(lambda gradient: l2_norms([gradient], tf.float32)[0])

@@ -30,6 +30,7 @@ def arguments_of(run, monkeypatch):
     return arguments_of
 
 
+@pytest.mark.slow
 def test_compare_with_gradients_through_time(run, tmp_path, small):
     place = ("--run-dir", tmp_path / "both", "--data-dir", small["data_dir"])
     size = (*SIZE, "--epochs", 1)

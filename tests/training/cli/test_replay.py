@@ -92,6 +92,7 @@ PARTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function", PARTS)
 def test_model_with_custom_parts(run, tmp_path, own, function):
     event = failing(tmp_path / "capsules", getattr(own, function)())
@@ -130,6 +131,7 @@ def test_folder_that_is_no_capsule(run, tmp_path):
     assert "This is not a capsule: capsule.json is missing" in result.output
 
 
+@pytest.mark.slow
 def test_custom_layer_and_loss_in_a_fresh_process(tmp_path, own):
     event = failing(tmp_path / "capsules", own.layer_and_loss())
     command = "from gradkeeper.training.cli import main; main()"

@@ -80,6 +80,7 @@ def test_text_file(config_of, others, work):
     assert config.task_options == {"file": str(work / "my.txt"), **delimiter}
 
 
+@pytest.mark.slow
 @pytest.mark.eager
 def test_train_resume_and_report(run, tmp_path, small):
     place = ("--run-dir", tmp_path / "run", "--data-dir", small["data_dir"])
@@ -104,6 +105,7 @@ def test_train_resume_and_report(run, tmp_path, small):
         assert (tmp_path / "run" / name).exists(), name
 
 
+@pytest.mark.slow
 def test_interrupted_training_ends_with_130_and_prints_how_to_resume(tmp_path, small):
     place = ["--run-dir", str(tmp_path / "run"), "--data-dir", str(small["data_dir"])]
     command = [
@@ -138,6 +140,7 @@ def test_interrupted_training_ends_with_130_and_prints_how_to_resume(tmp_path, s
     assert Result.load(tmp_path / "run").status == "interrupted"
 
 
+@pytest.mark.slow
 @pytest.mark.eager
 @pytest.mark.usefixtures("undrawn")
 def test_series_is_trained_and_predicted_in_another_process(run, work):

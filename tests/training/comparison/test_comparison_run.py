@@ -51,6 +51,7 @@ def page(compared):
     return (compared.run_dir / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_every_variant_is_trained_with_every_clipping(compared):
     assert compared.title == "Both on adding"
     assert list(compared.groups) == ["clipping: none", "clipping: clipnorm=0.01"]
@@ -124,6 +125,7 @@ def test_variants_with_own_clipping_are_trained_once(planned):
     assert [runs.get("clipnorm") for runs in groups[title].values()] == [None, 0.01]
 
 
+@pytest.mark.slow
 def test_runs_before_an_interruption_are_kept(settings, tmp_path, monkeypatch):
     train = Experiment.run
 

@@ -36,6 +36,7 @@ def alone(tmp_path_factory):
     return on_every_worker.observed(ALONE, tmp_path_factory.mktemp("alone"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", on_every_worker.OPTIMIZERS)
 def test_two_workers_equal_one_device(workers, kind):
     alone = on_every_worker.trained(kind, ALONE)

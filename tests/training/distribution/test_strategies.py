@@ -82,6 +82,7 @@ def test_mirrored_has_all_devices(brief, tmp_path):
     assert several.config.strategy == "mirrored"
 
 
+@pytest.mark.slow
 def test_mirrored_replicas_equal_one_device(briefly_alone, brief, two_replicas, tmp_path):
     own = Experiment(**brief, strategy=two_replicas, flow=True, run_dir=tmp_path / "run")
     result = own.run(verbose=0)

@@ -79,6 +79,7 @@ def assert_equal_runs(one, other):
     np.testing.assert_array_equal(one.history.norms, other.history.norms)
 
 
+@pytest.mark.slow
 def test_files_of_a_run(finished, flowing):
     for name in WRITTEN:
         assert (finished.run_dir / name).stat().st_size > 0, name
@@ -109,6 +110,7 @@ def test_equal_configurations_give_equal_runs_also_with_flow(finished, flowing):
     assert_equal_runs(flowing, finished)
 
 
+@pytest.mark.slow
 @pytest.mark.eager
 def test_another_seed_gives_another_run(finished, tmp_path):
     other = Experiment.from_config(
@@ -117,6 +119,7 @@ def test_another_seed_gives_another_run(finished, tmp_path):
     assert other.history.loss[0] != finished.history.loss[0]
 
 
+@pytest.mark.slow
 def test_interrupted_and_finished_runs_are_resumed_as_if_uninterrupted(flowing, clipped, tmp_path):
     place = {"run_dir": tmp_path / "run"}
     with pytest.raises(KeyboardInterrupt):
@@ -159,6 +162,7 @@ def test_last_flow_is_that_of_the_trained_model(flowing):
     np.testing.assert_allclose(again.states[0].norms, flowing.reach.norms, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.eager
 def test_failure_is_recorded_and_raised(small, tmp_path):
     class Fault(keras.callbacks.Callback):

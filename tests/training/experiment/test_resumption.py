@@ -66,6 +66,7 @@ def fit(model, folder, **options):
     model.fit(x, x[:, 0, :1], initial_epoch=backup.epoch, **options)
 
 
+@pytest.mark.slow
 def test_backup_restores_random_seeds(tmp_path):
     whole, parts, rest = compiled(), compiled(), compiled()
     fit(whole, tmp_path / "whole", epochs=3)
@@ -75,6 +76,7 @@ def test_backup_restores_random_seeds(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_backup_is_one_file_that_keras_loads(tmp_path):
     model, other = compiled(), compiled()
     fit(model, tmp_path, epochs=2)
@@ -161,6 +163,7 @@ def resume(work, **options):
     return Experiment.from_config(work / "run", **place, **options)
 
 
+@pytest.mark.slow
 def test_relative_data_path_from_another_working_directory(work, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = resume(work, epochs=2).run(verbose=0)
@@ -187,6 +190,7 @@ def test_changed_data_are_refused_and_change_no_file(work):
     assert files_of(work / "run") == before
 
 
+@pytest.mark.slow
 def test_changed_data_are_allowed_by_an_option(work):
     digest = Result.load(work / "run").config["data_digest"]
     (work / "my.txt").write_text(TEXT + "reads this")
@@ -205,6 +209,7 @@ def test_failed_resumption_changes_no_file(work):
     assert Result.load(work / "run").status == "finished"
 
 
+@pytest.mark.slow
 def test_finished_run_stays_finished_if_its_first_further_epoch_fails(work):
     names = ("config.json", "status.json", "metrics.csv", "model.keras", "report.html")
     before = {name: (work / "run" / name).read_bytes() for name in names}

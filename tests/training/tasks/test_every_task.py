@@ -61,6 +61,7 @@ def data(load):
     return data
 
 
+@pytest.mark.slow
 @EVERY_TASK
 def test_shapes_types_and_baseline(name, data):
     task = data(name).task
@@ -87,6 +88,7 @@ def test_shapes_types_and_baseline(name, data):
     assert first == second
 
 
+@pytest.mark.slow
 @EVERY_TASK
 def test_seeds_and_options_determine_the_batches(name, data, load):
     task = data(name).task
@@ -132,6 +134,7 @@ def test_each_iteration_is_another_epoch(name, data):
     assert equal(second, flat(task._batches_from(8, 1), steps))
 
 
+@pytest.mark.slow
 @pytest.mark.eager
 @EVERY_TASK
 def test_model_of_the_zoo_is_trained_and_evaluated_exactly(name, data):

@@ -63,6 +63,7 @@ def frame_by_frame(model, task):
     return total / count
 
 
+@pytest.mark.slow
 def test_loss_of_chorales_is_nats_per_frame_for_any_batch_size(load):
     task = load("jsb_chorales")
     model = a_model(task)
@@ -72,6 +73,7 @@ def test_loss_of_chorales_is_nats_per_frame_for_any_batch_size(load):
         assert loss == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_loss_is_the_same_on_replicas(load, two_replicas):
     task = load("jsb_chorales")
     with two_replicas.scope():

@@ -37,6 +37,7 @@ def test_kinds_have_every_base_class():
     assert set().union(*map(bases, KINDS)) == set().union(*map(bases, NAMES))
 
 
+@pytest.mark.slow
 @every_kind
 def test_go_backwards_equals_keras_rnn_and_the_flipped_sequence(sample):
     inputs = random_inputs()
@@ -198,6 +199,7 @@ def trained(layer, inputs, **how):
     return np.array(losses), array(model(inputs))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["LayerNormGRU", "MinGRU", "PeepholeLSTM"])
 def test_xla_trains_as_eager_execution(name):
     """Train a loop, a loop with values computed before it, and a scan.

@@ -46,6 +46,7 @@ def test_lem_stays_between_minus_one_and_one():
     assert np.abs(outputs).max() > 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("implicit", [False, True])
 def test_the_energy_of_co_rnn_grows_by_no_more_than_its_steps(implicit):

@@ -48,6 +48,7 @@ def _other(option, default):
     return by_type[type(default)]()
 
 
+@pytest.mark.slow
 @every_cell
 def test_masked_outputs_equal_keras_rnn_over_the_cell(sample):
     """`test_dropout_...` compares unmasked outputs, `test_gradients_...` those of wide inputs."""
@@ -148,6 +149,7 @@ def test_gradients_equal_those_of_keras_rnn_and_finite_differences(name):
     assert (moved(step) - moved(-step)) / (2 * step) == pytest.approx(slope, rel=1e-5, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_xla_implements_every_operation_of_a_step_and_its_gradient():
     """`test_cell_layer.py` trains layers under XLA. JAX has no other operations."""
     if keras.backend.backend() != "tensorflow":

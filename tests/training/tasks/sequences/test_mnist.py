@@ -20,6 +20,7 @@ def test_pixels_are_read_line_by_line(load):
     )
 
 
+@pytest.mark.slow
 def test_one_order_for_all_images_and_seeds(load):
     plain = evaluation_of(load("sequential_mnist", size=28))[..., 0]
     first, other = (

@@ -18,6 +18,7 @@ def strings(task, batch):
     return zip(*texts, strict=True)
 
 
+@pytest.mark.slow
 def test_reverse(load):
     task = load("reverse", length=5)
     seen = set()
@@ -84,6 +85,7 @@ def test_evaluation_split_of_former_releases(name, checksum, load):
     assert zlib.crc32(drawn) == checksum
 
 
+@pytest.mark.slow
 def test_evaluation_split_is_prepared_on_disk(load):
     task = load("addition")
     list(task.evaluation_dataset(100))

@@ -26,6 +26,7 @@ def equal(one, other):
     return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+@pytest.mark.slow
 @EVERY_TASK
 def test_training_never_repeats_an_example(name, load_20):
     task = load_20(name)
