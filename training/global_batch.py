@@ -44,10 +44,10 @@ class _OnGlobalBatch(keras.optimizers.Optimizer):
         pairs = list(super()._all_reduce_sum_gradients(grads_and_vars))
         if not _has_replicas():
             return pairs
-        there = [(gradient, variable) for gradient, variable in pairs if gradient is not None]
-        clipped = super()._clip_gradients([gradient for gradient, _ in there])
-        left = iter(clipped)
-        return [(None if each is None else next(left), variable) for each, variable in pairs]
+        clipped = super()._clip_gradients([gradient for gradient, _ in pairs])
+        return [
+            (gradient, variable) for gradient, (_, variable) in zip(clipped, pairs, strict=True)
+        ]
 
     def _backend_apply_gradients(self, grads: Sequence[Any], trainable_variables: Any) -> None:
         steps = self.gradient_accumulation_steps

@@ -55,6 +55,7 @@ def other(tmp_path):
     return file
 
 
+@pytest.mark.slow
 def test_predictions_in_the_units_of_the_target(series, other):
     found = predict(series, other)
     assert found.rows == [4, 5, 6, 7, 8]
@@ -87,6 +88,7 @@ def test_predicted_classes(rows, tmp_path):
     assert all(0.5 <= share <= 1 for share in found.values["probability"])
 
 
+@pytest.mark.slow
 def test_generate_preprocesses_the_prompt(text):
     first, again = (generate(text, "Rëads it", length=7, seed=1) for _ in range(2))
     assert first == again

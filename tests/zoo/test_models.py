@@ -86,6 +86,7 @@ def test_learns(name):
     assert losses[-1] < 0.9 * losses[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "task"), [(name, task) for name, task in EACH_ONCE if name in OF_KERAS]
 )
@@ -182,6 +183,7 @@ def test_residual_lstm_adds_each_layer_to_the_one_below():
     np.testing.assert_allclose(array(model.get_layer("head")(x)), array(model(inputs)), atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.eager
 @pytest.mark.parametrize("name", ["lstm", "attention_gru"])
 def test_mixed_precision_gives_float32_logits(name):

@@ -62,6 +62,7 @@ def test_padding_changes_nothing(name, options):
     np.testing.assert_allclose(array(model(padded)), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lstm", "ln_lstm"])
 def test_a_saved_model_passes_masks_on(name, tmp_path):
     model = build(name, mask_value=0.0, task="labelling", num_layers=2, bidirectional=True)

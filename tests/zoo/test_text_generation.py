@@ -36,6 +36,7 @@ def model():
     return language_model(num_layers=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -64,6 +65,7 @@ def test_a_window_moves_along(model):
     assert len(text) == 14
 
 
+@pytest.mark.slow
 def test_the_seed_decides_the_text(model):
     texts = [
         zoo.generate_text(model, "ab", vocabulary=list(CHARACTERS), length=30, seed=seed)

@@ -101,6 +101,7 @@ def test_seeds_and_options_determine_the_batches(name, data, load):
     assert equal(batches, flat(twin.train_dataset(8, endless=True), 3))
 
 
+@pytest.mark.slow
 @EVERY_TASK
 def test_evaluation_split_is_the_same_for_every_seed_and_batch_size(name, data, load):
     first, other = data(name).evaluation, load(name, seed=6).evaluation_dataset(3)
@@ -123,6 +124,7 @@ def test_endless_dataset(name, data):
     assert equal(drawn[3 * parts :], flat(batches.skip(3), steps - 3))
 
 
+@pytest.mark.slow
 @EVERY_TASK
 def test_each_iteration_is_another_epoch(name, data):
     task, epochs = data(name).task, data(name).epochs

@@ -31,6 +31,7 @@ def values_of(values):
     return tf.train.Feature(float_list=tf.train.FloatList(value=values))
 
 
+@pytest.mark.slow
 def test_every_epoch_has_each_record_once(load):
     task = load("tfrecord")
     epochs = [
