@@ -83,18 +83,13 @@ def _check(model: keras.Model, layers: dict[str, keras.layers.RNN]) -> None:
         )
     halves = [path for path, each in layers.items() if each.compute_dtype == "float16"]
     optimizer = getattr(model, "optimizer", None)
-    if halves or _scales_the_loss(optimizer):
+    is_scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    if halves or is_scaled or getattr(optimizer, "loss_scale_factor", None):
         received = ", ".join(halves) or f"optimizer={optimizer!r}"
         raise ValueError(
             "The flow regularizer does not support loss scaling (mixed_float16). Use "
             f"mixed_bfloat16 or float32. Received: {received}"
         )
-
-
-def _scales_the_loss(optimizer: keras.optimizers.Optimizer | None) -> bool:
-    return isinstance(optimizer, keras.optimizers.LossScaleOptimizer) or bool(
-        getattr(optimizer, "loss_scale_factor", None)
-    )
 
 
 class _Loop:

@@ -78,7 +78,8 @@ def generate_text(
     number("temperature", temperature, "[0, inf)")
     words = _vocabulary(vocabulary, model.output_shape[-1])
     tokens = _prompt_tokens(prompt, words, model.output_shape[-1])
-    next_logits = _windowed(model) if _has_attention(model) else _stepped(model)
+    attends = any(isinstance(layer, SequenceAttention) for layer in model.layers)
+    next_logits = _windowed(model) if attends else _stepped(model)
     random = np.random.default_rng(seed)
     given = len(tokens)
     for _ in range(length):
@@ -158,10 +159,6 @@ def _sample(logits: np.ndarray, temperature: float, random: np.random.Generator)
     scaled = (logits.astype("float64") - logits.max()) / temperature
     weights = np.exp(scaled)
     return int(random.choice(len(weights), p=weights / weights.sum()))
-
-
-def _has_attention(model: keras.Model) -> bool:
-    return any(isinstance(layer, SequenceAttention) for layer in model.layers)
 
 
 def _check_model(model: keras.Model) -> None:

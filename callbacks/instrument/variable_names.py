@@ -25,7 +25,8 @@ def variable_names(model: keras.Model | None, variables: Sequence[Any]) -> tuple
     if model is not None:
         for path, variable in _walk(model, "", set()):
             paths.setdefault(id(variable), path)
-    return unique_names([paths.get(id(each)) or _own_path(each) for each in variables])
+    own = [getattr(v, "path", None) or str(v.name).partition(":")[0] for v in variables]
+    return unique_names([paths.get(id(v)) or path for v, path in zip(variables, own, strict=True)])
 
 
 def unlisted_variables(model: keras.Model) -> list[Any]:
@@ -103,7 +104,3 @@ def instances_in(value: Any, kinds: type | tuple[type, ...]) -> Iterator[Any]:
     elif isinstance(value, (dict, list, tuple)):
         for each in list(value.values()) if isinstance(value, dict) else value:
             yield from instances_in(each, kinds)
-
-
-def _own_path(variable: Any) -> str:
-    return getattr(variable, "path", None) or str(variable.name).partition(":")[0]

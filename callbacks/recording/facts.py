@@ -65,10 +65,10 @@ def _recurrent(path: str, layer: keras.layers.RNN) -> RecurrentLayer:
     cells = list(getattr(layer.cell, "cells", [layer.cell]))
     widths = [width for cell in cells for width in _gate_widths(cell)]
     activations = {
-        argument: _name_of(getattr(cell, argument))
+        argument: str(getattr(activation, "__name__", type(activation).__name__))
         for cell in cells
         for argument in ("activation", "recurrent_activation")
-        if getattr(cell, argument, None) is not None
+        if (activation := getattr(cell, argument, None)) is not None
     }
     return RecurrentLayer(path, any(widths) if widths else None, activations)
 
@@ -78,7 +78,3 @@ def _gate_widths(cell: Any) -> Iterator[bool]:
     for variable in getattr(cell, "weights", ()):
         if "recurrent" in variable.name and len(variable.shape) > 1:
             yield variable.shape[-1] > variable.shape[-2]
-
-
-def _name_of(activation: Any) -> str:
-    return str(getattr(activation, "__name__", type(activation).__name__))

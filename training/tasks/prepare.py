@@ -69,17 +69,14 @@ def prepare(builder: tfds.core.DatasetBuilder) -> None:
 
 
 def _require_source(builder: tfds.core.DatasetBuilder) -> None:
-    downloads = Path(builder.data_path).parents[_levels(builder)] / "downloads"
+    # From data_dir to data_path, the folders are dataset/[config/]version.
+    data_dir = Path(builder.data_path).parents[2 if builder.builder_config else 1]
+    downloads = data_dir / "downloads"
     for url, url_info in (builder.url_infos or {}).items():
         in_place = downloads / "manual" / str(url_info.filename)
         cached = any((downloads / builder.name).rglob("*.INFO"))
         if not (in_place.exists() or cached):
             _reach(url, builder, in_place)
-
-
-def _levels(builder: tfds.core.DatasetBuilder) -> int:
-    """Return the number of folders from data_dir to `data_path`: dataset/[config/]version."""
-    return 2 if builder.builder_config else 1
 
 
 def _reach(url: str, builder: tfds.core.DatasetBuilder, in_place: Path) -> None:

@@ -198,7 +198,9 @@ class CsvFile(TargetTask, InMemoryTask):
                     f"{(form.window or 0) + (ahead or 1)} rows. Received: rows {start + 1} to "
                     f"{stop} of file={table.file!r}, window={form.window}, horizon={form.horizon}"
                 )
-            found.append((inputs[rows], _answers(form, targets[first[rows]])))
+            answers = targets[first[rows]]
+            answers = answers[:, 0].astype(np.int32) if form.classes else answers.astype(np.float32)
+            found.append((inputs[rows], answers))
         return found
 
 
@@ -245,10 +247,6 @@ def _targets(form: CsvFormat, table: Table) -> np.ndarray:
         return values[:, None]
     behind = np.concatenate([values, np.full(form.horizon, np.nan)])
     return np.lib.stride_tricks.sliding_window_view(behind, form.horizon)
-
-
-def _answers(form: CsvFormat, targets: np.ndarray) -> np.ndarray:
-    return targets[:, 0].astype(np.int32) if form.classes else targets.astype(np.float32)
 
 
 def _report(
