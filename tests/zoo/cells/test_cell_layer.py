@@ -204,7 +204,7 @@ def trained(layer, inputs, **how):
 def test_xla_trains_as_eager_execution(name):
     """Train a loop, a loop with values computed before it, and a scan.
 
-    `test_every_cell.py` checks the operations of the other cells.
+    `test_every_cell.py` compares a step of every cell.
     """
     if keras.backend.backend() == "torch":
         pytest.skip("torch does not compile with XLA")
