@@ -1,5 +1,6 @@
 """Tasks whose examples fit into memory."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,32 +58,42 @@ class InMemoryTask(Task):
     def _batches_from(self, batch_size: int, epoch: int | tf.Tensor) -> tf.data.Dataset:
         size = integer("batch_size", batch_size)
         rows = tf.data.Dataset.counter(epoch).flat_map(self._order)
-        batches = self._gathered(self._train, rows.batch(size, drop_remainder=True))
+        batches = _gathered(self._train, rows.batch(size, drop_remainder=True), self.to_model)
         return endless(batches).prefetch(tf.data.AUTOTUNE)
 
     def evaluation_dataset(self, batch_size: int) -> tf.data.Dataset:
-        return self._once(self._evaluation, batch_size)
+        return in_order(self._evaluation, batch_size, self.to_model)
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """Return the number of batches in one pass over the training examples."""
         return max(1, len(self._train[0]) // integer("batch_size", batch_size))
-
-    def _once(self, arrays: tuple[np.ndarray, ...], batch_size: int) -> tf.data.Dataset:
-        rows = tf.data.Dataset.range(len(arrays[0]))
-        batches = rows.batch(integer("batch_size", batch_size))
-        return self._gathered(arrays, batches).prefetch(tf.data.AUTOTUNE)
 
     def _order(self, epoch: tf.Tensor) -> tf.data.Dataset:
         seed = tf.stack([tf.constant(self.seed, tf.int64), epoch])
         order = random_order(len(self._train[0]), seed)
         return tf.data.Dataset.from_tensor_slices(order)
 
-    def _gathered(self, arrays: tuple[np.ndarray, ...], rows: tf.data.Dataset) -> tf.data.Dataset:
-        # Create the tensors outside a dataset's graph and on the CPU, where tf.data runs.
-        with tf.init_scope(), tf.device("CPU"):
-            stored = [tf.constant(array) for array in arrays]
 
-        def gather(rows: tf.Tensor) -> tuple[Any, ...]:
-            return self.to_model(*(tf.gather(array, rows) for array in stored))
+def in_order(
+    arrays: Sequence[np.ndarray], batch_size: int, to_model: Callable[..., tuple[Any, ...]]
+) -> tf.data.Dataset:
+    """Return the rows of the arrays once, in order, as batches in the model's format.
 
-        return rows.map(gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    Under a `tf.distribute` strategy, `Dataset.cache` can lose elements (measured with TensorFlow
+    2.21: `evaluate` saw 752 to 891 of 1,000 examples). The arrays need no cache.
+    """
+    batches = tf.data.Dataset.range(len(arrays[0])).batch(integer("batch_size", batch_size))
+    return _gathered(arrays, batches, to_model).prefetch(tf.data.AUTOTUNE)
+
+
+def _gathered(
+    arrays: Sequence[np.ndarray], rows: tf.data.Dataset, to_model: Callable[..., tuple[Any, ...]]
+) -> tf.data.Dataset:
+    # Create the tensors outside a dataset's graph and on the CPU, where tf.data runs.
+    with tf.init_scope(), tf.device("CPU"):
+        stored = [tf.constant(array) for array in arrays]
+
+    def gather(rows: tf.Tensor) -> tuple[Any, ...]:
+        return to_model(*(tf.gather(array, rows) for array in stored))
+
+    return rows.map(gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

@@ -45,9 +45,10 @@ def prepared(
 
 
 def examples_of(builder: tfds.core.DatasetBuilder, split: str, **options: Any) -> tf.data.Dataset:
-    """Return the examples of a split, see `DatasetBuilder.as_dataset`."""
+    """Return the examples of a split, see `DatasetBuilder.as_dataset`, without a cache."""
     with quiet():
-        return builder.as_dataset(split=split, **options)
+        config = tfds.ReadConfig(try_autocache=False)
+        return builder.as_dataset(split=split, read_config=config, **options)
 
 
 def prepare(builder: tfds.core.DatasetBuilder) -> None:

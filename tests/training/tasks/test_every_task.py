@@ -113,6 +113,15 @@ def test_evaluation_split_is_the_same_for_every_seed_and_batch_size(name, data, 
 
 
 @EVERY_TASK
+def test_no_dataset_is_cached(name, load, monkeypatch):
+    """Under a strategy, `Dataset.cache` can lose elements."""
+    monkeypatch.delattr(tf.data.Dataset, "cache")
+    task = load(name)
+    for batches in (task.train_dataset(8, endless=True), task.evaluation_dataset(8)):
+        assert batches.cardinality().numpy() != 0
+
+
+@EVERY_TASK
 def test_endless_dataset(name, data):
     task, batches = data(name).task, data(name).endless
     assert batches.cardinality().numpy() == tf.data.INFINITE_CARDINALITY

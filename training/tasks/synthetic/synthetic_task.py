@@ -10,6 +10,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from gradkeeper._arguments import integer
+from gradkeeper.training.tasks.in_memory import in_order
 from gradkeeper.training.tasks.prepare import examples_of, info_of, prepare, quiet
 from gradkeeper.training.tasks.task import Task
 
@@ -97,10 +98,8 @@ class SyntheticTask(Task):
         integer("batch_size", batch_size)
         split = self.evaluation_builder()
         prepare(split)
-        examples = examples_of(split, tfds.Split.TEST)
-        stored = examples.map(lambda example: (example["inputs"], example["targets"]))
-        batches = stored.batch(batch_size).cache()
-        return batches.map(self.to_model).prefetch(tf.data.AUTOTUNE)
+        examples = tfds.as_numpy(examples_of(split, tfds.Split.TEST, batch_size=-1))
+        return in_order((examples["inputs"], examples["targets"]), batch_size, self.to_model)
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """Return the number of batches in 10,000 examples."""

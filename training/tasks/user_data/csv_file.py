@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from gradkeeper._arguments import choice, integer, number
-from gradkeeper.training.tasks.in_memory import InMemoryTask
+from gradkeeper.training.tasks.in_memory import InMemoryTask, in_order
 from gradkeeper.training.tasks.user_data.csv_format import (
     DROP,
     REFUSE,
@@ -149,7 +149,7 @@ class CsvFile(TargetTask, InMemoryTask):
 
     def test_dataset(self, batch_size: int) -> tf.data.Dataset:
         """Return the test part, once, in the format of `evaluation_dataset`."""
-        return self._once(self._test, batch_size)
+        return in_order(self._test, batch_size, self.to_model)
 
     @functools.cached_property
     def baseline(self) -> float:
