@@ -8,9 +8,10 @@ from textwrap import dedent, fill, indent
 from types import MappingProxyType
 from typing import Any
 
+from gradkeeper._arguments import choice
 from gradkeeper.zoo.cells.cell_layer import CellLayer
+from gradkeeper.zoo.recipe import GENERAL, Recipe
 
-ADAM = {"optimizer": "adam", "learning_rate": 1e-3, "global_clipnorm": 1.0}
 SEQUENCE_TASKS = ("regression", "classification", "labelling", "language_model")
 WIDTH = 90  # characters per line of prose
 
@@ -30,8 +31,7 @@ class ModelInfo:
         initialization: initial values of the weights, and the reason for them.
         layer: the recurrent layer as "module:name".
         layer_name: prefix of the names of the model's recurrent layers; a number follows.
-        recipe: recommended training settings: `optimizer`, `learning_rate`, and at most one
-            of `clipnorm`, `global_clipnorm`, `clipvalue`.
+        recipes: settings with which the entry learns a task, one recipe per task.
         tasks: the tasks that the entry supports, the default first.
         options: the entry's defaults for arguments of `create_model`.
         symbols: symbols of the equations that are options of the layer, mapped to the name of
@@ -46,13 +46,13 @@ class ModelInfo:
     initialization: str
     layer: str
     layer_name: str
-    recipe: Mapping[str, Any] = field(default_factory=lambda: ADAM)
+    recipes: tuple[Recipe, ...] = (GENERAL,)
     tasks: tuple[str, ...] = SEQUENCE_TASKS
     options: Mapping[str, Any] = field(default_factory=dict)
     symbols: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("recipe", "options", "symbols"):
+        for name in ("options", "symbols"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
     @classmethod
@@ -80,6 +80,21 @@ class ModelInfo:
         return int(found[1]) if found else 0
 
     @property
+    def recipe(self) -> Recipe:
+        """The first of `recipes`."""
+        return self.recipes[0]
+
+    def recipe_for(self, task: str) -> Recipe:
+        """Return the recipe for a task, or of the first recipe what applies to every task."""
+        own = {recipe.task: recipe for recipe in self.recipes}
+        return own[task] if task in own else self.recipe.without_steps()
+
+    def recipe_named(self, task: str) -> Recipe:
+        """Return the recipe for a task; raise ValueError if the entry has none."""
+        names = [recipe.task for recipe in self.recipes]
+        return self.recipes[names.index(choice(f"recipe of {self.name}", task, names))]
+
+    @property
     def layer_options(self) -> dict[str, Any]:
         """Options that `create_model` passes to the recurrent layers, with their defaults.
 
@@ -98,12 +113,16 @@ class ModelInfo:
             f"Options of the layer, {self.layer.replace(':', '.')}": _settings(self.layer_options),
             "Defaults of this model": _settings(self.options),
             "Tasks": ", ".join(self.tasks),
-            "Training recipe": _settings(self.recipe),
+            **{_heading(recipe): str(recipe) for recipe in self.recipes},
             "Gradient": fill(self.gradient_property, WIDTH),
             "Initialization": fill(self.initialization, WIDTH),
         }
         shown = [f"{title}:\n{indent(text, '  ')}" for title, text in parts.items() if text]
         return "\n\n".join([f"{self.name}: {self.title}\n{fill(self.paper, WIDTH)}", *shown])
+
+
+def _heading(recipe: Recipe) -> str:
+    return f"Training recipe for {recipe.task}" if recipe.task else "Training recipe"
 
 
 def _settings(values: Mapping[str, Any]) -> str:

@@ -41,7 +41,6 @@ def user_info(layer: LayerFactory) -> ModelInfo:
         equations="",
         gradient_property="",
         initialization="",
-        recipe={},
         layer=f"{getattr(layer, '__module__', '')}:{name}",
         layer_name=name,
     )

@@ -18,7 +18,7 @@ from results.measurement import Measurement
 from results.table import BenchConfig
 
 # Entries that may differ between a kept run and the requested configuration.
-_NOT_COMPARED = {"data_dir", "strategy", DIGEST}
+_NOT_COMPARED = {"data_dir", "strategy", "recipe", "sources", DIGEST}
 _TINY = {"units": 4, "batch_size": 8, "epochs": 2, "steps_per_epoch": 2, "jit_compile": False}
 
 
@@ -89,7 +89,7 @@ def train(
     folder = config.runs / label
     exists = (folder / "config.json").is_file()
     experiment = Experiment(
-        **(_with_tiny_sizes(arguments) if config.quick else arguments),
+        **{"recipe": "none", **(_with_tiny_sizes(arguments) if config.quick else arguments)},
         data_dir=config.data_dir,
         run_dir=folder,
         resume=exists,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
 
+OF_THE_TRAINING = ("optimizer_options", "batch_size", "epochs", "steps_per_epoch")
 FOLDER = Path(__file__).resolve().parents[1] / "gallery"
 
 
@@ -68,7 +69,7 @@ def family_page(family: str, infos: tuple[zoo.ModelInfo, ...]) -> str:
 def entry(info: zoo.ModelInfo, flows: list[dict[str, str]]) -> str:
     """Return the section of an entry: equations, paper, gradient, recipe, code and picture."""
     reaches = "; ".join(map(_reach, flows))
-    recipe = ", ".join(f"`{name}={value!r}`" for name, value in info.recipe.items())
+    recipe = ", ".join(f"`{name}={value!r}`" for name, value in info.recipe.settings.items())
     symbols = ", ".join(f"`{symbol}` is `{option}`" for symbol, option in info.symbols.items())
     return f"""## {info.name} {{ #{info.name} }}
 
@@ -101,9 +102,11 @@ def code(info: zoo.ModelInfo) -> str:
         loss = "keras.losses.SparseCategoricalCrossentropy(from_logits=True)"
     else:
         sizes, loss = "input_shape=(None, 2), output_units=1, units=64", '"mse"'
-    recipe = dict(info.recipe)
+    recipe = {**info.recipe.training, **info.recipe.training.get("optimizer_options", {})}
     name = recipe.pop("optimizer")
-    options = ", ".join(f"{key}={value!r}" for key, value in recipe.items())
+    options = ", ".join(
+        f"{key}={value!r}" for key, value in recipe.items() if key not in OF_THE_TRAINING
+    )
     keras = "import keras\n\n" if loss.startswith("keras") else ""
     return f"""{keras}from gradkeeper import zoo
 from gradkeeper.training import make_optimizer

@@ -45,8 +45,9 @@ def test_info_is_complete(name):
     assert info.initialization
     assert 1980 < info.year < 2030
     assert info.tasks
-    assert {"optimizer", "learning_rate"} <= set(info.recipe)
-    assert len({"clipnorm", "global_clipnorm", "clipvalue"} & set(info.recipe)) <= 1
+    for recipe in info.recipes:
+        assert {"optimizer", "learning_rate"} <= set(recipe.training)
+        assert len({"clipnorm", "global_clipnorm", "clipvalue"} & set(recipe.training)) <= 1
 
 
 def test_info_can_not_be_changed():
@@ -54,7 +55,7 @@ def test_info_can_not_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         info.name = "other"
     with pytest.raises(TypeError):
-        info.recipe["learning_rate"] = 1
+        info.recipe.training["learning_rate"] = 1
 
 
 @pytest.mark.parametrize(

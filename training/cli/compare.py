@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from gradkeeper.training.cli import options
 from gradkeeper.training.cli.support import console, loading, pairs
+from gradkeeper.training.experiment.config import CLIPS
 
 if TYPE_CHECKING:
     from gradkeeper.training.comparison.model_variants import Models
 
 ALL_REMEDIES = "remedies"
-_CLIPS = ("clipnorm", "global_clipnorm", "clipvalue")
 # A comma without a following key is part of a value: a JSON list or object.
 _BETWEEN_OPTIONS = re.compile(r",(?=\s*[\w-]+\s*=)")
 
@@ -25,7 +25,7 @@ _BETWEEN_OPTIONS = re.compile(r",(?=\s*[\w-]+\s*=)")
         "(simple_rnn:activation=relu), where KEY is an argument of zoo.create_model or "
         "Experiment. Write remedies for a predefined set of variants.",
     ),
-    *options.setting_options(without=["model_options"]),
+    *options.setting_options(without=["model_options", "recipe"]),
     options.RUN_DIR,
     options.OVERWRITE,
 )
@@ -38,7 +38,7 @@ def compare(*, models: list[str], run_dir: Path | None, overwrite: bool, **given
     settings = options.settings_of(given)
     with loading():
         from gradkeeper.training import compare as run_all
-    clip = {name: settings.pop(name) for name in _CLIPS if name in settings}
+    clip = {name: settings.pop(name) for name in CLIPS if name in settings}
     if clip:
         settings["clippings"] = ({}, clip)
     title = ", ".join(models)

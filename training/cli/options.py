@@ -9,7 +9,7 @@ from typing import Annotated, Any, get_args, get_origin
 import typer
 
 from gradkeeper.training.cli.support import pairs
-from gradkeeper.training.experiment.config import ExperimentConfig
+from gradkeeper.training.experiment.config import NO_OPTION, ExperimentConfig
 
 _TASK, _RUN = "Task", "Run directory"
 _PANELS = ("", _TASK, "Model", "Optimizer", "Training", _RUN)
@@ -96,7 +96,7 @@ def setting_options(*, without: Collection[str] = ()) -> list[inspect.Parameter]
             panel = field.metadata["panel"]
             if field.name == "task_options":
                 yield from ((panel, each) for each in _OF_TASKS)
-            if field.name not in (*without, "model"):
+            if field.name not in (*without, "model") and panel != NO_OPTION:
                 yield panel, _setting(field)
 
     found = sorted(options(), key=lambda each: _PANELS.index(each[0]))

@@ -8,7 +8,7 @@ from typing import Any
 from gradkeeper.callbacks._workers import Worker
 from gradkeeper.training.comparison.comparison import Comparison
 from gradkeeper.training.comparison.model_variants import Models, variants
-from gradkeeper.training.experiment.config import PATH_OPTIONS
+from gradkeeper.training.experiment.config import CLIPS, NO_RECIPE, PATH_OPTIONS
 from gradkeeper.training.experiment.experiment import Experiment, build_model, task_of
 from gradkeeper.training.experiment.result import Result
 from gradkeeper.training.experiment.run_directory import (
@@ -18,7 +18,7 @@ from gradkeeper.training.experiment.run_directory import (
     require_vacant,
     write_json,
 )
-from gradkeeper.training.reporting.result_text import CLIPS, clipping
+from gradkeeper.training.reporting.result_text import clipping
 
 MARKER = "comparison.json"
 CLIPPINGS: tuple[Mapping[str, float], ...] = ({}, {"global_clipnorm": 1.0})
@@ -36,6 +36,8 @@ def compare(
     **options: Any,
 ) -> Comparison:
     """Train every model with every kind of clipping; all other settings are equal.
+
+    No recipe of the models is used.
 
         compare(["lstm", "gru"], "adding", task_options={"length": 100})
         compare({
@@ -67,7 +69,8 @@ def compare(
     title = f"{name or ', '.join(members)} on {task}"
     experiments = {
         group: {
-            label: {"task": task, **options, **member, **clip} for label, member in members.items()
+            label: {"task": task, "recipe": NO_RECIPE, **options, **member, **clip}
+            for label, member in members.items()
         }
         for group, clip in _groups(title, members, clippings).items()
     }

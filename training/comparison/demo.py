@@ -16,6 +16,7 @@ from rich.console import Console
 
 from gradkeeper.training.comparison.comparison import Comparison
 from gradkeeper.training.comparison.comparison_run import run_comparison
+from gradkeeper.training.experiment.config import NO_RECIPE
 from gradkeeper.training.experiment.result import Result
 from gradkeeper.training.reporting.plots import plot_explosion
 from gradkeeper.training.reporting.result_text import number
@@ -61,6 +62,7 @@ def run_demo(
     out = Path(out)
     shared = {
         "task": "adding",
+        "recipe": NO_RECIPE,
         "task_options": {"length": length},
         "data_dir": out / "data",
         "units": units,

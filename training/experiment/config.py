@@ -6,15 +6,22 @@ import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gradkeeper._arguments import choice, integer, number
 from gradkeeper.training.experiment.run_directory import RunDirectory, read_json
 from gradkeeper.training.tasks.registry import list_tasks
 
+if TYPE_CHECKING:
+    from gradkeeper.zoo import ModelInfo
+    from gradkeeper.zoo.recipe import Recipe
+
 # Entry of `config.json` with the digest of the user's data; it is not a setting.
 DIGEST = "data_digest"
 PATH_OPTIONS = frozenset({"file", "files", "evaluation_files"})
+AUTO, NO_RECIPE = "auto", "none"
+NO_OPTION = "no option"  # panel of settings that the command line does not have
+CLIPS = ("clipnorm", "global_clipnorm", "clipvalue")
 # Arguments that a configuration sets directly or takes from the task.
 _DOUBLE = {
     "model_options": {"name", "input_shape", "output_units", "task", "units", "num_layers"},
@@ -76,6 +83,15 @@ def _setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def _recipe(info: "ModelInfo", name: str, task: str) -> "Recipe":
+    """Return the recipe of a model that the setting `recipe` names."""
+    from gradkeeper.zoo.recipe import Recipe
+
+    if name == NO_RECIPE:
+        return Recipe()
+    return info.recipe_for(task) if name == AUTO else info.recipe_named(name)
+
+
 @dataclasses.dataclass(frozen=True)
 class ExperimentConfig:
     """Settings of a training run: the content of its `config.json`.
@@ -84,23 +100,28 @@ class ExperimentConfig:
         config == ExperimentConfig.from_json(config.to_json())
         result = Experiment(config, run_dir="runs/gru").run()
 
-    Every setting is checked, and a setting that is left out gets its default, when the
-    configuration is created. The options of the model, the task and the optimizer are checked by
-    `Experiment`.
+    Every setting is checked, and a setting that is left out gets the recipe's value or its
+    default, when the configuration is created. The options of the model, the task and the
+    optimizer are checked by `Experiment`.
 
     Attributes:
         model: a name of `zoo.list_models()`.
         task: a name of `list_tasks()`.
-        units, num_layers: size of the model; 128 and 1 unless the zoo entry defines others.
+        recipe: "auto" for the model's recipe for this task (see `zoo.model_info`), or what of its
+            first recipe applies to all tasks; the name of a task for the recipe for that task;
+            "none" for no recipe. A setting that is given replaces the recipe's. A clip argument
+            replaces the recipe's clipping, and another optimizer its learning rate, schedule and
+            options.
+        units, num_layers: size of the model; without a recipe 128 and 1, or the zoo entry's.
         model_options: further arguments of `zoo.create_model`, JSON-serializable.
         task_options: options of the task, such as `length`.
-        optimizer, learning_rate: see `make_optimizer`; by default the zoo entry's recipe. For an
-            optimizer other than the recipe's, the default rate is Keras's.
-        clipnorm, global_clipnorm, clipvalue: at most one of them; by default no clipping.
+        optimizer, learning_rate: see `make_optimizer`; without a recipe Adam, and Keras's default
+            rate of the optimizer.
+        clipnorm, global_clipnorm, clipvalue: at most one of them; without a recipe no clipping.
         schedule: see `make_schedule`; by default `decay_steps` covers the whole training.
         optimizer_options: further arguments of `make_optimizer`.
-        batch_size: examples per train step, over all replicas.
-        epochs: total number of epochs, including those before a resumption.
+        batch_size: examples per train step, over all replicas; without a recipe 50.
+        epochs: total number of epochs, including those before a resumption; without a recipe 10.
         steps_per_epoch: train steps per epoch; by default the task's number.
         steps_per_execution, jit_compile: see `keras.Model.compile`.
         strategy: "auto", "one_device", "mirrored" or "multi_worker", see `make_strategy`.
@@ -110,6 +131,8 @@ class ExperimentConfig:
         flow_regularizer: weight of the regularizer that preserves the gradient's norm from step to
             step (see `regularize_flow`); by default none.
         data_dir: data folder of tensorflow-datasets.
+        sources: where the settings that the recipe set come from, by name. A configuration with
+            `sources` is complete: no recipe changes it.
 
     Raises:
         ValueError: for an unknown name, or a number out of its range.
@@ -118,6 +141,11 @@ class ExperimentConfig:
     model: str = _setting("gru", "", "A model of the zoo; `gradkeeper list` names all.")
     task: str = _setting("adding", "Task", "Task to train on; `gradkeeper list` names all.")
     _: dataclasses.KW_ONLY
+    recipe: str = _setting(
+        AUTO,
+        "Training",
+        "auto for the model's recipe for the task, the name of another of its recipes, or none",
+    )
     units: int = _setting(None, "Model", "Width of each recurrent layer.", integer)
     num_layers: int = _setting(None, "Model", "Number of stacked recurrent layers.", integer)
     model_options: dict[str, Any] = _setting(
@@ -127,9 +155,11 @@ class ExperimentConfig:
         dict, "Task", "Another option of the task as key=value", _mapping
     )
     optimizer: str = _setting(
-        None, "Optimizer", "Name of the optimizer; by default the zoo entry's recipe."
+        None, "Optimizer", "Name of the optimizer; by default the recipe's, or adam."
     )
-    learning_rate: float = _setting(None, "Optimizer", "By default the zoo entry's recipe.", number)
+    learning_rate: float = _setting(
+        None, "Optimizer", "By default the recipe's, or that of the optimizer in Keras.", number
+    )
     clipnorm: float | None = _setting(
         None, "Optimizer", "Largest norm of each variable's gradient.", number
     )
@@ -148,10 +178,17 @@ class ExperimentConfig:
         "Another argument of make_optimizer as key=value (momentum=0.9)",
         _mapping,
     )
-    batch_size: int = _setting(50, "Training", "Examples per train step over all replicas", integer)
-    epochs: int = _setting(10, "Training", "Total number of epochs", integer)
+    batch_size: int = _setting(
+        None,
+        "Training",
+        "Examples per train step over all replicas; by default the recipe's, or 50.",
+        integer,
+    )
+    epochs: int = _setting(
+        None, "Training", "Total number of epochs; by default the recipe's, or 10.", integer
+    )
     steps_per_epoch: int | None = _setting(
-        None, "Training", "By default the task's number.", integer
+        None, "Training", "By default the recipe's, or the task's number.", integer
     )
     steps_per_execution: int = _setting(
         1, "Training", "Train steps per call of the compiled function", integer
@@ -186,6 +223,7 @@ class ExperimentConfig:
     data_dir: str | os.PathLike[str] | None = _setting(
         None, "Task", "Data folder of tensorflow-datasets.", _absolute
     )
+    sources: dict[str, str] = _setting(None, NO_OPTION, "")
 
     def __post_init__(self) -> None:
         self._set_defaults()
@@ -195,7 +233,7 @@ class ExperimentConfig:
                 self._set(each.name, check(each.name, value))
 
     def _set_defaults(self) -> None:
-        """Check the names, and replace None by the zoo entry's size and recipe."""
+        """Check the names, and replace None by the recipe's values and the defaults."""
         # Keras is imported late, so that `gradkeeper train --help` does not load it.
         from gradkeeper import zoo
         from gradkeeper.training.distribution.strategies import STRATEGIES
@@ -203,20 +241,48 @@ class ExperimentConfig:
         from gradkeeper.training.schedules import SCHEDULES
 
         info = zoo.model_info(self.model)
-        defaults = {"units": 128, "num_layers": 1, **info.options}
-        for name in ("units", "num_layers"):
+        choice("task", self.task, list_tasks())
+        if self.sources is None:
+            self._set("sources", self._take(_recipe(info, self.recipe, self.task)))
+        defaults = {
+            "units": 128,
+            "num_layers": 1,
+            **info.options,
+            "optimizer": "adam",
+            "batch_size": 50,
+            "epochs": 10,
+        }
+        for name in ("units", "num_layers", "optimizer", "batch_size", "epochs"):
             if getattr(self, name) is None:
                 self._set(name, defaults[name])
-        if self.optimizer is None:
-            self._set("optimizer", info.recipe["optimizer"])
-        choice("task", self.task, list_tasks())
         choice("optimizer", self.optimizer, OPTIMIZERS)
         choice("schedule", self.schedule or "constant", SCHEDULES)
         choice("strategy", self.strategy, STRATEGIES)
         if self.learning_rate is None:
-            is_recipe = self.optimizer == info.recipe["optimizer"]
-            rate = info.recipe["learning_rate"] if is_recipe else None
-            self._set("learning_rate", rate or default_learning_rate(self.optimizer))
+            self._set("learning_rate", default_learning_rate(self.optimizer))
+
+    def _take(self, recipe: "Recipe") -> dict[str, str]:
+        """Take the recipe's values of all settings that are not given; return their sources."""
+        task_options = {**recipe.task_options, **_mapping("task_options", self.task_options)}
+        values = {"task_options": recipe.task_options, **recipe.training}
+        model = dict(recipe.at(task_options.get("length")).model)
+        values.update({name: model.pop(name) for name in ("units", "num_layers") if name in model})
+        values["model_options"] = model
+        if any(getattr(self, name) is not None for name in CLIPS):
+            values = {name: each for name, each in values.items() if name not in CLIPS}
+        if self.optimizer not in (None, values.get("optimizer")):
+            for name in ("learning_rate", "schedule", "optimizer_options"):
+                values.pop(name, None)
+        taken = []
+        for name, value in values.items():
+            given = getattr(self, name)
+            if isinstance(value, Mapping):
+                self._set(name, {**value, **_mapping(name, given)})
+                taken += [each for each in value if each not in given]
+            elif given is None:
+                self._set(name, value)
+                taken.append(name)
+        return {name: recipe.source_of(name) for name in taken}
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)  # the class is frozen
@@ -233,8 +299,9 @@ class ExperimentConfig:
     def from_dict(cls, settings: Mapping[str, Any]) -> "ExperimentConfig":
         """Create a configuration from settings by name.
 
-        Settings other than `model` and `task` can be missing; they get their defaults. The entry
-        `data_digest` of a run's `config.json` is ignored.
+        Settings other than `model` and `task` can be missing; they get their defaults, without a
+        recipe unless `recipe` is given. The entry `data_digest` of a run's `config.json` is
+        ignored.
 
         Raises:
             ValueError: for an unknown setting, a missing model or task, or a wrong value.
@@ -249,7 +316,7 @@ class ExperimentConfig:
                 f"A configuration needs `model` and `task`. Missing: {', '.join(missing)}. "
                 f"Received: {', '.join(given) or 'no settings'}"
             )
-        return cls(**given)
+        return cls(**{"recipe": NO_RECIPE, **given})
 
     @classmethod
     def from_json(cls, text: str) -> "ExperimentConfig":

@@ -19,7 +19,7 @@ from gradkeeper.training.distribution.strategies import (
     name_of,
     wait_for_all,
 )
-from gradkeeper.training.experiment.config import DIGEST, ExperimentConfig
+from gradkeeper.training.experiment.config import AUTO, DIGEST, ExperimentConfig
 from gradkeeper.training.experiment.result import Result
 from gradkeeper.training.experiment.resumption import (
     EpochBackup,
@@ -92,9 +92,12 @@ class Experiment:
         callbacks: Sequence[keras.callbacks.Callback] = (),
         **settings: Any,
     ) -> None:
-        given: dict[str, Any] = {"model": model, "task": "adding"}
+        given: dict[str, Any] = {"model": model, "task": "adding", "recipe": AUTO}
         if isinstance(model, ExperimentConfig):
             given = model.to_dict()
+            given["sources"] = {
+                name: source for name, source in model.sources.items() if name not in settings
+            }
         if task is not None:
             given["task"] = task
         strategy = given.get("strategy", "auto") if strategy is None else strategy

@@ -18,6 +18,7 @@ from gradkeeper.training.experiment.run_directory import FINISHED, RunDirectory,
 
 _EPOCH, _STATE = "gradkeeper_epoch", "gradkeeper_state"
 _FREE_ON_RESUME = {"epochs", "data_dir", "flow", "strategy"}
+_ORIGIN = {"recipe", "sources"}  # where settings come from; the settings themselves are compared
 _BYTES_AT_ONCE = 1 << 20
 
 
@@ -120,7 +121,7 @@ def require_same_config(before: ExperimentConfig, now: ExperimentConfig) -> None
     changed = [
         f"{name}={value!r} (was {former[name]!r})"
         for name, value in now.to_dict().items()
-        if name not in _FREE_ON_RESUME and value != former[name]
+        if name not in _FREE_ON_RESUME | _ORIGIN and value != former[name]
     ]
     if changed:
         raise ValueError(

@@ -73,10 +73,19 @@ def _facts(result: Result) -> dict[str, str]:
         + (f", {config['schedule']} schedule" if config["schedule"] else "")
         + listed(config["optimizer_options"]),
         "Clipping": clipping(config),
+        **({"Recipe": _recipe(config)} if config.get("sources") else {}),
         "Batch size, seed": f"{config['batch_size']}, {config['seed']}",
         "Time per train step": time_per_step(result),
         **reach,
     }
+
+
+def _recipe(config: Mapping[str, Any]) -> str:
+    """List the settings that come from the recipe, by source."""
+    by_source: dict[str, list[str]] = {}
+    for name, source in config["sources"].items():
+        by_source.setdefault(source, []).append(name)
+    return "; ".join(f"{', '.join(names)}: {source}" for source, names in by_source.items())
 
 
 def write_comparison_report(

@@ -4,9 +4,9 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from gradkeeper.training.experiment.config import CLIPS
 from gradkeeper.training.experiment.result import Result
 
-CLIPS = ("clipnorm", "global_clipnorm", "clipvalue")
 LOSS, BASELINE, TIME, HALF_LIFE = "validation loss", "baseline", "time per step", "half-life"
 _HEADINGS = (LOSS, BASELINE, "max norm", "clipped", "weights", TIME)
 

@@ -2,6 +2,7 @@
 
 from gradkeeper.zoo._model_info import ModelInfo
 from gradkeeper.zoo.layers import OrthogonalRNN
+from gradkeeper.zoo.recipe import Recipe
 
 ENTRIES = (
     ModelInfo.of_layer(
@@ -17,6 +18,10 @@ ENTRIES = (
             "Q rotates pairs of units by angles uniform in [-pi, pi]. b = 0, so that modReLU is "
             "linear."
         ),
-        recipe={"optimizer": "rmsprop", "learning_rate": 1e-3, "global_clipnorm": 1.0},
+        recipes=(
+            Recipe(
+                training={"optimizer": "rmsprop", "learning_rate": 1e-3, "global_clipnorm": 1.0}
+            ),
+        ),
     ),
 )

@@ -1,6 +1,7 @@
 """Plain recurrent networks: simple, identity-initialized, gated, residual."""
 
 from gradkeeper.zoo._model_info import ModelInfo
+from gradkeeper.zoo.recipe import Recipe
 
 LSTM_EQUATIONS = """\
 i, f, o = sigmoid(W_i [x_t; h_{t-1}] + b_i), likewise f, o
@@ -45,7 +46,23 @@ ENTRIES = (
             "and a small learning rate."
         ),
         initialization="W_h identity, W_x normal with standard deviation 0.001, bias 0.",
-        recipe={"optimizer": "adam", "learning_rate": 1e-4, "global_clipnorm": 1.0},
+        recipes=(
+            Recipe(
+                task="adding",
+                task_options={"length": 100},
+                model={"units": 100},
+                training={
+                    "optimizer": "adam",
+                    "learning_rate": 2e-4,
+                    "global_clipnorm": 100.0,
+                    "batch_size": 50,
+                    "epochs": 100,
+                    "steps_per_epoch": 100,
+                },
+                source="IndRNN_pytorch@9b9cb4c, IND1 (Li et al. 2018), §5.1",
+                own=("units", "global_clipnorm", "epochs", "steps_per_epoch"),
+            ),
+        ),
         layer="keras.layers:SimpleRNN",
         layer_name="irnn",
         options={

@@ -2,6 +2,7 @@
 
 from gradkeeper.zoo._model_info import ModelInfo
 from gradkeeper.zoo.layers import RHN, FastGRNN, FastRNN, IndRNN, ZoneoutGRU, ZoneoutLSTM
+from gradkeeper.zoo.recipe import Recipe
 
 ENTRIES = (
     ModelInfo.of_layer(
@@ -84,7 +85,9 @@ ENTRIES = (
             "training; use clipping and a small learning rate."
         ),
         initialization="W_h normalized positive definite, with largest eigenvalue 1.",
-        recipe={"optimizer": "adam", "learning_rate": 1e-4, "global_clipnorm": 1.0},
+        recipes=(
+            Recipe(training={"optimizer": "adam", "learning_rate": 1e-4, "global_clipnorm": 1.0}),
+        ),
         layer="keras.layers:SimpleRNN",
         layer_name="np_rnn",
         options={

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from gradkeeper import zoo
 from gradkeeper.training import Experiment, ExperimentConfig
+from gradkeeper.zoo.recipe import OfLength, Recipe
 
 FORMER = Path(__file__).parents[2] / "former_run" / "run"
 
@@ -20,14 +22,93 @@ def test_json_round_trip():
     assert ExperimentConfig.from_json(tuples.to_json()) == tuples
 
 
-def test_defaults_of_the_zoo_entry():
-    config = ExperimentConfig()
+def test_defaults_without_a_recipe():
+    config = ExperimentConfig(recipe="none")
     assert (config.model, config.task, config.units, config.num_layers) == ("gru", "adding", 128, 1)
-    assert ExperimentConfig("irnn").learning_rate == 1e-4
-    assert ExperimentConfig("irnn", optimizer="sgd").learning_rate == 0.01
-    config = ExperimentConfig("residual_lstm")
-    assert (config.optimizer, config.num_layers, config.units) == ("adam", 4, 128)
-    assert (config.global_clipnorm, config.model_options) == (None, {})
+    assert (config.optimizer, config.learning_rate, config.global_clipnorm) == ("adam", 1e-3, None)
+    assert (config.batch_size, config.epochs, config.sources) == (50, 10, {})
+    assert ExperimentConfig(optimizer="sgd", recipe="none").learning_rate == 0.01
+    config = ExperimentConfig("residual_lstm", recipe="none")
+    assert (config.num_layers, config.units, config.model_options) == (4, 128, {})
+    assert ExperimentConfig.from_dict({"model": "irnn", "task": "adding"}).learning_rate == 1e-3
+
+
+RECIPES = (
+    Recipe(
+        task="adding",
+        task_options={"length": 200},
+        model={"units": 3, "step_size": OfLength(6, -1), "damping": 2.0},
+        training={
+            "optimizer": "rmsprop",
+            "learning_rate": 0.02,
+            "optimizer_options": {"rho": 0.8},
+            "schedule": "cosine",
+            "clipnorm": 5.0,
+            "batch_size": 20,
+            "epochs": 4,
+            "steps_per_epoch": 7,
+        },
+        source="the paper",
+        own=("epochs", "units"),
+    ),
+    Recipe(task="copying", training={"optimizer": "sgd", "learning_rate": 0.5}),
+)
+
+
+@pytest.fixture
+def recipes(monkeypatch):
+    """Give the entry `co_rnn` two recipes."""
+    info = dataclasses.replace(zoo.model_info("co_rnn"), recipes=RECIPES)
+    monkeypatch.setattr(zoo, "model_info", lambda name: info)
+
+
+@pytest.mark.usefixtures("recipes")
+def test_recipe_of_the_task():
+    config = ExperimentConfig("co_rnn", "adding")
+    assert config.task_options == {"length": 200}
+    assert (config.units, config.model_options) == (3, {"step_size": 0.03, "damping": 2.0})
+    assert (config.optimizer, config.learning_rate, config.schedule) == ("rmsprop", 0.02, "cosine")
+    assert (config.optimizer_options, config.clipnorm) == ({"rho": 0.8}, 5.0)
+    assert (config.batch_size, config.epochs, config.steps_per_epoch) == (20, 4, 7)
+    assert config.sources["learning_rate"] == config.sources["step_size"] == "the paper"
+    assert config.sources["epochs"] == config.sources["units"] == "gradkeeper"
+    assert ExperimentConfig.from_json(config.to_json()) == config
+
+
+@pytest.mark.usefixtures("recipes")
+def test_given_settings_replace_those_of_the_recipe():
+    given = {"task_options": {"length": 50}, "model_options": {"damping": 9.0}, "epochs": 1}
+    config = ExperimentConfig("co_rnn", "adding", **given, clipvalue=0.5)
+    assert config.model_options == {"step_size": 0.12, "damping": 9.0}
+    assert (config.clipnorm, config.clipvalue, config.epochs) == (None, 0.5, 1)
+    assert {"damping", "clipnorm", "epochs", "length"}.isdisjoint(config.sources)
+    config = ExperimentConfig("co_rnn", "adding", optimizer="sgd")
+    assert (config.learning_rate, config.schedule, config.optimizer_options) == (0.01, None, {})
+    assert config.clipnorm == 5.0
+
+
+@pytest.mark.usefixtures("recipes")
+def test_other_tasks_take_the_first_recipe_without_its_steps():
+    config = ExperimentConfig("co_rnn", "temporal_order", task_options={"length": 60})
+    assert (config.learning_rate, config.batch_size, config.epochs) == (0.02, 20, 10)
+    assert config.model_options["step_size"] == 0.03
+    assert config.task_options == {"length": 60}
+    assert ExperimentConfig("co_rnn", "copying").learning_rate == 0.5
+    assert ExperimentConfig("co_rnn", "adding", recipe="copying").learning_rate == 0.5
+    with pytest.raises(ValueError, match=r"Did you mean 'adding'.*recipe of co_rnn='add'"):
+        ExperimentConfig("co_rnn", "adding", recipe="add")
+
+
+@pytest.mark.usefixtures("recipes")
+def test_a_complete_configuration_takes_nothing_from_a_recipe():
+    """A run that was stored without clipping is resumed without clipping."""
+    stored = ExperimentConfig("co_rnn", "adding").to_dict()
+    config = ExperimentConfig.from_dict({**stored, "clipnorm": None, "learning_rate": 0.1})
+    assert (config.clipnorm, config.learning_rate) == (None, 0.1)
+    changed = Experiment(config, epochs=9, strategy="one_device").config
+    assert (changed.clipnorm, changed.epochs) == (None, 9)
+    assert "epochs" in config.sources
+    assert "epochs" not in changed.sources
 
 
 def test_frozen():
@@ -39,12 +120,13 @@ def test_config_of_a_former_run_loads():
     stored = json.loads((FORMER / "config.json").read_text())
     for path in (FORMER, FORMER / "config.json"):
         config = ExperimentConfig.load(path)
-        assert config.to_dict() == {**stored, "task_options": config.task_options}
+        former = {"recipe": "none", "sources": {}, "task_options": config.task_options}
+        assert config.to_dict() == {**stored, **former}
 
 
 def test_missing_settings_get_defaults_and_the_digest_is_ignored():
     stored = {"model": "gru", "task": "adding", "data_digest": "0"}
-    assert ExperimentConfig.from_dict(stored) == ExperimentConfig("gru", "adding")
+    assert ExperimentConfig.from_dict(stored) == ExperimentConfig("gru", "adding", recipe="none")
 
 
 def test_paths_are_absolute(tmp_path, monkeypatch):

@@ -1,0 +1,135 @@
+"""Training recipes: the settings with which an entry of the zoo learns a task."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+_STEPS = ("epochs", "steps_per_epoch")
+
+
+@dataclass(frozen=True)
+class OfLength:
+    """A setting that depends on the length T of the task's sequences.
+
+    The value is factor * T ** power, rounded to an integer if `power` is positive, or
+    factor * log(T) if `power` is 0.
+    """
+
+    factor: float
+    power: float = 1.0
+
+    def at(self, length: int) -> float:
+        if self.power == 0:
+            return self.factor * math.log(length)
+        value = self.factor * length**self.power
+        return round(value) if self.power > 0 else value
+
+    def __repr__(self) -> str:
+        return f"{self.factor:g} * {'log T' if self.power == 0 else f'T^{self.power:g}'}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Settings with which an entry learns a task, with their source.
+
+    `gradkeeper train` and `Experiment` use the recipe of their task, and
+    `zoo.create_model(name, recipe=task)` builds its model.
+
+    Attributes:
+        task: name of the task; empty for a recipe for all tasks.
+        task_options: options of the task, such as `length`.
+        model: arguments of `create_model`.
+        training: settings of `gradkeeper.training.ExperimentConfig`: optimizer, learning rate,
+            schedule, clipping, batch size, epochs.
+        source: where the settings were published.
+        own: the settings that are not from there, but chosen for a run of minutes on two CPU cores.
+
+    Raises:
+        ValueError: if a setting depends on the length and `task_options` has no `length`.
+    """
+
+    task: str = ""
+    task_options: Mapping[str, Any] = field(default_factory=dict)
+    model: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
+    own: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("task_options", "model", "training"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+        unknown = set(self.own) - self.settings.keys()
+        if unknown:
+            raise ValueError(f"`own` must name settings of the recipe. Received: {sorted(unknown)}")
+        if self.length is None and _depends_on_length([*self.model.values()]):
+            raise ValueError(
+                "A recipe whose settings depend on the length needs a `length` in `task_options`. "
+                f"Received: task_options={dict(self.task_options)!r}"
+            )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All settings by name: those of the task, of the model and of the training."""
+        return {**self.task_options, **self.model, **self.training}
+
+    @property
+    def length(self) -> int | None:
+        """Length of the sequences that the recipe was made for; None if it does not matter."""
+        return self.task_options.get("length")
+
+    @property
+    def steps(self) -> int | None:
+        """Number of train steps; None if it depends on the task's data."""
+        epochs, steps = (self.training.get(name) for name in _STEPS)
+        return epochs and steps and epochs * steps
+
+    def source_of(self, setting: str) -> str:
+        """Return where a setting comes from."""
+        return "gradkeeper" if setting in self.own or not self.source else self.source
+
+    def at(self, length: int | None = None) -> "Recipe":
+        """Return the recipe with the values for a length, by default its own."""
+        length = length or self.length
+        return replace(self, model={name: _at(each, length) for name, each in self.model.items()})
+
+    def without_steps(self) -> "Recipe":
+        """Return what of the recipe applies to other tasks."""
+        training = {name: each for name, each in self.training.items() if name not in _STEPS}
+        kept = {**self.model, **training}
+        return replace(
+            self.at(),
+            task="",
+            task_options={},
+            training=training,
+            own=tuple(name for name in self.own if name in kept),
+        )
+
+    def __str__(self) -> str:
+        lines = [
+            f"{name}={value!r}" + ("" if self.source_of(name) == self.source else "  (gradkeeper)")
+            for name, value in self.settings.items()
+        ]
+        return "\n".join([*lines, *([f"from {self.source}"] if self.source else [])])
+
+
+def _depends_on_length(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return _depends_on_length([*value.values()])
+    if isinstance(value, (list, tuple)):
+        return any(map(_depends_on_length, value))
+    return isinstance(value, OfLength)
+
+
+def _at(value: Any, length: int | None) -> Any:
+    """Replace every `OfLength` in a setting by its value."""
+    if isinstance(value, Mapping):
+        return {name: _at(each, length) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_at(each, length) for each in value)
+    return value.at(length) if length and isinstance(value, OfLength) else value
+
+
+# Settings of an entry whose authors published none that apply here.
+GENERAL = Recipe(training={"optimizer": "adam", "learning_rate": 1e-3, "global_clipnorm": 1.0})
