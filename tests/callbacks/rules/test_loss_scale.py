@@ -129,8 +129,8 @@ def test_no_alarm_where_the_call_is_not_seen(scale_by, way):
 
 
 @pytest.mark.parametrize("scale_by", ["nothing", "call"])
-def test_on_several_replicas(scale_by, four_replicas):
-    with four_replicas.scope():
+def test_on_several_replicas(scale_by, two_replicas):
+    with two_replicas.scope():
         model = compiled(scale_by=scale_by)
     monitor = GradientMonitor(verbose=0)
     fit(model, monitor)
