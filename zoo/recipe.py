@@ -133,3 +133,58 @@ def _at(value: Any, length: int | None) -> Any:
 
 # Settings of an entry whose authors published none that apply here.
 GENERAL = Recipe(training={"optimizer": "adam", "learning_rate": 1e-3, "global_clipnorm": 1.0})
+
+
+def adding(
+    length: int,
+    *,
+    learning_rate: float = 5e-3,
+    schedule: str | None = None,
+    global_clipnorm: float = 1.0,
+    batch_size: int = 32,
+    steps: int = 2_000,
+    source: str = "",
+    own: tuple[str, ...] = (),
+    **model: Any,
+) -> Recipe:
+    """Return a recipe for the adding problem with Adam; `model` are arguments of `create_model`."""
+    return Recipe(
+        task="adding",
+        task_options={"length": length},
+        model={"units": 64, **model},
+        training={
+            "optimizer": "adam",
+            "learning_rate": learning_rate,
+            **({} if schedule is None else {"schedule": schedule}),
+            "global_clipnorm": global_clipnorm,
+            "batch_size": batch_size,
+            "epochs": steps // 100,
+            "steps_per_epoch": 100,
+        },
+        source=source,
+        own=own,
+    )
+
+
+def shakespeare(
+    *,
+    length: int = 50,
+    learning_rate: float = 3e-3,
+    batch_size: int = 50,
+    epochs: int = 5,
+    **model: Any,
+) -> Recipe:
+    """Return a recipe for characters of Shakespeare; `model` are arguments of `create_model`."""
+    return Recipe(
+        task="tiny_shakespeare",
+        task_options={"length": length},
+        model={"units": 128, **model},
+        training={
+            "optimizer": "adam",
+            "learning_rate": learning_rate,
+            "schedule": "cosine",
+            "global_clipnorm": 1.0,
+            "batch_size": batch_size,
+            "epochs": epochs,
+        },
+    )

@@ -32,9 +32,14 @@ TABLES = {
     "jsb_chorales": ("bai_2018", "Bach's chorales, nats per frame"),
     "clipping": ("clipping", "clipping on and off, SimpleRNN on Bach's chorales"),
     "tiny_shakespeare": ("tiny_shakespeare", "Shakespeare, nats per character"),
-    "health": (
-        "health",
-        "every model at a learning rate that is too high, without and with clipping",
+    "promises": ("promises", "what each entry's paper promises, with its recipe, three seeds"),
+    "leaderboard": (
+        "leaderboard",
+        "all models with about 150,000 weights: adding over 200 steps and Shakespeare",
+    ),
+    "stability": (
+        "stability",
+        "largest learning rate of every model, without and with clipping",
     ),
 }
 from gradkeeper._arguments import choice

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -18,7 +19,7 @@ from gradkeeper.training.experiment.result import Result
 
 pytest.importorskip("results", reason="needs benchmarks/ of a checkout")
 
-from results import bai_2018, clipping, health, runs
+from results import bai_2018, clipping, leaderboard, promises, runs, stability
 from results.measurement import COLUMNS, Measurement, read_measurements, write_measurements
 from results.page import markdown, number, write_page
 from results.runs import train
@@ -27,6 +28,8 @@ from results.table import TABLES, BenchConfig, load_table
 pytestmark = [pytest.mark.eager, pytest.mark.usefixtures("undrawn")]
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
+MEASURED = [name for name in TABLES if (RESULTS / f"{name}.csv").is_file()]
+OF_BAI = ["adding_600", "adding_zoo", "copying_1000", "jsb_chorales", "clipping"]
 SMALL = {
     "model": "gru",
     "task": "adding",
@@ -145,7 +148,7 @@ def test_growth_measures_a_published_radius(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(set(TABLES) - {"growth"}))
+@pytest.mark.parametrize("name", [*OF_BAI, "tiny_shakespeare"])
 def test_every_table_measures_runs_that_experiment_accepts(name, trained, config, monkeypatch):
     requested = []
 
@@ -154,7 +157,7 @@ def test_every_table_measures_runs_that_experiment_accepts(name, trained, config
         requested.append((label, arguments["model"]))
         return trained
 
-    for module in (runs, clipping, health):
+    for module in (runs, clipping):
         monkeypatch.setattr(module, "train", finished)
     for module in (bai_2018, clipping):
         monkeypatch.setattr(module, "loss_on_test_split", lambda config, run: 1.5)
@@ -167,16 +170,99 @@ def test_every_table_measures_runs_that_experiment_accepts(name, trained, config
     assert all(each.steps == 8 for each in measurements)
 
 
+def test_every_promise_has_a_recipe_and_runs_that_experiment_accepts():
+    names = [promise.model for promise in promises.PROMISES]
+    assert sorted(names) == zoo.list_models()
+    for promise in promises.PROMISES:
+        own, contrast = promises.own_arguments(promise, 0), promises.contrast_arguments(promise)
+        zoo.model_info(promise.model).recipe_named(promise.task)
+        one, other = Experiment(**own).config, Experiment(**contrast).config
+        assert (one.task, one.epochs) == (other.task, promise.contrast.get("epochs", one.epochs))
+        assert {**one.to_dict(), "seed": 0} != {**other.to_dict(), "seed": 0}
+
+
+@pytest.mark.parametrize(
+    ("quantity", "limit", "fails_at", "value", "contrast", "kept"),
+    [
+        (promises.ERROR, 0.01, 0.1, 0.009, 0.16, True),
+        (promises.ERROR, 0.01, 0.1, 0.011, 0.16, False),
+        (promises.ERROR, 0.01, 0.1, 0.009, 0.09, False),
+        (promises.ACCURACY, 0.5, 0.25, 0.6, 0.11, True),
+        (promises.ACCURACY, 0.5, 0.25, 0.4, 0.11, False),
+        (promises.ACCURACY, 0.5, 0.25, 0.6, 0.3, False),
+        (promises.NATS, None, None, 1.62, 1.6, True),
+        (promises.NATS, None, None, 1.64, 1.6, False),
+        (promises.NATS, None, None, math.nan, 1.6, False),
+    ],
+)
+def test_a_promise_is_kept_by_a_better_value_than_the_limit_and_the_contrast(
+    quantity, limit, fails_at, value, contrast, kept
+):
+    promise = promises.Promise(
+        model="gru",
+        claim="learns",
+        quantity=quantity,
+        limit=limit,
+        margin=0.03,
+        fails_at=fails_at,
+        against="another",
+        contrast={},
+    )
+    assert promise.is_kept(value, contrast) is kept
+
+
+@pytest.mark.slow
+def test_leaderboard_gives_every_model_as_many_weights(config, trained, monkeypatch):
+    requested = []
+
+    def finished(config, label, arguments, *, limit=None):
+        requested.append((label, arguments["units"]))
+        return trained
+
+    monkeypatch.setattr(leaderboard, "train", finished)
+    monkeypatch.setattr(leaderboard, "_models", lambda task: ["gru"] if task == "adding" else [])
+    found = {each.quantity: each.value for each in load_table("leaderboard").measure(config)}
+    # 3 u (u + 2) + 6 u weights and biases, and u + 1 in the output layer
+    units = requested[0][1]
+    assert abs(3 * units**2 + 13 * units + 1 - leaderboard.PARAMETERS) < 3 * units + 10
+    runs_of = [label.removeprefix("adding-gru-") for label, _ in requested]
+    assert runs_of == [f"{rate:g}-seed0" for rate in leaderboard.RATES] + [
+        f"0.001-seed{seed}" for seed in (1, 2)
+    ]
+    assert found[leaderboard.MEDIAN] == trained.best_loss
+
+
+@pytest.mark.slow
+def test_stability_is_measured_once_per_model(tmp_path, data_dir, monkeypatch):
+    monkeypatch.setattr(stability, "QUICK_MODELS", ("simple_rnn",))
+    config = BenchConfig(runs=tmp_path, data_dir=data_dir, quick=True)
+    first = list(load_table("stability").measure(config))
+    assert [each.quantity for each in first[:2]] == ["no clipping", "global_clipnorm=10"]
+    assert len(first) == 6
+    assert (tmp_path / "simple_rnn.json").is_file()
+    monkeypatch.setattr(stability, "measure_model", None)
+    assert list(load_table("stability").measure(config)) == first
+
+
+def test_the_largest_rate_with_which_a_model_learns():
+    trial = object.__new__(stability.Trial)
+    trial.task = SimpleNamespace(baseline=1.0)
+    losses = {4.0: math.inf, 2.0: 0.96, 1.0: 0.9, 0.5: 0.1}
+    trial.loss_after = lambda model, rate: losses[rate]
+    assert trial.largest_rate(None, (4.0, 2.0, 1.0, 0.5)) == 1.0
+    assert trial.largest_rate(None, (4.0, 2.0)) is None
+
+
 def test_committed_page_is_generated_from_the_committed_numbers(tmp_path):
     (tmp_path / "results").mkdir()
-    for name in TABLES:
+    for name in MEASURED:
         shutil.copy(RESULTS / f"{name}.csv", tmp_path / "results")
     page = write_page(tmp_path / "results", tmp_path / "results.md")
     assert page.read_text("utf-8") == RESULTS.with_suffix(".md").read_text("utf-8")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", MEASURED)
 def test_every_table_describes_and_draws_its_committed_numbers(name, tmp_path):
     table = load_table(name)
     assert table.title

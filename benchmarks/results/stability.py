@@ -1,0 +1,190 @@
+"""Largest learning rate at which each model still learns, without and with clipping."""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from matplotlib.figure import Figure
+
+from gradkeeper import zoo
+from gradkeeper.callbacks import gradient_flow
+from gradkeeper.training import ExperimentConfig, Task
+from gradkeeper.training.experiment.experiment import build_model, task_of
+from gradkeeper.training.experiment.run_directory import write_json
+from results.measurement import Measurement
+from results.plots import LINE, MEASURED, PUBLISHED, new_figure, select, style_axes
+from results.table import BenchConfig, Table
+
+RATES = tuple(2.0**power for power in range(5, -8, -1))
+CLIPS = (None, 10.0, 1.0, 0.1)
+SEEDS = (0, 1, 2)
+STEPS, BATCH, UNITS, LENGTH = 300, 32, 32, 60
+BETTER = 0.95  # share of the loss of guessing that a trained model must be below
+FLOW_EXAMPLES = 32
+BEFORE, AFTER = "half-life before", "half-life after"
+QUICK_MODELS = ("simple_rnn", "gru")
+TEXT = f"""Every model learns the temporal order problem ({LENGTH} steps, four classes; the
+encoder-decoder reverses strings of 20 digits instead) for {STEPS} steps of plain SGD with batches
+of {BATCH} and {UNITS} units. The table shows the largest learning rate, on a grid of factor two
+from {RATES[-1]:g} to {RATES[0]:g}, at which the training stays finite and ends below
+{100 * BETTER:.0f} % of the loss of guessing, without clipping and with three limits of
+`global_clipnorm`: the median of three seeds; – if no rate does. The half-life is the number of
+steps back in time after which the gradient of the loss with respect to a state of the first layer
+has halved, for the state with the longest half-life, before the training and after that with
+`global_clipnorm=1` and its largest rate; ∞ if it does not fall. No comparable table is
+published."""
+
+
+def _measure(config: BenchConfig) -> Iterator[Measurement]:
+    for name in QUICK_MODELS if config.quick else zoo.list_models():
+        place = config.runs / f"{name}.json"
+        if not place.is_file():
+            if config.collect:
+                continue
+            config.print(f"{name}: training")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            write_json(place, measure_model(name, quick=config.quick, data_dir=config.data_dir))
+        yield from _measurements(name, json.loads(place.read_text("utf-8")))
+
+
+def measure_model(name: str, *, quick: bool = False, data_dir: Any = None) -> dict[str, Any]:
+    """Return the largest rates by clip limit, one per seed, and the half-lives."""
+    seeds, steps = (SEEDS[:1], 3) if quick else (SEEDS, STEPS)
+    rates = RATES[:2] if quick else RATES
+    trials = [Trial(name, seed, steps, data_dir) for seed in seeds]
+    largest: dict[str, list[float | None]] = {}
+    for clip in CLIPS:
+        model = trials[0].model(clip)
+        largest[_heading(clip)] = [trial.largest_rate(model, rates) for trial in trials]
+        if clip == 1.0:
+            after = trials[0].half_life_after(model, largest[_heading(clip)][0])
+    return {"rates": largest, "before": trials[0].half_life(trials[0].start), "after": after}
+
+
+class Trial:
+    """Data and initial weights of one model and one seed.
+
+    Args:
+        name: name of the entry.
+        seed: seed of weights and batches.
+        steps: number of train steps.
+        data_dir: data folder of tensorflow-datasets.
+    """
+
+    def __init__(self, name: str, seed: int, steps: int, data_dir: Any) -> None:
+        is_decoder = "sequence_to_sequence" in zoo.model_info(name).tasks
+        self._config: dict[str, Any] = {
+            "model": name,
+            "task": "reverse" if is_decoder else "temporal_order",
+            "task_options": {"length": 20 if is_decoder else LENGTH},
+            "recipe": "none",
+            "units": UNITS,
+            "optimizer": "sgd",
+            "batch_size": BATCH,
+            "seed": seed,
+            "data_dir": data_dir,
+        }
+        config = ExperimentConfig(**self._config)
+        keras.utils.set_random_seed(seed)
+        self.task: Task = task_of(config)
+        self.start = build_model(config, self.task, steps)
+        self.weights = self.start.get_weights()
+        self.batches = list(self.task.train_dataset(BATCH, endless=True).take(steps))
+        self.evaluation = self.task.evaluation_dataset(250)
+
+    def model(self, clip: float | None) -> keras.Model:
+        """Return a compiled model that clips the gradient."""
+        config = ExperimentConfig(**self._config, global_clipnorm=clip)
+        return build_model(config, self.task, 1)
+
+    def largest_rate(self, model: keras.Model, rates: Sequence[float]) -> float | None:
+        """Return the first of the falling rates with which the model learns; None if none does."""
+        limit = BETTER * self.task.baseline
+        return next((rate for rate in rates if self.loss_after(model, rate) < limit), None)
+
+    def loss_after(self, model: keras.Model, rate: float) -> float:
+        """Train from the initial weights; return the loss on the evaluation split, or infinity."""
+        model.set_weights(self.weights)
+        model.reset_metrics()
+        model.optimizer.learning_rate.assign(rate)
+        for number, batch in enumerate(self.batches):
+            loss = float(model.train_on_batch(*batch, return_dict=True)["loss"])
+            if number % 50 == 0 and not math.isfinite(loss):
+                return math.inf
+        loss = model.evaluate(self.evaluation, verbose=0, return_dict=True)["loss"]
+        return loss if math.isfinite(loss) else math.inf
+
+    def half_life(self, model: keras.Model) -> float:
+        """Return the longest half-life of a state of the first layer."""
+        inputs, targets, *_ = next(iter(self.task.train_dataset(FLOW_EXAMPLES)))
+        flow = gradient_flow(model, inputs, targets)
+        first = [each.half_life for each in flow if each.layer == flow.states[0].layer]
+        known = [each for each in first if not math.isnan(each)]
+        return max(known, default=math.nan)
+
+    def half_life_after(self, model: keras.Model, rate: float | None) -> float:
+        """Return the half-life after training with `rate`; NaN without one."""
+        if rate is None:
+            return math.nan
+        self.loss_after(model, rate)
+        return self.half_life(model)
+
+
+def _heading(clip: float | None) -> str:
+    return "no clipping" if clip is None else f"global_clipnorm={clip:g}"
+
+
+def _measurements(name: str, found: dict[str, Any]) -> Iterator[Measurement]:
+    settings = f"{UNITS} units; sgd; batches of {BATCH}; {STEPS} steps; length {LENGTH}"
+    common: dict[str, Any] = {"model": name, "seeds": "0, 1, 2", "settings": settings}
+    for heading, rates in found["rates"].items():
+        median = float(np.median([rate or 0.0 for rate in rates]))
+        yield Measurement(**common, quantity=heading, value=median or None)
+    yield Measurement(**common, quantity=BEFORE, value=found["before"], unit="steps")
+    yield Measurement(**common, quantity=AFTER, value=found["after"], unit="steps")
+
+
+def _draw(measurements: Sequence[Measurement]) -> Figure:
+    names = list(dict.fromkeys(each.model for each in measurements))
+    rows = {name: row for row, name in enumerate(reversed(names))}
+    figure = new_figure(11, 1.4 + 0.2 * len(names))
+    left, right = figure.subplots(1, 2, sharey=True)
+    for clip, marker, colour in zip(
+        CLIPS, "o^sD", (PUBLISHED, LINE, "#90a4ae", MEASURED), strict=True
+    ):
+        _dots(left, select(measurements, _heading(clip)), rows, marker, colour, _heading(clip))
+    _dots(right, select(measurements, BEFORE), rows, "o", LINE, "before the training")
+    _dots(right, select(measurements, AFTER), rows, "o", MEASURED, "after the training")
+    left.set_yticks(list(rows.values()), list(rows), fontsize="small")
+    left.set_xscale("log", base=2)
+    left.set(xlabel="largest learning rate that learns", ylim=(-0.7, len(names) - 0.3))
+    right.set(
+        xscale="log", xlabel="half-life of the gradient, steps back in time (10⁴: does not fall)"
+    )
+    style_axes(left)
+    style_axes(right)
+    return figure
+
+
+def _dots(
+    axes: Any,
+    chosen: Sequence[Measurement],
+    rows: dict[str, int],
+    marker: str,
+    colour: str,
+    label: str,
+) -> None:
+    found = [each for each in chosen if each.value]
+    x = [min(each.value or 0, 1e4) for each in found]
+    y = [rows[each.model] for each in found]
+    axes.scatter(x, y, s=26, marker=marker, color=colour, label=label)
+
+
+TABLES = {
+    "stability": Table(
+        title="Largest learning rate of every model", text=TEXT, measure=_measure, draw=_draw
+    )
+}
