@@ -32,9 +32,9 @@ class ModelOptions:
     recurrent_dropout: float = 0.0
     attention: str | None = None
     pooling: str = "last"
-    activation: Activation = None
-    recurrent_initializer: Initializer = None
-    kernel_initializer: Initializer = None
+    activation: Activation | list[Activation] = None
+    recurrent_initializer: Initializer | list[Initializer] = None
+    kernel_initializer: Initializer | list[Initializer] = None
     vocabulary_size: int | None = None
     embedding_units: int | None = None
     mask_zero: bool = False

@@ -34,9 +34,9 @@ def create_model(
     recurrent_dropout: float = 0.0,
     attention: str | None = None,
     pooling: str = "last",
-    activation: Activation = None,
-    recurrent_initializer: Initializer = None,
-    kernel_initializer: Initializer = None,
+    activation: Activation | list[Activation] = None,
+    recurrent_initializer: Initializer | list[Initializer] = None,
+    kernel_initializer: Initializer | list[Initializer] = None,
     vocabulary_size: int | None = None,
     embedding_units: int | None = None,
     mask_zero: bool = False,
@@ -110,10 +110,16 @@ def create_model(
             The options that the weights were trained with become the defaults.
         **layer_options: further arguments of the recurrent layers, such as `use_bias=False`.
 
+    A list as the value of `activation`, `recurrent_initializer`, `kernel_initializer` or one of
+    the `layer_options` has one value per layer, the layer at the inputs first:
+    `step_size=[0.1, 0.02]` with `num_layers=2`. A tuple is one value for all layers. If the
+    option's default is a tuple, as that of `radius_range` in `lru`, a list of numbers is one value
+    as well, and only a list of lists or tuples has one value per layer.
+
     Raises:
         ValueError: if the name or the weights are unknown, if an option is not allowed, if two
-            options exclude each other, if an option does not fit the weights, or if the outputs
-            of `layer` have the wrong shape.
+            options exclude each other, if a list does not have one value per layer, if an option
+            does not fit the weights, or if the outputs of `layer` have the wrong shape.
         TypeError: if the recurrent layer does not have one of `layer_options`, if the sizes are
             missing without `weights`, if both or neither of `name` and `layer` are given, or if
             `layer` is neither a class nor a function.

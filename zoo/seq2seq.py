@@ -58,7 +58,7 @@ def _encoder(
     states = []
     for index in range(1, options.num_layers + 1):
         layer = recurrent_layer(
-            info, options, f"encoder_{index}", return_sequences=True, return_state=True
+            info, options, "encoder", index, return_sequences=True, return_state=True
         )
         x, *last = layer(x)
         states.append(_bridge(last, index, options) if options.bidirectional else last)
@@ -83,7 +83,7 @@ def _decoder(
 ) -> Tensor:
     forward = replace(options, bidirectional=False)
     for index, initial_state in enumerate(states, start=1):
-        layer = recurrent_layer(info, forward, f"decoder_{index}", return_sequences=True)
+        layer = recurrent_layer(info, forward, "decoder", index, return_sequences=True)
         x = layer(x, initial_state=initial_state)
         x = _normalized(x, f"decoder_norm_{index}", options)
     return x

@@ -26,6 +26,10 @@ def names(model):
     return [layer.name for layer in model.layers]
 
 
+def cells(model):
+    return [layer.cell for layer in model.layers if hasattr(layer, "cell")]
+
+
 OPTIONS = [
     {"num_layers": 3},
     {"bidirectional": True},
@@ -118,6 +122,48 @@ def test_layer_options_reach_the_layers(name):
         assert (cell.dropout, cell.recurrent_dropout, cell.use_bias) == (0.1, 0.2, False)
 
 
+def test_a_list_has_one_value_per_layer(tmp_path):
+    model = build("unicornn", num_layers=2, step_size=[0.1, 0.02], alpha=3.0)
+    model.save(tmp_path / "model.keras")
+    for each in (model, keras.saving.load_model(tmp_path / "model.keras")):
+        assert [cell.step_size for cell in cells(each)] == [0.1, 0.02]
+        assert [cell.alpha for cell in cells(each)] == [3.0, 3.0]
+
+
+def test_initializers_per_layer():
+    """The last layer of an IndRNN starts near 1, as in section 5.1 of the paper."""
+    last = {"class_name": "RandomUniform", "config": {"minval": 0.9, "maxval": 1.0}}
+    model = build("ind_rnn", num_layers=2, recurrent_initializer=[None, last], units=50)
+    lowest = [array(cell.recurrent_kernel).min() for cell in cells(model)]
+    assert lowest[0] < 0.2
+    assert lowest[1] >= 0.9
+
+
+def test_both_directions_and_both_sides_take_the_values_of_their_layer():
+    model = build("gru", num_layers=2, bidirectional=True, activation=["relu", "tanh"])
+    for index, name in enumerate(("relu", "tanh"), start=1):
+        layer = model.get_layer(f"gru_{index}")
+        for each in (layer.forward_layer, layer.backward_layer):
+            assert each.activation.__name__ == name
+    model = build("seq2seq_attention", input_shape=(None,), num_layers=2, use_bias=[True, False])
+    for side in ("encoder", "decoder"):
+        assert [model.get_layer(f"{side}_{index}").use_bias for index in (1, 2)] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ((0.5, 0.6), [(0.5, 0.6), (0.5, 0.6)]),
+        ([0.5, 0.6], [(0.5, 0.6), (0.5, 0.6)]),
+        ([(0.5, 0.6), (0.8, 0.9)], [(0.5, 0.6), (0.8, 0.9)]),
+        ([[0.5, 0.6], [0.8, 0.9]], [(0.5, 0.6), (0.8, 0.9)]),
+    ],
+)
+def test_a_pair_of_numbers_is_one_value_where_the_default_is_a_tuple(given, expected):
+    model = build("lru", num_layers=2, radius_range=given)
+    assert [cell.radius_range for cell in cells(model)] == expected
+
+
 def test_tokens_are_embedded():
     model = build(input_shape=(None,), vocabulary_size=9, embedding_units=3, mask_zero=True)
     embedding = model.get_layer("embedding")
@@ -189,6 +235,10 @@ REFUSED = [
     ({"pooling": "max", "attention": "additive"}, r"Received: pooling='max', attention="),
     ({"residual": True}, r"`num_layers=2` or more. Received: residual=True, num_layers=1"),
     ({"stateful": True}, r"fixed `batch_size`. Received: stateful=True, batch_size=None"),
+    (
+        {"num_layers": 2, "activation": ["relu"]},
+        r"one value per layer, num_layers=2. Received: activation=\['relu'\]",
+    ),
     ({"batch_size": 0}, r"`batch_size` must be .* Received: batch_size=0"),
     ({"mask_zero": True}, r"`mask_zero` is for integer tokens.* Received: .*mask_zero=True"),
     ({"embedding_units": 4}, r"`embedding_units` is for integer tokens.* embedding_units=4"),

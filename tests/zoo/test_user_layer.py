@@ -124,6 +124,11 @@ def test_options_of_the_layer_and_dropout_reach_it():
     assert cell.activation is keras.activations.relu
 
 
+def test_a_list_has_one_value_per_layer():
+    model = build(LeakyLayer, num_layers=2, leak=[0.1, 0.2])
+    assert [model.get_layer(f"leaky_layer_{index}").cell.leak for index in (1, 2)] == [0.1, 0.2]
+
+
 def test_padding_is_masked():
     model = build(LeakyLayer, mask_value=0.0, pooling="mean", bidirectional=True)
     inputs = sequences(4)
