@@ -9,7 +9,7 @@ from gradkeeper.zoo._model_info import ModelInfo
 from gradkeeper.zoo._typing import Activation, Initializer, LayerFactory
 
 PER_STEP_TASKS = ("labelling", "language_model", "sequence_to_sequence")
-ATTENTIONS = ("additive", "multiplicative")
+ATTENTIONS = ("none", "additive", "multiplicative")
 POOLINGS = ("last", "mean", "max")
 
 
@@ -30,7 +30,7 @@ class ModelOptions:
     layer_norm: bool = False
     dropout: float = 0.0
     recurrent_dropout: float = 0.0
-    attention: str | None = None
+    attention: str = "none"
     pooling: str = "last"
     activation: Activation | list[Activation] = None
     recurrent_initializer: Initializer | list[Initializer] = None
@@ -96,7 +96,7 @@ def _check_values(options: ModelOptions) -> None:
     number("dropout", options.dropout, "[0, 1)")
     number("recurrent_dropout", options.recurrent_dropout, "[0, 1)")
     choice("pooling", options.pooling, POOLINGS)
-    choice("attention", options.attention, (None, *ATTENTIONS))
+    choice("attention", options.attention, ATTENTIONS)
 
 
 def _check_inputs(options: ModelOptions) -> None:
@@ -149,7 +149,7 @@ def _check_pairs(options: ModelOptions) -> None:
             ("task", "pooling"),
         ),
         (
-            options.pooling != "last" and options.attention is not None,
+            options.pooling != "last" and options.attention != "none",
             "Attention already pools the sequence. Remove `pooling` or `attention`.",
             ("pooling", "attention"),
         ),
@@ -171,4 +171,10 @@ def _check_entry(info: ModelInfo, chosen: Mapping[str, Any]) -> None:
         raise ValueError(
             f"{info.name!r} has residual connections by definition. For the same network without "
             f"them, use {info.layer_name!r} and set `num_layers`. Received: residual=False"
+        )
+    attends = "attention" in info.options and "sequence_to_sequence" not in info.tasks
+    if attends and chosen.get("attention") == "none":
+        raise ValueError(
+            f"{info.name!r} has attention by definition. For the same network without attention, "
+            f"use {info.layer_name!r}. Received: attention='none'"
         )

@@ -90,7 +90,9 @@ def create_model(
         layer_norm: whether to apply LayerNormalization after every recurrent layer.
         dropout: fraction of each recurrent layer's inputs to drop, with one mask for all steps.
         recurrent_dropout: fraction of each recurrent layer's previous output to drop.
-        attention: "additive" (Bahdanau) or "multiplicative" (Luong) over the hidden states.
+        attention: "additive" (Bahdanau) or "multiplicative" (Luong) over the hidden states, or
+            "none". Default: "none". An encoder-decoder without attention passes only the last
+            states of the encoder to the decoder (Sutskever et al. 2014).
         pooling: "last", "mean" or "max" over time, for tasks with one output per sequence.
         activation: activation of the recurrent layers.
         recurrent_initializer: initializer of the recurrent kernels.

@@ -174,7 +174,7 @@ def test_tokens_are_embedded():
 
 @pytest.mark.parametrize(
     ("name", "attention"),
-    [("gru", None), ("gru", "multiplicative"), ("ln_lstm", None), ("attention_gru", None)],
+    [("gru", "none"), ("gru", "multiplicative"), ("ln_lstm", None), ("attention_gru", None)],
 )
 def test_language_models_do_not_see_the_future(name, attention):
     model = language_model(name, num_layers=2, residual=True, attention=attention)
@@ -199,7 +199,11 @@ def test_stateful_model_carries_its_states(name):
 
 @pytest.mark.parametrize(
     ("attention", "options"),
-    [("additive", {}), ("multiplicative", {"bidirectional": True, "num_layers": 2})],
+    [
+        ("additive", {}),
+        ("multiplicative", {"bidirectional": True, "num_layers": 2}),
+        ("none", {"bidirectional": True, "num_layers": 2}),
+    ],
 )
 def test_encoder_decoder_ignores_source_padding(options, attention):
     model = build(
@@ -210,6 +214,25 @@ def test_encoder_decoder_ignores_source_padding(options, attention):
     expected = array(model({"source": np.array([[4, 5]]), "target": target}))
     padded = array(model({"source": np.array([[4, 5, 0, 0]]), "target": target}))
     np.testing.assert_allclose(padded, expected, atol=1e-6)
+
+
+def test_without_attention_the_source_reaches_the_decoder_in_its_states_only(tmp_path):
+    model = build(
+        "seq2seq_attention", input_shape=(None,), output_units=7, attention="none", num_layers=2
+    )
+    source, target = np.array([[4, 5, 1]]), np.array([[1, 2, 3, 2]])
+    x = model.get_layer("source_embedding")(source)
+    y = model.get_layer("target_embedding")(target)
+    for index in (1, 2):
+        x, state = model.get_layer(f"encoder_{index}")(x)
+        x = model.get_layer("encoder_norm_1")(x)  # the encoder's last outputs are not used
+        y = model.get_layer(f"decoder_{index}")(y, initial_state=[state])
+        y = model.get_layer(f"decoder_norm_{index}")(y)
+    expected = array(model.get_layer("head")(y))
+    model.save(tmp_path / "model.keras")
+    for each in (model, keras.saving.load_model(tmp_path / "model.keras")):
+        outputs = array(each({"source": source, "target": target}))
+        np.testing.assert_allclose(outputs, expected, atol=1e-6)
 
 
 REFUSED = [
@@ -229,7 +252,7 @@ REFUSED = [
     ),
     ({"task": "sequence_to_sequence"}, r"Received: task='sequence_to_sequence'"),
     ({"task": "language_model"}, r"takes integer tokens.* Received: input_shape=\(None, 3\)"),
-    ({"attention": "cosine"}, r"None, additive, multiplicative. Received: attention='cosine'"),
+    ({"attention": "cosine"}, r"additive, multiplicative, none. Received: attention='cosine'"),
     ({"pooling": "sum"}, r"last, max, mean. Received: pooling='sum'"),
     ({"pooling": "max", "task": "labelling"}, r"Received: task='labelling', pooling='max'"),
     ({"pooling": "max", "attention": "additive"}, r"Received: pooling='max', attention="),
@@ -259,6 +282,11 @@ def test_refuses(options, message):
 def test_refuses_residual_lstm_without_residuals():
     with pytest.raises(ValueError, match=r"use 'lstm' .* Received: residual=False"):
         build("residual_lstm", residual=False)
+
+
+def test_refuses_an_attention_entry_without_attention():
+    with pytest.raises(ValueError, match=r"use 'lstm'. Received: attention='none'"):
+        build("attention_lstm", attention="none")
 
 
 @pytest.mark.parametrize("option", [{"stateful": True, "batch_size": 2}, {"residual": True}])
