@@ -11,6 +11,7 @@ from gradkeeper.zoo._typing import Activation, Initializer, LayerFactory
 PER_STEP_TASKS = ("labelling", "language_model", "sequence_to_sequence")
 ATTENTIONS = ("none", "additive", "multiplicative")
 POOLINGS = ("last", "mean", "max")
+_OF_STACKS = ("stateful", "residual", "batch_norm")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,7 @@ class ModelOptions:
     bidirectional: bool = False
     residual: bool = False
     layer_norm: bool = False
+    batch_norm: bool = False
     dropout: float = 0.0
     recurrent_dropout: float = 0.0
     attention: str = "none"
@@ -154,9 +156,15 @@ def _check_pairs(options: ModelOptions) -> None:
             ("pooling", "attention"),
         ),
         (
-            options.task == "sequence_to_sequence" and (options.stateful or options.residual),
-            "An encoder-decoder does not support `stateful` and `residual`. Remove them.",
-            ("stateful", "residual"),
+            options.layer_norm and options.batch_norm,
+            "Each recurrent layer has one normalization. Remove `layer_norm` or `batch_norm`.",
+            ("layer_norm", "batch_norm"),
+        ),
+        (
+            options.task == "sequence_to_sequence"
+            and any(getattr(options, name) for name in _OF_STACKS),
+            f"An encoder-decoder does not support `{'`, `'.join(_OF_STACKS)}`. Remove them.",
+            _OF_STACKS,
         ),
     )
     for refused, reason, names in refusals:

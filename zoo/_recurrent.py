@@ -118,7 +118,7 @@ def _layer(
 def recurrent_stack(
     x: Tensor, info: ModelInfo, options: ModelOptions, *, return_sequences: bool
 ) -> Tensor:
-    """Stack recurrent layers, with optional LayerNormalization and residual connections.
+    """Stack recurrent layers, with optional normalization and residual connections.
 
     Args:
         x: inputs [batch, time, features].
@@ -137,6 +137,8 @@ def recurrent_stack(
         check_outputs(y, options, return_sequences=every_step)
         if options.layer_norm:
             y = keras.layers.LayerNormalization(name=f"norm_{index}")(y)
+        if options.batch_norm:
+            y = keras.layers.BatchNormalization(name=f"norm_{index}")(y)
         if options.residual and index > 1:
             y = keras.layers.Add(name=f"residual_{index}")([x, y])
         x = y

@@ -17,7 +17,8 @@ def needs_sequence(options: ModelOptions) -> bool:
     """Return True if the head needs all time steps of the last recurrent layer."""
     pooled = options.pooling != "last" or options.attention != "none"
     # The residual sum of the last layer adds the outputs of the layer below, step by step.
-    return options.per_step or pooled or options.residual
+    # BatchNormalization takes its statistics over all steps.
+    return options.per_step or pooled or options.residual or options.batch_norm
 
 
 def features(x: Tensor, options: ModelOptions) -> Tensor:

@@ -30,6 +30,7 @@ def create_model(
     bidirectional: bool = False,
     residual: bool | None = None,
     layer_norm: bool | None = None,
+    batch_norm: bool | None = None,
     dropout: float = 0.0,
     recurrent_dropout: float = 0.0,
     attention: str | None = None,
@@ -88,6 +89,9 @@ def create_model(
             encoder-decoder, this applies to the encoder.
         residual: whether to add the input of each layer to its output, from layer 2 on.
         layer_norm: whether to apply LayerNormalization after every recurrent layer.
+        batch_norm: whether to apply BatchNormalization after every recurrent layer, with
+            statistics over the batch and all unmasked steps, as the authors of IndRNN do
+            (Sunnydreamrain/IndRNN_pytorch, utils.py:16-25, `bn_location="bn_after"`).
         dropout: fraction of each recurrent layer's inputs to drop, with one mask for all steps.
         recurrent_dropout: fraction of each recurrent layer's previous output to drop.
         attention: "additive" (Bahdanau) or "multiplicative" (Luong) over the hidden states, or

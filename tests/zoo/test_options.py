@@ -41,6 +41,7 @@ OPTIONS = [
     {"attention": "multiplicative", "num_layers": 2, "residual": True},
     {"pooling": "mean"},
     {"pooling": "max", "layer_norm": True},
+    {"num_layers": 2, "residual": True, "batch_norm": True},
 ]
 
 
@@ -80,7 +81,7 @@ def test_a_saved_model_passes_masks_on(name, tmp_path):
         np.testing.assert_allclose(array(outputs)[:, :3], array(each(sequence[:, :3])), atol=1e-6)
 
 
-@pytest.mark.parametrize("options", OPTIONS[:8], ids=str)
+@pytest.mark.parametrize("options", [*OPTIONS[:8], *OPTIONS[10:]], ids=str)
 def test_labelling_takes_every_option(options):
     model = build(task="labelling", **options)
     outputs = array(model(np.ones((2, 3, FEATURES), "float32")))
@@ -162,6 +163,24 @@ def test_both_directions_and_both_sides_take_the_values_of_their_layer():
 def test_a_pair_of_numbers_is_one_value_where_the_default_is_a_tuple(given, expected):
     model = build("lru", num_layers=2, radius_range=given)
     assert [cell.radius_range for cell in cells(model)] == expected
+
+
+def test_batch_norm_normalizes_over_batch_and_unmasked_steps(tmp_path):
+    model = build("ind_rnn", batch_norm=True, mask_value=0.0)
+    inputs = np.random.default_rng(0).normal(size=(3, 4, FEATURES)).astype("float32")
+    inputs[0, 2:] = 0
+    h = array(model.get_layer("ind_rnn_1")(model.get_layer("masking")(inputs)))
+    unmasked = h[inputs.any(axis=-1)]
+    norm = model.get_layer("norm_1")
+    normal = (h - unmasked.mean(axis=0)) / np.sqrt(unmasked.var(axis=0) + norm.epsilon)
+    last = np.stack([normal[0, 1], normal[1, 3], normal[2, 3]])
+    outputs = array(model(inputs, training=True))
+    np.testing.assert_allclose(outputs, array(model.get_layer("head")(last)), atol=1e-5)
+    moving = 0.01 * unmasked.mean(axis=0)
+    np.testing.assert_allclose(array(norm.moving_mean), moving, atol=1e-6)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(array(loaded(inputs)), array(model(inputs)), atol=1e-6)
 
 
 def test_tokens_are_embedded():
@@ -256,6 +275,7 @@ REFUSED = [
     ({"pooling": "sum"}, r"last, max, mean. Received: pooling='sum'"),
     ({"pooling": "max", "task": "labelling"}, r"Received: task='labelling', pooling='max'"),
     ({"pooling": "max", "attention": "additive"}, r"Received: pooling='max', attention="),
+    ({"layer_norm": True, "batch_norm": True}, r"Received: layer_norm=True, batch_norm=True"),
     ({"residual": True}, r"`num_layers=2` or more. Received: residual=True, num_layers=1"),
     ({"stateful": True}, r"fixed `batch_size`. Received: stateful=True, batch_size=None"),
     (
@@ -289,7 +309,14 @@ def test_refuses_an_attention_entry_without_attention():
         build("attention_lstm", attention="none")
 
 
-@pytest.mark.parametrize("option", [{"stateful": True, "batch_size": 2}, {"residual": True}])
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"stateful": True, "batch_size": 2},
+        {"residual": True},
+        {"layer_norm": False, "batch_norm": True},
+    ],
+)
 def test_refuses_for_an_encoder_decoder(option):
     with pytest.raises(ValueError, match="An encoder-decoder does not support `stateful`"):
         build("seq2seq_attention", input_shape=(None,), num_layers=2, **option)
