@@ -11,7 +11,7 @@ from gradkeeper.zoo._typing import Activation, Initializer, LayerFactory
 PER_STEP_TASKS = ("labelling", "language_model", "sequence_to_sequence")
 ATTENTIONS = ("none", "additive", "multiplicative")
 POOLINGS = ("last", "mean", "max")
-_OF_STACKS = ("stateful", "residual", "batch_norm")
+_OF_STACKS = ("stateful", "residual", "batch_norm", "block")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,8 @@ class ModelOptions:
     residual: bool = False
     layer_norm: bool = False
     batch_norm: bool = False
+    block: bool = False
+    convolution: int | None = None
     dropout: float = 0.0
     recurrent_dropout: float = 0.0
     attention: str = "none"
@@ -92,7 +94,7 @@ def _input_shape(shape: Any) -> tuple[int | None, ...]:
 def _check_values(options: ModelOptions) -> None:
     for name in ("output_units", "units", "num_layers"):
         integer(name, getattr(options, name))
-    for name in ("vocabulary_size", "embedding_units", "batch_size"):
+    for name in ("vocabulary_size", "embedding_units", "batch_size", "convolution"):
         if getattr(options, name) is not None:
             integer(name, getattr(options, name))
     number("dropout", options.dropout, "[0, 1)")
@@ -159,6 +161,27 @@ def _check_pairs(options: ModelOptions) -> None:
             options.layer_norm and options.batch_norm,
             "Each recurrent layer has one normalization. Remove `layer_norm` or `batch_norm`.",
             ("layer_norm", "batch_norm"),
+        ),
+        (
+            options.block and (options.residual or options.layer_norm),
+            "A block has residual connections and normalization. Remove `residual`, `layer_norm`.",
+            ("block", "residual", "layer_norm"),
+        ),
+        (
+            options.convolution is not None and not options.block,
+            "The convolution is a part of a block. Set `block=True`, or remove `convolution`.",
+            ("block", "convolution"),
+        ),
+        (
+            options.convolution is not None and options.stateful,
+            "A convolution keeps no state between batches. Remove `convolution` or `stateful`.",
+            ("convolution", "stateful"),
+        ),
+        (
+            options.convolution is not None
+            and (options.mask_zero or options.mask_value is not None),
+            "A convolution does not skip masked steps. Remove `convolution` or the mask.",
+            ("convolution", "mask_zero", "mask_value"),
         ),
         (
             options.task == "sequence_to_sequence"

@@ -1,4 +1,4 @@
-"""Recurrent layers of a model, and stacks of these layers."""
+"""Recurrent layers of a model."""
 
 import importlib
 import inspect
@@ -12,11 +12,10 @@ from gradkeeper._arguments import no_unknown
 from gradkeeper.zoo._masked import passes_masks
 from gradkeeper.zoo._model_info import ModelInfo
 from gradkeeper.zoo._options import ModelOptions
-from gradkeeper.zoo._typing import Config, LayerFactory, Tensor
+from gradkeeper.zoo._typing import Config, LayerFactory
 from gradkeeper.zoo._user_layer import (
     SET_BY_CREATE_MODEL,
     check_config,
-    check_outputs,
     check_two_directions,
     known_to_keras,
     make_user_layer,
@@ -113,36 +112,6 @@ def _layer(
         return both(
             seeded(forward, options.seed), backward_layer=seeded(backward, options.seed), name=name
         )
-
-
-def recurrent_stack(
-    x: Tensor, info: ModelInfo, options: ModelOptions, *, return_sequences: bool
-) -> Tensor:
-    """Stack recurrent layers, with optional normalization and residual connections.
-
-    Args:
-        x: inputs [batch, time, features].
-        info: the entry.
-        options: the options of the model.
-        return_sequences: whether the last layer returns all time steps.
-
-    Returns:
-        Outputs [batch, time, width] or [batch, width]. The width is `units`, or 2 * `units` if
-        bidirectional.
-    """
-    for index in range(1, options.num_layers + 1):
-        every_step = return_sequences or index < options.num_layers
-        layer = recurrent_layer(info, options, info.layer_name, index, return_sequences=every_step)
-        y = layer(x)
-        check_outputs(y, options, return_sequences=every_step)
-        if options.layer_norm:
-            y = keras.layers.LayerNormalization(name=f"norm_{index}")(y)
-        if options.batch_norm:
-            y = keras.layers.BatchNormalization(name=f"norm_{index}")(y)
-        if options.residual and index > 1:
-            y = keras.layers.Add(name=f"residual_{index}")([x, y])
-        x = y
-    return x
 
 
 def _layer_arguments(info: ModelInfo, options: ModelOptions, index: int) -> Config:

@@ -18,7 +18,7 @@ def needs_sequence(options: ModelOptions) -> bool:
     pooled = options.pooling != "last" or options.attention != "none"
     # The residual sum of the last layer adds the outputs of the layer below, step by step.
     # BatchNormalization takes its statistics over all steps.
-    return options.per_step or pooled or options.residual or options.batch_norm
+    return options.per_step or pooled or options.residual or options.batch_norm or options.block
 
 
 def features(x: Tensor, options: ModelOptions) -> Tensor:
@@ -37,7 +37,9 @@ def features(x: Tensor, options: ModelOptions) -> Tensor:
         return x
     if options.per_step:
         return x if options.attention == "none" else attended(x, x, options)
-    pool = SequencePooling(options.pooling, bidirectional=options.bidirectional, name="pooling")
+    # A block mixes the outputs of both directions in each step.
+    two_ends = options.bidirectional and not options.block
+    pool = SequencePooling(options.pooling, bidirectional=two_ends, name="pooling")
     pooled = pool(x)
     return pooled if options.attention == "none" else attended(pooled, x, options)
 

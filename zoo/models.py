@@ -10,7 +10,8 @@ import keras
 from gradkeeper.zoo import heads
 from gradkeeper.zoo._model_info import ModelInfo
 from gradkeeper.zoo._options import ModelOptions, merge
-from gradkeeper.zoo._recurrent import recurrent_stack, seeded
+from gradkeeper.zoo._recurrent import seeded
+from gradkeeper.zoo._stack import recurrent_stack
 from gradkeeper.zoo._typing import Activation, Initializer, LayerFactory, Tensor
 from gradkeeper.zoo._user_layer import user_info
 from gradkeeper.zoo.pretrained import load_weights, weights_info, with_trained
@@ -31,6 +32,8 @@ def create_model(
     residual: bool | None = None,
     layer_norm: bool | None = None,
     batch_norm: bool | None = None,
+    block: bool | None = None,
+    convolution: int | None = None,
     dropout: float = 0.0,
     recurrent_dropout: float = 0.0,
     attention: str | None = None,
@@ -91,8 +94,14 @@ def create_model(
         layer_norm: whether to apply LayerNormalization after every recurrent layer.
         batch_norm: whether to apply BatchNormalization after every recurrent layer, with
             statistics over the batch and all unmasked steps, as the authors of IndRNN do
-            (Sunnydreamrain/IndRNN_pytorch, utils.py:16-25, `bn_location="bn_after"`).
+            (Sunnydreamrain/IndRNN_pytorch, utils.py:16-25, `bn_location="bn_after"`). With
+            `block`, it replaces the LayerNormalization of the blocks, as in the authors' recipe
+            for LRU.
+        block: whether to build residual blocks, described below, around the recurrent layers.
+        convolution: number of time steps of a causal depthwise convolution in each block, 4 in
+            Griffin. Default: no convolution.
         dropout: fraction of each recurrent layer's inputs to drop, with one mask for all steps.
+            With `block`, fraction of the outputs of both branches to drop instead.
         recurrent_dropout: fraction of each recurrent layer's previous output to drop.
         attention: "additive" (Bahdanau) or "multiplicative" (Luong) over the hidden states, or
             "none". Default: "none". An encoder-decoder without attention passes only the last
@@ -115,6 +124,19 @@ def create_model(
         weights: trained weights: a name of `list_weights(name)`, or the path of an `.npz` file.
             The options that the weights were trained with become the defaults.
         **layer_options: further arguments of the recurrent layers, such as `use_bias=False`.
+
+    With `block=True`, a Dense layer maps the inputs to `units` features, unless they have that
+    many. `num_layers` residual blocks and a normalization follow::
+
+        y = GELU(recurrent_layer(convolution(norm(x))))
+        x = x + dropout(sigmoid(W_g y + b_g) * (W_v y + b_v))
+        x = x + dropout(W_2 GELU(W_1 norm(x) + b_1) + b_2)
+
+    W_1 has 4 * `units` columns. The first sum is the block of the LRU (Orvieto et al. 2023, arXiv
+    2303.06349; NicolasZucchet/minimal-LRU, lru/model.py:98-132), with the convolution of Griffin
+    (De et al. 2024, arXiv 2402.19427; google-deepmind/recurrentgemma, torch/modules.py). In
+    Griffin, the gate is computed from norm(x). The second sum and the last normalization are those
+    of lucidrains/minGRU-pytorch, minLM.py:17-131.
 
     A list as the value of `activation`, `recurrent_initializer`, `kernel_initializer` or one of
     the `layer_options` has one value per layer, the layer at the inputs first:

@@ -1,5 +1,7 @@
 """Options of `create_model`: the models that they build, and their errors."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -42,6 +44,8 @@ OPTIONS = [
     {"pooling": "mean"},
     {"pooling": "max", "layer_norm": True},
     {"num_layers": 2, "residual": True, "batch_norm": True},
+    {"num_layers": 2, "block": True},
+    {"block": True, "batch_norm": True, "bidirectional": True},
 ]
 
 
@@ -183,6 +187,82 @@ def test_batch_norm_normalizes_over_batch_and_unmasked_steps(tmp_path):
     np.testing.assert_allclose(array(loaded(inputs)), array(model(inputs)), atol=1e-6)
 
 
+def test_blocks_compute_their_equations(tmp_path):
+    model = build("min_gru", block=True, convolution=3, num_layers=2, task="labelling")
+    for weight in model.weights:
+        weight.assign(weight + 0.1)  # biases start at 0
+    weights = {weight.path: array(weight) for weight in model.weights}
+    inputs = np.random.default_rng(0).normal(size=(2, 5, FEATURES)).astype("float32")
+
+    def norm(x, name):
+        x = array(x)
+        x = (x - x.mean(axis=-1, keepdims=True)) / np.sqrt(x.var(axis=-1, keepdims=True) + 1e-3)
+        return x * weights[f"{name}/gamma"] + weights[f"{name}/beta"]
+
+    def dense(x, name):
+        return x @ weights[f"{name}/kernel"] + weights[f"{name}/bias"]
+
+    def gelu(x):
+        return array(keras.activations.gelu(x))
+
+    x = dense(inputs, "projection")
+    for index in (1, 2):
+        name, mlp = f"block_{index}", f"mlp_{index}"
+        y = norm(x, f"{name}_norm")
+        kernel, bias = (weights[f"{name}_convolution/{each}"] for each in ("kernel", "bias"))
+        padded = np.pad(y, [(0, 0), (2, 0), (0, 0)])
+        y = sum(kernel[k, :, 0] * padded[:, k : k + 5] for k in range(3)) + bias
+        y = gelu(model.get_layer(f"min_gru_{index}")(y))
+        gate = 1 / (1 + np.exp(-dense(y, f"{name}_gate")))
+        x = x + gate * dense(y, f"{name}_value")
+        hidden = gelu(dense(norm(x, f"{mlp}_norm"), f"{mlp}_hidden"))
+        assert hidden.shape[-1] == 4 * UNITS
+        x = x + dense(hidden, f"{mlp}_output")
+    expected = dense(norm(x, "norm"), "head")
+    model.save(tmp_path / "model.keras")
+    for each in (model, keras.saving.load_model(tmp_path / "model.keras")):
+        np.testing.assert_allclose(array(each(inputs)), expected, atol=1e-5)
+
+
+def test_blocks_return_the_last_step_and_drop_the_outputs_of_their_branches():
+    options = {"block": True, "dropout": 0.5, "bidirectional": True}
+    model = build("gru", input_shape=(None, UNITS), **options)
+    assert "projection" not in names(model)
+    assert model.get_layer("gru_1").forward_layer.dropout == 0
+    inputs = np.ones((2, 5, UNITS), "float32")
+    branch = array(model.get_layer("mlp_1_dropout")(inputs, training=True))
+    assert set(np.unique(branch)) == {0, 2}
+    np.testing.assert_array_equal(branch, np.repeat(branch[:, :1], 5, axis=1))
+    steps = build("gru", input_shape=(None, UNITS), task="labelling", **options)
+    steps.set_weights(model.get_weights())
+    np.testing.assert_allclose(array(model(inputs)), array(steps(inputs))[:, -1], atol=1e-6)
+
+
+def test_batch_norm_replaces_the_layer_norm_of_blocks():
+    model = build("lru", block=True, batch_norm=True)
+    for name in ("block_1_norm", "mlp_1_norm", "norm"):
+        assert type(model.get_layer(name)) is keras.layers.BatchNormalization
+    assert "norm_1" not in names(model)
+
+
+def test_options_from_json_build_the_same_model():
+    options = {
+        "num_layers": 2,
+        "block": True,
+        "convolution": 4,
+        "radius_range": (0.5, 0.6),
+        "max_phase": [1.0, 2.0],
+        "activation": ["tanh", "linear"],
+    }
+    first, second = build("lru", **options), build("lru", **json.loads(json.dumps(options)))
+    assert [cell.max_phase for cell in cells(first)] == [1.0, 2.0]
+    assert [array(weight).tolist() for weight in first.weights] == [
+        array(weight).tolist() for weight in second.weights
+    ]
+    configs = [json.dumps(each.get_config()["layers"]) for each in (first, second)]
+    assert configs[0] == configs[1]
+
+
 def test_tokens_are_embedded():
     model = build(input_shape=(None,), vocabulary_size=9, embedding_units=3, mask_zero=True)
     embedding = model.get_layer("embedding")
@@ -192,11 +272,17 @@ def test_tokens_are_embedded():
 
 
 @pytest.mark.parametrize(
-    ("name", "attention"),
-    [("gru", "none"), ("gru", "multiplicative"), ("ln_lstm", None), ("attention_gru", None)],
+    ("name", "options"),
+    [
+        ("gru", {"residual": True, "attention": "none"}),
+        ("gru", {"residual": True, "attention": "multiplicative"}),
+        ("ln_lstm", {"residual": True}),
+        ("attention_gru", {"residual": True}),
+        ("rg_lru", {"block": True, "convolution": 2}),
+    ],
 )
-def test_language_models_do_not_see_the_future(name, attention):
-    model = language_model(name, num_layers=2, residual=True, attention=attention)
+def test_language_models_do_not_see_the_future(name, options):
+    model = language_model(name, num_layers=2, **options)
     tokens = np.array([[1, 2, 3, 4]])
     other = np.array([[1, 2, 5, 6]])
     one, two = array(model(tokens)), array(model(other))
@@ -204,9 +290,9 @@ def test_language_models_do_not_see_the_future(name, attention):
     assert np.abs(one[:, 2:] - two[:, 2:]).max() > 1e-4
 
 
-@pytest.mark.parametrize("name", ["gru", "ln_lstm"])
-def test_stateful_model_carries_its_states(name):
-    model = build(name, stateful=True, batch_size=2, num_layers=2)
+@pytest.mark.parametrize(("name", "block"), [("gru", False), ("ln_lstm", False), ("lru", True)])
+def test_stateful_model_carries_its_states(name, block):
+    model = build(name, stateful=True, batch_size=2, num_layers=2, block=block)
     inputs = np.random.default_rng(0).normal(size=(2, 6, FEATURES)).astype("float32")
     expected = array(model(inputs))
     for layer in model.layers:
@@ -276,6 +362,18 @@ REFUSED = [
     ({"pooling": "max", "task": "labelling"}, r"Received: task='labelling', pooling='max'"),
     ({"pooling": "max", "attention": "additive"}, r"Received: pooling='max', attention="),
     ({"layer_norm": True, "batch_norm": True}, r"Received: layer_norm=True, batch_norm=True"),
+    ({"block": True, "layer_norm": True}, r"Received: block=True, residual=.*layer_norm=True"),
+    ({"block": True, "residual": True, "num_layers": 2}, r"Received: block=True, residual=True"),
+    ({"convolution": 4}, r"Set `block=True`.* Received: block=False, convolution=4"),
+    ({"convolution": 0, "block": True}, r"`convolution` must be .* Received: convolution=0"),
+    (
+        {"convolution": 4, "block": True, "stateful": True, "batch_size": 2},
+        r"no state between batches.* Received: convolution=4, stateful=True",
+    ),
+    (
+        {"convolution": 4, "block": True, "mask_value": 0.0},
+        r"does not skip masked steps.* Received: convolution=4, mask_zero=False, mask_value=0.0",
+    ),
     ({"residual": True}, r"`num_layers=2` or more. Received: residual=True, num_layers=1"),
     ({"stateful": True}, r"fixed `batch_size`. Received: stateful=True, batch_size=None"),
     (
@@ -315,6 +413,7 @@ def test_refuses_an_attention_entry_without_attention():
         {"stateful": True, "batch_size": 2},
         {"residual": True},
         {"layer_norm": False, "batch_norm": True},
+        {"block": True, "layer_norm": False},
     ],
 )
 def test_refuses_for_an_encoder_decoder(option):

@@ -86,6 +86,7 @@ OPTIONS = [
     {"attention": "multiplicative", "bidirectional": True, "mask_value": 0.0},
     {"pooling": "mean"},
     {"task": "labelling", "num_layers": 2},
+    {"block": True, "convolution": 2, "dropout": 0.1, "seed": 1},
     {"task": "language_model", "input_shape": (None,), "mask_zero": True},
 ]
 
