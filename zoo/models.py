@@ -67,6 +67,27 @@ def create_model(
             with a start token first.
     The tasks with features also take tokens [batch, time], if `vocabulary_size` is set.
 
+    With `block=True`, the model has `num_layers` residual blocks and a normalization after the last
+    one. A Dense layer first maps the inputs to `units` features, if they have another number. Each
+    block computes::
+
+        y = GELU(recurrent_layer(convolution(norm(x))))
+        x = x + dropout(sigmoid(W_g y + b_g) * (W_v y + b_v))
+        x = x + dropout(W_2 GELU(W_1 norm(x) + b_1) + b_2)
+
+    norm is a LayerNormalization, and W_1 has 4 * `units` columns. The first sum is the block of the
+    LRU (Orvieto et al. 2023, arXiv 2303.06349; NicolasZucchet/minimal-LRU, lru/model.py:98-132),
+    with the convolution of Griffin (De et al. 2024, arXiv 2402.19427), whose gate is computed from
+    norm(x) instead (google-deepmind/recurrentgemma, torch/modules.py:622-647). The second sum and
+    the last normalization are those of lucidrains/minGRU-pytorch, minLM.py:17-131, which uses
+    RMSNorm.
+
+    A list as the value of `activation`, `recurrent_initializer`, `kernel_initializer` or one of
+    the `layer_options` has one value per layer, the layer at the inputs first:
+    `step_size=[0.1, 0.02]` with `num_layers=2`. A tuple is one value for all layers. If the
+    option's default is a tuple, as that of `radius_range` in `lru`, a list of numbers is one value
+    as well, and only a list of lists or tuples has one value per layer.
+
     Args:
         name: an entry of `list_models()`. Pass either `name` or `layer`.
         layer: your recurrent layer instead of an entry: a class, such as a subclass of
@@ -95,9 +116,9 @@ def create_model(
         batch_norm: whether to apply BatchNormalization after every recurrent layer, with
             statistics over the batch and all unmasked steps, as the authors of IndRNN do
             (Sunnydreamrain/IndRNN_pytorch, utils.py:16-25, `bn_location="bn_after"`). With
-            `block`, it replaces the LayerNormalization of the blocks, as in the authors' recipe
-            for LRU.
-        block: whether to build residual blocks, described below, around the recurrent layers.
+            `block`, it replaces the LayerNormalization of the blocks, as in minimal-LRU,
+            run_train.py:57-58.
+        block: whether to build residual blocks, described above, around the recurrent layers.
         convolution: number of time steps of a causal depthwise convolution in each block, 4 in
             Griffin. Default: no convolution.
         dropout: fraction of each recurrent layer's inputs to drop, with one mask for all steps.
@@ -124,25 +145,6 @@ def create_model(
         weights: trained weights: a name of `list_weights(name)`, or the path of an `.npz` file.
             The options that the weights were trained with become the defaults.
         **layer_options: further arguments of the recurrent layers, such as `use_bias=False`.
-
-    With `block=True`, a Dense layer maps the inputs to `units` features, unless they have that
-    many. `num_layers` residual blocks and a normalization follow::
-
-        y = GELU(recurrent_layer(convolution(norm(x))))
-        x = x + dropout(sigmoid(W_g y + b_g) * (W_v y + b_v))
-        x = x + dropout(W_2 GELU(W_1 norm(x) + b_1) + b_2)
-
-    W_1 has 4 * `units` columns. The first sum is the block of the LRU (Orvieto et al. 2023, arXiv
-    2303.06349; NicolasZucchet/minimal-LRU, lru/model.py:98-132), with the convolution of Griffin
-    (De et al. 2024, arXiv 2402.19427; google-deepmind/recurrentgemma, torch/modules.py). In
-    Griffin, the gate is computed from norm(x). The second sum and the last normalization are those
-    of lucidrains/minGRU-pytorch, minLM.py:17-131.
-
-    A list as the value of `activation`, `recurrent_initializer`, `kernel_initializer` or one of
-    the `layer_options` has one value per layer, the layer at the inputs first:
-    `step_size=[0.1, 0.02]` with `num_layers=2`. A tuple is one value for all layers. If the
-    option's default is a tuple, as that of `radius_range` in `lru`, a list of numbers is one value
-    as well, and only a list of lists or tuples has one value per layer.
 
     Raises:
         ValueError: if the name or the weights are unknown, if an option is not allowed, if two
