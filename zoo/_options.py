@@ -9,8 +9,9 @@ from gradkeeper.zoo._model_info import ModelInfo
 from gradkeeper.zoo._typing import Activation, Initializer, LayerFactory
 
 PER_STEP_TASKS = ("labelling", "language_model", "sequence_to_sequence")
-ATTENTIONS = ("additive", "multiplicative")
+ATTENTIONS = ("none", "additive", "multiplicative")
 POOLINGS = ("last", "mean", "max")
+_OF_STACKS = ("stateful", "residual", "batch_norm", "block")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,13 +29,16 @@ class ModelOptions:
     bidirectional: bool = False
     residual: bool = False
     layer_norm: bool = False
+    batch_norm: bool = False
+    block: bool = False
+    convolution: int | None = None
     dropout: float = 0.0
     recurrent_dropout: float = 0.0
-    attention: str | None = None
+    attention: str = "none"
     pooling: str = "last"
-    activation: Activation = None
-    recurrent_initializer: Initializer = None
-    kernel_initializer: Initializer = None
+    activation: Activation | list[Activation] = None
+    recurrent_initializer: Initializer | list[Initializer] = None
+    kernel_initializer: Initializer | list[Initializer] = None
     vocabulary_size: int | None = None
     embedding_units: int | None = None
     mask_zero: bool = False
@@ -90,13 +94,13 @@ def _input_shape(shape: Any) -> tuple[int | None, ...]:
 def _check_values(options: ModelOptions) -> None:
     for name in ("output_units", "units", "num_layers"):
         integer(name, getattr(options, name))
-    for name in ("vocabulary_size", "embedding_units", "batch_size"):
+    for name in ("vocabulary_size", "embedding_units", "batch_size", "convolution"):
         if getattr(options, name) is not None:
             integer(name, getattr(options, name))
     number("dropout", options.dropout, "[0, 1)")
     number("recurrent_dropout", options.recurrent_dropout, "[0, 1)")
     choice("pooling", options.pooling, POOLINGS)
-    choice("attention", options.attention, (None, *ATTENTIONS))
+    choice("attention", options.attention, ATTENTIONS)
 
 
 def _check_inputs(options: ModelOptions) -> None:
@@ -149,14 +153,41 @@ def _check_pairs(options: ModelOptions) -> None:
             ("task", "pooling"),
         ),
         (
-            options.pooling != "last" and options.attention is not None,
+            options.pooling != "last" and options.attention != "none",
             "Attention already pools the sequence. Remove `pooling` or `attention`.",
             ("pooling", "attention"),
         ),
         (
-            options.task == "sequence_to_sequence" and (options.stateful or options.residual),
-            "An encoder-decoder does not support `stateful` and `residual`. Remove them.",
-            ("stateful", "residual"),
+            options.layer_norm and options.batch_norm,
+            "Each recurrent layer has one normalization. Remove `layer_norm` or `batch_norm`.",
+            ("layer_norm", "batch_norm"),
+        ),
+        (
+            options.block and (options.residual or options.layer_norm),
+            "A block has residual connections and normalization. Remove `residual`, `layer_norm`.",
+            ("block", "residual", "layer_norm"),
+        ),
+        (
+            options.convolution is not None and not options.block,
+            "The convolution is a part of a block. Set `block=True`, or remove `convolution`.",
+            ("block", "convolution"),
+        ),
+        (
+            options.convolution is not None and options.stateful,
+            "A convolution keeps no state between batches. Remove `convolution` or `stateful`.",
+            ("convolution", "stateful"),
+        ),
+        (
+            options.convolution is not None
+            and (options.mask_zero or options.mask_value is not None),
+            "A convolution does not skip masked steps. Remove `convolution` or the mask.",
+            ("convolution", "mask_zero", "mask_value"),
+        ),
+        (
+            options.task == "sequence_to_sequence"
+            and any(getattr(options, name) for name in _OF_STACKS),
+            f"An encoder-decoder does not support `{'`, `'.join(_OF_STACKS)}`. Remove them.",
+            _OF_STACKS,
         ),
     )
     for refused, reason, names in refusals:
@@ -171,4 +202,10 @@ def _check_entry(info: ModelInfo, chosen: Mapping[str, Any]) -> None:
         raise ValueError(
             f"{info.name!r} has residual connections by definition. For the same network without "
             f"them, use {info.layer_name!r} and set `num_layers`. Received: residual=False"
+        )
+    attends = "attention" in info.options and "sequence_to_sequence" not in info.tasks
+    if attends and chosen.get("attention") == "none":
+        raise ValueError(
+            f"{info.name!r} has attention by definition. For the same network without attention, "
+            f"use {info.layer_name!r}. Received: attention='none'"
         )

@@ -1,4 +1,4 @@
-"""Recurrent layers of a model, and stacks of these layers."""
+"""Recurrent layers of a model."""
 
 import importlib
 import inspect
@@ -12,11 +12,10 @@ from gradkeeper._arguments import no_unknown
 from gradkeeper.zoo._masked import passes_masks
 from gradkeeper.zoo._model_info import ModelInfo
 from gradkeeper.zoo._options import ModelOptions
-from gradkeeper.zoo._typing import Config, LayerFactory, Tensor
+from gradkeeper.zoo._typing import Config, LayerFactory
 from gradkeeper.zoo._user_layer import (
     SET_BY_CREATE_MODEL,
     check_config,
-    check_outputs,
     check_two_directions,
     known_to_keras,
     make_user_layer,
@@ -34,8 +33,7 @@ def layer_class(info: ModelInfo) -> type[keras.layers.Layer]:
 
 def layer_arguments(info: ModelInfo) -> dict[str, Any]:
     """Return the arguments that `create_model` passes to an entry's layers, with their defaults."""
-    layer = layer_class(info)
-    defaults = layer.option_defaults() if issubclass(layer, CellLayer) else _defaults(layer)
+    defaults = _defaults(layer_class(info))
     return {name: value for name, value in defaults.items() if name not in SET_BY_CREATE_MODEL}
 
 
@@ -68,7 +66,7 @@ def _set_seeds(config: Config, path: str) -> None:
 
 
 def recurrent_layer(
-    info: ModelInfo, options: ModelOptions, name: str, **loop: Any
+    info: ModelInfo, options: ModelOptions, prefix: str, index: int, **loop: Any
 ) -> keras.layers.Layer:
     """Create one recurrent layer, wrapped in `Bidirectional` if `options.bidirectional`.
 
@@ -77,14 +75,16 @@ def recurrent_layer(
     Args:
         info: the entry.
         options: the options of the model.
-        name: name of the layer.
+        prefix: prefix of the layer's name, which ends with the index.
+        index: number of the layer, from 1. It selects the values of per-layer options.
         **loop: `return_sequences`, `return_state`.
 
     Raises:
         TypeError: if the layer does not take one of `options.layer_options`.
-        ValueError: if `Bidirectional` cannot wrap a user's layer.
+        ValueError: if a per-layer option does not have `options.num_layers` values, or if
+            `Bidirectional` cannot wrap a user's layer.
     """
-    layer = _layer(info, options, name, loop)
+    layer = _layer(info, options, f"{prefix}_{index}", _layer_arguments(info, options, index), loop)
     inner = [layer.forward_layer, layer.backward_layer] if options.bidirectional else []
     for each in (layer, *inner):
         if isinstance(each, (keras.layers.RNN, keras.layers.Bidirectional)):
@@ -93,9 +93,8 @@ def recurrent_layer(
 
 
 def _layer(
-    info: ModelInfo, options: ModelOptions, name: str, loop: dict[str, Any]
+    info: ModelInfo, options: ModelOptions, name: str, arguments: Config, loop: Config
 ) -> keras.layers.Layer:
-    arguments = _layer_arguments(info, options)
     make: LayerFactory = options.layer or layer_class(info)
     both: LayerFactory = keras.layers.Bidirectional
     if options.mask_zero or options.mask_value is not None:
@@ -115,44 +114,20 @@ def _layer(
         )
 
 
-def recurrent_stack(
-    x: Tensor, info: ModelInfo, options: ModelOptions, *, return_sequences: bool
-) -> Tensor:
-    """Stack recurrent layers, with optional LayerNormalization and residual connections.
-
-    Args:
-        x: inputs [batch, time, features].
-        info: the entry.
-        options: the options of the model.
-        return_sequences: whether the last layer returns all time steps.
-
-    Returns:
-        Outputs [batch, time, width] or [batch, width]. The width is `units`, or 2 * `units` if
-        bidirectional.
-    """
-    for index in range(1, options.num_layers + 1):
-        every_step = return_sequences or index < options.num_layers
-        layer = recurrent_layer(
-            info, options, f"{info.layer_name}_{index}", return_sequences=every_step
-        )
-        y = layer(x)
-        check_outputs(y, options, return_sequences=every_step)
-        if options.layer_norm:
-            y = keras.layers.LayerNormalization(name=f"norm_{index}")(y)
-        if options.residual and index > 1:
-            y = keras.layers.Add(name=f"residual_{index}")([x, y])
-        x = y
-    return x
-
-
-def _layer_arguments(info: ModelInfo, options: ModelOptions) -> dict[str, Any]:
-    chosen = {
+def _layer_arguments(info: ModelInfo, options: ModelOptions, index: int) -> Config:
+    """Return the arguments of layer `index`, except those of `recurrent_layer`."""
+    named = {
         name: getattr(options, name)
         for name in ("activation", "recurrent_initializer", "kernel_initializer")
-        if getattr(options, name) is not None
     }
+    defaults = _defaults(options.layer or layer_class(info))
+    chosen = {
+        name: _value_of_layer(name, value, defaults.get(name), index, options.num_layers)
+        for name, value in {**named, **options.layer_options}.items()
+    }
+    chosen = {name: each for name, each in chosen.items() if each is not None or name not in named}
     if options.layer is not None:
-        return {**user_arguments(options), **chosen, **options.layer_options}
+        return {**user_arguments(options), **chosen}
     allowed = layer_arguments(info).keys()
     unknown = set(options.layer_options) - allowed
     no_unknown(f"The recurrent layer of {info.name!r}", unknown, allowed)
@@ -162,11 +137,31 @@ def _layer_arguments(info: ModelInfo, options: ModelOptions) -> dict[str, Any]:
         "recurrent_dropout": options.recurrent_dropout,
         "stateful": options.stateful,
         **chosen,
-        **options.layer_options,
     }
 
 
-def _defaults(layer: type[keras.layers.Layer]) -> dict[str, Any]:
-    """Return the arguments of a Keras layer's constructor, with their defaults."""
-    parameters = inspect.signature(layer).parameters.values()
+def _value_of_layer(name: str, value: Any, default: Any, index: int, num_layers: int) -> Any:
+    """Return the value of layer `index`: its element of a list, or `value` for all layers.
+
+    If the default is a tuple or a list, a list of numbers is one value. JSON stores tuples as
+    lists.
+    """
+    per_layer = isinstance(value, list)
+    if isinstance(default, (tuple, list)):
+        per_layer = per_layer and all(isinstance(each, (tuple, list)) for each in value)
+    if not per_layer:
+        return value
+    if len(value) != num_layers:
+        raise ValueError(
+            f"A list for `{name}` must have one value per layer, num_layers={num_layers}. "
+            f"Received: {name}={value!r}"
+        )
+    return value[index - 1]
+
+
+def _defaults(make: LayerFactory) -> dict[str, Any]:
+    """Return the arguments of a layer class or function, with their defaults."""
+    if isinstance(make, type) and issubclass(make, CellLayer):
+        return make.option_defaults()
+    parameters = inspect.signature(make).parameters.values()
     return {each.name: each.default for each in parameters if each.kind is not each.VAR_KEYWORD}

@@ -15,9 +15,10 @@ from gradkeeper.zoo.layers import (
 
 def needs_sequence(options: ModelOptions) -> bool:
     """Return True if the head needs all time steps of the last recurrent layer."""
-    pooled = options.pooling != "last" or options.attention is not None
+    pooled = options.pooling != "last" or options.attention != "none"
     # The residual sum of the last layer adds the outputs of the layer below, step by step.
-    return options.per_step or pooled or options.residual
+    # BatchNormalization takes its statistics over all steps.
+    return options.per_step or pooled or options.residual or options.batch_norm or options.block
 
 
 def features(x: Tensor, options: ModelOptions) -> Tensor:
@@ -35,10 +36,12 @@ def features(x: Tensor, options: ModelOptions) -> Tensor:
     if not needs_sequence(options):
         return x
     if options.per_step:
-        return x if options.attention is None else attended(x, x, options)
-    pool = SequencePooling(options.pooling, bidirectional=options.bidirectional, name="pooling")
+        return x if options.attention == "none" else attended(x, x, options)
+    # A block mixes the outputs of both directions in each step.
+    two_ends = options.bidirectional and not options.block
+    pool = SequencePooling(options.pooling, bidirectional=two_ends, name="pooling")
     pooled = pool(x)
-    return pooled if options.attention is None else attended(pooled, x, options)
+    return pooled if options.attention == "none" else attended(pooled, x, options)
 
 
 def attended(query: Tensor, values: Tensor, options: ModelOptions) -> Tensor:

@@ -10,7 +10,8 @@ import keras
 from gradkeeper.zoo import heads
 from gradkeeper.zoo._model_info import ModelInfo
 from gradkeeper.zoo._options import ModelOptions, merge
-from gradkeeper.zoo._recurrent import recurrent_stack, seeded
+from gradkeeper.zoo._recurrent import seeded
+from gradkeeper.zoo._stack import recurrent_stack
 from gradkeeper.zoo._typing import Activation, Initializer, LayerFactory, Tensor
 from gradkeeper.zoo._user_layer import user_info
 from gradkeeper.zoo.pretrained import load_weights, weights_info, with_trained
@@ -30,13 +31,16 @@ def create_model(
     bidirectional: bool = False,
     residual: bool | None = None,
     layer_norm: bool | None = None,
+    batch_norm: bool | None = None,
+    block: bool | None = None,
+    convolution: int | None = None,
     dropout: float = 0.0,
     recurrent_dropout: float = 0.0,
     attention: str | None = None,
     pooling: str = "last",
-    activation: Activation = None,
-    recurrent_initializer: Initializer = None,
-    kernel_initializer: Initializer = None,
+    activation: Activation | list[Activation] = None,
+    recurrent_initializer: Initializer | list[Initializer] = None,
+    kernel_initializer: Initializer | list[Initializer] = None,
     vocabulary_size: int | None = None,
     embedding_units: int | None = None,
     mask_zero: bool = False,
@@ -63,6 +67,27 @@ def create_model(
             with a start token first.
     The tasks with features also take tokens [batch, time], if `vocabulary_size` is set.
 
+    With `block=True`, the model has `num_layers` residual blocks and a normalization after the last
+    one. A Dense layer first maps the inputs to `units` features, if they have another number. Each
+    block computes::
+
+        y = GELU(recurrent_layer(convolution(norm(x))))
+        x = x + dropout(sigmoid(W_g y + b_g) * (W_v y + b_v))
+        x = x + dropout(W_2 GELU(W_1 norm(x) + b_1) + b_2)
+
+    norm is a LayerNormalization, and W_1 has 4 * `units` columns. The first sum is the block of the
+    LRU (Orvieto et al. 2023, arXiv 2303.06349; NicolasZucchet/minimal-LRU, lru/model.py:98-132),
+    with the convolution of Griffin (De et al. 2024, arXiv 2402.19427), whose gate is computed from
+    norm(x) instead (google-deepmind/recurrentgemma, torch/modules.py:622-647). The second sum and
+    the last normalization are those of lucidrains/minGRU-pytorch, minLM.py:17-131, which uses
+    RMSNorm.
+
+    A list as the value of `activation`, `recurrent_initializer`, `kernel_initializer` or one of
+    the `layer_options` has one value per layer, the layer at the inputs first:
+    `step_size=[0.1, 0.02]` with `num_layers=2`. A tuple is one value for all layers. If the
+    option's default is a tuple, as that of `radius_range` in `lru`, a list of numbers is one value
+    as well, and only a list of lists or tuples has one value per layer.
+
     Args:
         name: an entry of `list_models()`. Pass either `name` or `layer`.
         layer: your recurrent layer instead of an entry: a class, such as a subclass of
@@ -88,9 +113,20 @@ def create_model(
             encoder-decoder, this applies to the encoder.
         residual: whether to add the input of each layer to its output, from layer 2 on.
         layer_norm: whether to apply LayerNormalization after every recurrent layer.
+        batch_norm: whether to apply BatchNormalization after every recurrent layer, with
+            statistics over the batch and all unmasked steps, as the authors of IndRNN do
+            (Sunnydreamrain/IndRNN_pytorch, utils.py:16-25, `bn_location="bn_after"`). With
+            `block`, it replaces the LayerNormalization of the blocks, as in minimal-LRU,
+            run_train.py:57-58.
+        block: whether to build residual blocks, described above, around the recurrent layers.
+        convolution: number of time steps of a causal depthwise convolution in each block, 4 in
+            Griffin. Default: no convolution.
         dropout: fraction of each recurrent layer's inputs to drop, with one mask for all steps.
+            With `block`, fraction of the outputs of both branches to drop instead.
         recurrent_dropout: fraction of each recurrent layer's previous output to drop.
-        attention: "additive" (Bahdanau) or "multiplicative" (Luong) over the hidden states.
+        attention: "additive" (Bahdanau) or "multiplicative" (Luong) over the hidden states, or
+            "none". Default: "none". An encoder-decoder without attention passes only the last
+            states of the encoder to the decoder (Sutskever et al. 2014).
         pooling: "last", "mean" or "max" over time, for tasks with one output per sequence.
         activation: activation of the recurrent layers.
         recurrent_initializer: initializer of the recurrent kernels.
@@ -112,8 +148,8 @@ def create_model(
 
     Raises:
         ValueError: if the name or the weights are unknown, if an option is not allowed, if two
-            options exclude each other, if an option does not fit the weights, or if the outputs
-            of `layer` have the wrong shape.
+            options exclude each other, if a list does not have one value per layer, if an option
+            does not fit the weights, or if the outputs of `layer` have the wrong shape.
         TypeError: if the recurrent layer does not have one of `layer_options`, if the sizes are
             missing without `weights`, if both or neither of `name` and `layer` are given, or if
             `layer` is neither a class nor a function.

@@ -1,4 +1,4 @@
-"""Encoder-decoder model with attention."""
+"""Encoder-decoder models."""
 
 from dataclasses import replace
 
@@ -12,15 +12,18 @@ from gradkeeper.zoo._typing import Tensor
 
 
 def encoder_decoder(info: ModelInfo, options: ModelOptions, name: str) -> keras.Model:
-    """Build a recurrent encoder and a recurrent decoder with attention over the encoder's outputs.
+    """Build a recurrent encoder and a recurrent decoder, with optional attention.
 
     Train with teacher forcing: the target input is the target shifted right by one, with a start
     token first. At inference, `gradkeeper.zoo.generate` feeds the model's outputs back instead.
 
     The initial states of decoder layer l are the last states of encoder layer l. If the encoder is
-    bidirectional, a tanh layer per state maps them to the decoder's width. The attention is
-    Luong's: the decoder's output d_t is the query, and tanh(W_c [context_t; d_t]) is the input of
-    the output layer.
+    bidirectional, a tanh layer per state maps them to the decoder's width. With attention, the
+    decoder's output d_t is the query over the encoder's outputs, and tanh(W_c [context_t; d_t]) is
+    the input of the output layer (Luong, Pham, Manning 2015). Without attention, d_t is the
+    input of the output layer, and the decoder depends on the source only through its initial
+    states (Sutskever, Vinyals, Le: "Sequence to Sequence Learning with Neural Networks", 2014,
+    arXiv 1409.3215).
 
     Inputs: {"source": [batch, time], "target": [batch, steps]}, integer tokens.
     Output: logits [batch, steps, output_units].
@@ -30,9 +33,10 @@ def encoder_decoder(info: ModelInfo, options: ModelOptions, name: str) -> keras.
     sizes = (options.vocabulary_size or options.output_units, options.output_units)
     encoded, states = _encoder(_embedded(source, sizes[0], "source", options), info, options)
     x = _decoder(_embedded(target, sizes[1], "target", options), states, info, options)
-    x = heads.attended(x, encoded, options)
-    combine = keras.layers.Dense(options.units, activation="tanh", name="combine")
-    x = _normalized(seeded(combine, options.seed)(x), "norm_attention", options)
+    if options.attention != "none":
+        x = heads.attended(x, encoded, options)
+        combine = keras.layers.Dense(options.units, activation="tanh", name="combine")
+        x = _normalized(seeded(combine, options.seed)(x), "norm_attention", options)
     logits = heads.output_layer(options)(x)
     return keras.Model({"source": source, "target": target}, logits, name=name)
 
@@ -58,7 +62,7 @@ def _encoder(
     states = []
     for index in range(1, options.num_layers + 1):
         layer = recurrent_layer(
-            info, options, f"encoder_{index}", return_sequences=True, return_state=True
+            info, options, "encoder", index, return_sequences=True, return_state=True
         )
         x, *last = layer(x)
         states.append(_bridge(last, index, options) if options.bidirectional else last)
@@ -83,7 +87,7 @@ def _decoder(
 ) -> Tensor:
     forward = replace(options, bidirectional=False)
     for index, initial_state in enumerate(states, start=1):
-        layer = recurrent_layer(info, forward, f"decoder_{index}", return_sequences=True)
+        layer = recurrent_layer(info, forward, "decoder", index, return_sequences=True)
         x = layer(x, initial_state=initial_state)
         x = _normalized(x, f"decoder_norm_{index}", options)
     return x

@@ -52,8 +52,8 @@ def generate_text(
     """Generate a continuation of a text with a language model.
 
     A copy of the model with the same weights and `stateful=True` reads the prompt and then the
-    generated tokens, one at a time. A model with attention reads a window of the last tokens
-    instead; the window has the model's fixed length, or 128 tokens.
+    generated tokens, one at a time. A model with attention or convolutions reads a window of the
+    last tokens instead; the window has the model's fixed length, or 128 tokens.
 
     Args:
         model: a trained model of `create_model(..., task="language_model")`.
@@ -78,8 +78,9 @@ def generate_text(
     number("temperature", temperature, "[0, inf)")
     words = _vocabulary(vocabulary, model.output_shape[-1])
     tokens = _prompt_tokens(prompt, words, model.output_shape[-1])
-    attends = any(isinstance(layer, SequenceAttention) for layer in model.layers)
-    next_logits = _windowed(model) if attends else _stepped(model)
+    without_state = (SequenceAttention, keras.layers.DepthwiseConv1D)
+    sees_window = any(isinstance(layer, without_state) for layer in model.layers)
+    next_logits = _windowed(model) if sees_window else _stepped(model)
     random = np.random.default_rng(seed)
     given = len(tokens)
     for _ in range(length):

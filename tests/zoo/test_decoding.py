@@ -33,7 +33,9 @@ def test_learns_to_reverse_and_decodes_greedily():
 
 
 @pytest.mark.slow
-def test_decoding_equals_feeding_back_by_hand(translator):
+@pytest.mark.parametrize("attention", [None, "none"])
+def test_decoding_equals_feeding_back_by_hand(attention):
+    translator = encoder_decoder(units=8, attention=attention)
     source = np.array([[2, 3, 4], [5, 4, 2]])
     target = np.zeros((2, 1), int)
     for _ in range(4):

@@ -1,5 +1,7 @@
 """Options of `create_model`: the models that they build, and their errors."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -26,6 +28,10 @@ def names(model):
     return [layer.name for layer in model.layers]
 
 
+def cells(model):
+    return [layer.cell for layer in model.layers if hasattr(layer, "cell")]
+
+
 OPTIONS = [
     {"num_layers": 3},
     {"bidirectional": True},
@@ -37,6 +43,9 @@ OPTIONS = [
     {"attention": "multiplicative", "num_layers": 2, "residual": True},
     {"pooling": "mean"},
     {"pooling": "max", "layer_norm": True},
+    {"num_layers": 2, "residual": True, "batch_norm": True},
+    {"num_layers": 2, "block": True},
+    {"block": True, "batch_norm": True, "bidirectional": True},
 ]
 
 
@@ -76,7 +85,7 @@ def test_a_saved_model_passes_masks_on(name, tmp_path):
         np.testing.assert_allclose(array(outputs)[:, :3], array(each(sequence[:, :3])), atol=1e-6)
 
 
-@pytest.mark.parametrize("options", OPTIONS[:8], ids=str)
+@pytest.mark.parametrize("options", [*OPTIONS[:8], *OPTIONS[10:]], ids=str)
 def test_labelling_takes_every_option(options):
     model = build(task="labelling", **options)
     outputs = array(model(np.ones((2, 3, FEATURES), "float32")))
@@ -118,6 +127,142 @@ def test_layer_options_reach_the_layers(name):
         assert (cell.dropout, cell.recurrent_dropout, cell.use_bias) == (0.1, 0.2, False)
 
 
+def test_a_list_has_one_value_per_layer(tmp_path):
+    model = build("unicornn", num_layers=2, step_size=[0.1, 0.02], alpha=3.0)
+    model.save(tmp_path / "model.keras")
+    for each in (model, keras.saving.load_model(tmp_path / "model.keras")):
+        assert [cell.step_size for cell in cells(each)] == [0.1, 0.02]
+        assert [cell.alpha for cell in cells(each)] == [3.0, 3.0]
+
+
+def test_initializers_per_layer():
+    """The last layer of an IndRNN starts near 1, as in section 5.1 of the paper."""
+    last = {"class_name": "RandomUniform", "config": {"minval": 0.9, "maxval": 1.0}}
+    model = build("ind_rnn", num_layers=2, recurrent_initializer=[None, last], units=50)
+    lowest = [array(cell.recurrent_kernel).min() for cell in cells(model)]
+    assert lowest[0] < 0.2
+    assert lowest[1] >= 0.9
+
+
+def test_both_directions_and_both_sides_take_the_values_of_their_layer():
+    model = build("gru", num_layers=2, bidirectional=True, activation=["relu", "tanh"])
+    for index, name in enumerate(("relu", "tanh"), start=1):
+        layer = model.get_layer(f"gru_{index}")
+        for each in (layer.forward_layer, layer.backward_layer):
+            assert each.activation.__name__ == name
+    model = build("seq2seq_attention", input_shape=(None,), num_layers=2, use_bias=[True, False])
+    for side in ("encoder", "decoder"):
+        assert [model.get_layer(f"{side}_{index}").use_bias for index in (1, 2)] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ((0.5, 0.6), [(0.5, 0.6), (0.5, 0.6)]),
+        ([0.5, 0.6], [(0.5, 0.6), (0.5, 0.6)]),
+        ([(0.5, 0.6), (0.8, 0.9)], [(0.5, 0.6), (0.8, 0.9)]),
+        ([[0.5, 0.6], [0.8, 0.9]], [(0.5, 0.6), (0.8, 0.9)]),
+    ],
+)
+def test_a_pair_of_numbers_is_one_value_where_the_default_is_a_tuple(given, expected):
+    model = build("lru", num_layers=2, radius_range=given)
+    assert [cell.radius_range for cell in cells(model)] == expected
+
+
+def test_batch_norm_normalizes_over_batch_and_unmasked_steps(tmp_path):
+    model = build("ind_rnn", batch_norm=True, mask_value=0.0)
+    inputs = np.random.default_rng(0).normal(size=(3, 4, FEATURES)).astype("float32")
+    inputs[0, 2:] = 0
+    h = array(model.get_layer("ind_rnn_1")(model.get_layer("masking")(inputs)))
+    unmasked = h[inputs.any(axis=-1)]
+    norm = model.get_layer("norm_1")
+    normal = (h - unmasked.mean(axis=0)) / np.sqrt(unmasked.var(axis=0) + norm.epsilon)
+    last = np.stack([normal[0, 1], normal[1, 3], normal[2, 3]])
+    outputs = array(model(inputs, training=True))
+    np.testing.assert_allclose(outputs, array(model.get_layer("head")(last)), atol=1e-5)
+    moving = 0.01 * unmasked.mean(axis=0)
+    np.testing.assert_allclose(array(norm.moving_mean), moving, atol=1e-6)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(array(loaded(inputs)), array(model(inputs)), atol=1e-6)
+
+
+def test_blocks_compute_their_equations(tmp_path):
+    model = build("min_gru", block=True, convolution=3, num_layers=2, task="labelling")
+    for weight in model.weights:
+        weight.assign(weight + 0.1)  # biases start at 0
+    weights = {weight.path: array(weight) for weight in model.weights}
+    inputs = np.random.default_rng(0).normal(size=(2, 5, FEATURES)).astype("float32")
+
+    def norm(x, name):
+        x = array(x)
+        x = (x - x.mean(axis=-1, keepdims=True)) / np.sqrt(x.var(axis=-1, keepdims=True) + 1e-3)
+        return x * weights[f"{name}/gamma"] + weights[f"{name}/beta"]
+
+    def dense(x, name):
+        return x @ weights[f"{name}/kernel"] + weights[f"{name}/bias"]
+
+    def gelu(x):
+        return array(keras.activations.gelu(x))
+
+    x = dense(inputs, "projection")
+    for index in (1, 2):
+        name, mlp = f"block_{index}", f"mlp_{index}"
+        y = norm(x, f"{name}_norm")
+        kernel, bias = (weights[f"{name}_convolution/{each}"] for each in ("kernel", "bias"))
+        padded = np.pad(y, [(0, 0), (2, 0), (0, 0)])
+        y = sum(kernel[k, :, 0] * padded[:, k : k + 5] for k in range(3)) + bias
+        y = gelu(model.get_layer(f"min_gru_{index}")(y))
+        gate = 1 / (1 + np.exp(-dense(y, f"{name}_gate")))
+        x = x + gate * dense(y, f"{name}_value")
+        hidden = gelu(dense(norm(x, f"{mlp}_norm"), f"{mlp}_hidden"))
+        assert hidden.shape[-1] == 4 * UNITS
+        x = x + dense(hidden, f"{mlp}_output")
+    expected = dense(norm(x, "norm"), "head")
+    model.save(tmp_path / "model.keras")
+    for each in (model, keras.saving.load_model(tmp_path / "model.keras")):
+        np.testing.assert_allclose(array(each(inputs)), expected, atol=1e-5)
+
+
+def test_blocks_return_the_last_step_and_drop_the_outputs_of_their_branches():
+    options = {"block": True, "dropout": 0.5, "bidirectional": True}
+    model = build("gru", input_shape=(None, UNITS), **options)
+    assert "projection" not in names(model)
+    assert model.get_layer("gru_1").forward_layer.dropout == 0
+    inputs = np.ones((2, 5, UNITS), "float32")
+    branch = array(model.get_layer("mlp_1_dropout")(inputs, training=True))
+    assert set(np.unique(branch)) == {0, 2}
+    np.testing.assert_array_equal(branch, np.repeat(branch[:, :1], 5, axis=1))
+    steps = build("gru", input_shape=(None, UNITS), task="labelling", **options)
+    steps.set_weights(model.get_weights())
+    np.testing.assert_allclose(array(model(inputs)), array(steps(inputs))[:, -1], atol=1e-6)
+
+
+def test_batch_norm_replaces_the_layer_norm_of_blocks():
+    model = build("lru", block=True, batch_norm=True)
+    for name in ("block_1_norm", "mlp_1_norm", "norm"):
+        assert type(model.get_layer(name)) is keras.layers.BatchNormalization
+    assert "norm_1" not in names(model)
+
+
+def test_options_from_json_build_the_same_model():
+    options = {
+        "num_layers": 2,
+        "block": True,
+        "convolution": 4,
+        "radius_range": (0.5, 0.6),
+        "max_phase": [1.0, 2.0],
+        "activation": ["tanh", "linear"],
+    }
+    first, second = build("lru", **options), build("lru", **json.loads(json.dumps(options)))
+    assert [cell.max_phase for cell in cells(first)] == [1.0, 2.0]
+    assert [array(weight).tolist() for weight in first.weights] == [
+        array(weight).tolist() for weight in second.weights
+    ]
+    configs = [json.dumps(each.get_config()["layers"]) for each in (first, second)]
+    assert configs[0] == configs[1]
+
+
 def test_tokens_are_embedded():
     model = build(input_shape=(None,), vocabulary_size=9, embedding_units=3, mask_zero=True)
     embedding = model.get_layer("embedding")
@@ -127,11 +272,17 @@ def test_tokens_are_embedded():
 
 
 @pytest.mark.parametrize(
-    ("name", "attention"),
-    [("gru", None), ("gru", "multiplicative"), ("ln_lstm", None), ("attention_gru", None)],
+    ("name", "options"),
+    [
+        ("gru", {"residual": True, "attention": "none"}),
+        ("gru", {"residual": True, "attention": "multiplicative"}),
+        ("ln_lstm", {"residual": True}),
+        ("attention_gru", {"residual": True}),
+        ("rg_lru", {"block": True, "convolution": 2}),
+    ],
 )
-def test_language_models_do_not_see_the_future(name, attention):
-    model = language_model(name, num_layers=2, residual=True, attention=attention)
+def test_language_models_do_not_see_the_future(name, options):
+    model = language_model(name, num_layers=2, **options)
     tokens = np.array([[1, 2, 3, 4]])
     other = np.array([[1, 2, 5, 6]])
     one, two = array(model(tokens)), array(model(other))
@@ -139,9 +290,9 @@ def test_language_models_do_not_see_the_future(name, attention):
     assert np.abs(one[:, 2:] - two[:, 2:]).max() > 1e-4
 
 
-@pytest.mark.parametrize("name", ["gru", "ln_lstm"])
-def test_stateful_model_carries_its_states(name):
-    model = build(name, stateful=True, batch_size=2, num_layers=2)
+@pytest.mark.parametrize(("name", "block"), [("gru", False), ("ln_lstm", False), ("lru", True)])
+def test_stateful_model_carries_its_states(name, block):
+    model = build(name, stateful=True, batch_size=2, num_layers=2, block=block)
     inputs = np.random.default_rng(0).normal(size=(2, 6, FEATURES)).astype("float32")
     expected = array(model(inputs))
     for layer in model.layers:
@@ -153,7 +304,11 @@ def test_stateful_model_carries_its_states(name):
 
 @pytest.mark.parametrize(
     ("attention", "options"),
-    [("additive", {}), ("multiplicative", {"bidirectional": True, "num_layers": 2})],
+    [
+        ("additive", {}),
+        ("multiplicative", {"bidirectional": True, "num_layers": 2}),
+        ("none", {"bidirectional": True, "num_layers": 2}),
+    ],
 )
 def test_encoder_decoder_ignores_source_padding(options, attention):
     model = build(
@@ -164,6 +319,25 @@ def test_encoder_decoder_ignores_source_padding(options, attention):
     expected = array(model({"source": np.array([[4, 5]]), "target": target}))
     padded = array(model({"source": np.array([[4, 5, 0, 0]]), "target": target}))
     np.testing.assert_allclose(padded, expected, atol=1e-6)
+
+
+def test_without_attention_the_source_reaches_the_decoder_in_its_states_only(tmp_path):
+    model = build(
+        "seq2seq_attention", input_shape=(None,), output_units=7, attention="none", num_layers=2
+    )
+    source, target = np.array([[4, 5, 1]]), np.array([[1, 2, 3, 2]])
+    x = model.get_layer("source_embedding")(source)
+    y = model.get_layer("target_embedding")(target)
+    for index in (1, 2):
+        x, state = model.get_layer(f"encoder_{index}")(x)
+        x = model.get_layer("encoder_norm_1")(x)  # the encoder's last outputs are not used
+        y = model.get_layer(f"decoder_{index}")(y, initial_state=[state])
+        y = model.get_layer(f"decoder_norm_{index}")(y)
+    expected = array(model.get_layer("head")(y))
+    model.save(tmp_path / "model.keras")
+    for each in (model, keras.saving.load_model(tmp_path / "model.keras")):
+        outputs = array(each({"source": source, "target": target}))
+        np.testing.assert_allclose(outputs, expected, atol=1e-6)
 
 
 REFUSED = [
@@ -183,12 +357,29 @@ REFUSED = [
     ),
     ({"task": "sequence_to_sequence"}, r"Received: task='sequence_to_sequence'"),
     ({"task": "language_model"}, r"takes integer tokens.* Received: input_shape=\(None, 3\)"),
-    ({"attention": "cosine"}, r"None, additive, multiplicative. Received: attention='cosine'"),
+    ({"attention": "cosine"}, r"additive, multiplicative, none. Received: attention='cosine'"),
     ({"pooling": "sum"}, r"last, max, mean. Received: pooling='sum'"),
     ({"pooling": "max", "task": "labelling"}, r"Received: task='labelling', pooling='max'"),
     ({"pooling": "max", "attention": "additive"}, r"Received: pooling='max', attention="),
+    ({"layer_norm": True, "batch_norm": True}, r"Received: layer_norm=True, batch_norm=True"),
+    ({"block": True, "layer_norm": True}, r"Received: block=True, residual=.*layer_norm=True"),
+    ({"block": True, "residual": True, "num_layers": 2}, r"Received: block=True, residual=True"),
+    ({"convolution": 4}, r"Set `block=True`.* Received: block=False, convolution=4"),
+    ({"convolution": 0, "block": True}, r"`convolution` must be .* Received: convolution=0"),
+    (
+        {"convolution": 4, "block": True, "stateful": True, "batch_size": 2},
+        r"no state between batches.* Received: convolution=4, stateful=True",
+    ),
+    (
+        {"convolution": 4, "block": True, "mask_value": 0.0},
+        r"does not skip masked steps.* Received: convolution=4, mask_zero=False, mask_value=0.0",
+    ),
     ({"residual": True}, r"`num_layers=2` or more. Received: residual=True, num_layers=1"),
     ({"stateful": True}, r"fixed `batch_size`. Received: stateful=True, batch_size=None"),
+    (
+        {"num_layers": 2, "activation": ["relu"]},
+        r"one value per layer, num_layers=2. Received: activation=\['relu'\]",
+    ),
     ({"batch_size": 0}, r"`batch_size` must be .* Received: batch_size=0"),
     ({"mask_zero": True}, r"`mask_zero` is for integer tokens.* Received: .*mask_zero=True"),
     ({"embedding_units": 4}, r"`embedding_units` is for integer tokens.* embedding_units=4"),
@@ -211,7 +402,20 @@ def test_refuses_residual_lstm_without_residuals():
         build("residual_lstm", residual=False)
 
 
-@pytest.mark.parametrize("option", [{"stateful": True, "batch_size": 2}, {"residual": True}])
+def test_refuses_an_attention_entry_without_attention():
+    with pytest.raises(ValueError, match=r"use 'lstm'. Received: attention='none'"):
+        build("attention_lstm", attention="none")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"stateful": True, "batch_size": 2},
+        {"residual": True},
+        {"layer_norm": False, "batch_norm": True},
+        {"block": True, "layer_norm": False},
+    ],
+)
 def test_refuses_for_an_encoder_decoder(option):
     with pytest.raises(ValueError, match="An encoder-decoder does not support `stateful`"):
         build("seq2seq_attention", input_shape=(None,), num_layers=2, **option)

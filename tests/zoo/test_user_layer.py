@@ -86,6 +86,7 @@ OPTIONS = [
     {"attention": "multiplicative", "bidirectional": True, "mask_value": 0.0},
     {"pooling": "mean"},
     {"task": "labelling", "num_layers": 2},
+    {"block": True, "convolution": 2, "dropout": 0.1, "seed": 1},
     {"task": "language_model", "input_shape": (None,), "mask_zero": True},
 ]
 
@@ -122,6 +123,11 @@ def test_options_of_the_layer_and_dropout_reach_it():
     )
     assert (cell.leak, cell.dropout) == (0.1, 0.2)
     assert cell.activation is keras.activations.relu
+
+
+def test_a_list_has_one_value_per_layer():
+    model = build(LeakyLayer, num_layers=2, leak=[0.1, 0.2])
+    assert [model.get_layer(f"leaky_layer_{index}").cell.leak for index in (1, 2)] == [0.1, 0.2]
 
 
 def test_padding_is_masked():
