@@ -107,6 +107,8 @@ def _files_of_others(folder, patch):
         "sunspots": {"length": 12},
         "sequential_mnist": {"size": 7},
         "permuted_mnist": {"size": 7},
+        "parity": {"length": 5, "evaluation_length": 9},
+        "selective_copying": {"length": 5, "symbols": 2},
         "tiny_shakespeare": {"length": 10},
         "reverse": {"length": 4},
         "addition": {"length": 2},
