@@ -22,6 +22,7 @@ TASKS = {
     "delimited_text": "text.delimited_text:DelimitedText",
     "japanese_vowels": "sequences.japanese_vowels:JapaneseVowels",
     "jsb_chorales": "sequences.jsb_chorales:JsbChorales",
+    "noise_padded": "sequences.mnist:NoisePadded",
     "parity": "synthetic.parity:Parity",
     "permuted_mnist": "sequences.mnist:PermutedMnist",
     "reverse": "synthetic.digit_strings:Reverse",

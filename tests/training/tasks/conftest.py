@@ -107,6 +107,7 @@ def _files_of_others(folder, patch):
         "sunspots": {"length": 12},
         "sequential_mnist": {"size": 7},
         "permuted_mnist": {"size": 7},
+        "noise_padded": {"size": 7, "length": 9},
         "parity": {"length": 5, "evaluation_length": 9},
         "selective_copying": {"length": 5, "symbols": 2},
         "tiny_shakespeare": {"length": 10},

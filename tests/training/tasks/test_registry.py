@@ -67,6 +67,9 @@ def test_invalid_length_is_refused(name, minimum, length):
         ("selective_copying", {"symbols": 0}, "`symbols` must be an integer of at least 1"),
         ("selective_copying", {"alphabet": 3}, "`alphabet` must be an integer of at least 4"),
         ("parity", {"evaluation_length": 39}, "`evaluation_length` .* at least 40"),
+        ("noise_padded", {"length": 27}, "`length` must be an integer of at least 28"),
+        ("noise_padded", {"size": 14, "length": 13}, "`length` must be an integer of at least 14"),
+        ("noise_padded", {"size": 27}, "Unknown size"),
     ],
 )
 def test_invalid_option_is_refused(name, options, message):
