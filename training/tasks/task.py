@@ -13,6 +13,9 @@ import tensorflow as tf
 from gradkeeper._arguments import integer
 from gradkeeper.training.tasks.text.vocabulary import Vocabulary
 
+# Training seeds are 0 or larger, so no training batch repeats an evaluation split.
+EVALUATION_SEED = -1
+
 
 class Task(abc.ABC):
     """Data, required head, loss and baseline.

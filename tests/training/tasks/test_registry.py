@@ -29,7 +29,9 @@ def test_unknown_task():
 
 
 def test_unknown_option():
-    with pytest.raises(TypeError, match=r"'adding' takes the arguments length\. Received: size"):
+    with pytest.raises(
+        TypeError, match=r"'adding' takes the arguments length, variant\. Received: size"
+    ):
         load_task("adding", size=3)
 
 
@@ -42,12 +44,37 @@ def test_missing_option(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "minimum"), [("adding", 2), ("copying", 1), ("temporal_order", 10)]
+    ("name", "minimum"),
+    [
+        ("adding", 2),
+        ("copying", 1),
+        ("parity", 3),
+        ("selective_copying", 1),
+        ("temporal_order", 10),
+    ],
 )
 @pytest.mark.parametrize("length", [0, -3, 2.5, "100", None])
 def test_invalid_length_is_refused(name, minimum, length):
     with pytest.raises(ValueError, match=f"`length` must be .* at least {minimum}. Received"):
         load_task(name, length=length)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("adding", {"variant": "arjovsky"}, "one of: bai, le"),
+        ("copying", {"variant": "le"}, "one of: arjovsky, bai"),
+        ("selective_copying", {"symbols": 0}, "`symbols` must be an integer of at least 1"),
+        ("selective_copying", {"alphabet": 3}, "`alphabet` must be an integer of at least 4"),
+        ("parity", {"evaluation_length": 39}, "`evaluation_length` .* at least 40"),
+        ("noise_padded", {"length": 27}, "`length` must be an integer of at least 28"),
+        ("noise_padded", {"size": 14, "length": 13}, "`length` must be an integer of at least 14"),
+        ("noise_padded", {"size": 27}, "Unknown size"),
+    ],
+)
+def test_invalid_option_is_refused(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        load_task(name, **options)
 
 
 @pytest.mark.parametrize("seed", [-1, 1.5, None])

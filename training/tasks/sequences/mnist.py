@@ -1,4 +1,4 @@
-"""Handwritten digits, read pixel by pixel."""
+"""Handwritten digits, read pixel by pixel or row by row."""
 
 import functools
 from os import PathLike
@@ -12,6 +12,7 @@ from gradkeeper._arguments import choice, integer
 from gradkeeper.training.tasks.in_memory import InMemoryTask
 from gradkeeper.training.tasks.losses import entropy
 from gradkeeper.training.tasks.prepare import examples_of, prepared
+from gradkeeper.training.tasks.task import EVALUATION_SEED
 
 SIDE = 28
 CLASSES = 10
@@ -127,3 +128,80 @@ class PermutedMnist(SequentialMnist):
         # RandomState instead of a Generator: its numbers are the same in every NumPy version.
         order = np.random.RandomState(self.permutation_seed).permutation(pixels.shape[1])
         return pixels[:, order]
+
+
+class NoisePadded(SequentialMnist):
+    """Classify a handwritten digit from its rows, which are followed by noise.
+
+    B. Chang, M. Chen, E. Haber and E. Chi, "AntisymmetricRNN: A dynamical system view on
+    recurrent neural networks", ICLR 2019, section 5.3. The paper uses images of CIFAR-10 with 32
+    rows of 96 numbers, and 1,000 steps; this task uses the images of `SequentialMnist`, so its
+    results are not comparable with published ones. Each example has its own noise, in training a
+    different one in each epoch. The code of coRNN (tk-rusch/coRNN afd8174,
+    noisy_CIFAR10/noisy_cifar10_task.py, lines 39 to 49) repeats one block of noise for all
+    images.
+
+    Inputs: float32 [batch, length, size]. First the rows of the image from top to bottom, pixels
+        in [0, 1], not standardized; then independent noise from N(0, 1).
+    Targets and baseline: see `SequentialMnist`.
+
+    Args:
+        length: Number of time steps, at least `size`.
+        size: Rows and pixels per row, see `SequentialMnist`.
+        **common: `data_dir` and `seed`, see `Task`.
+
+    Raises:
+        ValueError: `size` has another value, or `length` is below `size`.
+    """
+
+    name = "noise_padded"
+
+    def __init__(self, *, length: int = 1_000, size: int = SIDE, **common: Any) -> None:
+        self.length = integer("length", length, minimum=choice("size", size, SIZES))
+        super().__init__(size=size, **common)
+
+    @property
+    def input_shape(self) -> tuple[int, int]:
+        """[length, size]."""
+        return (self.length, self.size)
+
+    def to_model(self, *stored: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """Convert pixels to float32 in [0, 1], one row per step."""
+        pixels, digits = super().to_model(*stored)
+        return tf.reshape(pixels, [-1, self.size, self.size]), digits
+
+    def evaluation_dataset(self, batch_size: int) -> tf.data.Dataset:
+        size = integer("batch_size", batch_size)
+        images = super().evaluation_dataset(1)
+        return self._with_noise(images, EVALUATION_SEED).batch(size).prefetch(tf.data.AUTOTUNE)
+
+    def _batches_from(self, batch_size: int, epoch: int | tf.Tensor) -> tf.data.Dataset:
+        size = integer("batch_size", batch_size)
+        images = super()._batches_from(1, epoch)
+        examples = self._with_noise(images, self.seed, first=epoch * len(self._train[0]))
+        return examples.batch(size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+
+    def _options(self) -> dict[str, Any]:
+        return {**super()._options(), "length": self.length}
+
+    def _with_noise(
+        self, images: tf.data.Dataset, seed: int, *, first: int | tf.Tensor = 0
+    ) -> tf.data.Dataset:
+        """Append the noise of example number `first`, `first` + 1, ... to each image.
+
+        Args:
+            images: Batches of one example: the noise does not depend on the batch size.
+
+        Returns:
+            The examples, without a batch dimension.
+        """
+
+        def add_noise(number: tf.Tensor, example: tuple[tf.Tensor, tf.Tensor]) -> tuple[Any, ...]:
+            image, digit = (part[0] for part in example)
+            # Seeds [seed, 0], [seed, 1], ... are those of the orders of the training examples.
+            seeds = tf.stack([tf.constant(seed, tf.int64), -1 - number])
+            noise = tf.random.stateless_normal([self.length - self.size, self.size], seeds)
+            return tf.concat([image, noise], axis=0), digit
+
+        numbered = tf.data.Dataset.zip(tf.data.Dataset.counter(first), images)
+        return numbered.map(add_noise, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

@@ -1,11 +1,12 @@
 """Problems of Hochreiter and Schmidhuber with long time lags: adding, copying, temporal order."""
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from gradkeeper.training.tasks.synthetic.synthetic_task import SyntheticTask
+from gradkeeper._arguments import choice
+from gradkeeper.training.tasks.synthetic.synthetic_task import SyntheticTask, random_steps
 
 # Copying: how many symbols are copied; 0 to 7 are symbols, then a blank and the start signal.
 COPIED = 10
@@ -29,12 +30,22 @@ class Adding(SyntheticTask):
     recurrent networks of rectified linear units", 2015, with numbers from U(0, 1).
 
     Inputs: float32 [batch, length, 2]. Column 0: numbers from U(0, 1). Column 1: 1 at two
-        steps, one in each half (steps 0 to ⌊length / 2⌋ − 1, and the rest), 0 elsewhere.
+        steps, 0 elsewhere; see `variant`.
     Targets: float32 [batch, 1], the sum of the two marked numbers.
 
     Baseline: the mean squared error of the best constant. A U(0, 1) number has variance
     ∫(u − 1/2)² du = 1/12. The two numbers are independent, so their sum has variance 2/12 = 1/6,
     which is the error of the best constant, the mean 1.
+
+    Args:
+        length: Number of time steps, at least 2.
+        variant: "le": one marked step in each half (steps 0 to ⌊length / 2⌋ − 1, and the rest),
+            as in the paper of Le and others. "bai": two different steps anywhere, as in the code of
+            S. Bai, J. Kolter and V. Koltun, "An empirical evaluation of generic convolutional and
+            recurrent networks for sequence modeling", 2018 (locuslab/TCN 2f8c2b8,
+            TCN/adding_problem/utils.py, lines 15 to 19). Their published results are for this
+            variant.
+        **common: `data_dir` and `seed`, see `Task`.
     """
 
     name = "adding"
@@ -44,6 +55,10 @@ class Adding(SyntheticTask):
     baseline_label = "mean squared error of always predicting 1"
     minimum_length: ClassVar[int] = 2
 
+    def __init__(self, *, length: int = 100, variant: str = "le", **common: Any) -> None:
+        self.variant = choice("variant", variant, ("le", "bai"))
+        super().__init__(length=length, options={"variant": variant}, **common)
+
     @property
     def input_shape(self) -> tuple[int, int]:
         """[length, 2]."""
@@ -52,10 +67,14 @@ class Adding(SyntheticTask):
     def sample(self, batch_size: int, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         seeds = tf.unstack(tf.random.split(seed, 3))
         numbers = tf.random.stateless_uniform([batch_size, self.length], seeds[0])
-        half = self.length // 2
-        first = _positions(batch_size, seeds[1], 0, half)
-        second = _positions(batch_size, seeds[2], half, self.length)
-        markers = tf.one_hot(first, self.length) + tf.one_hot(second, self.length)
+        if self.variant == "bai":
+            shape = [batch_size, self.length]
+            markers = tf.cast(random_steps(shape, 2, seeds[1]), tf.float32)
+        else:
+            half = self.length // 2
+            first = _positions(batch_size, seeds[1], 0, half)
+            second = _positions(batch_size, seeds[2], half, self.length)
+            markers = tf.one_hot(first, self.length) + tf.one_hot(second, self.length)
         total = tf.reduce_sum(numbers * markers, axis=1, keepdims=True)
         return tf.stack([numbers, markers], axis=-1), total
 
@@ -72,18 +91,32 @@ class Copying(SyntheticTask):
     networks", ICML 2016, section 5.1. `length` is the pause T.
 
     Inputs: float32 [batch, T + 20, 10], one-hot: ten symbols from 0 to 7, each equally
-        probable; T − 1 blanks (8); the start signal (9); ten blanks.
+        probable; T − 1 blanks (8); the start signal (9); ten blanks, or ten start signals, see
+        `variant`.
     Targets: int32 [batch, T + 20]: T + 10 blanks (8), then the ten symbols.
 
     Baseline: the cross-entropy, in nats per time step, of the best answer without memory: the
     T + 10 blanks are certain and contribute 0, each of the ten symbols contributes ln 8. The
     mean over all steps is 10 ln 8 / (T + 20).
+
+    Args:
+        length: The pause T.
+        variant: "arjovsky": the last ten inputs are blanks, as in the paper of Arjovsky and
+            others. "bai": they are start signals, as in the code of S. Bai, J. Kolter and V.
+            Koltun, "An empirical evaluation of generic convolutional and recurrent networks for
+            sequence modeling", 2018 (locuslab/TCN 2f8c2b8, TCN/copy_memory/utils.py, lines 15 to
+            20). Their published results are for this variant. The baseline is the same.
+        **common: `data_dir` and `seed`, see `Task`.
     """
 
     name = "copying"
     head = "labelling"
     output_units = CLASSES
     baseline_label = "nats per time step without memory: 10 ln 8 / (T + 20)"
+
+    def __init__(self, *, length: int = 100, variant: str = "arjovsky", **common: Any) -> None:
+        self.variant = choice("variant", variant, ("arjovsky", "bai"))
+        super().__init__(length=length, options={"variant": variant}, **common)
 
     @property
     def input_shape(self) -> tuple[int, int]:
@@ -100,12 +133,13 @@ class Copying(SyntheticTask):
         drawn = tf.random.stateless_uniform([batch_size, COPIED], seed, 0, SYMBOLS, tf.int32)
         symbols = tf.cast(drawn, tf.uint8)
 
-        def blanks(steps: int) -> tf.Tensor:
-            return tf.fill([batch_size, steps], tf.constant(BLANK, tf.uint8))
+        def repeated(symbol: int, steps: int) -> tf.Tensor:
+            return tf.fill([batch_size, steps], tf.constant(symbol, tf.uint8))
 
-        go = tf.fill([batch_size, 1], tf.constant(GO, tf.uint8))
-        inputs = tf.concat([symbols, blanks(self.length - 1), go, blanks(COPIED)], axis=1)
-        return inputs, tf.concat([blanks(self.length + COPIED), symbols], axis=1)
+        pause, go = repeated(BLANK, self.length - 1), repeated(GO, 1)
+        end = repeated(GO if self.variant == "bai" else BLANK, COPIED)
+        inputs = tf.concat([symbols, pause, go, end], axis=1)
+        return inputs, tf.concat([repeated(BLANK, self.length + COPIED), symbols], axis=1)
 
     def to_model(self, inputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Convert to one-hot inputs and int32 targets."""

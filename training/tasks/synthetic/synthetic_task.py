@@ -12,12 +12,10 @@ import tensorflow_datasets as tfds
 from gradkeeper._arguments import integer
 from gradkeeper.training.tasks.in_memory import in_order
 from gradkeeper.training.tasks.prepare import examples_of, info_of, prepare, quiet
-from gradkeeper.training.tasks.task import Task
+from gradkeeper.training.tasks.task import EVALUATION_SEED, Task
 
 EVALUATION_EXAMPLES = 1_000
 EXAMPLES_PER_EPOCH = 10_000
-# Training seeds are 0 or larger, so no training batch repeats the evaluation split.
-EVALUATION_SEED = -1
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -60,14 +58,16 @@ def _feature(spec: tf.TensorSpec) -> tfds.features.Tensor:
 
 
 class SyntheticTask(Task):
-    """Task with a `sample` method and one option, the length.
+    """Task with a `sample` method and options, one of them the length.
 
     Training batches are drawn inside tf.data: batch i from the stateless seed (seed, i), so that
-    no batch repeats. The evaluation split is drawn once by the same method, prepared on disk by
-    tensorflow-datasets, and read from there afterwards.
+    no batch repeats. The evaluation split is drawn once by `sample_evaluation`, prepared on disk by
+    tensorflow-datasets, and read from there afterwards. Each combination of options has its own
+    split.
 
     Args:
         length: Number of time steps, or the lag that the task documents.
+        options: Further options of the task with their values, see `Task`.
         **common: `data_dir` and `seed`, see `Task`.
     """
 
@@ -76,22 +76,31 @@ class SyntheticTask(Task):
     version: ClassVar[str] = "1.0.0"
     minimum_length: ClassVar[int] = 1
 
-    def __init__(self, *, length: int = 100, **common: Any) -> None:
+    def __init__(
+        self, *, length: int = 100, options: dict[str, Any] | None = None, **common: Any
+    ) -> None:
         self.length = integer("length", length, minimum=self.minimum_length)
-        super().__init__(options={"length": self.length}, **common)
+        super().__init__(options={"length": self.length, **(options or {})}, **common)
 
     @abc.abstractmethod
     def sample(self, batch_size: int, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Draw a batch in stored form. `seed` is int64 [2]; equal seeds draw equal batches."""
+
+    def sample_evaluation(self, batch_size: int, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Draw the evaluation examples; by default as `sample` does."""
+        return self.sample(batch_size, seed)
 
     def to_model(self, inputs: tf.Tensor, targets: tf.Tensor) -> tuple[Any, ...]:
         """Convert a stored batch to the model's inputs, targets, and optional weights."""
         return inputs, targets
 
     def _batches_from(self, batch_size: int, epoch: int | tf.Tensor) -> tf.data.Dataset:
+        def draw(number: tf.Tensor) -> tuple[Any, ...]:
+            seed = tf.stack([tf.constant(self.seed, tf.int64), number])
+            return self.to_model(*self.sample(batch_size, seed))
+
         first = epoch * self.steps_per_epoch(batch_size)
-        batches = self._draw(batch_size, self.seed, first=first)
-        return batches.map(self.to_model).prefetch(tf.data.AUTOTUNE)
+        return tf.data.Dataset.counter(first).map(draw).prefetch(tf.data.AUTOTUNE)
 
     def evaluation_dataset(self, batch_size: int) -> tf.data.Dataset:
         """See `Task.evaluation_dataset`; prepare the split on disk on first use."""
@@ -107,17 +116,18 @@ class SyntheticTask(Task):
 
     def evaluation_builder(self) -> EvaluationSplit:
         """Return the tensorflow-datasets builder of the evaluation split."""
+        seed = tf.data.Dataset.from_tensors(tf.constant([EVALUATION_SEED, 0], tf.int64))
+        drawn = seed.map(lambda seed: self.sample_evaluation(EVALUATION_EXAMPLES, seed))
         config = EvaluationSplitConfig(
-            name=f"{self.name}-length_{self.length}",
+            name="-".join([self.name, *(f"{key}_{value}" for key, value in self.options.items())]),
             version=self.version,
-            description=f"{type(self).__name__}, length {self.length}",
-            examples=self._draw(EVALUATION_EXAMPLES, EVALUATION_SEED).take(1).unbatch(),
+            description=f"{type(self).__name__}, {self.options}",
+            examples=drawn.unbatch(),
         )
         with quiet():
             return EvaluationSplit(config=config, data_dir=self.data_dir)
 
-    def _draw(self, batch_size: int, seed: int, *, first: int | tf.Tensor = 0) -> tf.data.Dataset:
-        def draw(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return self.sample(batch_size, tf.stack([tf.constant(seed, tf.int64), index]))
 
-        return tf.data.Dataset.counter(first).map(draw)
+def random_steps(shape: list[int], count: int, seed: tf.Tensor) -> tf.Tensor:
+    """Return bool `shape` [batch, steps], True at `count` random different steps per example."""
+    return tf.argsort(tf.random.stateless_uniform(shape, seed)) < count

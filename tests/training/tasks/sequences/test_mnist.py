@@ -1,4 +1,4 @@
-"""Handwritten digits: order of the pixels, sizes and baseline."""
+"""Handwritten digits: order of the pixels, sizes, noise and baseline."""
 
 import numpy as np
 import pytest
@@ -32,6 +32,36 @@ def test_one_order_for_all_images_and_seeds(load):
     assert order[:4].tolist() == [693, 85, 647, 392]
     again = evaluation_of(load("permuted_mnist", size=28, permutation_seed=1))[..., 0]
     assert not np.array_equal(first, again)
+
+
+@pytest.mark.parametrize("size", [7, 14])
+def test_rows_are_followed_by_noise(load, size):
+    task = load("noise_padded", size=size, length=200)
+    sequences = evaluation_of(task)
+    images = evaluation_of(load("sequential_mnist", size=size)).reshape(-1, size, size)
+    np.testing.assert_array_equal(sequences[:, :size], images)
+    noise = sequences[:, size:].reshape(13, -1)
+    np.testing.assert_allclose(noise.mean(axis=1), 0, atol=0.1)
+    np.testing.assert_allclose(np.cov(noise), np.eye(13), atol=0.15)
+    np.testing.assert_array_equal(evaluation_of(task, 1), task._evaluation[1])
+    assert evaluation_of(load("noise_padded", size=size, length=size)).shape == (13, size, size)
+
+
+def test_every_epoch_has_other_noise(load):
+    task = load("noise_padded", length=20)
+    epochs = task.train_dataset(30)
+
+    def by_image():
+        (batch,) = epochs
+        return {row[:7].tobytes(): row[7:] for row in batch[0].numpy()}
+
+    first, second = by_image(), by_image()
+    assert first.keys() == second.keys()
+    noise = np.concatenate([*first.values(), *second.values(), *evaluation_of(task)[:, 7:]])
+    assert len(np.unique(noise)) == (30 + 30 + 13) * 13 * 7
+    (whole,) = task.train_dataset(30)
+    (*parts,) = task.train_dataset(10)
+    np.testing.assert_array_equal(whole[0], np.concatenate([part[0] for part in parts]))
 
 
 def test_baseline_is_the_entropy_of_the_digits(load):

@@ -23,6 +23,17 @@ class TestAdding:
         assert numbers.max() < 1
         np.testing.assert_allclose(targets[:, 0], (numbers * markers).sum(axis=1), rtol=1e-6)
 
+    @pytest.mark.parametrize("length", [2, 7])
+    def test_bai_marks_two_steps_anywhere(self, load_20, length):
+        inputs, targets = batch_of(load_20("adding", length=length, variant="bai"), 4_000)
+        numbers, markers = inputs[..., 0], inputs[..., 1]
+        _, steps = np.nonzero(markers == 1)
+        pairs, counts = np.unique(steps.reshape(-1, 2), axis=0, return_counts=True)
+        assert (markers == 0).sum() == 4_000 * (length - 2)
+        assert len(pairs) == length * (length - 1) / 2
+        np.testing.assert_allclose(counts / 4_000, 1 / len(pairs), atol=0.015)
+        np.testing.assert_allclose(targets[:, 0], (numbers * markers).sum(axis=1), rtol=1e-6)
+
     def test_baseline_of_the_best_constant(self, load_20):
         task = load_20("adding")
         _, targets = batch_of(task, 20_000)
@@ -33,14 +44,15 @@ class TestAdding:
 
 
 class TestCopying:
+    @pytest.mark.parametrize(("variant", "end"), [("arjovsky", 8), ("bai", 9)])
     @pytest.mark.parametrize("length", [1, 20])
-    def test_layout(self, load_20, length):
-        inputs, targets = batch_of(load_20("copying", length=length), 100)
+    def test_layout(self, load_20, length, variant, end):
+        inputs, targets = batch_of(load_20("copying", length=length, variant=variant), 100)
         np.testing.assert_array_equal(inputs.sum(axis=-1), 1)
         symbols = inputs.argmax(axis=-1)
         copied = symbols[:, :10]
         assert set(np.unique(copied)) == set(range(8))
-        layout = [8] * (length - 1) + [9] + [8] * 10
+        layout = [8] * (length - 1) + [9] + [end] * 10
         np.testing.assert_array_equal(symbols[:, 10:], np.tile(layout, (100, 1)))
         np.testing.assert_array_equal(targets[:, : length + 10], 8)
         np.testing.assert_array_equal(targets[:, length + 10 :], copied)

@@ -10,8 +10,14 @@ from gradkeeper.training.tasks.prepare import prepare
 from gradkeeper.training.tasks.synthetic import synthetic_task
 from gradkeeper.training.tasks.synthetic.synthetic_task import EVALUATION_EXAMPLES, EvaluationSplit
 
-NAMES = ("adding", "copying", "temporal_order")
-EVERY_TASK = pytest.mark.parametrize("name", NAMES)
+# Name and evaluation split on disk.
+SPLITS = {
+    "adding": "adding-length_20-variant_le",
+    "copying": "copying-length_20-variant_arjovsky",
+    "selective_copying": "selective_copying-length_20-symbols_4-alphabet_10",
+    "temporal_order": "temporal_order-length_20",
+}
+EVERY_TASK = pytest.mark.parametrize("name", SPLITS)
 
 
 def batches(dataset, count):
@@ -31,8 +37,8 @@ def equal(one, other):
 def test_training_never_repeats_an_example(name, load_20):
     task = load_20(name)
     assert task.train_dataset(50, endless=True).cardinality().numpy() == -1
-    inputs = np.concatenate([inputs for inputs, _ in batches(task.train_dataset(50), 20)])
-    evaluated, _ = everything(task.evaluation_dataset(500))
+    inputs = np.concatenate([inputs for inputs, *_ in batches(task.train_dataset(50), 20)])
+    evaluated, *_ = everything(task.evaluation_dataset(500))
     rows = np.concatenate([inputs, evaluated]).reshape(len(inputs) + len(evaluated), -1)
     assert len(np.unique(rows, axis=0)) == len(rows)
 
@@ -46,7 +52,7 @@ def test_evaluation_split_is_prepared_once(name, load_20, data_dir, monkeypatch)
 
     monkeypatch.setattr(EvaluationSplit, "_generate_examples", refuse)
     assert equal(first, everything(load_20(name, seed=2).evaluation_dataset(128)))
-    folder = data_dir / "gradkeeper_evaluation" / f"{name}-length_20" / "1.0.0"
+    folder = data_dir / "gradkeeper_evaluation" / SPLITS[name] / "1.0.0"
     assert len(list(folder.glob("*.tfrecord*"))) == 1
 
 
@@ -61,11 +67,19 @@ def test_evaluation_split_equals_drawn_samples(name, load_20):
 
 # If this fails because a task draws other numbers, increase its `version`.
 @pytest.mark.parametrize(
-    ("name", "checksum"),
-    [("adding", 941180268), ("copying", 231591324), ("temporal_order", 3935465526)],
+    ("name", "options", "checksum"),
+    [
+        ("adding", {}, 941180268),
+        ("adding", {"variant": "bai"}, 1961934465),
+        ("copying", {}, 231591324),
+        ("copying", {"variant": "bai"}, 2065088529),
+        ("parity", {}, 3183949600),
+        ("selective_copying", {}, 3105782271),
+        ("temporal_order", {}, 3935465526),
+    ],
 )
-def test_evaluation_split_of_former_releases(name, checksum, load_20):
-    inputs, targets = everything(load_20(name).evaluation_dataset(500))
+def test_evaluation_split_of_former_releases(name, options, checksum, load_20):
+    inputs, targets, *_ = everything(load_20(name, **options).evaluation_dataset(500))
     drawn = zlib.crc32(inputs.tobytes() + targets.tobytes())
     assert drawn == checksum
 
