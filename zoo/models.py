@@ -1,7 +1,7 @@
 """Construction of the models of the zoo."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any
 
@@ -15,6 +15,7 @@ from gradkeeper.zoo._stack import recurrent_stack
 from gradkeeper.zoo._typing import Activation, Initializer, LayerFactory, Tensor
 from gradkeeper.zoo._user_layer import user_info
 from gradkeeper.zoo.pretrained import load_weights, weights_info, with_trained
+from gradkeeper.zoo.recipe import Recipe
 from gradkeeper.zoo.registry import model_info
 from gradkeeper.zoo.seq2seq import encoder_decoder
 
@@ -50,6 +51,8 @@ def create_model(
     seed: int | None = None,
     model_name: str | None = None,
     weights: str | PathLike[str] | None = None,
+    recipe: str | None = None,
+    length: int | None = None,
     **layer_options: Any,
 ) -> keras.Model:
     """Create a model of the zoo, a functional `keras.Model` that is not compiled.
@@ -144,6 +147,10 @@ def create_model(
             case.
         weights: trained weights: a name of `list_weights(name)`, or the path of an `.npz` file.
             The options that the weights were trained with become the defaults.
+        recipe: name of the task whose recipe (`model_info(name).recipes`) gives the size and the
+            options of the layers. Arguments that are given replace those of the recipe.
+        length: number of time steps, for the settings of the recipe that depend on it. Default:
+            that of `input_shape`, or else the recipe's.
         **layer_options: further arguments of the recurrent layers, such as `use_bias=False`.
 
     Raises:
@@ -157,7 +164,7 @@ def create_model(
     given = {
         key: value
         for key, value in locals().items()
-        if key not in ("name", "model_name", "weights")
+        if key not in ("name", "model_name", "weights", "recipe", "length")
     }
     if (name is None) == (layer is None):
         raise TypeError(
@@ -165,18 +172,21 @@ def create_model(
             f"Received: name={name!r}, layer={layer!r}"
         )
     info = user_info(layer) if layer is not None else model_info(str(name))
+    if [layer, weights, recipe].count(None) < 2:
+        raise TypeError(
+            "`weights` and `recipe` belong to an entry of the zoo, and weights have their own "
+            "options. Use only one of `layer`, `weights` and `recipe`. "
+            f"Received: layer={layer!r}, weights={weights!r}, recipe={recipe!r}"
+        )
     if weights is not None:
-        if layer is not None:
-            raise TypeError(
-                "`weights` belong to an entry of the zoo. Remove `weights` or `layer`. "
-                f"Received: layer={layer!r}, weights={weights!r}"
-            )
         given = with_trained(given, _defaults(), weights_info(info.name, weights))
     elif input_shape is None or output_units is None:
         raise TypeError(
             "`create_model` needs `input_shape` and `output_units`, or `weights`. "
             f"Received: input_shape={input_shape!r}, output_units={output_units!r}, weights=None"
         )
+    elif recipe is not None:
+        given = _with_recipe(given, info.recipe_named(recipe).at(length or input_shape[0]))
     model = _build(info, merge(info, given), model_name or info.name)
     if weights is not None:
         load_weights(model, info.name, weights)
@@ -187,6 +197,16 @@ def _build(info: ModelInfo, options: ModelOptions, name: str) -> keras.Model:
     if options.task == "sequence_to_sequence":
         return encoder_decoder(info, options, name)
     return _sequence_model(info, options, name)
+
+
+def _with_recipe(given: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """Fill in the options of `create_model` that were not given with those of a recipe."""
+    defaults, chosen = _defaults(), dict(given)
+    of_layers = {name: value for name, value in recipe.model.items() if name not in given}
+    for name in recipe.model.keys() - of_layers.keys():
+        if given[name] == defaults[name]:
+            chosen[name] = recipe.model[name]
+    return {**chosen, "layer_options": {**of_layers, **given["layer_options"]}}
 
 
 def _defaults() -> dict[str, Any]:

@@ -210,3 +210,40 @@ def test_xla_computes_the_same():
         model.compile("sgd", loss=loss, jit_compile=jit_compile)
         losses.append([model.train_on_batch(inputs, targets) for _ in range(2)])
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+
+
+def test_recipe_gives_size_and_options():
+    sizes = {"input_shape": (100, 2), "output_units": 1}
+    cell = zoo.create_model("co_rnn", recipe="adding", **sizes).get_layer("co_rnn_1").cell
+    assert (cell.units, cell.frequency, cell.damping) == (128, 66.0, 15.0)
+    given = {"units": 3, "damping": 2.0, **sizes}
+    cell = zoo.create_model("co_rnn", recipe="adding", **given).get_layer("co_rnn_1").cell
+    assert (cell.units, cell.frequency, cell.damping) == (3, 66.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("time", "length", "expected"), [(100, None, 100), (100, 40, 40), (None, None, 200)]
+)
+def test_settings_of_a_recipe_depend_on_the_length(time, length, expected):
+    sizes = {"input_shape": (time, 2), "output_units": 1, "units": 3}
+    model = zoo.create_model("janet", recipe="adding", length=length, **sizes)
+    assert model.get_layer("janet_1").cell.chrono_steps == expected
+
+
+def test_chrono_recipe_of_the_lstm():
+    model = zoo.create_model("lstm", recipe="adding", input_shape=(50, 2), output_units=1, units=9)
+    i, f, c, o = np.split(keras.ops.convert_to_numpy(model.layers[1].cell.bias), 4)
+    assert (f >= 0).all()
+    assert (f <= np.log(49)).all()
+    np.testing.assert_array_equal(i, -f)
+    assert not c.any()
+    assert not o.any()
+
+
+@pytest.mark.parametrize("other", [{"layer": keras.layers.GRU}, {"weights": "adding"}])
+def test_recipe_excludes_layer_and_weights(other):
+    name = {} if "layer" in other else {"name": "gru"}
+    with pytest.raises(TypeError, match=r"only one of.*recipe='adding'"):
+        zoo.create_model(**name, recipe="adding", input_shape=(5, 2), output_units=1, **other)
+    with pytest.raises(ValueError, match="Did you mean 'adding'"):
+        zoo.create_model("gru", recipe="add", input_shape=(5, 2), output_units=1)

@@ -118,7 +118,8 @@ def test_a_printed_model_shows_equations_symbols_options_and_recipe():
         "dt is step_size",
         "gamma is frequency",
         "step_size=0.05",
-        "global_clipnorm=1.0",
+        "learning_rate=0.02",
+        "from coRNN@afd8174, adding_task.py:12-31",
     ]
     assert [line for line in shown if line not in text] == []
     assert "recurrent_initializer=NormalizedPositiveDefinite" in str(zoo.model_info("np_rnn"))

@@ -273,16 +273,18 @@ class ExperimentConfig:
         if self.optimizer not in (None, values.get("optimizer")):
             for name in ("learning_rate", "schedule", "optimizer_options"):
                 values.pop(name, None)
-        taken = []
+        sources = {}
         for name, value in values.items():
             given = getattr(self, name)
             if isinstance(value, Mapping):
                 self._set(name, {**value, **_mapping(name, given)})
-                taken += [each for each in value if each not in given]
+                for each in set(value) - set(given):
+                    own = name if name in recipe.training else each
+                    sources[each] = recipe.source_of(own)
             elif given is None:
                 self._set(name, value)
-                taken.append(name)
-        return {name: recipe.source_of(name) for name in taken}
+                sources[name] = recipe.source_of(name)
+        return dict(sorted(sources.items()))
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)  # the class is frozen

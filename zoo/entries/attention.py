@@ -2,6 +2,7 @@
 
 from gradkeeper.zoo._model_info import ModelInfo
 from gradkeeper.zoo.entries.plain import GRU_EQUATIONS, LSTM_EQUATIONS, SIMPLE_RNN_EQUATIONS
+from gradkeeper.zoo.recipe import Recipe, adding
 
 PAPER = (
     'additive: Bahdanau, Cho, Bengio: "Neural Machine Translation by Jointly Learning to Align and '
@@ -29,6 +30,7 @@ def _entry(cell: str, title: str, equations: str, layer: str, rest: str) -> Mode
         layer=f"keras.layers:{layer}",
         layer_name="simple_rnn" if cell == "rnn" else cell,
         options={"attention": "additive"},
+        recipes=(adding(200),),
     )
 
 
@@ -61,5 +63,20 @@ ENTRIES = (
         layer_name="gru",
         tasks=("sequence_to_sequence",),
         options={"attention": "additive", "layer_norm": True},
+        recipes=(
+            Recipe(
+                task="reverse",
+                task_options={"length": 20},
+                model={"units": 64},
+                training={
+                    "optimizer": "adam",
+                    "learning_rate": 3e-3,
+                    "global_clipnorm": 1.0,
+                    "batch_size": 50,
+                    "epochs": 30,
+                    "steps_per_epoch": 100,
+                },
+            ),
+        ),
     ),
 )

@@ -9,6 +9,7 @@ from gradkeeper.zoo.layers import (
     LipschitzRNN,
     UnICORNN,
 )
+from gradkeeper.zoo.recipe import OfLength, Recipe
 
 ENTRIES = (
     ModelInfo.of_layer(
@@ -26,6 +27,33 @@ ENTRIES = (
             "The default epsilon of 0.01 suits several hundred steps; use about 10 / steps."
         ),
         symbols={"epsilon": "step_size", "gamma": "diffusion"},
+        recipes=(
+            Recipe(
+                task="noise_padded",
+                task_options={"length": 500},
+                model={"units": 128, "step_size": 0.05, "diffusion": 0.01},
+                training={
+                    "optimizer": "adam",
+                    "learning_rate": 1e-3,
+                    "global_clipnorm": 1.0,
+                    "batch_size": 50,
+                    "epochs": 30,
+                    "steps_per_epoch": 100,
+                },
+                source="Chang et al. 2019 (AntisymmetricRNN), section 5.3",
+                own=(
+                    "length",
+                    "step_size",
+                    "diffusion",
+                    "optimizer",
+                    "learning_rate",
+                    "global_clipnorm",
+                    "batch_size",
+                    "epochs",
+                    "steps_per_epoch",
+                ),
+            ),
+        ),
     ),
     ModelInfo.of_layer(
         GatedAntisymmetricRNN,
@@ -38,6 +66,33 @@ ENTRIES = (
         ),
         initialization="W normal with variance 1 / units, biases 0: z starts near 0.5.",
         symbols={"epsilon": "step_size", "gamma": "diffusion"},
+        recipes=(
+            Recipe(
+                task="noise_padded",
+                task_options={"length": 500},
+                model={"units": 128, "step_size": 0.05, "diffusion": 0.01},
+                training={
+                    "optimizer": "adam",
+                    "learning_rate": 1e-3,
+                    "global_clipnorm": 1.0,
+                    "batch_size": 50,
+                    "epochs": 30,
+                    "steps_per_epoch": 100,
+                },
+                source="Chang et al. 2019 (AntisymmetricRNN), section 5.3",
+                own=(
+                    "length",
+                    "step_size",
+                    "diffusion",
+                    "optimizer",
+                    "learning_rate",
+                    "global_clipnorm",
+                    "batch_size",
+                    "epochs",
+                    "steps_per_epoch",
+                ),
+            ),
+        ),
     ),
     ModelInfo.of_layer(
         CoRNN,
@@ -54,6 +109,22 @@ ENTRIES = (
             "code. gamma = 1 and epsilon = 1 satisfy the condition for dt up to 0.5."
         ),
         symbols={"dt": "step_size", "gamma": "frequency", "epsilon": "damping"},
+        recipes=(
+            Recipe(
+                task="adding",
+                task_options={"length": 200},
+                model={"units": 128, "step_size": 0.06, "frequency": 66.0, "damping": 15.0},
+                training={
+                    "optimizer": "adam",
+                    "learning_rate": 2e-2,
+                    "batch_size": 50,
+                    "epochs": 150,
+                    "steps_per_epoch": 100,
+                },
+                source="coRNN@afd8174, adding_task.py:12-31",
+                own=("length", "epochs", "steps_per_epoch"),
+            ),
+        ),
     ),
     ModelInfo.of_layer(
         UnICORNN,
@@ -70,6 +141,22 @@ ENTRIES = (
             "that all steps start near dt / 2."
         ),
         symbols={"dt": "step_size", "alpha": "alpha", "s at the start": "step_initializer"},
+        recipes=(
+            Recipe(
+                task="noise_padded",
+                task_options={"length": 1000},
+                model={"units": 64, "num_layers": 3, "step_size": 0.126, "alpha": 13.0},
+                training={
+                    "optimizer": "adam",
+                    "learning_rate": 3.14e-3,
+                    "batch_size": 30,
+                    "epochs": 20,
+                    "steps_per_epoch": 100,
+                },
+                source="unicornn@35b243d, noisy_cifar10",
+                own=("units", "epochs", "steps_per_epoch"),
+            ),
+        ),
     ),
     ModelInfo.of_layer(
         LEM,
@@ -85,6 +172,23 @@ ENTRIES = (
             "steps start near dt / 2."
         ),
         symbols={"dt": "step_size"},
+        recipes=(
+            Recipe(
+                task="adding",
+                task_options={"length": 500},
+                # The authors' 0.0242 for 2,000 steps.
+                model={"units": 128, "step_size": OfLength(48.4, -1)},
+                training={
+                    "optimizer": "adam",
+                    "learning_rate": 2.6e-3,
+                    "batch_size": 50,
+                    "epochs": 25,
+                    "steps_per_epoch": 100,
+                },
+                source="LEM@833da6b, src/adding/adding_task.py:11-24",
+                own=("length", "epochs", "steps_per_epoch"),
+            ),
+        ),
     ),
     ModelInfo.of_layer(
         LipschitzRNN,
@@ -100,5 +204,21 @@ ENTRIES = (
             "they are nearly 0. With gamma = 0.001, the network starts near the limit of stability."
         ),
         symbols={"epsilon": "step_size", "beta": "antisymmetry", "gamma": "diffusion"},
+        recipes=(
+            Recipe(
+                task="adding",
+                task_options={"length": 100},
+                model={"units": 128, "step_size": OfLength(20.0, -1)},
+                training={
+                    "optimizer": "adam",
+                    "learning_rate": 3e-3,
+                    "batch_size": 50,
+                    "epochs": 50,
+                    "steps_per_epoch": 100,
+                },
+                source="LipschitzRNN@df6552e, driver.py:28-66",
+                own=("length", "step_size", "batch_size", "epochs", "steps_per_epoch"),
+            ),
+        ),
     ),
 )

@@ -2,6 +2,7 @@
 
 from gradkeeper.zoo._model_info import ModelInfo
 from gradkeeper.zoo.layers import ATR, CFN, JANET, MGU, RAN, STAR, UGRNN, LiGRU, MinimalRNN
+from gradkeeper.zoo.recipe import OfLength, Recipe, adding, shakespeare
 
 ENTRIES = (
     ModelInfo.of_layer(
@@ -13,6 +14,7 @@ ENTRIES = (
             "gradient back unchanged. The same f also scales the path through n."
         ),
         initialization="Orthogonal recurrent kernel, biases 0: f starts at 0.5.",
+        recipes=(adding(200),),
     ),
     ModelInfo.of_layer(
         JANET,
@@ -29,6 +31,23 @@ ENTRIES = (
             "log(uniform in [1, T - 1]) for dependencies over T steps; use `chrono_steps=T`."
         ),
         symbols={"beta": "beta", "T": "chrono_steps"},
+        recipes=(
+            Recipe(
+                task="adding",
+                task_options={"length": 200},
+                model={"units": 128, "chrono_steps": OfLength(1.0)},
+                training={
+                    "optimizer": "adam",
+                    "learning_rate": 1e-3,
+                    "global_clipnorm": 5.0,
+                    "batch_size": 50,
+                    "epochs": 60,
+                    "steps_per_epoch": 100,
+                },
+                source="janet@fa2f0a5, main.py:26-80",
+                own=("epochs", "steps_per_epoch"),
+            ),
+        ),
     ),
     ModelInfo.of_layer(
         UGRNN,
@@ -40,6 +59,7 @@ ENTRIES = (
             "gradient vanishes or explodes depending on U_n."
         ),
         initialization="Bias of z 1: z starts at 0.73. Orthogonal recurrent kernel.",
+        recipes=(adding(200),),
     ),
     ModelInfo.of_layer(
         MinimalRNN,
@@ -51,6 +71,7 @@ ENTRIES = (
             "explodes."
         ),
         initialization="Orthogonal U and V, biases 0: u starts near 0.5.",
+        recipes=(adding(200),),
     ),
     ModelInfo.of_layer(
         STAR,
@@ -68,6 +89,22 @@ ENTRIES = (
             "code has T - 1 = 784."
         ),
         symbols={"beta": "beta", "T": "chrono_steps"},
+        recipes=(
+            Recipe(
+                task="sequential_mnist",
+                task_options={"size": 7},
+                model={"units": 32, "num_layers": 8, "chrono_steps": 49},
+                training={
+                    "optimizer": "adam",
+                    "learning_rate": 1e-3,
+                    "global_clipnorm": 5.0,
+                    "batch_size": 200,
+                    "epochs": 4,
+                },
+                source="STAR_Network@b8030e5, main.py:24-80",
+                own=("size", "units", "num_layers", "epochs"),
+            ),
+        ),
     ),
     ModelInfo.of_layer(
         LiGRU,
@@ -79,6 +116,7 @@ ENTRIES = (
             "increases lengths, activations and gradients explode. Use clipping and scaled inputs."
         ),
         initialization="Orthogonal recurrent kernel: U_n initially preserves lengths. Biases 0.",
+        recipes=(adding(200),),
     ),
     ModelInfo.of_layer(
         RAN,
@@ -89,6 +127,10 @@ ENTRIES = (
             "gates, not the candidate, so that the other paths are weaker than in an LSTM."
         ),
         initialization="Forget bias 1: f starts at 0.73; orthogonal recurrent kernel.",
+        recipes=(
+            adding(200),
+            shakespeare(),
+        ),
     ),
     ModelInfo.of_layer(
         CFN,
@@ -101,6 +143,10 @@ ENTRIES = (
             "f = 1, because of the tanh."
         ),
         initialization=("Bias of f 1 (f starts at 0.73), of i -1; orthogonal recurrent kernel."),
+        recipes=(
+            adding(200),
+            shakespeare(),
+        ),
     ),
     ModelInfo.of_layer(
         ATR,
@@ -112,5 +158,9 @@ ENTRIES = (
             "These are not bounded by a tanh, so that large inputs can make the gradient explode."
         ),
         initialization="Orthogonal U, biases 0: i and f start at 0.5.",
+        recipes=(
+            adding(200),
+            shakespeare(),
+        ),
     ),
 )

@@ -2,6 +2,7 @@
 
 from gradkeeper.zoo._model_info import ModelInfo
 from gradkeeper.zoo.layers import LayerNormGRU, LayerNormLSTM, LayerNormSimpleRNN
+from gradkeeper.zoo.recipe import adding, shakespeare
 
 ENTRIES = (
     ModelInfo.of_layer(
@@ -15,6 +16,7 @@ ENTRIES = (
         ),
         initialization="Orthogonal W_h, gain 1, bias 0.",
         symbols={"epsilon": "epsilon"},
+        recipes=(adding(200),),
     ),
     ModelInfo.of_layer(
         LayerNormLSTM,
@@ -27,6 +29,10 @@ ENTRIES = (
         ),
         initialization="Forget bias 1, gains 1, orthogonal recurrent kernel.",
         symbols={"epsilon": "epsilon"},
+        recipes=(
+            adding(200),
+            shakespeare(),
+        ),
     ),
     ModelInfo.of_layer(
         LayerNormGRU,
@@ -38,5 +44,9 @@ ENTRIES = (
         ),
         initialization="Gains 1, biases 0, orthogonal recurrent kernel.",
         symbols={"epsilon": "epsilon"},
+        recipes=(
+            adding(200),
+            shakespeare(),
+        ),
     ),
 )

@@ -2,6 +2,7 @@
 
 from gradkeeper.zoo._model_info import ModelInfo
 from gradkeeper.zoo.layers import CoupledLSTM, MultiplicativeLSTM, OriginalLSTM, PeepholeLSTM
+from gradkeeper.zoo.recipe import adding, shakespeare
 
 ENTRIES = (
     ModelInfo.of_layer(
@@ -20,6 +21,25 @@ ENTRIES = (
             "negative biases, so that the cells are used one after the other."
         ),
         symbols={"b_i at the start": "input_gate_bias"},
+        recipes=(
+            adding(
+                100,
+                units=16,
+                input_gate_bias=-3.0,
+                learning_rate=2e-3,
+                steps=10_000,
+                source="Hochreiter, Schmidhuber 1997, section 5.4: input-gate biases -3 and -6",
+                own=(
+                    "units",
+                    "optimizer",
+                    "learning_rate",
+                    "global_clipnorm",
+                    "batch_size",
+                    "epochs",
+                    "steps_per_epoch",
+                ),
+            ),
+        ),
     ),
     ModelInfo.of_layer(
         PeepholeLSTM,
@@ -34,6 +54,7 @@ ENTRIES = (
         initialization=(
             "Peephole weights 0, as in an LSTM. Forget bias 1, orthogonal recurrent kernel."
         ),
+        recipes=(adding(200),),
     ),
     ModelInfo.of_layer(
         CoupledLSTM,
@@ -47,6 +68,7 @@ ENTRIES = (
             "Forget bias 1: c is initially a mean over the last few steps. Peephole weights 0, "
             "orthogonal recurrent kernel."
         ),
+        recipes=(adding(200),),
     ),
     ModelInfo.of_layer(
         MultiplicativeLSTM,
@@ -58,5 +80,6 @@ ENTRIES = (
             "large inputs make the gradient explode. Use clipping and scaled inputs."
         ),
         initialization="Forget bias 1; orthogonal U and M, so that only W_m x_t scales m.",
+        recipes=(shakespeare(learning_rate=2e-3, length=100, epochs=3),),
     ),
 )

@@ -19,5 +19,22 @@ ENTRIES = (
             "2 / features; b uniform in [-0.01, 0.01], so that modReLU is nearly linear."
         ),
         symbols={"a": "angle_scale"},
+        recipes=(
+            Recipe(
+                task="copying",
+                task_options={"length": 200},
+                model={"units": 128, "angle_scale": 0.1},
+                training={
+                    "optimizer": "rmsprop",
+                    "learning_rate": 1e-3,
+                    "optimizer_options": {"rho": 0.99},
+                    "batch_size": 50,
+                    "epochs": 40,
+                    "steps_per_epoch": 100,
+                },
+                source="nnRNN@294d4ff, README; expRNN@830ec83, 1_copying.py:12-26",
+                own=("batch_size", "epochs", "steps_per_epoch"),
+            ),
+        ),
     ),
 )

@@ -2,6 +2,7 @@
 
 from gradkeeper.zoo._model_info import ModelInfo
 from gradkeeper.zoo.layers import LRU, RGLRU, MinGRU, MinLSTM
+from gradkeeper.zoo.recipe import Recipe, adding
 
 ENTRIES = (
     ModelInfo.of_layer(
@@ -14,6 +15,23 @@ ENTRIES = (
             "unchanged."
         ),
         initialization="Glorot kernels, biases 0: z starts near 0.5, a half-life of one step.",
+        recipes=(
+            Recipe(
+                task="selective_copying",
+                task_options={"length": 64},
+                model={"units": 64, "num_layers": 3, "block": True},
+                training={
+                    "optimizer": "adam",
+                    "learning_rate": 1e-3,
+                    "global_clipnorm": 1.0,
+                    "batch_size": 64,
+                    "epochs": 30,
+                    "steps_per_epoch": 100,
+                },
+                source="cheind/mingru@aa35d42, selective_copying.py:153-163",
+                own=("global_clipnorm", "epochs", "steps_per_epoch"),
+            ),
+        ),
     ),
     ModelInfo.of_layer(
         MinLSTM,
@@ -25,6 +43,23 @@ ENTRIES = (
             "gradient back unchanged."
         ),
         initialization="Glorot kernels, biases 0: state and candidate start with equal weights.",
+        recipes=(
+            Recipe(
+                task="selective_copying",
+                task_options={"length": 64},
+                model={"units": 64, "num_layers": 3, "block": True},
+                training={
+                    "optimizer": "adam",
+                    "learning_rate": 1e-3,
+                    "global_clipnorm": 1.0,
+                    "batch_size": 64,
+                    "epochs": 30,
+                    "steps_per_epoch": 100,
+                },
+                source="cheind/mingru@aa35d42, selective_copying.py:153-163",
+                own=("global_clipnorm", "epochs", "steps_per_epoch"),
+            ),
+        ),
     ),
     ModelInfo.of_layer(
         LRU,
@@ -40,6 +75,18 @@ ENTRIES = (
             "|lambda|^2), so that the states have the scale of the inputs."
         ),
         symbols={"|lambda| at the start": "radius_range", "exp(theta) at the start": "max_phase"},
+        recipes=(
+            adding(
+                200,
+                learning_rate=2e-3,
+                units=128,
+                num_layers=2,
+                activation="gelu",
+                radius_range=(0.99, 0.9999),
+                batch_size=50,
+                steps=3_000,
+            ),
+        ),
     ),
     ModelInfo.of_layer(
         RGLRU,
@@ -51,5 +98,22 @@ ENTRIES = (
         ),
         initialization="L such that sigmoid(L)^c is uniform in [0.9, 0.999], with c = 8.",
         symbols={"c": "sharpness", "sigmoid(L)^c at the start": "decay_range"},
+        recipes=(
+            Recipe(
+                task="selective_copying",
+                task_options={"length": 64},
+                model={"units": 64, "num_layers": 3, "block": True},
+                training={
+                    "optimizer": "adam",
+                    "learning_rate": 1e-3,
+                    "global_clipnorm": 1.0,
+                    "batch_size": 64,
+                    "epochs": 30,
+                    "steps_per_epoch": 100,
+                },
+                source="cheind/mingru@aa35d42, selective_copying.py:153-163",
+                own=("global_clipnorm", "epochs", "steps_per_epoch"),
+            ),
+        ),
     ),
 )

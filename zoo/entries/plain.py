@@ -1,7 +1,7 @@
 """Plain recurrent networks: simple, identity-initialized, gated, residual."""
 
 from gradkeeper.zoo._model_info import ModelInfo
-from gradkeeper.zoo.recipe import Recipe
+from gradkeeper.zoo.recipe import OfLength, Recipe, adding, shakespeare
 
 LSTM_EQUATIONS = """\
 i, f, o = sigmoid(W_i [x_t; h_{t-1}] + b_i), likewise f, o
@@ -30,6 +30,16 @@ ENTRIES = (
         initialization="Orthogonal W_h, which initially preserves lengths.",
         layer="keras.layers:SimpleRNN",
         layer_name="simple_rnn",
+        recipes=(
+            adding(
+                20,
+                learning_rate=2e-3,
+                units=128,
+                batch_size=50,
+                source="Li et al. 2018 (IndRNN), section 5.1, for tanh networks",
+                own=("global_clipnorm", "batch_size", "epochs", "steps_per_epoch"),
+            ),
+        ),
     ),
     ModelInfo(
         name="irnn",
@@ -46,23 +56,6 @@ ENTRIES = (
             "and a small learning rate."
         ),
         initialization="W_h identity, W_x normal with standard deviation 0.001, bias 0.",
-        recipes=(
-            Recipe(
-                task="adding",
-                task_options={"length": 100},
-                model={"units": 100},
-                training={
-                    "optimizer": "adam",
-                    "learning_rate": 2e-4,
-                    "global_clipnorm": 100.0,
-                    "batch_size": 50,
-                    "epochs": 100,
-                    "steps_per_epoch": 100,
-                },
-                source="IndRNN_pytorch@9b9cb4c, IND1 (Li et al. 2018), §5.1",
-                own=("units", "global_clipnorm", "epochs", "steps_per_epoch"),
-            ),
-        ),
         layer="keras.layers:SimpleRNN",
         layer_name="irnn",
         options={
@@ -73,6 +66,18 @@ ENTRIES = (
                 "config": {"mean": 0.0, "stddev": 0.001},
             },
         },
+        recipes=(
+            adding(
+                100,
+                learning_rate=2e-4,
+                units=128,
+                batch_size=50,
+                global_clipnorm=100.0,
+                steps=30_000,
+                source="Li et al. 2018 (IndRNN), section 5.1, for IRNN; code of batzner/indrnn",
+                own=("global_clipnorm", "epochs", "steps_per_epoch"),
+            ),
+        ),
     ),
     ModelInfo(
         name="lstm",
@@ -90,6 +95,33 @@ ENTRIES = (
         initialization="Forget bias 1: f starts at 0.73; orthogonal recurrent kernel.",
         layer="keras.layers:LSTM",
         layer_name="lstm",
+        recipes=(
+            Recipe(
+                task="adding",
+                task_options={"length": 200},
+                model={
+                    "units": 128,
+                    "unit_forget_bias": False,
+                    "bias_initializer": {
+                        "module": "gradkeeper.zoo.initializers",
+                        "class_name": "Chrono",
+                        "config": {"steps": OfLength(1.0)},
+                        "registered_name": "gradkeeper>Chrono",
+                    },
+                },
+                training={
+                    "optimizer": "rmsprop",
+                    "learning_rate": 1e-3,
+                    "optimizer_options": {"rho": 0.9},
+                    "batch_size": 50,
+                    "epochs": 50,
+                    "steps_per_epoch": 100,
+                },
+                source="Tallec, Ollivier 2018 (chrono initialization), section 3",
+                own=("batch_size", "epochs", "steps_per_epoch"),
+            ),
+            shakespeare(),
+        ),
     ),
     ModelInfo(
         name="gru",
@@ -106,6 +138,10 @@ ENTRIES = (
         initialization="Orthogonal recurrent kernel, biases 0: z starts at 0.5.",
         layer="keras.layers:GRU",
         layer_name="gru",
+        recipes=(
+            adding(600, schedule="cosine", steps=6_000),
+            shakespeare(),
+        ),
     ),
     ModelInfo(
         name="residual_lstm",
@@ -124,5 +160,6 @@ ENTRIES = (
         layer="keras.layers:LSTM",
         layer_name="lstm",
         options={"num_layers": 4, "residual": True},
+        recipes=(shakespeare(units=64, num_layers=4, epochs=2),),
     ),
 )

@@ -2,7 +2,7 @@
 
 from gradkeeper.zoo._model_info import ModelInfo
 from gradkeeper.zoo.layers import RHN, FastGRNN, FastRNN, IndRNN, ZoneoutGRU, ZoneoutLSTM
-from gradkeeper.zoo.recipe import Recipe
+from gradkeeper.zoo.recipe import OfLength, Recipe, adding, shakespeare
 
 ENTRIES = (
     ModelInfo.of_layer(
@@ -16,6 +16,31 @@ ENTRIES = (
         ),
         initialization="u uniform in [0, 1], so that units have different memory lengths.",
         symbols={"T": "sequence_length"},
+        recipes=(
+            Recipe(
+                task="adding",
+                task_options={"length": 200},
+                model={
+                    "units": 128,
+                    "num_layers": 2,
+                    "sequence_length": OfLength(1.0),
+                    "kernel_initializer": {
+                        "class_name": "RandomNormal",
+                        "config": {"mean": 0.0, "stddev": 0.001},
+                    },
+                },
+                training={
+                    "optimizer": "adam",
+                    "learning_rate": 2e-4,
+                    "clipvalue": 10.0,
+                    "batch_size": 50,
+                    "epochs": 200,
+                    "steps_per_epoch": 100,
+                },
+                source="IndRNN_pytorch@9b9cb4c, adding.py:27-89",
+                own=("length", "epochs", "steps_per_epoch"),
+            ),
+        ),
     ),
     ModelInfo.of_layer(
         FastRNN,
@@ -31,6 +56,23 @@ ENTRIES = (
             "steps, use alpha = -log(T), beta = log(T): h_0 keeps a weight of more than 36 %."
         ),
         symbols={"alpha at the start": "alpha", "beta at the start": "beta"},
+        recipes=(
+            Recipe(
+                task="adding",
+                task_options={"length": 100},
+                model={"units": 128, "alpha": OfLength(-1.0, 0), "beta": OfLength(1.0, 0)},
+                training={
+                    "optimizer": "adam",
+                    "learning_rate": 1e-2,
+                    "global_clipnorm": 1.0,
+                    "batch_size": 100,
+                    "epochs": 50,
+                    "steps_per_epoch": 100,
+                },
+                source="EdgeML@81025fc, graph/rnn.py:451-483, helpermethods.py:105-146",
+                own=("units", "alpha", "beta", "global_clipnorm", "epochs", "steps_per_epoch"),
+            ),
+        ),
     ),
     ModelInfo.of_layer(
         FastGRNN,
@@ -45,6 +87,23 @@ ENTRIES = (
             'use `bias_initializer="ones"`.'
         ),
         symbols={"zeta at the start": "zeta", "nu at the start": "nu"},
+        recipes=(
+            Recipe(
+                task="adding",
+                task_options={"length": 200},
+                model={"units": 128, "bias_initializer": "ones"},
+                training={
+                    "optimizer": "adam",
+                    "learning_rate": 1e-2,
+                    "global_clipnorm": 1.0,
+                    "batch_size": 100,
+                    "epochs": 30,
+                    "steps_per_epoch": 100,
+                },
+                source="EdgeML@81025fc, graph/rnn.py:237-268, helpermethods.py:105-146",
+                own=("units", "global_clipnorm", "epochs", "steps_per_epoch"),
+            ),
+        ),
     ),
     ModelInfo.of_layer(
         ZoneoutLSTM,
@@ -56,6 +115,7 @@ ENTRIES = (
         ),
         initialization="As in `lstm`. Zoneout keeps 5 % of h and 50 % of c.",
         symbols={"d_c": "cell_zoneout", "d_h": "zoneout"},
+        recipes=(shakespeare(units=256, learning_rate=2e-3, length=100, batch_size=32, epochs=5),),
     ),
     ModelInfo.of_layer(
         ZoneoutGRU,
@@ -67,6 +127,7 @@ ENTRIES = (
         ),
         initialization="As in `gru`. Zoneout keeps 10 % of h.",
         symbols={"d": "zoneout"},
+        recipes=(shakespeare(units=256, learning_rate=1e-3, length=100, batch_size=32, epochs=5),),
     ),
     ModelInfo.of_layer(
         RHN,
@@ -78,6 +139,7 @@ ENTRIES = (
         ),
         initialization="Transform bias -2: t starts at 0.12.",
         symbols={"L": "recurrence_depth", "b_t,l at the start": "transform_bias"},
+        recipes=(shakespeare(units=114, recurrence_depth=4, learning_rate=2e-3, epochs=3),),
     ),
     ModelInfo(
         name="np_rnn",
@@ -93,9 +155,6 @@ ENTRIES = (
             "training; use clipping and a small learning rate."
         ),
         initialization="W_h normalized positive definite, with largest eigenvalue 1.",
-        recipes=(
-            Recipe(training={"optimizer": "adam", "learning_rate": 1e-4, "global_clipnorm": 1.0}),
-        ),
         layer="keras.layers:SimpleRNN",
         layer_name="np_rnn",
         options={
@@ -107,5 +166,6 @@ ENTRIES = (
                 "registered_name": "gradkeeper>NormalizedPositiveDefinite",
             },
         },
+        recipes=(adding(100, learning_rate=5e-4, units=100, batch_size=50, steps=10_000),),
     ),
 )
