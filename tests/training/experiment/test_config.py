@@ -152,7 +152,7 @@ def test_experiment_from_config_and_from_keywords():
     [
         ({"epoch": 3}, "Did you mean 'epochs'.*Received: setting='epoch'"),
         ({"model": "grew"}, "Did you mean .*'gru'.*Received: model='grew'"),
-        ({"task": "added"}, "Did you mean 'adding'.*Received: task='added'"),
+        ({"task": "added"}, "Did you mean .*'adding'.*Received: task='added'"),
         ({"optimizer": "adm"}, "Did you mean 'adam'.*Received: optimizer='adm'"),
         ({"schedule": "cosin"}, "Received: schedule='cosin'"),
         ({"strategy": "mirored"}, "Did you mean 'mirrored'.*Received: strategy='mirored'"),
