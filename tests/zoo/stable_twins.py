@@ -61,8 +61,8 @@ def rhn(w, inputs):
         yield h
 
 
-def orthogonal_rnn(w, inputs):
-    h, upper = zeros(w), np.triu(w["recurrent_kernel"], 1)
+def orthogonal_rnn(w, inputs, scale=1.0):
+    h, upper = zeros(w), scale * np.triu(w["recurrent_kernel"], 1)
     values, vectors = np.linalg.eig(upper - upper.T)
     q = (vectors @ np.diag(np.exp(values)) @ np.linalg.inv(vectors)).real
     for x in inputs:
@@ -78,7 +78,7 @@ def zoneout_lstm(w, inputs):
         sums = x @ w["kernel"] + h @ w["recurrent_kernel"] + w["bias"]
         i, f, g, o = np.split(sums, 4)
         new = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
-        h = 0.1 * h + 0.9 * sigmoid(o) * np.tanh(new)
+        h = 0.05 * h + 0.95 * sigmoid(o) * np.tanh(new)
         c = 0.5 * c + 0.5 * new
         yield h
 

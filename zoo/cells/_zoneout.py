@@ -20,9 +20,13 @@ class ZoneoutCell(GatedCell):
     The random numbers of all steps are drawn at once, before the loop. They are the last blocks of
     the results of `prepare` and `project`.
 
+    With the attribute `shared_mask`, all states of a unit have the same random number.
+
     Args:
         zoneout: zoneout rate of h, from 0 to 1.
     """
+
+    shared_mask: bool = False
 
     def __init__(self, units: int, *, zoneout: float = 0.1, **options: Any) -> None:
         super().__init__(units, **options)
@@ -37,9 +41,10 @@ class ZoneoutCell(GatedCell):
         prepared = super().prepare(inputs, training)
         if not self._is_random(training):
             return prepared
-        shape = (*ops.shape(prepared)[:-1], self.state_count * self.units)
+        copies = self.state_count if self.shared_mask else 1
+        shape = (*ops.shape(prepared)[:-1], self.state_count // copies * self.units)
         drawn = keras.random.uniform(shape, dtype=prepared.dtype, seed=self.seed_generator)
-        return ops.concatenate([prepared, drawn], axis=-1)
+        return ops.concatenate([prepared, *[drawn] * copies], axis=-1)
 
     def project(self, prepared: Tensor) -> Tensor:
         features = self.kernel.shape[0]

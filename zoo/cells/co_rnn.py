@@ -7,12 +7,12 @@ from keras import ops
 
 from gradkeeper._arguments import number
 from gradkeeper.zoo._typing import Shape, State, StepOutput, Tensor
+from gradkeeper.zoo.cells._uniform_start import UniformStartCell
 from gradkeeper.zoo.cells.cell_layer import CellLayer
-from gradkeeper.zoo.cells.recurrent_cell import RecurrentCell
 
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
-class CoRNNCell(RecurrentCell):
+class CoRNNCell(UniformStartCell):
     """Coupled damped oscillators with the inputs as a driving force.
 
     Rusch, Mishra: "Coupled Oscillatory Recurrent Neural Network (coRNN): An accurate and
@@ -38,6 +38,8 @@ class CoRNNCell(RecurrentCell):
         recurrent_kernel: W, [units, units].
         velocity_kernel: W_c, [units, units].
         bias: b, [units]; None if `use_bias=False`.
+    All start uniform within +-1 / sqrt(features + 2 * units), as in the authors' code, which has
+    one `nn.Linear` for x, c and h (tk-rusch/coRNN, adding/model.py:12).
 
     Args: those of `keras.layers.SimpleRNNCell`, and
         step_size: dt, above 0.
@@ -63,6 +65,9 @@ class CoRNNCell(RecurrentCell):
         self.frequency = number("frequency", frequency)
         self.damping = number("damping", damping, "[0, inf)")
         self.implicit_damping = implicit_damping
+
+    def initial_limit(self, features: Any) -> float:
+        return float((features + 2 * self.units) ** -0.5)
 
     def build(self, input_shape: Shape) -> None:
         super().build(input_shape)

@@ -1,8 +1,11 @@
 """FastGRNNCell and FastGRNN."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
+from gradkeeper._arguments import number
 from gradkeeper.zoo._typing import Shape, State, StepOutput, Tensor
 from gradkeeper.zoo.cells.cell_layer import CellLayer
 from gradkeeper.zoo.cells.gated_cell import GatedCell
@@ -25,18 +28,25 @@ class FastGRNNCell(GatedCell):
         kernel: W, [features, units].
         recurrent_kernel: U, [units, units].
         bias: (b_z, b_n), [2 * units]; None if `use_bias=False`.
-        zeta, nu: [1] each, initially 1 and -4 (as in the authors' code).
+        zeta, nu: [1] each.
 
-    Args: those of `keras.layers.GRUCell` without `reset_after`.
+    Args: those of `keras.layers.GRUCell` without `reset_after`, and
+        zeta, nu: initial values of the weights zeta and nu. The defaults are those of the authors'
+            code (microsoft/EdgeML, graph/rnn.py:237), in which both biases start at 1.
     """
+
+    def __init__(self, units: int, *, zeta: float = 1.0, nu: float = -4.0, **options: Any) -> None:
+        super().__init__(units, **options)
+        self.zeta = number("zeta", zeta, "(-inf, inf)")
+        self.nu = number("nu", nu, "(-inf, inf)")
 
     def build(self, input_shape: Shape) -> None:
         self.kernel = self.add_kernel("kernel", (input_shape[-1], self.units))
         self.recurrent_kernel = self.add_recurrent("recurrent_kernel", (self.units, self.units))
         self.bias = self.add_bias("bias", 2 * self.units)
         constant = keras.initializers.Constant
-        self.zeta = self.add_weight(shape=(1,), name="zeta", initializer=constant(1.0))
-        self.nu = self.add_weight(shape=(1,), name="nu", initializer=constant(-4.0))
+        self.zeta_logit = self.add_weight(shape=(1,), name="zeta", initializer=constant(self.zeta))
+        self.nu_logit = self.add_weight(shape=(1,), name="nu", initializer=constant(self.nu))
         self.built = True
 
     def project(self, prepared: Tensor) -> Tensor:
@@ -51,7 +61,7 @@ class FastGRNNCell(GatedCell):
             gate_bias, candidate_bias = ops.split(self.bias, 2)
             gate, candidate = gate + gate_bias, candidate + candidate_bias
         z, n = self.recurrent_activation(gate), self.activation(candidate)
-        h = (ops.sigmoid(self.zeta) * (1 - z) + ops.sigmoid(self.nu)) * n + z * h
+        h = (ops.sigmoid(self.zeta_logit) * (1 - z) + ops.sigmoid(self.nu_logit)) * n + z * h
         return h, [h]
 
 

@@ -1,8 +1,11 @@
 """FastRNNCell and FastRNN."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
+from gradkeeper._arguments import number
 from gradkeeper.zoo._typing import Shape, State, StepOutput, Tensor
 from gradkeeper.zoo.cells.cell_layer import CellLayer
 from gradkeeper.zoo.cells.recurrent_cell import RecurrentCell
@@ -23,22 +26,35 @@ class FastRNNCell(RecurrentCell):
         kernel: W, [features, units].
         recurrent_kernel: U, [units, units].
         bias: b, [units]; None if `use_bias=False`.
-        alpha, beta: [1] each, initially -3 and 3 (as in the authors' code), so that a step
-            changes the state only slightly.
+        alpha, beta: [1] each.
 
-    Args: those of `keras.layers.SimpleRNNCell`.
+    Args: those of `keras.layers.SimpleRNNCell`, and
+        alpha: initial value of the weight alpha. The default is that of the authors' code
+            (microsoft/EdgeML, graph/rnn.py:451). For sequences of T steps, use -log(T).
+        beta: initial value of the weight beta; for sequences of T steps, log(T). Without the tanh,
+            T steps then keep (T / (T + 1))^T of the first state, more than 36 %. The default keeps
+            95 % in each step, which is 0.8 % over 100 steps.
     """
+
+    def __init__(
+        self, units: int, *, alpha: float = -3.0, beta: float = 3.0, **options: Any
+    ) -> None:
+        super().__init__(units, **options)
+        self.alpha = number("alpha", alpha, "(-inf, inf)")
+        self.beta = number("beta", beta, "(-inf, inf)")
 
     def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         constant = keras.initializers.Constant
-        self.alpha = self.add_weight(shape=(1,), name="alpha", initializer=constant(-3.0))
-        self.beta = self.add_weight(shape=(1,), name="beta", initializer=constant(3.0))
+        self.alpha_logit = self.add_weight(
+            shape=(1,), name="alpha", initializer=constant(self.alpha)
+        )
+        self.beta_logit = self.add_weight(shape=(1,), name="beta", initializer=constant(self.beta))
 
     def recur(self, projected: Tensor, states: State, training: bool = False) -> StepOutput:
         h = states[0]
         sums = projected + ops.matmul(self.drop_state(h, training), self.recurrent_kernel)
-        h = ops.sigmoid(self.alpha) * self.activation(sums) + ops.sigmoid(self.beta) * h
+        h = ops.sigmoid(self.alpha_logit) * self.activation(sums) + ops.sigmoid(self.beta_logit) * h
         return h, [h]
 
 

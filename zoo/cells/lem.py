@@ -7,12 +7,13 @@ from keras import ops
 
 from gradkeeper._arguments import number
 from gradkeeper.zoo._typing import Shape, State, StepOutput, Tensor
+from gradkeeper.zoo.cells._uniform_start import UniformStartCell
 from gradkeeper.zoo.cells.cell_layer import CellLayer
 from gradkeeper.zoo.cells.gated_cell import GatedCell
 
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
-class LEMCell(GatedCell):
+class LEMCell(UniformStartCell, GatedCell):
     """Long expressive memory: two states, each with learned time steps.
 
     Rusch, Mishra, Erichson, Mahoney: "Long Expressive Memory for Sequence Modeling", 2022, arXiv
@@ -36,6 +37,8 @@ class LEMCell(GatedCell):
         recurrent_kernel: (U_1, U_2, U_c), [units, 3 * units].
         cell_kernel: W, [units, units].
         bias: (b_1, b_2, b_c, b_h), [4 * units]; None if `use_bias=False`.
+    All start uniform within +-1 / sqrt(units), as in the authors' code (tk-rusch/LEM,
+    sMNIST/network.py:16-19). That code has a second bias in each sum, with the same start.
 
     Args: those of `keras.layers.LSTMCell` without `unit_forget_bias`, and
         step_size: dt, above 0.
@@ -52,6 +55,9 @@ class LEMCell(GatedCell):
         super().__init__(units, **options)
         self.step_size = number("step_size", step_size)
         self.implicit = implicit
+
+    def initial_limit(self, features: Any) -> float:
+        return float(self.units**-0.5)
 
     def build(self, input_shape: Shape) -> None:
         super().build(input_shape)

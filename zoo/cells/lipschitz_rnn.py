@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from gradkeeper._arguments import choice, number
+from gradkeeper._arguments import choice, integer, number
 from gradkeeper.zoo._typing import Initializer, State, StepOutput, Tensor
 from gradkeeper.zoo.cells.cell_layer import CellLayer
 from gradkeeper.zoo.cells.recurrent_cell import ComputedKernelCell
@@ -42,6 +42,8 @@ class LipschitzRNNCell(ComputedKernelCell):
         antisymmetry: beta, from 0 to 1, of A and W.
         diffusion: gamma, at least 0, of A and W.
         scheme: "euler" or "midpoint".
+        recurrent_initializer: by default normal with a standard deviation of 0.1 / units, as in the
+            authors' code (erichson/LipschitzRNN, tools.py:58).
     """
 
     recurrent_gates = 2
@@ -54,9 +56,13 @@ class LipschitzRNNCell(ComputedKernelCell):
         antisymmetry: float = 0.75,
         diffusion: float = 0.001,
         scheme: str = "euler",
-        recurrent_initializer: Initializer = "lecun_normal",
+        recurrent_initializer: Initializer = None,
         **options: Any,
     ) -> None:
+        if recurrent_initializer is None:
+            recurrent_initializer = keras.initializers.RandomNormal(
+                stddev=0.1 / integer("units", units), seed=options.get("seed")
+            )
         super().__init__(units, recurrent_initializer=recurrent_initializer, **options)
         self.step_size = number("step_size", step_size)
         self.antisymmetry = number("antisymmetry", antisymmetry, "[0, 1]")

@@ -5,7 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from gradkeeper.zoo._typing import Initializer, State, StepOutput, Tensor
+from gradkeeper._arguments import number
+from gradkeeper.zoo._typing import Config, Initializer, Shape, State, StepOutput, Tensor
 from gradkeeper.zoo.cells.cell_layer import CellLayer
 from gradkeeper.zoo.cells.recurrent_cell import ComputedKernelCell
 from gradkeeper.zoo.initializers import SkewAngles
@@ -13,6 +14,7 @@ from gradkeeper.zoo.initializers import SkewAngles
 # Halvings of the matrix and terms of the series. The result is exact to the last digits of float64
 # for angles up to 20, and three squarings add little rounding error.
 _HALVINGS, _TERMS = 3, 18
+_SMALL: Config = {"class_name": "RandomUniform", "config": {"minval": -0.01, "maxval": 0.01}}
 
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
@@ -22,7 +24,7 @@ class OrthogonalRNNCell(ComputedKernelCell):
     Lezcano-Casado, Martinez-Rubio: "Cheap Orthogonal Constraints in Neural Networks: A Simple
     Parametrization of the Orthogonal and Unitary Group", 2019, arXiv 1901.08428 (expRNN)::
 
-        Q = exp(U - U^T), U strictly upper triangular
+        Q = exp(a (U - U^T)), U strictly upper triangular
         z = V x_t + Q h_{t-1}
         h_t = modReLU(z) = sign(z) * relu(|z| + b)
 
@@ -38,6 +40,18 @@ class OrthogonalRNNCell(ComputedKernelCell):
 
     Args: those of `keras.layers.SimpleRNNCell`, and
         mod_relu: whether h_t = modReLU(z). If False, h_t = activation(z + b).
+        angle_scale: a, above 0; 1 in the paper. Optimizers such as RMSprop and Adam take steps of
+            about the learning rate, whatever the size of the gradient. With a = 0.1, they move Q a
+            tenth as fast as the other weights, which the authors recommend (Lezcano/expRNN,
+            README.md:31).
+        recurrent_initializer: initializer of the initial a U. U starts at its values divided by a.
+            By default, Q rotates pairs of units by random angles
+            (`gradkeeper.zoo.initializers.SkewAngles`).
+        kernel_initializer, bias_initializer: the defaults are those of the authors' code
+            (orthogonal.py:71, 94), and b is uniform in [-0.01, 0.01].
+
+    Raises:
+        ValueError: if `angle_scale` is not above 0.
     """
 
     def __init__(
@@ -45,18 +59,34 @@ class OrthogonalRNNCell(ComputedKernelCell):
         units: int,
         *,
         mod_relu: bool = True,
+        angle_scale: float = 1.0,
+        kernel_initializer: Initializer = "he_normal",
         recurrent_initializer: Initializer = None,
+        bias_initializer: Initializer = _SMALL,
         **options: Any,
     ) -> None:
         if recurrent_initializer is None:
             recurrent_initializer = SkewAngles(options.get("seed"))
-        super().__init__(units, recurrent_initializer=recurrent_initializer, **options)
+        super().__init__(
+            units,
+            kernel_initializer=kernel_initializer,
+            recurrent_initializer=recurrent_initializer,
+            bias_initializer=bias_initializer,
+            **options,
+        )
         self.mod_relu = mod_relu
+        self.angle_scale = number("angle_scale", angle_scale)
+
+    def add_recurrent(self, name: str, shape: Shape, initializer: Initializer = None) -> Tensor:
+        def initial(shape: Shape, dtype: str | None = None) -> Tensor:
+            return self.recurrent_initializer(shape, dtype=dtype) / self.angle_scale
+
+        return super().add_recurrent(name, shape, initializer or initial)
 
     def compute_kernel(self) -> Tensor:
         """Compute Q transposed, for row vectors: h Q^T."""
         upper = ops.triu(ops.convert_to_tensor(self.recurrent_kernel), k=1)
-        return _exponential(ops.transpose(upper) - upper)
+        return _exponential(self.angle_scale * (ops.transpose(upper) - upper))
 
     def project(self, prepared: Tensor) -> Tensor:
         return ops.matmul(prepared, self.kernel)

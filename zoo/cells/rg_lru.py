@@ -35,7 +35,10 @@ class RGLRUCell(LinearCell):
     Args: those of `keras.layers.SimpleRNNCell` without `recurrent_initializer`, and
         activation: activation of v; "linear" by default.
         sharpness: c, above 0.
-        decay_range: lowest and highest initial a at r = 1.
+        decay_range: lowest and highest initial a at r = 1. The published code starts sigmoid(L)
+            instead of a within 0.9 and 0.999 (google-deepmind/recurrentgemma, torch/layers.py:194
+            and 291), so that a is within 0.43 and 0.992. `decay_range=(0.43, 0.992)` has these
+            limits.
     """
 
     gates = 3

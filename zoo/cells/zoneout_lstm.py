@@ -31,17 +31,32 @@ class ZoneoutLSTMCell(ZoneoutCell, ForgetGateCell):
         kernel: [features, 4 * units].
         recurrent_kernel: [units, 4 * units].
         bias: [4 * units]; None if `use_bias=False`. The block of f starts at 1 with
-            `unit_forget_bias`.
+            `unit_forget_bias`; with `chrono_steps`, that of f starts at log(u) and that of i at
+            -log(u).
 
-    Args: those of `keras.layers.LSTMCell`, `zoneout` (of h) and `cell_zoneout` (of c).
+    Args: those of `keras.layers.LSTMCell`, `chrono_steps` (`ForgetGateCell`), and
+        zoneout: rate of h. The default is that of the paper's section 4.1.1.
+        cell_zoneout: rate of c. The default is that of the paper's section 4.1.1.
+        shared_mask: whether d_h and d_c of a unit come from one random number, so that with equal
+            rates, a unit keeps both h and c or neither. The authors' code for permuted MNIST does
+            so (teganmaharaj/zoneout, zoneout_pmnist.py:224-225).
     """
 
     gates = 4
     state_count = 2
 
-    def __init__(self, units: int, *, cell_zoneout: float = 0.5, **options: Any) -> None:
-        super().__init__(units, **options)
+    def __init__(
+        self,
+        units: int,
+        *,
+        zoneout: float = 0.05,
+        cell_zoneout: float = 0.5,
+        shared_mask: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(units, zoneout=zoneout, **options)
         self.cell_zoneout = number("cell_zoneout", cell_zoneout, "[0, 1]")
+        self.shared_mask = shared_mask
 
     @property
     def rates(self) -> list[float]:

@@ -50,8 +50,8 @@ ENTRIES = (
             "the gradient is bounded and does not vanish exponentially."
         ),
         initialization=(
-            "Orthogonal W and W_c, which only have an effect of order dt. gamma = 1 and "
-            "epsilon = 1 satisfy the condition for dt up to 0.5."
+            "V, W, W_c and b uniform within +-1 / sqrt(features + 2 units), as in the authors' "
+            "code. gamma = 1 and epsilon = 1 satisfy the condition for dt up to 0.5."
         ),
         symbols={"dt": "step_size", "gamma": "frequency", "epsilon": "damping"},
     ),
@@ -80,7 +80,10 @@ ENTRIES = (
             "gradient pass nearly unchanged. With dt <= 1, both states stay in [-1, 1]. The "
             "products of U and W with tanh' can still grow, so that clipping is useful."
         ),
-        initialization="Orthogonal recurrent kernels, biases 0: the steps start at dt / 2.",
+        initialization=(
+            "All weights and biases uniform within +-1 / sqrt(units), as in the authors' code: the "
+            "steps start near dt / 2."
+        ),
         symbols={"dt": "step_size"},
     ),
     ModelInfo.of_layer(
@@ -93,8 +96,8 @@ ENTRIES = (
             "Neither A nor W is exactly antisymmetric, so that the network can forget."
         ),
         initialization=(
-            "M_A, M_W normal with variance 1 / units. With beta = 0.75 and gamma = 0.001, the "
-            "network starts near the limit of stability."
+            "M_A, M_W normal with standard deviation 0.1 / units, as in the authors' code, so that "
+            "they are nearly 0. With gamma = 0.001, the network starts near the limit of stability."
         ),
         symbols={"epsilon": "step_size", "beta": "antisymmetry", "gamma": "diffusion"},
     ),

@@ -14,9 +14,10 @@ ENTRIES = (
             "and their gradients to 0."
         ),
         initialization=(
-            "Q rotates pairs of units by angles uniform in [-pi, pi]. b = 0, so that modReLU is "
-            "linear."
+            "Q rotates pairs of units by angles uniform in [-pi, pi]. V normal with variance "
+            "2 / features; b uniform in [-0.01, 0.01], so that modReLU is nearly linear."
         ),
+        symbols={"a": "angle_scale"},
         recipe={"optimizer": "rmsprop", "learning_rate": 1e-3, "global_clipnorm": 1.0},
     ),
 )

@@ -25,7 +25,11 @@ ENTRIES = (
             "alpha and beta, this is near 0.95 I, so that the gradient halves in about 14 steps. "
             "Training can move sigmoid(beta) towards 1."
         ),
-        initialization="alpha = -3, beta = 3: a step keeps 95 % of the state and adds 5 %.",
+        initialization=(
+            "alpha = -3, beta = 3: a step keeps 95 % of the state and adds 5 %. For sequences of T "
+            "steps, use alpha = -log(T), beta = log(T): h_0 keeps a weight of more than 36 %."
+        ),
+        symbols={"alpha at the start": "alpha", "beta at the start": "beta"},
     ),
     ModelInfo.of_layer(
         FastGRNN,
@@ -35,7 +39,11 @@ ENTRIES = (
             "As in a GRU, units with z near 1 copy their state and pass the gradient back "
             "unchanged. Gate and candidate share their matrices and are therefore not independent."
         ),
-        initialization="zeta = 1, nu = -4, orthogonal U.",
+        initialization=(
+            "zeta = 1, nu = -4, orthogonal U, biases 0. In the authors' code, both biases are 1; "
+            'use `bias_initializer="ones"`.'
+        ),
+        symbols={"zeta at the start": "zeta", "nu at the start": "nu"},
     ),
     ModelInfo.of_layer(
         ZoneoutLSTM,
@@ -45,7 +53,7 @@ ENTRIES = (
             "Units that keep their state pass the gradient back unchanged. Zoneout not only "
             "regularizes but also adds paths of slope 1 through time, as a forget gate of 1 does."
         ),
-        initialization="As in `lstm`. Zoneout keeps 10 % of h and 50 % of c.",
+        initialization="As in `lstm`. Zoneout keeps 5 % of h and 50 % of c.",
         symbols={"d_c": "cell_zoneout", "d_h": "zoneout"},
     ),
     ModelInfo.of_layer(

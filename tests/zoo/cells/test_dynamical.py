@@ -28,6 +28,29 @@ def with_large_weights(layer, seed=0):
     return layer
 
 
+@pytest.mark.parametrize("seed", [None, 3])
+@pytest.mark.parametrize(("name", "limit"), [("CoRNN", (5 + 2 * 64) ** -0.5), ("LEM", 64**-0.5)])
+def test_all_weights_start_uniform_and_independent(name, limit, seed):
+    layer = getattr(layers, name)(64, seed=seed)
+    layer.build((None, None, 5))
+    starts = [array(weight).ravel() for weight in layer.weights]
+    assert len(starts) == 4
+    for start in starts:
+        assert np.abs(start).max() <= limit
+        assert start.std() == pytest.approx(limit / np.sqrt(3), rel=0.15)
+    assert len({start[0] for start in starts}) == 4
+    changed = type(layer)(64, bias_initializer="zeros", recurrent_initializer="identity")
+    changed.build((None, None, 64))
+    assert not array(changed.cell.bias).any()
+    assert np.abs(array(changed.cell.kernel)).max() <= limit
+
+
+def test_lipschitz_rnn_starts_near_zero():
+    layer = layers.LipschitzRNN(64, seed=1)
+    layer.build((None, None, 5))
+    assert array(layer.cell.recurrent_kernel).std() == pytest.approx(0.1 / 64, rel=0.05)
+
+
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("diffusion", [0.0, 0.1])
 @pytest.mark.parametrize("name", ["AntisymmetricRNN", "GatedAntisymmetricRNN"])

@@ -1,5 +1,7 @@
 """Stabilised recurrences: orthogonal matrices, bounds, zoneout, highways and exponential gates."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -36,7 +38,7 @@ def test_orthogonal_matrix_stays_orthogonal_in_training():
 @pytest.mark.usefixtures("float64")
 def test_orthogonal_gradient_keeps_its_length_over_many_linear_steps():
     keras.utils.set_random_seed(0)
-    layer = layers.OrthogonalRNN(32, dtype="float64")
+    layer = layers.OrthogonalRNN(32, bias_initializer="zeros", dtype="float64")
     x, state = np.zeros((2, 40, 3)), np.random.default_rng(0).normal(size=(2, 32))
     layer.build(x.shape)
     weighing = keras.ops.convert_to_tensor(np.random.default_rng(1).normal(size=(2, 32)))
@@ -47,6 +49,49 @@ def test_orthogonal_gradient_keeps_its_length_over_many_linear_steps():
     (_, gradient), _ = gradients(loss, layer, [x, state])
     growth = np.linalg.norm(gradient) / np.linalg.norm(array(weighing))
     assert growth == pytest.approx(1.0, abs=1e-9)
+
+
+@pytest.mark.eager
+def test_the_angle_scale_slows_the_matrix_only():
+    layer, slow = (layers.OrthogonalRNN(8, seed=1, angle_scale=scale) for scale in (1.0, 0.1))
+    for each in (layer, slow):
+        each.build((None, None, 3))
+    slow.cell.kernel.assign(layer.cell.kernel)
+    slow.cell.bias.assign(layer.cell.bias)
+    close = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-6)
+    angles = array(layer.cell.recurrent_kernel)
+    close(0.1 * array(slow.cell.recurrent_kernel), angles)
+    close(array(slow.cell.compute_kernel()), array(layer.cell.compute_kernel()))
+    train(slow, rate=1e-3)
+    moved = np.abs(0.1 * array(slow.cell.recurrent_kernel) - angles)
+    assert 2e-4 < moved.max() <= 3.01e-4
+
+
+def test_orthogonal_rnn_starts_as_the_authors_code():
+    layer = layers.OrthogonalRNN(500)
+    layer.build((None, None, 8))
+    assert array(layer.cell.kernel).std() == pytest.approx(np.sqrt(2 / 8), rel=0.05)
+    bias = array(layer.cell.bias)
+    assert bias.min() == pytest.approx(-0.01, abs=1e-3)
+    assert bias.max() == pytest.approx(0.01, abs=1e-3)
+    with pytest.raises(ValueError, match=r"`angle_scale` must be .* Received: angle_scale=0"):
+        layers.OrthogonalRNN(3, angle_scale=0)
+
+
+def test_fast_cells_start_with_the_given_scalars():
+    steps = 100
+    layer = layers.FastRNN(2, alpha=-np.log(steps), beta=np.log(steps), activation="linear")
+    layer.build((None, None, 3))
+    layer.cell.recurrent_kernel.assign(np.zeros((2, 2)))
+    last = array(layer(np.zeros((1, steps, 3), "float32"), initial_state=[np.ones((1, 2))]))
+    np.testing.assert_allclose(last, (steps / (steps + 1)) ** steps, rtol=1e-4)
+    gated = layers.FastGRNN(2, zeta=0.5, nu=-2.0)
+    gated.build((None, None, 3))
+    weights = {each.name: array(each) for each in [*layer.weights, *gated.weights]}
+    assert (weights["zeta"], weights["nu"]) == (0.5, -2.0)
+    assert weights["alpha"] == pytest.approx(-np.log(steps))
+    with pytest.raises(ValueError, match="Received: alpha=None"):
+        layers.FastRNN(2, alpha=None)
 
 
 def test_orthogonal_rnn_without_modrelu_applies_the_activation():
@@ -109,6 +154,26 @@ def test_zoneout_differs_from_step_to_step():
     kept = outputs[1:] == outputs[:-1]
     assert 0.3 < kept.mean() < 0.7
     assert not (kept[0] == kept[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("shared", "cell_rate", "both"),
+    [
+        (True, 0.3, 0.3),
+        (True, 0.6, 0.3),
+        (False, 0.3, 0.09),
+    ],
+)
+def test_zoneout_lstm_keeps_both_states_together_with_a_shared_mask(shared, cell_rate, both):
+    layer = layers.ZoneoutLSTM(
+        3, zoneout=0.3, cell_zoneout=cell_rate, shared_mask=shared, return_state=True, seed=1
+    )
+    states = [np.full((4000, 3), 0.5, "float32")] * 2
+    x = np.ones((4000, 1, 2), "float32")
+    kept_h, kept_c = (array(each) == 0.5 for each in layer(x, states, training=True)[1:])
+    assert kept_h.mean() == pytest.approx(0.3, abs=0.02)
+    assert kept_c.mean() == pytest.approx(cell_rate, abs=0.02)
+    assert (kept_h & kept_c).mean() == pytest.approx(both, abs=0.02)
 
 
 def test_zoneout_lstm_with_rate_0_equals_keras_lstm():
