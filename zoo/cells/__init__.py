@@ -10,6 +10,7 @@ from gradkeeper.zoo.cells.fast_rnn import FastRNNCell as FastRNNCell
 from gradkeeper.zoo.cells.gated_antisymmetric_rnn import (
     GatedAntisymmetricRNNCell as GatedAntisymmetricRNNCell,
 )
+from gradkeeper.zoo.cells.gated_cell import ChronoCell as ChronoCell
 from gradkeeper.zoo.cells.gated_cell import ForgetGateCell as ForgetGateCell
 from gradkeeper.zoo.cells.gated_cell import GatedCell as GatedCell
 from gradkeeper.zoo.cells.ind_rnn import IndRNNCell as IndRNNCell

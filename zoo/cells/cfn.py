@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from gradkeeper.zoo._typing import Shape, State, StepOutput, Tensor
+from gradkeeper.zoo._typing import State, StepOutput, Tensor
 from gradkeeper.zoo.cells.cell_layer import CellLayer
 from gradkeeper.zoo.cells.gated_cell import ForgetGateCell
 
@@ -28,27 +28,24 @@ class CFNCell(ForgetGateCell):
         kernel: (W_f, W_i, W_n), [features, 3 * units].
         recurrent_kernel: (U_f, U_i), [units, 2 * units].
         bias: (b_f, b_i), [2 * units], or (b_f, b_i, b_n), [3 * units], with `candidate_bias`. With
-            `unit_forget_bias`, b_f starts at 1 and b_i at -1. None if `use_bias=False`.
+            `unit_forget_bias`, b_f starts at 1 and b_i at -1; with `chrono_steps`, at log(u) and
+            -log(u). None if `use_bias=False`.
 
-    Args: those of `keras.layers.LSTMCell`, and
+    Args: those of `keras.layers.LSTMCell`, `chrono_steps` (`ForgetGateCell`), and
         candidate_bias: whether the candidate is tanh(W_n x_t + b_n). The paper has no such bias.
     """
 
     gates = 3
     recurrent_gates = 2
-    forget_gate = 0
+    gate_signs = (1, -1, 0)
 
     def __init__(self, units: int, *, candidate_bias: bool = False, **options: Any) -> None:
         super().__init__(units, **options)
         self.candidate_bias = candidate_bias
         self.biased = slice(0, 3 if candidate_bias else 2)
 
-    def initial_bias(self, shape: Shape, dtype: str | None = None) -> Tensor:
-        bias = super().initial_bias(shape, dtype)
-        if not self.unit_forget_bias:
-            return bias
-        is_input_gate = ops.arange(shape[0]) // self.units == 1
-        return bias - ops.cast(is_input_gate, keras.backend.standardize_dtype(dtype))
+    def unit_bias(self) -> tuple[int, ...]:
+        return self.gate_signs
 
     def project(self, prepared: Tensor) -> Tensor:
         sums = super().project(prepared)

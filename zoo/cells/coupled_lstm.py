@@ -29,15 +29,16 @@ class CoupledLSTMCell(PeepholeCell):
     Weights, in the order f, n, o:
         kernel: (W_f, W_n, W_o), [features, 3 * units].
         recurrent_kernel: (U_f, U_n, U_o), [units, 3 * units].
-        bias: (b_f, b_n, b_o), [3 * units]. b_f starts at 1 with `unit_forget_bias`. None if
-            `use_bias=False`.
+        bias: (b_f, b_n, b_o), [3 * units]. b_f starts at 1 with `unit_forget_bias`, and at
+            log(u) with `chrono_steps`. None if `use_bias=False`.
         peephole_kernel: (p_f, p_o), [2 * units]; None if `peepholes=False`.
 
-    Args: those of `keras.layers.LSTMCell`, `peepholes` and `peephole_initializer`.
+    Args: those of `keras.layers.LSTMCell`, `peepholes`, `peephole_initializer` and
+    `chrono_steps` (`ForgetGateCell`).
     """
 
     gates = 3
-    forget_gate = 0
+    gate_signs = (1, 0, 0)
     peephole_gates = 2
 
     def update_cell_state(self, sums: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,13 +1,15 @@
 """Base classes of the cells with gates."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import keras
 from keras import ops
 
+from gradkeeper._arguments import integer
 from gradkeeper.zoo._typing import Activation, Shape, Tensor
 from gradkeeper.zoo.cells._options import resolve
 from gradkeeper.zoo.cells.recurrent_cell import RecurrentCell
+from gradkeeper.zoo.initializers import Chrono
 
 
 class GatedCell(RecurrentCell):
@@ -24,16 +26,54 @@ class GatedCell(RecurrentCell):
         self.recurrent_activation = resolve("recurrent_activation", recurrent_activation)
 
 
-class ForgetGateCell(GatedCell):
-    """Base class of cells with a forget gate, the block `forget_gate` of the kernel.
+class ChronoCell(GatedCell):
+    """Base class of cells whose gates can start with memories of different lengths.
+
+    A subclass sets:
+        gate_signs: for each block of the kernel, 1 for the forget gate, -1 for a separate input
+            gate, and 0 for other blocks.
+
+    Args:
+        chrono_steps: length T of the longest dependency in time steps, at least 3. If given,
+            log(u) is added to the initial bias of the forget gate and subtracted from that of the
+            input gate. u is uniform in [1, T - 1], drawn with `seed`, and the same for both gates
+            of a unit (`gradkeeper.zoo.initializers.Chrono`; Tallec, Ollivier 2018).
+
+    Raises:
+        ValueError: if `chrono_steps` is below 3, or given with `use_bias=False`.
+    """
+
+    gate_signs: ClassVar[tuple[int, ...]]
+
+    def __init__(self, units: int, *, chrono_steps: int | None = None, **options: Any) -> None:
+        super().__init__(units, **options)
+        self.chrono_steps = chrono_steps
+        if chrono_steps is not None:
+            integer("chrono_steps", chrono_steps, minimum=3)
+            if not self.use_bias:
+                raise ValueError(
+                    "`chrono_steps` initializes biases, so that `use_bias` must be True. "
+                    f"Received: use_bias=False, chrono_steps={chrono_steps}"
+                )
+
+    def initial_bias(self, shape: Shape, dtype: str | None = None) -> Tensor:
+        bias = super().initial_bias(shape, dtype)
+        if self.chrono_steps is None:
+            return bias
+        chrono = Chrono(self.chrono_steps, self.gate_signs[self.biased], self.seed)
+        return bias + chrono(bias.shape, dtype)
+
+
+class ForgetGateCell(ChronoCell):
+    """Base class of cells with a forget gate.
 
     Args:
         unit_forget_bias: whether to add 1 to the initial bias of the forget gate, so that the cell
             keeps its state at the start of training (Gers, Schmidhuber, Cummins 2000; Jozefowicz
-            et al. 2015).
+            et al. 2015). Ignored if `chrono_steps` is given.
     """
 
-    forget_gate: ClassVar[int] = 1
+    gate_signs: ClassVar[tuple[int, ...]] = (-1, 1, 0, 0)
 
     def __init__(self, units: int, *, unit_forget_bias: bool = True, **options: Any) -> None:
         super().__init__(units, **options)
@@ -41,8 +81,16 @@ class ForgetGateCell(GatedCell):
 
     def initial_bias(self, shape: Shape, dtype: str | None = None) -> Tensor:
         bias = super().initial_bias(shape, dtype)
-        if not self.unit_forget_bias:
+        if not self.unit_forget_bias or self.chrono_steps is not None:
             return bias
-        first_block, _, _ = self.biased.indices(self.gates)
-        block = ops.arange(shape[0]) // self.units + first_block
-        return bias + ops.cast(block == self.forget_gate, keras.backend.standardize_dtype(dtype))
+        return add_to_blocks(bias, self.unit_bias()[self.biased])
+
+    def unit_bias(self) -> tuple[int, ...]:
+        """Return the number that `unit_forget_bias` adds to each block of the kernel."""
+        return tuple(max(sign, 0) for sign in self.gate_signs)
+
+
+def add_to_blocks(bias: Tensor, amounts: Sequence[float]) -> Tensor:
+    """Divide a bias into as many blocks as there are amounts, and add one amount to each."""
+    block = bias.shape[0] // len(amounts)
+    return bias + ops.repeat(ops.convert_to_tensor(amounts, bias.dtype), block)

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from gradkeeper.zoo._typing import Shape, State, StepOutput, Tensor
+from gradkeeper.zoo._typing import State, StepOutput, Tensor
 from gradkeeper.zoo.cells.cell_layer import CellLayer
 from gradkeeper.zoo.cells.gated_cell import ForgetGateCell
 
@@ -29,41 +29,18 @@ class JANETCell(ForgetGateCell):
         kernel: (W_f, W_n), [features, 2 * units].
         recurrent_kernel: (U_f, U_n), [units, 2 * units].
         bias: (b_f, b_n), [2 * units]; None if `use_bias=False`. b_f starts at 1 with
-            `unit_forget_bias`.
+            `unit_forget_bias`, and at log(u) with `chrono_steps`. The paper uses the latter.
 
-    Args: those of `keras.layers.LSTMCell`, and
+    Args: those of `keras.layers.LSTMCell`, `chrono_steps` (`ForgetGateCell`), and
         beta: a constant, 1 in the paper.
-        chrono_steps: length T of the longest dependency, at least 3. If given, b_f starts at
-            log(u), u uniform in [1, T - 1] and drawn with `seed`, and `unit_forget_bias` is
-            ignored (Tallec, Ollivier: "Can recurrent neural networks warp time?", 2018, arXiv
-            1804.11188). The paper uses this initialization.
-
-    Raises:
-        ValueError: if `chrono_steps` is below 3.
     """
 
     gates = 2
-    forget_gate = 0
+    gate_signs = (1, 0)
 
-    def __init__(
-        self, units: int, *, beta: float = 1.0, chrono_steps: int | None = None, **options: Any
-    ) -> None:
+    def __init__(self, units: int, *, beta: float = 1.0, **options: Any) -> None:
         super().__init__(units, **options)
-        if chrono_steps is not None and chrono_steps < 3:
-            raise ValueError(
-                f"`chrono_steps` must be None or at least 3. Received: chrono_steps={chrono_steps}"
-            )
         self.beta = beta
-        self.chrono_steps = chrono_steps
-
-    def initial_bias(self, shape: Shape, dtype: str | None = None) -> Tensor:
-        if self.chrono_steps is None:
-            return super().initial_bias(shape, dtype)
-        steps = keras.random.uniform(
-            (self.units,), 1, self.chrono_steps - 1, dtype=dtype, seed=self.seed
-        )
-        rest = self.bias_initializer((self.units,), dtype=dtype)
-        return ops.concatenate([ops.log(steps), rest])
 
     def recur(self, projected: Tensor, states: State, training: bool = False) -> StepOutput:
         h = states[0]

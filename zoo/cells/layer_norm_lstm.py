@@ -30,12 +30,14 @@ class LayerNormLSTMCell(NormalizedSumsCell, ForgetGateCell):
         kernel: W_x, [features, 4 * units].
         recurrent_kernel: W_h, [units, 4 * units].
         bias: b, [4 * units]; None if `use_bias=False`. The block of f starts at 1 with
-            `unit_forget_bias`.
+            `unit_forget_bias`; with `chrono_steps`, that of f starts at log(u) and that of i at
+            -log(u).
         recurrent_gain, input_gain: a1, a2, each [4 * units].
         state_gain: a3, [units].
         state_bias: b3, [units]; None if `use_bias=False`.
 
-    Args: those of `keras.layers.LSTMCell`, `epsilon` and `gain_initializer`.
+    Args: those of `keras.layers.LSTMCell`, `epsilon`, `gain_initializer` and `chrono_steps`
+    (`ForgetGateCell`).
     """
 
     gates = 4

@@ -31,16 +31,17 @@ class MultiplicativeLSTMCell(LSTMVariantCell, ForgetGateCell):
         recurrent_kernel: U, [units, units].
         multiplicative_kernel: (M_i, M_f, M_n, M_o), [units, 4 * units].
         bias: (b_i, b_f, b_n, b_o), [4 * units], or (b_m, b_i, b_f, b_n, b_o), [5 * units], with
-            `factor_bias`. b_f starts at 1 with `unit_forget_bias`. None if `use_bias=False`.
+            `factor_bias`. b_f starts at 1 with `unit_forget_bias`; with `chrono_steps`, b_f
+            starts at log(u) and b_i at -log(u). None if `use_bias=False`.
         recurrent_bias: b_u, [units]; None without `factor_bias`.
 
-    Args: those of `keras.layers.LSTMCell`, and
+    Args: those of `keras.layers.LSTMCell`, `chrono_steps` (`ForgetGateCell`), and
         factor_bias: whether m = (W_m x_t + b_m) * (U h_{t-1} + b_u). The paper has no biases in m.
     """
 
     gates = 5
     recurrent_gates = 1
-    forget_gate = 2
+    gate_signs = (0, -1, 1, 0, 0)
 
     def __init__(self, units: int, *, factor_bias: bool = False, **options: Any) -> None:
         super().__init__(units, **options)

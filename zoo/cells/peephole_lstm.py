@@ -28,11 +28,12 @@ class PeepholeLSTMCell(PeepholeCell):
     Weights, in the order i, f, n, o of `keras.layers.LSTM`:
         kernel: (W_i, W_f, W_n, W_o), [features, 4 * units].
         recurrent_kernel: (U_i, U_f, U_n, U_o), [units, 4 * units].
-        bias: (b_i, b_f, b_n, b_o), [4 * units]. b_f starts at 1 with `unit_forget_bias`. None if
-            `use_bias=False`.
+        bias: (b_i, b_f, b_n, b_o), [4 * units]. b_f starts at 1 with `unit_forget_bias`; with
+            `chrono_steps`, b_f starts at log(u) and b_i at -log(u). None if `use_bias=False`.
         peephole_kernel: (p_i, p_f, p_o), [3 * units]; None if `peepholes=False`.
 
-    Args: those of `keras.layers.LSTMCell`, `peepholes` and `peephole_initializer`.
+    Args: those of `keras.layers.LSTMCell`, `peepholes`, `peephole_initializer` and
+    `chrono_steps` (`ForgetGateCell`).
     """
 
     gates = 4

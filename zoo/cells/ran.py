@@ -28,15 +28,16 @@ class RANCell(ForgetGateCell):
         kernel: (W_n, W_i, W_f), [features, 3 * units].
         recurrent_kernel: (U_i, U_f), [units, 2 * units].
         bias: (b_i, b_f), [2 * units]; None if `use_bias=False`. b_f starts at 1 with
-            `unit_forget_bias`.
+            `unit_forget_bias`; with `chrono_steps`, b_f starts at log(u) and b_i at -log(u).
 
-    Args: those of `keras.layers.LSTMCell`. `activation` is the activation of the output.
+    Args: those of `keras.layers.LSTMCell`, and `chrono_steps` (`ForgetGateCell`). `activation` is
+    the activation of the output.
     """
 
     gates = 3
     recurrent_gates = 2
     biased = slice(1, 3)
-    forget_gate = 2
+    gate_signs = (0, -1, 1)
     state_count = 2
 
     def recur(self, projected: Tensor, states: State, training: bool = False) -> StepOutput:

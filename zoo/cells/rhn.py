@@ -8,7 +8,7 @@ from keras import ops
 from gradkeeper._arguments import integer
 from gradkeeper.zoo._typing import Shape, State, StepOutput, Tensor
 from gradkeeper.zoo.cells.cell_layer import CellLayer
-from gradkeeper.zoo.cells.gated_cell import GatedCell
+from gradkeeper.zoo.cells.gated_cell import GatedCell, add_to_blocks
 
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
@@ -62,8 +62,8 @@ class RHNCell(GatedCell):
 
     def initial_bias(self, shape: Shape, dtype: str | None = None) -> Tensor:
         bias = super().initial_bias(shape, dtype)
-        is_gate = (ops.arange(shape[0]) // self.units) % 2 == 1
-        return bias + self.transform_bias * ops.cast(is_gate, bias.dtype)
+        layers = bias.shape[0] // (2 * self.units)
+        return add_to_blocks(bias, (0, self.transform_bias) * layers)
 
     def recur(self, projected: Tensor, states: State, training: bool = False) -> StepOutput:
         state, depth = states[0], self.recurrence_depth

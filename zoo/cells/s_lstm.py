@@ -35,18 +35,30 @@ class SLSTMCell(ForgetGateCell):
         kernel: W, [features, 4 * units].
         recurrent_kernel: R, [units, 4 * units].
         bias: b, [4 * units]; None if `use_bias=False`. The block of f starts at 1 with
-            `unit_forget_bias`.
+            `unit_forget_bias`, and at log(u) with `chrono_steps`. That of i has no effect, because
+            its exponential cancels in c / n.
 
-    Args: those of `keras.layers.LSTMCell` (`recurrent_activation` is for the output gate), and
+    Args: those of `keras.layers.LSTMCell` (`recurrent_activation` is for the output gate),
+    `chrono_steps` (`ForgetGateCell`), and
         exponential_forget: whether f' = exp(f) instead of sigmoid(f).
+
+    Raises:
+        ValueError: if `chrono_steps` is given with `exponential_forget`. exp(log(u)) is above 1, so
+            that old inputs would have the largest weights.
     """
 
     gates = 4
+    gate_signs = (0, 1, 0, 0)
     state_count = 4
 
     def __init__(self, units: int, *, exponential_forget: bool = False, **options: Any) -> None:
         super().__init__(units, **options)
         self.exponential_forget = exponential_forget
+        if exponential_forget and self.chrono_steps is not None:
+            raise ValueError(
+                "`chrono_steps` is for a sigmoid forget gate. Remove one of the options. "
+                f"Received: exponential_forget=True, chrono_steps={self.chrono_steps}"
+            )
 
     def recur(self, projected: Tensor, states: State, training: bool = False) -> StepOutput:
         h, c, n, m = states

@@ -25,13 +25,13 @@ class UGRNNCell(ForgetGateCell):
         kernel: (W_n, W_z), [features, 2 * units].
         recurrent_kernel: (U_n, U_z), [units, 2 * units].
         bias: (b_n, b_z), [2 * units]; None if `use_bias=False`. b_z starts at 1 with
-            `unit_forget_bias`.
+            `unit_forget_bias`, and at log(u) with `chrono_steps`.
 
-    Args: those of `keras.layers.LSTMCell`.
+    Args: those of `keras.layers.LSTMCell`, and `chrono_steps` (`ForgetGateCell`).
     """
 
     gates = 2
-    forget_gate = 1
+    gate_signs = (0, 1)
 
     def recur(self, projected: Tensor, states: State, training: bool = False) -> StepOutput:
         h = states[0]

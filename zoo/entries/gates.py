@@ -62,7 +62,12 @@ ENTRIES = (
             "which is below 1, so that the gradient is more likely to vanish over many steps than "
             "to explode."
         ),
-        initialization="Orthogonal U, biases 0: k starts at 0.5.",
+        initialization=(
+            "Orthogonal U, biases 0: k starts at 0.5. For dependencies over T steps, "
+            "`chrono_steps=T` starts the bias of k at -log(uniform in [1, T - 1]). The authors' "
+            "code has T - 1 = 784."
+        ),
+        symbols={"beta": "beta", "T": "chrono_steps"},
     ),
     ModelInfo.of_layer(
         LiGRU,

@@ -15,9 +15,11 @@ ENTRIES = (
             "output. The gradient along paths through h can explode; the paper truncates it."
         ),
         initialization=(
-            "Orthogonal recurrent kernel, biases 0. The paper initializes some output gates with "
+            "Orthogonal recurrent kernel. b_i = -3, so that c does not drift; the paper has -3 and "
+            "-6 on the adding problem. Other biases 0; the paper starts some output gates with "
             "negative biases, so that the cells are used one after the other."
         ),
+        symbols={"b_i at the start": "input_gate_bias"},
     ),
     ModelInfo.of_layer(
         PeepholeLSTM,

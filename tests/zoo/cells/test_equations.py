@@ -93,6 +93,15 @@ def multiplicative_lstm_twin(w, inputs):
         yield h
 
 
+def star_twin(w, inputs, beta):
+    h = np.zeros(UNITS)
+    for x in inputs:
+        z, s = np.split(x @ w["kernel"] + w["bias"], 2)
+        s = s + h @ w["recurrent_kernel"]
+        h = np.tanh((1 - sigmoid(s)) * h + sigmoid(s + beta) * np.tanh(z))
+        yield h
+
+
 TWINS = {
     "CFN": cfn_twin,
     "CoupledLSTM": coupled_lstm_twin,
@@ -135,6 +144,8 @@ WITH_OPTIONS = [
         {"step_size": 0.2, "antisymmetry": 0.6, "diffusion": 0.3, "scheme": "midpoint"},
         partial(stable_twins.lipschitz_rnn, epsilon=0.2, beta=0.6, gamma=0.3, midpoint=True),
     ),
+    ("OrthogonalRNN", {"angle_scale": 0.1}, partial(stable_twins.orthogonal_rnn, scale=0.1)),
+    ("STAR", {"beta": 1.0}, partial(star_twin, beta=1.0)),
 ]
 
 

@@ -30,6 +30,8 @@ def own_options(name):
     """Return the options that only the layer's cell has, with values other than the defaults."""
     defaults = getattr(layers, name).option_defaults()
     own = [option for option in defaults if option not in Plain.option_defaults()]
+    if name == "SLSTM":
+        own.remove("chrono_steps")  # excludes `exponential_forget`
     return {option: _other(option, defaults[option]) for option in own}
 
 
@@ -43,7 +45,8 @@ def _other(option, default):
         return "random_normal"
     if option.endswith("_activation"):
         return "hard_sigmoid"
-    by_type = {bool: lambda: not default, int: lambda: default + 1, float: lambda: default / 2}
+    by_type = {bool: lambda: not default, int: lambda: default + 1}
+    by_type[float] = lambda: default / 2 or 0.5
     by_type.update({tuple: lambda: (0.5, 0.8), str: lambda: "midpoint", type(None): lambda: 7})
     return by_type[type(default)]()
 

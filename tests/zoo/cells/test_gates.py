@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from autodiff import gradients
+from every_layer import NAMES
 
 from gradkeeper.zoo import layers
 
@@ -223,23 +224,60 @@ def first_bias(name, **options):
         ("JANET", {}, [1, 0]),
         ("MultiplicativeLSTM", {}, [0, 1, 0, 0]),
         ("MultiplicativeLSTM", {"factor_bias": True}, [0, 0, 1, 0, 0]),
-        ("OriginalLSTM", {}, [0, 0, 0]),
+        ("OriginalLSTM", {}, [-3, 0, 0]),
+        ("OriginalLSTM", {"input_gate_bias": -6, "bias_initializer": "ones"}, [-5, 1, 1]),
         ("PeepholeLSTM", {}, [0, 1, 0, 0]),
         ("PeepholeLSTM", {"unit_forget_bias": False}, [0, 0, 0, 0]),
         ("RAN", {}, [0, 1]),
         ("UGRNN", {}, [0, 1]),
     ],
 )
-def test_forget_gates_start_open(name, options, blocks):
+def test_biases_start_with_open_forget_gates_and_closed_input_gates(name, options, blocks):
     np.testing.assert_array_equal(first_bias(name, **options), np.outer(blocks, np.ones(UNITS)))
 
 
-def test_chrono_initialization_spreads_over_the_steps():
-    bias = first_bias("JANET", chrono_steps=100, seed=3)
-    assert (bias[0] > 0).all()
-    assert (bias[0] < np.log(99)).all()
-    assert len(set(bias[0])) == UNITS
-    assert (bias[1] == 0).all()
-    np.testing.assert_array_equal(first_bias("JANET", chrono_steps=100, seed=3), bias)
-    with pytest.raises(ValueError, match=r"`chrono_steps` must be .* Received: chrono_steps=2"):
-        layers.JANET(UNITS, chrono_steps=2)
+# Signs of log(u) in the blocks of the bias.
+CHRONO = {
+    "CFN": [1, -1],
+    "CoupledLSTM": [1, 0, 0],
+    "JANET": [1, 0],
+    "LayerNormLSTM": [-1, 1, 0, 0],
+    "MultiplicativeLSTM": [-1, 1, 0, 0],
+    "PeepholeLSTM": [-1, 1, 0, 0],
+    "RAN": [-1, 1],
+    "SLSTM": [0, 1, 0, 0],
+    "STAR": [0, -1],
+    "UGRNN": [0, 1],
+    "ZoneoutLSTM": [-1, 1, 0, 0],
+}
+
+
+@pytest.mark.parametrize("name", CHRONO)
+def test_chrono_initialization_spreads_over_the_steps(name):
+    bias = first_bias(name, chrono_steps=100, seed=3)
+    log_u = np.abs(bias).max(axis=0)
+    assert (log_u > 0).all()
+    assert (log_u < np.log(99)).all()
+    assert len(set(log_u)) == UNITS
+    np.testing.assert_array_equal(bias, np.outer(CHRONO[name], log_u))
+    np.testing.assert_array_equal(first_bias(name, chrono_steps=100, seed=3), bias)
+
+
+def test_every_cell_with_chrono_steps_is_tested():
+    options = {name: getattr(layers, name).option_defaults() for name in NAMES}
+    assert {name for name in NAMES if "chrono_steps" in options[name]} == set(CHRONO)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("JANET", {"chrono_steps": 2}, "must be .* at least 3. Received: chrono_steps=2"),
+        ("STAR", {"chrono_steps": 9, "use_bias": False}, "Received: use_bias=False, chrono_steps="),
+        ("SLSTM", {"chrono_steps": 9, "exponential_forget": True}, "sigmoid forget gate"),
+        ("OriginalLSTM", {"input_gate_bias": "-3"}, "Received: input_gate_bias='-3'"),
+        ("STAR", {"beta": None}, "Received: beta=None"),
+    ],
+)
+def test_refuses_initial_biases_without_effect(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        getattr(layers, name)(UNITS, **options)
