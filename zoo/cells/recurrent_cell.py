@@ -133,11 +133,15 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         return (self.units, (self.recurrent_gates or self.gates) * self.units)
 
     def add_recurrent(self, name: str, shape: Shape, initializer: Initializer = None) -> Tensor:
-        """Add a weight with the recurrent options of the cell."""
+        """Add a weight with the recurrent options of the cell.
+
+        An initializer returns the same numbers in every call, but two matrices must not start
+        equal. A weight after the recurrent kernel therefore has another seed.
+        """
         return self.add_weight(
             shape=shape,
             name=name,
-            initializer=initializer or self.recurrent_initializer,
+            initializer=initializer or _reseeded(self.recurrent_initializer, len(self.weights) - 1),
             regularizer=self.recurrent_regularizer,
             constraint=self.recurrent_constraint,
         )
@@ -249,6 +253,16 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
             for option in option_defaults(type(self))
         }
         return {**super().get_config(), "units": self.units, **options}
+
+
+def _reseeded(initializer: Initializer, increase: int) -> Initializer:
+    """Return a copy of the initializer with another seed, or itself if `increase` is 0."""
+    if increase == 0 or not isinstance(initializer, keras.initializers.Initializer):
+        return initializer
+    config = initializer.get_config()
+    if isinstance(config.get("seed"), int):
+        config["seed"] += increase
+    return type(initializer).from_config(config)
 
 
 class ComputedKernelCell(RecurrentCell):

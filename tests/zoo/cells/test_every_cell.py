@@ -213,6 +213,22 @@ def test_config_is_flat_and_complete(name):
     assert layer.cell.from_config(layer.cell.get_config()).get_config() == layer.cell.get_config()
 
 
+@pytest.mark.parametrize("seed", [None, 3])
+@pytest.mark.parametrize("name", ["CoRNN", "LEM", "MinimalRNN", "MultiplicativeLSTM"])
+def test_recurrent_matrices_start_with_different_numbers(name, seed):
+    normal = keras.initializers.RandomNormal(seed=seed)
+
+    def starts():
+        layer = make(name, recurrent_initializer=normal)
+        layer.build((BATCH, TIME, FEATURES))
+        _, *recurrent = (array(each) for each in layer.weights if len(each.shape) == 2)
+        return [each[0, 0] for each in recurrent]
+
+    one, other = starts()
+    assert one != other
+    assert seed is None or starts() == [one, other]
+
+
 @every_cell
 def test_regularizer_adds_its_loss(name):
     layer = make(name, recurrent_regularizer=keras.regularizers.L2(0.5))
