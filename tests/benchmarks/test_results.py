@@ -236,7 +236,7 @@ def test_leaderboard_gives_every_model_as_many_weights(config, trained, monkeypa
 @pytest.mark.slow
 def test_stability_is_measured_once_per_model(tmp_path, data_dir, monkeypatch):
     monkeypatch.setattr(stability, "QUICK_MODELS", ("simple_rnn",))
-    monkeypatch.setattr(stability, "LENGTH", 8)
+    monkeypatch.setattr(stability, "LENGTH", 12)
     monkeypatch.setattr(stability, "CLIPS", (None, 1.0))
     config = BenchConfig(runs=tmp_path, data_dir=data_dir, quick=True)
     first = list(load_table("stability").measure(config))

@@ -34,7 +34,7 @@ class UniformStartCell(RecurrentCell):
             **options,
         )
 
-    def initial_limit(self, features: int) -> float:
+    def initial_limit(self, features: Any) -> float:
         """Return the limit for inputs [batch, features]."""
         raise NotImplementedError(f"{type(self).__name__} must define `initial_limit`.")
 
@@ -48,6 +48,6 @@ class UniformStartCell(RecurrentCell):
     def initial_bias(self, shape: Shape, dtype: str | None = None) -> Tensor:
         return (self.bias_initializer or self._uniform())(shape, dtype=dtype)
 
-    def _uniform(self) -> Initializer:
+    def _uniform(self) -> keras.initializers.Initializer:
         seed = None if self.seed is None else self.seed + len(self.weights)
         return keras.initializers.RandomUniform(-self._limit, self._limit, seed)

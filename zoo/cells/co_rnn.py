@@ -66,7 +66,7 @@ class CoRNNCell(UniformStartCell):
         self.damping = number("damping", damping, "[0, inf)")
         self.implicit_damping = implicit_damping
 
-    def initial_limit(self, features: int) -> float:
+    def initial_limit(self, features: Any) -> float:
         return float((features + 2 * self.units) ** -0.5)
 
     def build(self, input_shape: Shape) -> None:

@@ -61,7 +61,7 @@ class ChronoCell(GatedCell):
         if self.chrono_steps is None:
             return bias
         chrono = Chrono(self.chrono_steps, self.gate_signs[self.biased], self.seed)
-        return bias + chrono(shape, dtype)
+        return bias + chrono(bias.shape, dtype)
 
 
 class ForgetGateCell(ChronoCell):
@@ -73,7 +73,7 @@ class ForgetGateCell(ChronoCell):
             et al. 2015). Ignored if `chrono_steps` is given.
     """
 
-    gate_signs = (-1, 1, 0, 0)
+    gate_signs: ClassVar[tuple[int, ...]] = (-1, 1, 0, 0)
 
     def __init__(self, units: int, *, unit_forget_bias: bool = True, **options: Any) -> None:
         super().__init__(units, **options)

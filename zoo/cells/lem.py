@@ -56,7 +56,7 @@ class LEMCell(UniformStartCell, GatedCell):
         self.step_size = number("step_size", step_size)
         self.implicit = implicit
 
-    def initial_limit(self, features: int) -> float:
+    def initial_limit(self, features: Any) -> float:
         return float(self.units**-0.5)
 
     def build(self, input_shape: Shape) -> None:

@@ -61,8 +61,9 @@ class RHNCell(GatedCell):
         self.depth_bias = self.add_bias("depth_bias", deeper, self.initial_bias) if deeper else None
 
     def initial_bias(self, shape: Shape, dtype: str | None = None) -> Tensor:
-        layers = shape[0] // (2 * self.units)
-        return add_to_blocks(super().initial_bias(shape, dtype), (0, self.transform_bias) * layers)
+        bias = super().initial_bias(shape, dtype)
+        layers = bias.shape[0] // (2 * self.units)
+        return add_to_blocks(bias, (0, self.transform_bias) * layers)
 
     def recur(self, projected: Tensor, states: State, training: bool = False) -> StepOutput:
         state, depth = states[0], self.recurrence_depth
