@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import tensorflow as tf
 
 from gradkeeper import zoo
 
@@ -23,7 +24,7 @@ def sizes_of(batch, longest):
 
 def test_lengths_and_classes(load):
     task = load("parity", length=7, evaluation_length=12)
-    batch = next(iter(task.train_dataset(2_000)))
+    batch = task.sample(2_000, tf.constant([0, 0], tf.int64))
     sizes, counts = np.unique(sizes_of(batch, 7), return_counts=True)
     assert sizes.tolist() == [3, 4, 5, 6, 7]
     np.testing.assert_allclose(counts / 2_000, 1 / 5, atol=0.03)
@@ -35,7 +36,7 @@ def test_lengths_and_classes(load):
 
 def test_evaluation_may_have_the_longest_training_size_only(load):
     task = load("parity", length=3, evaluation_length=3)
-    (evaluation,) = task.evaluation_dataset(1_000)
+    evaluation = task.sample_evaluation(100, tf.constant([0, 0], tf.int64))
     assert set(sizes_of(evaluation, 3)) == {3}
 
 

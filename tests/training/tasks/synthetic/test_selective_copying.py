@@ -4,10 +4,12 @@ import math
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 
 def batch_of(task, size):
-    return [part.numpy() for part in next(iter(task.train_dataset(size)))]
+    drawn = task.sample(size, tf.constant([0, 0], tf.int64))
+    return [part.numpy() for part in task.to_model(*drawn)]
 
 
 @pytest.mark.parametrize(("length", "symbols", "alphabet"), [(1, 1, 4), (6, 3, 5)])
