@@ -27,7 +27,7 @@ TEST, VALIDATION, NATS = "test NLL", "validation NLL", "nats per frame"
 
 ADDING: dict[str, Any] = {
     "task": "adding",
-    "task_options": {"length": 600},
+    "task_options": {"length": 600, "variant": "bai"},
     "units": 64,
     "batch_size": 32,
     "steps_per_epoch": 100,
@@ -45,7 +45,7 @@ ADDING_MODELS = {
 }
 COPYING: dict[str, Any] = {
     "task": "copying",
-    "task_options": {"length": PAUSE},
+    "task_options": {"length": PAUSE, "variant": "bai"},
     "units": 128,
     "batch_size": 20,
     "steps_per_epoch": 60,
