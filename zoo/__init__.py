@@ -6,11 +6,13 @@ from gradkeeper.zoo.decoding import generate
 from gradkeeper.zoo.loading import load_model
 from gradkeeper.zoo.models import create_model
 from gradkeeper.zoo.pretrained import WeightsInfo, list_weights, weights_info
+from gradkeeper.zoo.recipe import Recipe
 from gradkeeper.zoo.registry import list_models, model_info
 from gradkeeper.zoo.text_generation import generate_text
 
 __all__ = [
     "ModelInfo",
+    "Recipe",
     "WeightsInfo",
     "cells",
     "create_model",

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 
 from gradkeeper import zoo
 from gradkeeper.zoo import entries
+from gradkeeper.zoo.recipe import Recipe
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
 
-OF_THE_TRAINING = ("optimizer_options", "batch_size", "epochs", "steps_per_epoch")
+OF_THE_OPTIMIZER = ("learning_rate", "clipnorm", "global_clipnorm", "clipvalue")
 FOLDER = Path(__file__).resolve().parents[1] / "gallery"
+PROMISES = FOLDER.parent / "results" / "promises.csv"
 
 
 def families() -> dict[str, tuple[zoo.ModelInfo, ...]]:
@@ -69,7 +71,7 @@ def family_page(family: str, infos: tuple[zoo.ModelInfo, ...]) -> str:
 def entry(info: zoo.ModelInfo, flows: list[dict[str, str]]) -> str:
     """Return the section of an entry: equations, paper, gradient, recipe, code and picture."""
     reaches = "; ".join(map(_reach, flows))
-    recipe = ", ".join(f"`{name}={value!r}`" for name, value in info.recipe.settings.items())
+    recipes = "\n\n".join(map(_recipe, info.recipes))
     symbols = ", ".join(f"`{symbol}` is `{option}`" for symbol, option in info.symbols.items())
     return f"""## {info.name} {{ #{info.name} }}
 
@@ -88,24 +90,58 @@ At initialization, over 100 steps: {reaches}.
 
 **Initialization.** {prose(info.initialization)}
 
-**Recipe.** {recipe}. **Layer.** {_layer(info)}.
+{_promise(info)}
+
+{recipes}
+
+**Layer.** {_layer(info)}.
 
 ```python
 {code(info)}
+```
+
+```sh
+gradkeeper train {info.name} --task {info.recipe.task}
 ```"""
+
+
+def _recipe(recipe: Recipe) -> str:
+    """Return a recipe's settings, its source, and the settings that are not from there."""
+    settings = ", ".join(f"`{name}={value!r}`" for name, value in recipe.settings.items())
+    text = f"**Recipe for `{recipe.task}`.** {settings}."
+    if not recipe.source:
+        return f"{text} Chosen for this project."
+    own = ", ".join(f"`{name}`" for name in recipe.own)
+    return f"{text} Source: {prose(recipe.source)}, except {own}."
+
+
+def _promise(info: zoo.ModelInfo) -> str:
+    """Return what the paper promises and whether it was kept, if `promises.csv` has the entry."""
+    if not PROMISES.is_file():
+        return ""
+    with PROMISES.open(encoding="utf-8", newline="") as file:
+        rows = {row["quantity"]: row for row in csv.DictReader(file) if row["model"] == info.name}
+    if not rows:
+        return ""
+    claim, *_ = rows["median"]["setting"].partition(";")
+    numbers = {name: f"{float(row['value']):.3g}" for name, row in rows.items()}
+    return (
+        f"**Promise.** {prose(claim)}. Kept by {numbers['seeds that keep it']} of 3 seeds: "
+        f"{numbers['lowest']} to {numbers['highest']}, contrast {numbers['contrast']} "
+        "([all promises](../results.md#promises-of-the-papers))."
+    )
 
 
 def code(info: zoo.ModelInfo) -> str:
     """Return code that creates the entry and compiles it with its recipe."""
     if "sequence_to_sequence" in info.tasks:
-        sizes = "input_shape=(None,), output_units=11, units=64"
+        sizes = "input_shape=(None,), output_units=11"
         loss = "keras.losses.SparseCategoricalCrossentropy(from_logits=True)"
     else:
-        sizes, loss = "input_shape=(None, 2), output_units=1, units=64", '"mse"'
-    recipe = {**info.recipe.training, **info.recipe.training.get("optimizer_options", {})}
-    name = recipe.pop("optimizer")
+        sizes, loss = "input_shape=(None, 2), output_units=1", '"mse"'
+    training = info.recipe.training
     options = ", ".join(
-        f"{key}={value!r}" for key, value in recipe.items() if key not in OF_THE_TRAINING
+        f"{name}={training[name]!r}" for name in OF_THE_OPTIMIZER if name in training
     )
     keras = "import keras\n\n" if loss.startswith("keras") else ""
     return f"""{keras}from gradkeeper import zoo
@@ -113,9 +149,10 @@ from gradkeeper.training import make_optimizer
 
 model = zoo.create_model(
     "{info.name}",
+    recipe="{info.recipe.task}",
     {sizes},
 )
-optimizer = make_optimizer("{name}", {options})
+optimizer = make_optimizer("{training["optimizer"]}", {options})
 model.compile(optimizer, loss={loss})"""
 
 

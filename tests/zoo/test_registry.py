@@ -77,6 +77,7 @@ def test_a_name_twice_is_refused():
 def test_public_names():
     assert set(zoo.__all__) == {
         "ModelInfo",
+        "Recipe",
         "WeightsInfo",
         "cells",
         "create_model",
