@@ -38,10 +38,8 @@ def recurrent_stack(
         layer = recurrent_layer(info, options, info.layer_name, index, return_sequences=every_step)
         y = layer(x)
         check_outputs(y, options, return_sequences=every_step)
-        if options.layer_norm:
-            y = keras.layers.LayerNormalization(name=f"norm_{index}")(y)
-        if options.batch_norm:
-            y = keras.layers.BatchNormalization(name=f"norm_{index}")(y)
+        if options.layer_norm or options.batch_norm:
+            y = _norm(f"norm_{index}", options)(y)
         if options.residual and index > 1:
             y = keras.layers.Add(name=f"residual_{index}")([x, y])
         x = y

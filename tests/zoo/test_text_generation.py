@@ -44,7 +44,6 @@ def model():
         ("ln_lstm", {}),
         ("lstm", {"stateful": True, "batch_size": 3}),
         ("attention_gru", {}),
-        ("lru", {"block": True}),
         ("min_gru", {"block": True, "convolution": 2}),
         ("attention_rnn", {"input_shape": (12,), "attention": "multiplicative"}),
     ],
