@@ -278,6 +278,6 @@ def test_every_cell_with_chrono_steps_is_tested():
         ("STAR", {"beta": None}, "Received: beta=None"),
     ],
 )
-def test_refuses_initial_biases_without_effect(name, options, message):
+def test_refuses_wrong_initial_biases(name, options, message):
     with pytest.raises(ValueError, match=message):
         getattr(layers, name)(UNITS, **options)
