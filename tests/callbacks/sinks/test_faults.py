@@ -21,7 +21,7 @@ from gradkeeper.callbacks import Finding, GradientHistory, GradientMonitor
 from gradkeeper.callbacks.rules import Rule
 from gradkeeper.callbacks.sinks import ParquetSink, TensorBoardSink
 
-pytestmark = [pytest.mark.slow, pytest.mark.eager]
+pytestmark = pytest.mark.slow
 
 EPOCHS = 4
 STEPS = list(range(3 * EPOCHS))
@@ -177,6 +177,7 @@ model.fit(np.ones((400, 6)), np.ones((400, 1)), batch_size=8, verbose=0,
 
 
 # The sink starts to merge parts when it writes the 21st file.
+@pytest.mark.eager
 @pytest.mark.parametrize(
     ("sent", "file", "steps"), [(signal.SIGTERM, 6, 5), (signal.SIGKILL, 21, 20)]
 )
@@ -270,6 +271,7 @@ def test_a_sink_that_raises_leaves_the_other_alone(tmp_path, monkeypatch, capsys
         assert set(steps_in(path)) == set(STEPS)
 
 
+@pytest.mark.eager
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 def test_an_interrupt_passes_through(tmp_path, monkeypatch, error):
     def interrupted(table, path, **_):
