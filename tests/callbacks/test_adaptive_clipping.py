@@ -41,7 +41,6 @@ def zclip(norms, z_threshold=2.5, alpha=0.97, warmup=25):
 
 TWINS = {"autoclip": autoclip, "percentile": percentile, "zclip": zclip}
 WAYS = {
-    "graph": {"jit_compile": False},
     "xla": {"jit_compile": True},
     "eager": {"run_eagerly": True},
     "several steps": {"jit_compile": False, "steps_per_execution": 4},
@@ -66,14 +65,7 @@ def recorded(callback, optimizer=None, data=None, **how):
 
 @pytest.mark.parametrize(
     ("method", "how"),
-    [
-        ("autoclip", "xla"),
-        ("autoclip", "eager"),
-        ("percentile", "several steps"),
-        ("percentile", "eager"),
-        ("zclip", "graph"),
-        ("zclip", "xla"),
-    ],
+    [("autoclip", "eager"), ("percentile", "several steps"), ("zclip", "xla")],
 )
 def test_equal_to_the_same_in_numpy(method, how):
     history = recorded(AdaptiveClipping(method), **WAYS[how])
@@ -89,9 +81,12 @@ def test_options_of_the_method():
     np.testing.assert_allclose(history.applied_global_norm, expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["dense", "convolutional", "embedding"])
-def test_agc_is_the_papers_equation_3(name):
-    model, (x, y) = compiled(name, optimizer=keras.optimizers.SGD(1.0), jit_compile=False)
+@pytest.mark.parametrize(
+    ("name", "run_eagerly"), [("dense", True), ("convolutional", True), ("embedding", False)]
+)
+def test_agc_is_the_papers_equation_3(name, run_eagerly):
+    sgd = keras.optimizers.SGD(1.0)
+    model, (x, y) = compiled(name, optimizer=sgd, run_eagerly=run_eagerly)
     before = [keras.ops.convert_to_numpy(each) for each in model.trainable_variables]
     with tf.GradientTape() as tape:
         loss = tf.reduce_mean(tf.square(model(x, training=True) - y))
@@ -176,12 +171,13 @@ def test_a_fresh_callback_begins_anew_and_the_same_one_goes_on():
         monitor = GradientMonitor(verbose=0)
         for callback in callbacks:
             fit(model, noisy(), batch_size=1, callbacks=[callback, monitor])
-        return monitor.history.applied_global_norm[STEPS:]
+        return np.split(monitor.history.applied_global_norm, 2)
 
+    first, second = applied(AdaptiveClipping("zclip"), AdaptiveClipping("zclip"))
+    np.testing.assert_array_equal(first, second)
     one = AdaptiveClipping("zclip")
-    fresh = applied(AdaptiveClipping("zclip"), AdaptiveClipping("zclip"))
-    np.testing.assert_array_equal(fresh, applied(AdaptiveClipping("zclip"), one))
-    assert (applied(one, one) != fresh).any()
+    first, second = applied(one, one)
+    assert (first != second).any()
 
 
 def test_a_damaged_backup_is_reported(tmp_path):
@@ -207,6 +203,7 @@ def test_a_refused_step_does_not_change_the_limit():
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.eager
 def test_the_optimizers_own_clipping_is_refused():
     model, data = compiled("dense", optimizer=keras.optimizers.SGD(0.1, clipnorm=1.0))
     with pytest.raises(ValueError, match="has its own clipping"):

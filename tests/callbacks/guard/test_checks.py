@@ -20,6 +20,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "xla": {"jit_compile": True},
     "eager": {"run_eagerly": True},
     "several steps": {"jit_compile": False, "steps_per_execution": 4},
+    "xla and several steps": {"jit_compile": True, "steps_per_execution": 4},
 }
 
 
@@ -29,7 +30,7 @@ def data(batches: int = 6) -> tuple[np.ndarray, np.ndarray]:
     return x, x[:, :1].copy()
 
 
-def dense(optimizer: Any, how: dict[str, Any] = GRAPH, **options: Any) -> keras.Model:
+def dense(optimizer: Any, how: dict[str, Any] = WAYS["eager"], **options: Any) -> keras.Model:
     """Return a model of two dense layers; `options` apply to the first layer."""
     keras.utils.set_random_seed(1)
     layers = [keras.layers.Dense(3, "relu", name="body", **options), keras.layers.Dense(1)]
@@ -86,12 +87,7 @@ class SetsTheRate(keras.callbacks.Callback):
 
 @pytest.mark.parametrize(
     ("kind", "how"),
-    [
-        ("constraint", "xla"),
-        ("constraint", "eager"),
-        ("epsilon of 0", "graph"),
-        ("epsilon of 0", "several steps"),
-    ],
+    [("constraint", "xla"), ("epsilon of 0", "eager"), ("epsilon of 0", "several steps")],
 )
 def test_an_update_that_is_not_finite_leaves_no_trace(kind, how):
     how = WAYS[how]
@@ -112,7 +108,6 @@ def test_an_update_that_is_not_finite_leaves_no_trace(kind, how):
         np.testing.assert_array_equal(was, now)
 
 
-@pytest.mark.eager
 def test_updates_are_checked_if_they_may_fail_or_on_request():
     plain = dense(keras.optimizers.SGD(0.0), kernel_initializer="zeros", kernel_constraint=None)
     plain.layers[0].kernel.constraint = keras.constraints.UnitNorm()  # divides by norm + epsilon
@@ -127,7 +122,6 @@ def test_updates_are_checked_if_they_may_fail_or_on_request():
     assert not is_finite(off)
 
 
-@pytest.mark.eager
 def test_a_policy_that_refuses_nothing_names_the_step_all_the_same():
     kernel = {"kernel_initializer": "zeros", "kernel_constraint": UnitColumns()}
     model, watch = dense(keras.optimizers.SGD(0.0), **kernel), guard("warn")
@@ -148,7 +142,6 @@ def test_a_learning_rate_that_is_not_finite_is_refused(rate, how):
     assert model.optimizer.iterations == 3
 
 
-@pytest.mark.eager
 @pytest.mark.parametrize(
     ("kind", "cause"),
     [
@@ -181,7 +174,6 @@ def test_of_several_learning_rates_the_first_unusable_one_is_reported(rates, rep
     assert_equal(reported_rate([tf.constant(r, tf.float64) for r in rates]).numpy(), reported)
 
 
-@pytest.mark.eager
 def test_a_schedule_that_is_not_finite_is_refused():
     @keras.saving.register_keras_serializable("test_guard_updates")
     class Ends(keras.optimizers.schedules.LearningRateSchedule):
@@ -196,7 +188,7 @@ def test_a_schedule_that_is_not_finite_is_refused():
 def test_a_gradient_whose_square_overflows_does_not_reach_adams_moments():
     x, y = data(2)
     y[:BATCH] = 1e21
-    model, watch = dense("adam"), guard()
+    model, watch = dense("adam", GRAPH), guard()
     model.compile("adam", lambda y, predicted: y * predicted, jit_compile=False)
     fit(model, (x, y), watch)
     assert [(event.step, event.cause) for event in watch.events] == [(0, "norm")]
@@ -223,7 +215,7 @@ class Codes(keras.layers.Layer):
         return x
 
 
-@pytest.mark.parametrize("how", ["xla", "eager", "several steps"])
+@pytest.mark.parametrize("how", ["eager", "xla and several steps"])
 def test_a_state_that_is_not_finite_is_refused_with_the_step(how):
     def trained(xy):
         keras.utils.set_random_seed(1)
@@ -251,9 +243,9 @@ def test_states_of_recurrent_layers_leave_no_trace(how):
     def trained(xy):
         keras.utils.set_random_seed(1)
         layers = [
-            keras.Input(batch_shape=(BATCH, 5, 1)),
-            keras.layers.LSTM(3, stateful=True, return_sequences=True),
-            keras.layers.Bidirectional(keras.layers.GRU(2, stateful=True)),
+            keras.Input(batch_shape=(BATCH, 3, 1)),
+            keras.layers.LSTM(3, stateful=True, return_sequences=True, unroll=True),
+            keras.layers.Bidirectional(keras.layers.GRU(2, stateful=True, unroll=True)),
             keras.layers.Dense(1),
         ]
         model = keras.Sequential(layers)
@@ -266,6 +258,7 @@ def test_states_of_recurrent_layers_leave_no_trace(how):
         return watch.events, [*state(model), *values]
 
     x, y = data(4)
+    x = x[:, :3]
     x[BATCH + 2] = np.nan
     kept = np.r_[0:BATCH, 2 * BATCH : 4 * BATCH]
     events, seen = trained((x, y))
@@ -332,8 +325,8 @@ class Batches(keras.callbacks.Callback):
         self.seen.append(dict(logs))
 
 
-@pytest.mark.parametrize("how", ["graph", "eager", "xla"])
-def test_a_healthy_run_has_the_same_logs_with_and_without_the_guard(how):
+@pytest.mark.parametrize(("how", "monitors"), [("graph", 0), ("eager", 1), ("xla", 1)])
+def test_a_healthy_run_has_the_same_logs_with_and_without_the_guard(how, monitors):
     def logged(*callbacks):
         batches = Batches()
         fit(own(WAYS[how]), data(), *callbacks, batches)
@@ -341,11 +334,10 @@ def test_a_healthy_run_has_the_same_logs_with_and_without_the_guard(how):
 
     expected = logged()
     assert expected[0]["loss"] > 0
-    for callbacks in ([guard()], [GradientMonitor(verbose=0), guard()]):
-        seen = logged(*callbacks)
-        if how == "xla":  # compiles a program with the guard differently
-            seen = [pytest.approx(each, rel=1e-5) for each in seen]
-        assert seen == expected
+    seen = logged(*[GradientMonitor(verbose=0)] * monitors, guard())
+    if how == "xla":  # compiles a program with the guard differently
+        seen = [pytest.approx(each, rel=1e-5) for each in seen]
+    assert seen == expected
 
 
 def mean_of_the_positive(y, predicted):
@@ -358,13 +350,13 @@ def test_a_loss_known_only_after_the_update_refuses_the_step(how):
     x, y = data(4)
     y[BATCH : 2 * BATCH] = -1.0
     kept = np.r_[0:BATCH, 2 * BATCH : 4 * BATCH]
-    model, expected = own(WAYS[how], loss=mean_of_the_positive), own(loss=mean_of_the_positive)
-    watch = guard()
+    model, watch = own(WAYS[how], loss=mean_of_the_positive), guard()
     fit(model, (x, y), watch)
-    fit(expected, (x[kept], y[kept]), guard())
     assert [(event.step, event.cause) for event in watch.events] == [(1, "loss")]
     assert "the loss is nan; every gradient is finite" in str(watch.events[0])
     if how == "several steps":
+        expected = own(loss=mean_of_the_positive)
+        fit(expected, (x[kept], y[kept]), guard())
         for a, b in zip(state(model), state(expected), strict=True):
             np.testing.assert_array_equal(a, b)
     ignored = guard(check_loss=False)

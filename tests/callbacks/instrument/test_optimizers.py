@@ -81,6 +81,7 @@ def test_an_optimizer_with_several_turns_in_a_step_has_a_track_for_each():
     np.testing.assert_array_equal(monitor.history.norms[:, :2], each.max(axis=0))
 
 
+@pytest.mark.eager
 def test_optimizers_in_lists_and_in_models_inside():
     class Listed(Custom):
         def train_step(self, data):
@@ -98,6 +99,7 @@ def test_optimizers_in_lists_and_in_models_inside():
     assert len(monitor.by_optimizer) == 2
 
 
+@pytest.mark.eager
 def test_an_optimizer_of_a_closure_can_be_named():
     hidden = keras.optimizers.SGD(0.1)
 
@@ -159,6 +161,7 @@ class SharedOut(keras.optimizers.Optimizer):
         self.iterations.assign_add(1)
 
 
+@pytest.mark.eager
 def test_an_optimizer_around_optimizers():
     members = [keras.optimizers.SGD(0.1, clipnorm=1e-3), keras.optimizers.SGD(0.1)]
     model, data = compiled("dense", optimizer=SharedOut(members))
@@ -180,6 +183,7 @@ class Centralized(keras.optimizers.SGD):
         return super().apply([0.5 * gradient for gradient in grads], trainable_variables)
 
 
+@pytest.mark.eager
 def test_an_optimizer_that_changes_gradients_itself():
     model, data = compiled("dense", optimizer=Centralized(0.1))
     monitor = GradientMonitor()
@@ -208,6 +212,7 @@ def test_an_optimizer_that_never_calls_apply_is_named(capsys):
     assert not monitor.findings
 
 
+@pytest.mark.eager
 def test_a_model_whose_optimizer_is_none():
     class Own(Custom):
         def train_step(self, data):

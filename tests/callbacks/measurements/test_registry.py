@@ -96,6 +96,7 @@ def test_a_sink_gets_every_step(run):
     np.testing.assert_allclose([each["global_norm"] for each in lines], monitor.history.global_norm)
 
 
+@pytest.mark.eager
 def test_a_sink_that_raises_does_not_stop_training(capsys):
     class Full(Sink):
         def write(self, window):
@@ -129,7 +130,7 @@ def test_training_is_the_same_with_and_without(name, how):
             np.testing.assert_array_equal(plain, watched)
 
 
-@pytest.mark.slow
+@pytest.mark.eager
 def test_a_loss_scale_is_divided_out():
     def largest(grads_and_vars, context):
         return tf.stack([tf.reduce_max(tf.abs(each)) for each, _ in grads_and_vars])

@@ -295,9 +295,7 @@ def test_a_compute_loss_that_returns_several_losses_or_none(several):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "how", [{"jit_compile": False}, {"jit_compile": True}, {"run_eagerly": True}], ids=str
-)
+@pytest.mark.parametrize("how", [{"jit_compile": True}, {"run_eagerly": True}], ids=str)
 def test_the_loss_is_known_wherever_it_has_to_be_written(how):
     """Check the loss in the gradients' row, and in a separate row where that row cannot hold it."""
 

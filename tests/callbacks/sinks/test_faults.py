@@ -84,8 +84,7 @@ FULL_DISKS = {
 }
 
 
-@pytest.mark.parametrize("verbose", [0, 1])
-@pytest.mark.parametrize("disk", FULL_DISKS)
+@pytest.mark.parametrize(("disk", "verbose"), [("write", 0), ("rename", 1), ("events", 0)])
 def test_a_full_disk_is_reported_once(tmp_path, monkeypatch, capsys, disk, verbose):
     argument, *patch = FULL_DISKS[disk]
     monitor = GradientMonitor(**{argument: tmp_path}, flush_every=1, verbose=verbose)
@@ -178,6 +177,7 @@ model.fit(np.ones((400, 6)), np.ones((400, 1)), batch_size=8, verbose=0,
 
 
 # The sink starts to merge parts when it writes the 21st file.
+@pytest.mark.eager
 @pytest.mark.parametrize(
     ("sent", "file", "steps"), [(signal.SIGTERM, 6, 5), (signal.SIGKILL, 21, 20)]
 )
@@ -271,6 +271,7 @@ def test_a_sink_that_raises_leaves_the_other_alone(tmp_path, monkeypatch, capsys
         assert set(steps_in(path)) == set(STEPS)
 
 
+@pytest.mark.eager
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 def test_an_interrupt_passes_through(tmp_path, monkeypatch, error):
     def interrupted(table, path, **_):
