@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from gradkeeper import zoo
 from results.measurement import Measurement
 from results.plots import LINE, MEASURED, PUBLISHED, new_figure, select, style_axes
-from results.runs import train_each
+from results.runs import SLOW_UNDER_XLA, train_each
 from results.table import BenchConfig, Table
 
 SOLVED, MSE = "steps to MSE < 0.01", "test MSE"
@@ -41,8 +41,6 @@ FIRST = (
     "co_rnn",
     "antisymmetric_rnn",
 )
-# XLA makes the time loop 2 to 3 times as fast on a CPU, but not parallel scans and random numbers.
-SLOW_UNDER_XLA = ("lru", "min_gru", "min_lstm", "rg_lru", "zoneout_gru", "zoneout_lstm")
 TEXT = f"""Train steps until the mean squared error on 1,000 fixed sequences is below 0.01, checked
 every 100 steps; at most {CAP:,} steps. All models have the same learning rate and one seed: a
 model that fails here can learn the task with another rate or more steps. Always predicting 1 has

@@ -11,7 +11,7 @@ from gradkeeper.training import ExperimentConfig
 from gradkeeper.training.experiment.experiment import build_model, task_of
 from results.measurement import Measurement
 from results.plots import LINE, MEASURED, new_figure, select, style_axes
-from results.runs import Run, train
+from results.runs import SLOW_UNDER_XLA, Run, train
 from results.table import BenchConfig, Table
 
 PARAMETERS = 150_000
@@ -42,8 +42,6 @@ TASKS: Mapping[str, Mapping[str, Any]] = {
         "steps_per_epoch": 200,
     },
 }
-# XLA makes the time loop 2 to 3 times as fast on a CPU, but not parallel scans and random numbers.
-SLOW_UNDER_XLA = ("lru", "min_gru", "min_lstm", "rg_lru", "zoneout_gru", "zoneout_lstm")
 TEXT = f"""Every model with about {PARAMETERS:,} weights, one layer where the entry does not define
 more, 1,000 steps of Adam with cosine decay and `global_clipnorm=1`: the mean squared error on
 adding over 200 steps (guessing: 0.1667), and nats per character of Shakespeare in windows of 50
