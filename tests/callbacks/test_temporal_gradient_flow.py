@@ -19,6 +19,7 @@ def trained(*callbacks, epochs=4):
 
 
 @pytest.mark.slow
+@pytest.mark.eager
 def test_records_before_training_and_after_epochs():
     flow = TemporalGradientFlow(X[:5], Y[:5], every_epochs=2)
     _, history = trained(flow)
@@ -38,6 +39,7 @@ def test_training_is_not_changed():
 
 
 @pytest.mark.slow
+@pytest.mark.eager
 def test_pictures(tmp_path):
     flow = TemporalGradientFlow(X[:5], Y[:5])
     trained(flow, epochs=2)
@@ -50,6 +52,7 @@ def test_pictures(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.eager
 def test_a_gradient_of_zero_can_be_drawn():
     flow = TemporalGradientFlow(X[:5], loss=lambda y: keras.ops.sum(y) * 0.0)
     trained(flow, epochs=1)

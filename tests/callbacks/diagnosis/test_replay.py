@@ -90,9 +90,9 @@ def test_a_replay_with_the_model_for_custom_parts(planted, tmp_path):
 
 
 @pytest.mark.parametrize("fault", ["simple_rnn", "attention"])
-def test_the_verdict_is_the_same_five_times_out_of_five(fault, tmp_path):
+def test_the_verdict_is_the_same_every_time(fault, tmp_path):
     capsule = bad_step(trained_eagerly(FAULTS[fault]), tmp_path)
-    assert len({str(replay(capsule)) for _ in range(5)}) == 1
+    assert len({str(replay(capsule)) for _ in range(3)}) == 1
 
 
 @pytest.mark.parametrize(

@@ -143,12 +143,12 @@ def fitted(layers, optimizer, x, y, rules=None, **options):
 
 
 def rnn(**options):
-    large = {"recurrent_initializer": keras.initializers.Identity(2.0)}
+    large = {"recurrent_initializer": keras.initializers.Identity(4.0)}
     return [L.SimpleRNN(6, name="rnn", **large, **options)]
 
 
 def deep(activation, initializer):
-    return [L.Dense(8, activation, kernel_initializer=initializer) for _ in range(12)]
+    return [L.Dense(8, activation, kernel_initializer=initializer) for _ in range(8)]
 
 
 def first_of(steps, *recurrent):
@@ -178,7 +178,8 @@ class Detached(L.Layer):
 
 
 def convolutional(**options):
-    return [L.ConvLSTM1D(3, 3, padding="same", name="rnn", **options), L.Flatten()]
+    large = {"recurrent_initializer": keras.initializers.Constant(3.0)}
+    return [L.ConvLSTM1D(3, 3, padding="same", name="rnn", **large, **options), L.Flatten()]
 
 
 def detached():
@@ -201,7 +202,7 @@ ADAM, SGD, UPDATES = keras.optimizers.Adam, keras.optimizers.SGD, ("updates", "w
 KERAS = {
     "recurrent relu": (
         (lambda: rnn(activation="relu"), lambda: ADAM(1e-3)),
-        (40, 2),
+        (20, 2),
         "exploding",
         ["use activation='tanh'"],
         ["Clip", "targets"],
@@ -209,7 +210,7 @@ KERAS = {
     ),
     "recurrent relu with gates, at step 0": (
         (lambda: convolutional(activation="relu", recurrent_activation="relu"), lambda: ADAM(1e-2)),
-        (40, 6, 3),
+        (5, 6, 3),
         "nonfinite",
         ["activation='tanh' and recurrent_activation='sigmoid'", "neither a lower learning rate"],
         ["If the norms", "restore"],
