@@ -12,6 +12,7 @@ NAMES = [
 ]
 # Layers that have every base class of the cells and layers among them.
 KINDS = [
+    "LEM",
     "LRU",
     "LayerNormGRU",
     "MinGRU",
