@@ -1,4 +1,4 @@
-"""What the paper of each entry promises, measured at a small scale with the entry's recipe."""
+"""Claims of the papers, measured at a small scale with the recipes of the entries."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +24,7 @@ UNSOLVED = 0.1  # a mean squared error of adding near the 0.167 of guessing
 
 @dataclass(frozen=True, kw_only=True)
 class Promise:
-    """What an entry's paper promises, and the runs that test it.
+    """A claim of an entry's paper, and the runs that test it.
 
     Attributes:
         model: name of the entry.
