@@ -11,11 +11,13 @@ from typing import TypeAlias
 
 from keras import ops
 
-from gradkeeper.zoo._keras_private import rnn
-from gradkeeper.zoo._typing import State, StepOutput, Tensor
+from gradkeeper.zoo._typing import Tensor
 
 # a and b of one step [batch, width], or of a step in each chunk [batch, chunks, width].
 Coefficients: TypeAlias = tuple[Tensor, Tensor]
+
+# Fewer chunks than this are processed sequentially.
+_FEW = 16
 
 
 def linear_scan(
@@ -24,9 +26,9 @@ def linear_scan(
     """Compute s of all steps.
 
     Two consecutive steps are equal to one step with (a_2 * a_1, a_2 * b_1 + b_2). The steps of a
-    chunk are combined sequentially, in all chunks at once. s before each chunk follows
-    sequentially from the totals of the chunks. With m steps in each of n chunks, this takes m + n
-    rounds. No a_t is divided by, and with |a_t| <= 1 all products are bounded.
+    chunk are combined sequentially, in all chunks at once. The totals of the chunks form a shorter
+    sequence, whose s is computed in the same way (Blelloch: "Prefix Sums and Their Applications",
+    1990). Nothing is divided by a_t, and with |a_t| <= 1 all products of a_t are bounded.
 
     Args:
         multiply: product of a and s, or of a and a.
@@ -41,20 +43,24 @@ def linear_scan(
     for a, b in steps[1:]:
         earlier_a, earlier_b = prefixes[-1]
         prefixes.append((multiply(a, earlier_a), multiply(a, earlier_b) + b))
-    total = prefixes[-1]
-
-    def over_totals(step: Coefficients, states: State) -> StepOutput:
-        a, b = step
-        return states[0], [multiply(a, states[0]) + b]
-
-    _, s, _ = rnn(
-        over_totals,
-        total,
-        [ops.cast(initial, total[1].dtype)],
-        input_length=total[1].shape[1],
-        return_all_outputs=True,
-    )
+    s = _before_each_chunk(multiply, prefixes[-1], initial)
     return [multiply(a, s) + b for a, b in prefixes]
+
+
+def _before_each_chunk(
+    multiply: Callable[[Tensor, Tensor], Tensor], totals: Coefficients, initial: Tensor
+) -> Tensor:
+    """Compute s before each chunk, [batch, chunks, width], from the combined steps of each."""
+    a, b = totals
+    chunks = b.shape[1]
+    before = [ops.cast(initial, b.dtype)]
+    if chunks < _FEW:
+        for step in range(chunks - 1):
+            before.append(multiply(a[:, step], before[-1]) + b[:, step])
+        return ops.stack(before, axis=1)
+    steps = list(zip(split_into_chunks(a), split_into_chunks(b), strict=True))
+    after = merge_chunks(linear_scan(multiply, steps, before[0]), chunks)
+    return ops.concatenate([ops.expand_dims(before[0], 1), after[:, :-1]], axis=1)
 
 
 def split_into_chunks(sequence: Tensor) -> list[Tensor]:
