@@ -2,7 +2,7 @@
 
     python benchmarks/throughput.py                       # (32, 100, 2, 128) and (64, 100, 64, 256)
     python benchmarks/throughput.py --jit-compile         # with XLA
-    python benchmarks/throughput.py --scan                # parallel layers at T=2048, and GRU
+    python benchmarks/throughput.py --scan                # parallel layers, relative to GRU
     python benchmarks/throughput.py --torch-python PATH   # also torchrecurrent's cells, see below
 
 Steps of a layer and of the LSTM alternate; a ratio is the median over the rounds. PATH is the
@@ -26,7 +26,7 @@ from rich.table import Table
 from gradkeeper.zoo import layers
 
 SIZES = {"(32, 100, 2, 128)": (32, 100, 2, 128), "(64, 100, 64, 256)": (64, 100, 64, 256)}
-LONG = (8, 2048, 16, 128)
+SCAN_SIZES = ((32, 100, 16, 128), (8, 2048, 16, 128), (32, 2048, 16, 128))
 SCANS = ("LRU", "MinGRU", "MinLSTM", "RGLRU")
 
 Step = Callable[[], float]
@@ -118,12 +118,19 @@ def _layer(name: str, units: int) -> keras.layers.Layer:
 
 
 def _print_scans(rounds: int, jit_compile: bool, way: str) -> None:
-    table = Table("layer", "ms", "GRU over it", title=f"Parallel in time, {way}, {LONG}")
-    gru = stepper(keras.layers.GRU(LONG[-1]), LONG, jit_compile)
-    for name in track(SCANS, transient=True):
-        step = stepper(_layer(name, LONG[-1]), LONG, jit_compile)
-        seconds, ratio = ratios(step, gru, max(rounds // 3, 3))
-        table.add_row(name, f"{1e3 * seconds:.1f}", f"{1 / ratio:.1f}")
+    table = Table("layer", title=f"Parallel in time, {way}; (B, T, D, H)")
+    columns = []
+    for size in SCAN_SIZES:
+        table.add_column(f"{size}, ms")
+        table.add_column("GRU over it")
+        gru = stepper(keras.layers.GRU(size[-1]), size, jit_compile)
+        for name in track(SCANS, transient=True):
+            step = stepper(_layer(name, size[-1]), size, jit_compile)
+            seconds, ratio = ratios(step, gru, rounds)
+            columns.append((f"{1e3 * seconds:.1f}", f"{1 / ratio:.1f}"))
+    for row, name in enumerate(SCANS):
+        cells = columns[row :: len(SCANS)]
+        table.add_row(name, *(text for cell in cells for text in cell))
     Console().print(table)
 
 

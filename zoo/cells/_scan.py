@@ -1,107 +1,95 @@
-"""Parallel associative scan over time.
+"""Linear recurrences s_t = a_t * s_{t-1} + b_t, computed in chunks of consecutive steps.
 
-`keras.ops.associative_scan` computes the same. On the TensorFlow backend, however, XLA cannot
-compile it if the batch size is unknown at tracing, as in `fit`, and it needs about four times as
-many memory accesses.
+`keras.ops.associative_scan` can compute the same. On the TensorFlow backend, however, XLA cannot
+compile it if the batch size is unknown at tracing, as in `fit`, and it reads and writes the whole
+sequence in each of its rounds.
 """
 
 from collections.abc import Callable
+from math import isqrt
 from typing import TypeAlias
 
 from keras import ops
 
 from gradkeeper.zoo._typing import Tensor
 
-# The tensors of an element, or of several elements along the time axis, each [batch, time, ...].
-Elements: TypeAlias = tuple[Tensor, ...]
-Combine: TypeAlias = Callable[[Elements, Elements], Elements]
+# a and b of one step [batch, width], or of a step in each chunk [batch, chunks, width].
+Coefficients: TypeAlias = tuple[Tensor, Tensor]
 
-# Elements per group, combined sequentially: a larger group saves memory traffic, a smaller group
-# saves rounds.
-_GROUP_SIZE = 8
+# Fewer chunks than this are processed sequentially.
+_FEW = 16
 
 
-def associative_scan(combine: Combine, elements: Elements) -> Elements:
-    """Compute all prefixes of a sequence under an associative function.
+def linear_scan(
+    multiply: Callable[[Tensor, Tensor], Tensor], steps: list[Coefficients], initial: Tensor
+) -> list[Tensor]:
+    """Compute s of all steps.
 
-    The sequence is split into groups of eight elements. The elements of a group are combined
-    sequentially, in all groups at once. The totals of the groups form a sequence of an eighth of
-    the length, which is scanned recursively (Blelloch: "Prefix Sums and Their Applications",
-    1990). The number of rounds is about 16 * log8(time).
+    Two consecutive steps are equal to one step with (a_2 * a_1, a_2 * b_1 + b_2). The steps of a
+    chunk are combined sequentially, in all chunks at once. The totals of the chunks form a shorter
+    sequence, whose s is computed in the same way (Blelloch: "Prefix Sums and Their Applications",
+    1990). Nothing is divided by a_t, and with |a_t| <= 1 all products of a_t are bounded.
 
     Args:
-        combine: associative function of two consecutive elements; it receives batches of pairs.
-        elements: the tensors of the elements, each [batch, time, ...]. The time dimension must be
-            known. A batch of 1 broadcasts.
+        multiply: product of a and s, or of a and a.
+        steps: the first step of all chunks, the second step of all chunks, ..., with coefficients
+            [batch, chunks, width]. The batch of a can be 1.
+        initial: s before the first step, [batch, width].
 
     Returns:
-        A tuple of tensors [batch, time, ...].
+        s after each of `steps`, [batch, chunks, width].
     """
-    time = elements[0].shape[1]
-    groups = time // _GROUP_SIZE
-    if groups < 2:
-        return _concatenate(_scan_sequentially(combine, _steps(elements, 0, time)))
-    within = _scan_sequentially(combine, _split_into_groups(elements, groups))
-    totals = associative_scan(combine, within[-1])
-    preceding = tuple(each[:, :-1] for each in totals)
-    complete = [_add_preceding(combine, preceding, each) for each in within[:-1]]
-    prefixes = _merge_groups([*complete, totals], groups)
-    if time == groups * _GROUP_SIZE:
-        return prefixes
-    last = tuple(each[:, -1:] for each in prefixes)
-    remaining = [last, *_steps(elements, groups * _GROUP_SIZE, time)]
-    return _concatenate([prefixes, *_scan_sequentially(combine, remaining)[1:]])
+    prefixes = steps[:1]
+    for a, b in steps[1:]:
+        earlier_a, earlier_b = prefixes[-1]
+        prefixes.append((multiply(a, earlier_a), multiply(a, earlier_b) + b))
+    s = _before_each_chunk(multiply, prefixes[-1], initial)
+    return [multiply(a, s) + b for a, b in prefixes]
 
 
-def _steps(elements: Elements, start: int, end: int) -> list[Elements]:
-    """Return the elements from `start` to `end` as a list, each [batch, 1, ...]."""
-    return [tuple(each[:, at : at + 1] for each in elements) for at in range(start, end)]
+def _before_each_chunk(
+    multiply: Callable[[Tensor, Tensor], Tensor], totals: Coefficients, initial: Tensor
+) -> Tensor:
+    """Compute s before each chunk, [batch, chunks, width], from the combined steps of each."""
+    a, b = totals
+    chunks = b.shape[1]
+    before = [ops.cast(initial, b.dtype)]
+    if chunks < _FEW:
+        for step in range(chunks - 1):
+            before.append(multiply(a[:, step], before[-1]) + b[:, step])
+        return ops.stack(before, axis=1)
+    steps = list(zip(split_into_chunks(a), split_into_chunks(b), strict=True))
+    after = merge_chunks(linear_scan(multiply, steps, before[0]), chunks)
+    return ops.concatenate([ops.expand_dims(before[0], 1), after[:, :-1]], axis=1)
 
 
-def _scan_sequentially(combine: Combine, elements: list[Elements]) -> list[Elements]:
-    prefixes = elements[:1]
-    for each in elements[1:]:
-        prefixes.append(combine(prefixes[-1], each))
-    return prefixes
+def split_into_chunks(sequence: Tensor) -> list[Tensor]:
+    """Split a sequence [batch, time, width] into chunks of consecutive steps.
+
+    The last chunk is padded with zeros. The time and the width must be known.
+
+    Returns:
+        The first step of all chunks, the second step of all chunks, ..., [batch, chunks, width].
+    """
+    _, time, width = sequence.shape
+    length = _chunk_length(time)
+    chunks = -(-time // length)
+    if time % length:
+        sequence = ops.pad(sequence, [(0, 0), (0, chunks * length - time), (0, 0)])
+    return ops.unstack(ops.reshape(sequence, (-1, chunks, length, width)), axis=2)
 
 
-def _split_into_groups(elements: Elements, groups: int) -> list[Elements]:
-    """Return the first elements of all groups, the second elements, ..., [batch, groups, ...]."""
-    split = (
-        ops.reshape(each[:, : groups * _GROUP_SIZE], (-1, groups, _GROUP_SIZE, *each.shape[2:]))
-        for each in elements
-    )
-    return list(zip(*(ops.unstack(each, _GROUP_SIZE, axis=2) for each in split), strict=True))
+def merge_chunks(steps: list[Tensor], time: int) -> Tensor:
+    """Reverse `split_into_chunks`."""
+    _, chunks, width = steps[0].shape
+    return ops.reshape(ops.stack(steps, axis=2), (-1, chunks * len(steps), width))[:, :time]
 
 
-def _add_preceding(combine: Combine, preceding: Elements, within: Elements) -> Elements:
-    """Combine the prefixes within each group with the total of all groups before it."""
-    later = combine(preceding, tuple(each[:, 1:] for each in within))
-    first = tuple(each[:, :1] for each in within)
-    return _concatenate([first, later])
+def _chunk_length(time: int) -> int:
+    """Return about sqrt(time) / 2, if possible a divisor of the time.
 
-
-def _merge_groups(elements: list[Elements], groups: int) -> Elements:
-    """Reverse `_split_into_groups`."""
-    columns = [_broadcast_batches(list(tensors)) for tensors in zip(*elements, strict=True)]
-    return tuple(
-        ops.reshape(ops.stack(each, axis=2), (-1, groups * _GROUP_SIZE, *each[0].shape[2:]))
-        for each in columns
-    )
-
-
-def _concatenate(elements: list[Elements]) -> Elements:
-    """Concatenate elements along the time axis."""
-    return tuple(
-        ops.concatenate(_broadcast_batches(list(tensors)), axis=1)
-        for tensors in zip(*elements, strict=True)
-    )
-
-
-def _broadcast_batches(tensors: list[Tensor]) -> list[Tensor]:
-    """Broadcast tensors with a batch of 1 to the batch of the others."""
-    batches = [each.shape[0] for each in tensors]
-    if all(batch == batches[0] for batch in batches):
-        return tensors
-    zeros = ops.zeros_like(tensors[batches.index(next(b for b in batches if b != 1))][:, :1])
-    return [each + zeros if each.shape[0] == 1 else each for each in tensors]
+    A step within the chunks needs more operations than a step over the totals of the chunks.
+    """
+    longest = max(isqrt(time) // 2, 1)
+    lengths = range(longest, longest // 2, -1)
+    return next((each for each in lengths if time % each == 0), longest)

@@ -1,28 +1,25 @@
 """Base classes of the cells with a linear recurrence, and of their layers."""
 
-from typing import Any, TypeAlias
+from typing import Any
 
 from keras import ops
 
 from gradkeeper.zoo._typing import Activation, State, StepOutput, Tensor
-from gradkeeper.zoo.cells._scan import associative_scan
+from gradkeeper.zoo.cells._scan import (
+    Coefficients,
+    linear_scan,
+    merge_chunks,
+    split_into_chunks,
+)
 from gradkeeper.zoo.cells.cell_layer import CellLayer
 from gradkeeper.zoo.cells.recurrent_cell import RecurrentCell
-
-# The coefficients (a, b) of one step, or of several consecutive steps combined.
-Coefficients: TypeAlias = tuple[Tensor, Tensor]
-
-# exp(-1e30) is 0 in every float type, and sums of -1e30 over a sequence are finite in float32.
-_LOG_OF_ZERO = -1e30
-_LEAST = 1e-30
 
 
 class LinearCell(RecurrentCell):
     """Base class of cells with a linear recurrence s_t = a_t * s_{t-1} + b_t.
 
-    a_t and b_t depend only on the inputs, so that all states of a sequence can be computed in
-    parallel (`ScanLayer`). Two consecutive steps are equal to one step with
-    (a_2 * a_1, a_2 * b_1 + b_2), and this combination is associative.
+    a_t and b_t depend only on the inputs, so that many states of a sequence can be computed at once
+    (`ScanLayer`).
 
     A subclass sets `gates` and defines `coefficients`. If the output is not s, it also overrides
     `output`. If s is not one tensor [batch, units], it overrides `pack` and `unpack`. There is no
@@ -37,11 +34,11 @@ class LinearCell(RecurrentCell):
         """Return None, as the cell has no recurrent kernel."""
 
     def coefficients(self, projected: Tensor) -> Coefficients:
-        """Compute a and b of one step [batch, width] or of a sequence [batch, time, width]."""
+        """Compute a and b of one step [batch, width] or of several [batch, steps, width]."""
         raise NotImplementedError(f"{type(self).__name__} must define `coefficients`.")
 
     def output(self, s: Tensor, projected: Tensor) -> Tensor:
-        """Compute the output from s, for one step or for all."""
+        """Compute the output from s, for one step or for several."""
         return s
 
     def pack(self, states: State) -> Tensor:
@@ -50,23 +47,10 @@ class LinearCell(RecurrentCell):
 
     def unpack(self, s: Tensor, output: Tensor) -> list[Tensor]:
         """Return the states of the layer, from s and the output."""
-        return [output]
-
-    def combine(self, first: Coefficients, second: Coefficients) -> Coefficients:
-        """Combine two consecutive steps into one."""
-        (a1, b1), (a2, b2) = first, second
-        return self.multiply(a2, a1), self.multiply(a2, b1) + b2
-
-    def advance(self, coefficients: Coefficients, s: Tensor) -> Tensor:
-        """Compute s after the step, in the representation of b."""
-        a, b = coefficients
-        return self.multiply(a, s) + b
-
-    def decode(self, b: Tensor) -> Tensor:
-        """Convert the representation of b to that of s."""
-        return b
+        return [ops.cast(s, output.dtype)]
 
     def multiply(self, a: Tensor, s: Tensor) -> Tensor:
+        """Compute the product of a and s, or of a and a."""
         return a * s
 
     def identity_like(self, coefficients: Coefficients) -> Coefficients:
@@ -80,10 +64,10 @@ class LinearCell(RecurrentCell):
         return a * self._mask_like(a, states), b
 
     def recur(self, projected: Tensor, states: State, training: bool = False) -> StepOutput:
-        coefficients = self.coefficients(projected)
+        a, b = self.coefficients(projected)
         if training and self.recurrent_dropout:
-            coefficients = self.drop_coefficients(coefficients, states)
-        s = self.decode(self.advance(coefficients, self.pack(states)))
+            a, b = self.drop_coefficients((a, b), states)
+        s = self.multiply(a, ops.cast(self.pack(states), b.dtype)) + b
         output = ops.cast(self.output(s, projected), projected.dtype)
         return output, self.unpack(s, output)
 
@@ -94,14 +78,14 @@ class LinearCell(RecurrentCell):
         return mask if len(a.shape) == 2 else ops.expand_dims(mask, 1)
 
 
-class LogSpaceCell(LinearCell):
-    """Base class of linear cells with positive a, b and s, where a and b are stored as logarithms.
+class MinimalCell(LinearCell):
+    """Base class of cells with h_t = (1 - w) * h_{t-1} + w * g(n), with a weight w in (0, 1).
 
-    With logarithms, products of many a_t neither underflow nor lose digits. In half precision, the
-    computation is in float32.
+    In half precision, the computation is in float32.
 
     Args:
-        log_space: whether to compute in logarithms. If False, the cell computes as `LinearCell`.
+        log_space: whether g(v) is v + 0.5 for v >= 0 and sigmoid(v) otherwise. If False,
+            g(v) = v.
     """
 
     def __init__(self, units: int, *, log_space: bool = True, **options: Any) -> None:
@@ -112,84 +96,76 @@ class LogSpaceCell(LinearCell):
         """Cast to at least float32."""
         return projected if "64" in str(projected.dtype) else ops.cast(projected, "float32")
 
-    def log_candidate(self, value: Tensor) -> Tensor:
-        """Compute log g(v), with the positive g(v) = v + 0.5 for v >= 0, sigmoid(v) otherwise."""
-        positive = ops.log(ops.relu(value) + 0.5)
-        return ops.where(value >= 0, positive, -ops.softplus(-value))
-
-    def combine(self, first: Coefficients, second: Coefficients) -> Coefficients:
-        if not self.log_space:
-            return super().combine(first, second)
-        (a1, b1), (a2, b2) = first, second
-        return a1 + a2, ops.logaddexp(a2 + b1, b2)
-
-    def advance(self, coefficients: Coefficients, s: Tensor) -> Tensor:
-        a, b = coefficients
-        s = ops.cast(s, a.dtype)
-        if not self.log_space:
-            return super().advance(coefficients, s)
-        return ops.logaddexp(a + ops.log(ops.maximum(s, _LEAST)), b)
-
-    def decode(self, b: Tensor) -> Tensor:
-        return ops.exp(b) if self.log_space else b
-
-    def identity_like(self, coefficients: Coefficients) -> Coefficients:
-        if not self.log_space:
-            return super().identity_like(coefficients)
-        a, b = coefficients
-        return ops.zeros_like(a), ops.full_like(b, _LOG_OF_ZERO)
-
-    def drop_coefficients(self, coefficients: Coefficients, states: State) -> Coefficients:
-        if not self.log_space:
-            return super().drop_coefficients(coefficients, states)
-        a, b = coefficients
-        mask = self._mask_like(a, states)
-        return ops.where(mask > 0, a + ops.log(ops.maximum(mask, _LEAST)), _LOG_OF_ZERO), b
+    def weighted(self, logit: Tensor, candidate: Tensor) -> Coefficients:
+        """Compute a and b from the logit of w, and from n before the activation."""
+        weight, n = ops.sigmoid(logit), self.activation(candidate)
+        if self.log_space:
+            n = ops.where(n >= 0, n + 0.5, ops.sigmoid(n))
+        return 1 - weight, weight * n
 
 
 class ScanLayer(CellLayer):
     """Base class of layers of a `LinearCell`, parallel in time.
 
-    One associative scan computes all states. Its number of rounds grows with the logarithm of the
-    sequence's length (Blelloch 1990; for recurrent networks Martin, Cundy 2018, arXiv 1709.04057).
-    The outputs are equal to those of the loop, up to rounding. The layer runs the loop instead
-    with `unroll`, or if the length is unknown when the model is traced.
+    The sequence is split into chunks of about sqrt(time) / 2 steps. The layer computes the first
+    step of all chunks at once, then the second, and so on (`linear_scan`), so that the number of
+    sequential steps grows with the square root of the sequence's length. The outputs are equal to
+    those of the loop, up to rounding. The layer runs the loop instead with `unroll`, or if the
+    length is unknown when the model is traced.
     """
 
     def inner_loop(
         self, sequences: Tensor, initial_state: State, mask: Tensor | None, training: bool = False
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        if self.unroll or sequences.shape[1] is None:
+        time = sequences.shape[1]
+        if self.unroll or time is None:
             return super().inner_loop(sequences, initial_state, mask, training)
         cell: LinearCell = self.cell
-        projected = cell.projector()(cell.prepare(sequences, training))
+        prepared = cell.prepare(sequences, training)
         mask = mask[0] if isinstance(mask, (list, tuple)) else mask
         if self.go_backwards:
-            projected = ops.flip(projected, axis=1)
+            prepared = ops.flip(prepared, axis=1)
             mask = None if mask is None else ops.flip(mask, axis=1)
-        a, b = cell.coefficients(projected)
+        project = cell.projector()
+        projected = [project(each) for each in split_into_chunks(prepared)]
+        steps = [cell.coefficients(each) for each in projected]
         if training and cell.recurrent_dropout:
-            a, b = cell.drop_coefficients((a, b), initial_state)
+            steps = [cell.drop_coefficients(each, initial_state) for each in steps]
         if mask is not None:
-            unmasked = ops.expand_dims(ops.cast(mask, "bool"), -1)
-            same_a, same_b = cell.identity_like((a, b))
-            a, b = ops.where(unmasked, a, same_a), ops.where(unmasked, b, same_b)
-        first = cell.advance((a[:, 0], b[:, 0]), cell.pack(initial_state))
-        b = ops.concatenate([ops.expand_dims(first, 1), b[:, 1:]], axis=1)
-        s = cell.decode(associative_scan(cell.combine, (a, b))[1])
-        outputs = ops.cast(cell.output(s, projected), projected.dtype)
+            chunks = split_into_chunks(ops.expand_dims(ops.cast(mask, "int32"), -1))
+            masks = [ops.cast(each, "bool") for each in chunks]
+            steps = [
+                _where(*each, cell.identity_like(each[1]))
+                for each in zip(masks, steps, strict=True)
+            ]
+        s = linear_scan(cell.multiply, steps, cell.pack(initial_state))
+        outputs = [
+            ops.cast(cell.output(*each), each[1].dtype) for each in zip(s, projected, strict=True)
+        ]
         if mask is not None:
-            outputs = _last_unmasked(outputs, mask)
-        states = cell.unpack(s[:, -1], outputs[:, -1])
+            outputs = _last_unmasked(outputs, masks)
+        last = (time - 1) % len(steps)
+        last_output = outputs[last][:, -1]
+        states = cell.unpack(s[last][:, -1], last_output)
         if mask is not None and self.zero_output_for_mask:
-            outputs = ops.where(unmasked, outputs, ops.zeros_like(outputs))
-        return outputs[:, -1], outputs, states
+            outputs = [
+                ops.where(each, output, ops.zeros_like(output))
+                for each, output in zip(masks, outputs, strict=True)
+            ]
+            last_output = outputs[last][:, -1]
+        return last_output, merge_chunks(outputs, time), states
 
 
-def _last_unmasked(outputs: Tensor, mask: Tensor) -> Tensor:
+def _where(mask: Tensor, one: Coefficients, other: Coefficients) -> Coefficients:
+    return ops.where(mask, one[0], other[0]), ops.where(mask, one[1], other[1])
+
+
+def _last_unmasked(outputs: list[Tensor], masks: list[Tensor]) -> list[Tensor]:
     """Replace the outputs of masked steps by the last unmasked output, or zeros if none."""
-    steps = ops.arange(1, outputs.shape[1] + 1)
-    numbers = ops.where(mask, steps, 0)
-    (last,) = associative_scan(lambda one, other: (ops.maximum(one[0], other[0]),), (numbers,))
-    padded = ops.pad(outputs, [(0, 0), (1, 0), (0, 0)])
-    return ops.take_along_axis(padded, ops.expand_dims(last, -1), axis=1)
+    steps = [
+        _where(
+            mask, (ops.zeros_like(output), output), (ops.ones_like(output), ops.zeros_like(output))
+        )
+        for mask, output in zip(masks, outputs, strict=True)
+    ]
+    return linear_scan(ops.multiply, steps, ops.zeros_like(outputs[0][:, 0]))

@@ -9,7 +9,8 @@ from keras import ops
 
 from gradkeeper._arguments import interval, number
 from gradkeeper.zoo._typing import Shape, State, Tensor
-from gradkeeper.zoo.cells.linear_cell import Coefficients, LinearCell, ScanLayer
+from gradkeeper.zoo.cells._scan import Coefficients
+from gradkeeper.zoo.cells.linear_cell import LinearCell, ScanLayer
 
 
 @keras.saving.register_keras_serializable(package="gradkeeper")

@@ -4,11 +4,12 @@ import keras
 from keras import ops
 
 from gradkeeper.zoo._typing import Tensor
-from gradkeeper.zoo.cells.linear_cell import Coefficients, LogSpaceCell, ScanLayer
+from gradkeeper.zoo.cells._scan import Coefficients
+from gradkeeper.zoo.cells.linear_cell import MinimalCell, ScanLayer
 
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
-class MinLSTMCell(LogSpaceCell):
+class MinLSTMCell(MinimalCell):
     """LSTM whose gates and candidate depend only on the inputs, parallel in time.
 
     Feng, Tung, Ahmed, Bengio, Hajimirsadeghi: "Were RNNs All We Needed?", 2024, arXiv
@@ -18,9 +19,9 @@ class MinLSTMCell(LogSpaceCell):
         n = g(W_n x_t + b_n),  g(v) = v + 0.5 for v >= 0, sigmoid(v) otherwise
         h_t = (f * h_{t-1} + i * n) / (f + i)
 
-    With `log_space`, the cell computes in logarithms (the paper's appendix B). This requires the
-    positive g, and the states are positive. Without it, n = W_n x_t + b_n, and the states can have
-    any sign.
+    g is from the paper's log-space form (appendix B), and keeps the states positive. With
+    `log_space=False`, g(v) = v as in the paper's section 3, and the states can have any sign. Both
+    forms are computed without logarithms.
 
     Inputs: x_t [batch, features]. States: h [batch, units]. Output: h_t [batch, units].
 
@@ -30,20 +31,15 @@ class MinLSTMCell(LogSpaceCell):
 
     Args: those of `keras.layers.SimpleRNNCell` without those of the recurrent kernel, and
         activation: activation of n before g; "linear" by default.
-        log_space: whether to compute in logarithms, with g.
+        log_space: whether to use the positive g; otherwise, g(v) = v.
     """
 
     gates = 3
 
     def coefficients(self, projected: Tensor) -> Coefficients:
         f, i, n = ops.split(self.widen(projected), 3, axis=-1)
-        n = self.activation(n)
         # log(i / f), because the weight i / (f + i) of the candidate is its sigmoid.
-        difference = ops.softplus(-f) - ops.softplus(-i)
-        if self.log_space:
-            return -ops.softplus(difference), -ops.softplus(-difference) + self.log_candidate(n)
-        share = ops.sigmoid(difference)
-        return 1 - share, share * n
+        return self.weighted(ops.softplus(-f) - ops.softplus(-i), n)
 
 
 @keras.saving.register_keras_serializable(package="gradkeeper")

@@ -37,23 +37,43 @@ def weighed(outputs, weighing):
     return keras.ops.sum(outputs * weighing), [outputs]
 
 
-@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(
+    ("dtype", "rounding"), [("float32", 0), ("mixed_float16", 2**-11), ("mixed_bfloat16", 2**-8)]
+)
 @pytest.mark.parametrize("name", ["MinGRU", "MinLSTM"])
-def test_logarithms_equal_plain_numbers(name):
-    """Use an activation that makes the candidate positive, so that both forms are equal."""
+def test_long_sequences_equal_logarithms_in_float64(name, dtype, rounding):
+    """Compare with the log-space form of arXiv 2410.01201, appendix B, computed in a loop."""
     keras.utils.set_random_seed(0)
-    options = {"return_sequences": True, "dtype": "float64"}
-    logs = getattr(layers, name)(4, **options)
-    plain = getattr(layers, name)(4, log_space=False, activation=positive, **options)
-    x = np.random.default_rng(0).normal(size=(2, 40, 3))
-    logs.build(x.shape)
-    plain.build(x.shape)
-    plain.set_weights(logs.get_weights())
-    np.testing.assert_allclose(array(logs(x)), array(plain(x)), rtol=1e-8)
+    layer = getattr(layers, name)(4, return_sequences=True, dtype=dtype)
+    x = keras.ops.cast(np.random.default_rng(0).normal(size=(2, 2048, 3)), layer.compute_dtype)
+    outputs = array(keras.ops.cast(layer(x), "float32"))
+    kernel = keras.ops.cast(layer.cell.kernel, x.dtype)
+    projected = array(keras.ops.cast(keras.ops.matmul(x, kernel), "float32")).astype("float64")
+    *gates, n = np.split(projected, layer.cell.gates, axis=-1)
+    logit = gates[0] if name == "MinGRU" else softplus(-gates[0]) - softplus(-gates[1])
+    log_a, log_b = (
+        -softplus(logit),
+        -softplus(-logit) + np.log(np.where(n >= 0, n + 0.5, sigmoid(n))),
+    )
+    log_h = np.full((2, 4), -np.inf)
+    for step in range(2048):
+        log_h = np.logaddexp(log_a[:, step] + log_h, log_b[:, step])
+        np.testing.assert_allclose(outputs[:, step], np.exp(log_h), rtol=rounding, atol=1e-5)
 
 
-def positive(value):
-    return keras.ops.where(value >= 0, value + 0.5, keras.ops.sigmoid(value))
+def softplus(value):
+    return np.logaddexp(0, value)
+
+
+def sigmoid(value):
+    return 1 / (1 + np.exp(-value))
+
+
+@pytest.mark.parametrize("name", ["MinGRU", "MinLSTM"])
+def test_states_are_positive_in_log_space_only(name):
+    x = np.random.default_rng(0).normal(size=(2, 9, 3))
+    assert array(getattr(layers, name)(4, seed=0)(x)).min() > 0
+    assert array(getattr(layers, name)(4, seed=0, log_space=False)(x)).min() < 0
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -65,6 +85,15 @@ def test_thousands_of_steps_stay_finite(name):
     found = outputs_and_gradients(lambda t: weighed(layer(t[0]), 1 / 3000), layer, [x])
     for each in [*found[0], *found[1], *found[2]]:
         assert np.isfinite(each).all()
+
+
+@pytest.mark.parametrize("name", NAMES[1:])
+def test_a_masked_sequence_keeps_its_initial_state(name):
+    layer = getattr(layers, name)(4, return_state=True)
+    initial = np.random.default_rng(0).normal(size=(2, 4)).astype("float32")
+    x, mask = np.ones((2, 9, 3), "float32"), np.zeros((2, 9), bool)
+    _, state = layer(x, initial_state=[keras.ops.convert_to_tensor(initial)], mask=mask)
+    np.testing.assert_array_equal(array(state), initial)
 
 
 def test_lru_starts_in_its_ring():
