@@ -104,7 +104,7 @@ def test_quick_table_writes_csv_picture_runs_page_and_weights(tmp_path, data_dir
     done = bench("adding_600", "--quick", *place)
     assert done.exit_code == 0, done.output
     assert "cores" in done.output
-    assert "length 10; seed 0" in done.output
+    assert "length 10; variant bai; seed 0" in done.output
     written = (tmp_path / "results" / "adding_600.csv").read_text()
     measurements = read_measurements(tmp_path / "results" / "adding_600.csv")
     assert {each.model for each in measurements} == {"gru", "simple_rnn"}

@@ -9,6 +9,7 @@ def small(tmp_path_factory):
     return {
         "model": "gru",
         "task": "adding",
+        "recipe": "none",
         "task_options": {"length": 6},
         "units": 4,
         "batch_size": 250,  # four batches of evaluation

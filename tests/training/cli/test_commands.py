@@ -48,7 +48,7 @@ def test_list_of_one_model(run):
     ("arguments", "message"),
     [
         (["train", "grew", "--task", "adding"], "Did you mean 'gru'"),
-        (["train", "gru", "--task", "added"], "Did you mean 'adding'"),
+        (["train", "gru", "--task", "added"], "Did you mean 'noise_padded' or 'adding'"),
         (["train", "gru"], "`--task` is missing"),
         (["train"], "model is missing"),
         (["train", "--resume"], "needs the run's `--run-dir`"),

@@ -1,6 +1,7 @@
 """Experiments: written files, repeatability, interruption, resuming and invalid input."""
 
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from gradkeeper.callbacks import GradientHistory, gradient_flow
 from gradkeeper.training import Experiment, Result, load_task
 from gradkeeper.training.experiment.experiment import build_model
-from gradkeeper.training.experiment.run_directory import RunDirectory
+from gradkeeper.training.experiment.run_directory import RunDirectory, write_json
 from gradkeeper.training.reporting.reports import write_run_report
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -90,6 +91,16 @@ def test_files_of_a_run(finished, flowing):
     assert {path.name for path in named if path.exists()} >= {
         path.name for path in flowing.run_dir.iterdir()
     }
+
+
+def test_report_names_the_source_of_the_recipe(finished, tmp_path):
+    shutil.copytree(finished.run_dir, tmp_path / "run")
+    directory = RunDirectory(tmp_path / "run")
+    sources = {"units": "the paper", "learning_rate": "the paper", "epochs": "gradkeeper"}
+    write_json(directory.config, {**finished.config, "sources": sources})
+    write_run_report(Result.load(directory.path))
+    text = directory.report.read_text(encoding="utf-8")
+    assert "units, learning_rate: the paper; epochs: gradkeeper" in text
 
 
 def test_result(finished):
