@@ -85,9 +85,8 @@ class ModelInfo:
         return self.recipes[0]
 
     def recipe_for(self, task: str) -> Recipe:
-        """Return the recipe for a task, or of the first recipe what applies to every task."""
-        own = {recipe.task: recipe for recipe in self.recipes}
-        return own[task] if task in own else self.recipe.without_steps()
+        """Return the recipe for a task; without one, Adam at 1e-3 and `global_clipnorm=1`."""
+        return next((recipe for recipe in self.recipes if recipe.task == task), GENERAL)
 
     def recipe_named(self, task: str) -> Recipe:
         """Return the recipe for a task; raise ValueError if the entry has none."""

@@ -38,7 +38,7 @@ class Recipe:
     `zoo.create_model(name, recipe=task)` builds its model.
 
     Attributes:
-        task: name of the task; empty for a recipe for all tasks.
+        task: name of the task; empty for the settings of a task without a recipe.
         task_options: options of the task, such as `length`.
         model: arguments of `create_model`.
         training: settings of `gradkeeper.training.ExperimentConfig`: optimizer, learning rate,
@@ -94,18 +94,6 @@ class Recipe:
         length = length or self.length
         return replace(self, model={name: _at(each, length) for name, each in self.model.items()})
 
-    def without_steps(self) -> "Recipe":
-        """Return what of the recipe applies to other tasks."""
-        training = {name: each for name, each in self.training.items() if name not in _STEPS}
-        kept = {**self.model, **training}
-        return replace(
-            self.at(),
-            task="",
-            task_options={},
-            training=training,
-            own=tuple(name for name in self.own if name in kept),
-        )
-
     def __str__(self) -> str:
         lines = [
             f"{name}={value!r}" + ("" if self.source_of(name) == self.source else "  (gradkeeper)")
@@ -131,7 +119,7 @@ def _at(value: Any, length: int | None) -> Any:
     return value.at(length) if length and isinstance(value, OfLength) else value
 
 
-# Settings of an entry whose authors published none that apply here.
+# For a task for which an entry has no recipe.
 GENERAL = Recipe(training={"optimizer": "adam", "learning_rate": 1e-3, "global_clipnorm": 1.0})
 
 

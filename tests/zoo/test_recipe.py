@@ -49,12 +49,9 @@ def test_sources():
     assert Recipe(training={"epochs": 1}).source_of("epochs") == "gradkeeper"
 
 
-def test_steps_are_left_out_for_other_tasks():
+def test_number_of_steps():
     assert recipe().steps == 30
-    other = recipe().without_steps()
-    assert other.settings == {"units": 8, "step_size": 0.05, "optimizer": "adam"}
-    assert other.steps is None
-    assert other.source_of("units") == "gradkeeper"
+    assert Recipe(training={"epochs": 3}).steps is None
 
 
 def test_text_names_settings_and_source():

@@ -107,8 +107,8 @@ class ExperimentConfig:
     Attributes:
         model: a name of `zoo.list_models()`.
         task: a name of `list_tasks()`.
-        recipe: "auto" for the model's recipe for this task (see `zoo.model_info`), or what of its
-            first recipe applies to all tasks; the name of a task for the recipe for that task;
+        recipe: "auto" for the model's recipe for this task (see `zoo.model_info`), or without one
+            Adam at 1e-3 and `global_clipnorm=1`; the name of a task for the recipe for that task;
             "none" for no recipe. A setting that is given replaces the recipe's. A clip argument
             replaces the recipe's clipping, and another optimizer its learning rate, schedule and
             options.
@@ -263,9 +263,10 @@ class ExperimentConfig:
 
     def _take(self, recipe: "Recipe") -> dict[str, str]:
         """Take the recipe's values of all settings that are not given; return their sources."""
-        task_options = {**recipe.task_options, **_mapping("task_options", self.task_options)}
-        values = {"task_options": recipe.task_options, **recipe.training}
-        model = dict(recipe.at(task_options.get("length")).model)
+        of_task = recipe.task_options if recipe.task == self.task else {}
+        values = {"task_options": of_task, **recipe.training}
+        length = _mapping("task_options", self.task_options).get("length")
+        model = dict(recipe.at(length).model)
         values.update({name: model.pop(name) for name in ("units", "num_layers") if name in model})
         values["model_options"] = model
         if any(getattr(self, name) is not None for name in CLIPS):

@@ -88,11 +88,15 @@ def test_given_settings_replace_those_of_the_recipe():
 
 
 @pytest.mark.usefixtures("recipes")
-def test_other_tasks_take_the_first_recipe_without_its_steps():
-    config = ExperimentConfig("co_rnn", "temporal_order", task_options={"length": 60})
-    assert (config.learning_rate, config.batch_size, config.epochs) == (0.02, 20, 10)
+def test_other_tasks_take_general_settings_or_the_recipe_that_is_named():
+    config = ExperimentConfig("co_rnn", "temporal_order")
+    assert (config.optimizer, config.learning_rate, config.global_clipnorm) == ("adam", 1e-3, 1.0)
+    assert (config.units, config.batch_size, config.epochs) == (128, 50, 10)
+    assert config.model_options == config.task_options == {}
+    assert set(config.sources.values()) == {"gradkeeper"}
+    config = ExperimentConfig("co_rnn", "temporal_order", recipe="adding")
+    assert (config.learning_rate, config.epochs, config.task_options) == (0.02, 4, {})
     assert config.model_options["step_size"] == 0.03
-    assert config.task_options == {"length": 60}
     assert ExperimentConfig("co_rnn", "copying").learning_rate == 0.5
     assert ExperimentConfig("co_rnn", "adding", recipe="copying").learning_rate == 0.5
     with pytest.raises(ValueError, match=r"Did you mean 'adding'.*recipe of co_rnn='add'"):
