@@ -266,7 +266,8 @@ class ExperimentConfig:
         of_task = recipe.task_options if recipe.task == self.task else {}
         values = {"task_options": of_task, **recipe.training}
         length = _mapping("task_options", self.task_options).get("length")
-        model = dict(recipe.at(length).model)
+        known = isinstance(length, int) and length > 0  # else the task refuses it
+        model = dict(recipe.at(length if known else None).model)
         values.update({name: model.pop(name) for name in ("units", "num_layers") if name in model})
         values["model_options"] = model
         if any(getattr(self, name) is not None for name in CLIPS):

@@ -97,6 +97,9 @@ def test_other_tasks_take_general_settings_or_the_recipe_that_is_named():
     config = ExperimentConfig("co_rnn", "temporal_order", recipe="adding")
     assert (config.learning_rate, config.epochs, config.task_options) == (0.02, 4, {})
     assert config.model_options["step_size"] == 0.03
+    refused_by_the_task = {"length": "long"}
+    config = ExperimentConfig("co_rnn", "adding", task_options=refused_by_the_task)
+    assert config.model_options["step_size"] == 0.03
     assert ExperimentConfig("co_rnn", "copying").learning_rate == 0.5
     assert ExperimentConfig("co_rnn", "adding", recipe="copying").learning_rate == 0.5
     with pytest.raises(ValueError, match=r"Did you mean 'adding'.*recipe of co_rnn='add'"):
