@@ -11,6 +11,32 @@ from gradkeeper.zoo.layers import (
 )
 from gradkeeper.zoo.recipe import OfLength, Recipe
 
+NOISE_PADDED = Recipe(
+    task="noise_padded",
+    task_options={"length": 500},
+    model={"units": 128, "step_size": 0.05, "diffusion": 0.01},
+    training={
+        "optimizer": "adam",
+        "learning_rate": 1e-3,
+        "global_clipnorm": 1.0,
+        "batch_size": 50,
+        "epochs": 30,
+        "steps_per_epoch": 100,
+    },
+    source="Chang et al. 2019 (AntisymmetricRNN), section 5.3",
+    own=(
+        "length",
+        "step_size",
+        "diffusion",
+        "optimizer",
+        "learning_rate",
+        "global_clipnorm",
+        "batch_size",
+        "epochs",
+        "steps_per_epoch",
+    ),
+)
+
 ENTRIES = (
     ModelInfo.of_layer(
         AntisymmetricRNN,
@@ -27,33 +53,7 @@ ENTRIES = (
             "The default epsilon of 0.01 suits several hundred steps; use about 10 / steps."
         ),
         symbols={"epsilon": "step_size", "gamma": "diffusion"},
-        recipes=(
-            Recipe(
-                task="noise_padded",
-                task_options={"length": 500},
-                model={"units": 128, "step_size": 0.05, "diffusion": 0.01},
-                training={
-                    "optimizer": "adam",
-                    "learning_rate": 1e-3,
-                    "global_clipnorm": 1.0,
-                    "batch_size": 50,
-                    "epochs": 30,
-                    "steps_per_epoch": 100,
-                },
-                source="Chang et al. 2019 (AntisymmetricRNN), section 5.3",
-                own=(
-                    "length",
-                    "step_size",
-                    "diffusion",
-                    "optimizer",
-                    "learning_rate",
-                    "global_clipnorm",
-                    "batch_size",
-                    "epochs",
-                    "steps_per_epoch",
-                ),
-            ),
-        ),
+        recipes=(NOISE_PADDED,),
     ),
     ModelInfo.of_layer(
         GatedAntisymmetricRNN,
@@ -66,33 +66,7 @@ ENTRIES = (
         ),
         initialization="W normal with variance 1 / units, biases 0: z starts near 0.5.",
         symbols={"epsilon": "step_size", "gamma": "diffusion"},
-        recipes=(
-            Recipe(
-                task="noise_padded",
-                task_options={"length": 500},
-                model={"units": 128, "step_size": 0.05, "diffusion": 0.01},
-                training={
-                    "optimizer": "adam",
-                    "learning_rate": 1e-3,
-                    "global_clipnorm": 1.0,
-                    "batch_size": 50,
-                    "epochs": 30,
-                    "steps_per_epoch": 100,
-                },
-                source="Chang et al. 2019 (AntisymmetricRNN), section 5.3",
-                own=(
-                    "length",
-                    "step_size",
-                    "diffusion",
-                    "optimizer",
-                    "learning_rate",
-                    "global_clipnorm",
-                    "batch_size",
-                    "epochs",
-                    "steps_per_epoch",
-                ),
-            ),
-        ),
+        recipes=(NOISE_PADDED,),
     ),
     ModelInfo.of_layer(
         CoRNN,

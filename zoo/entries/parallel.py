@@ -4,6 +4,22 @@ from gradkeeper.zoo._model_info import ModelInfo
 from gradkeeper.zoo.layers import LRU, RGLRU, MinGRU, MinLSTM
 from gradkeeper.zoo.recipe import Recipe, adding
 
+SELECTIVE_COPYING = Recipe(
+    task="selective_copying",
+    task_options={"length": 64},
+    model={"units": 64, "num_layers": 3, "block": True},
+    training={
+        "optimizer": "adam",
+        "learning_rate": 1e-3,
+        "global_clipnorm": 1.0,
+        "batch_size": 64,
+        "epochs": 30,
+        "steps_per_epoch": 100,
+    },
+    source="cheind/mingru@aa35d42, selective_copying.py:153-163",
+    own=("global_clipnorm", "epochs", "steps_per_epoch"),
+)
+
 ENTRIES = (
     ModelInfo.of_layer(
         MinGRU,
@@ -15,23 +31,7 @@ ENTRIES = (
             "unchanged."
         ),
         initialization="Glorot kernels, biases 0: z starts near 0.5, a half-life of one step.",
-        recipes=(
-            Recipe(
-                task="selective_copying",
-                task_options={"length": 64},
-                model={"units": 64, "num_layers": 3, "block": True},
-                training={
-                    "optimizer": "adam",
-                    "learning_rate": 1e-3,
-                    "global_clipnorm": 1.0,
-                    "batch_size": 64,
-                    "epochs": 30,
-                    "steps_per_epoch": 100,
-                },
-                source="cheind/mingru@aa35d42, selective_copying.py:153-163",
-                own=("global_clipnorm", "epochs", "steps_per_epoch"),
-            ),
-        ),
+        recipes=(SELECTIVE_COPYING,),
     ),
     ModelInfo.of_layer(
         MinLSTM,
@@ -43,23 +43,7 @@ ENTRIES = (
             "gradient back unchanged."
         ),
         initialization="Glorot kernels, biases 0: state and candidate start with equal weights.",
-        recipes=(
-            Recipe(
-                task="selective_copying",
-                task_options={"length": 64},
-                model={"units": 64, "num_layers": 3, "block": True},
-                training={
-                    "optimizer": "adam",
-                    "learning_rate": 1e-3,
-                    "global_clipnorm": 1.0,
-                    "batch_size": 64,
-                    "epochs": 30,
-                    "steps_per_epoch": 100,
-                },
-                source="cheind/mingru@aa35d42, selective_copying.py:153-163",
-                own=("global_clipnorm", "epochs", "steps_per_epoch"),
-            ),
-        ),
+        recipes=(SELECTIVE_COPYING,),
     ),
     ModelInfo.of_layer(
         LRU,
@@ -98,22 +82,6 @@ ENTRIES = (
         ),
         initialization="L such that sigmoid(L)^c is uniform in [0.9, 0.999], with c = 8.",
         symbols={"c": "sharpness", "sigmoid(L)^c at the start": "decay_range"},
-        recipes=(
-            Recipe(
-                task="selective_copying",
-                task_options={"length": 64},
-                model={"units": 64, "num_layers": 3, "block": True},
-                training={
-                    "optimizer": "adam",
-                    "learning_rate": 1e-3,
-                    "global_clipnorm": 1.0,
-                    "batch_size": 64,
-                    "epochs": 30,
-                    "steps_per_epoch": 100,
-                },
-                source="cheind/mingru@aa35d42, selective_copying.py:153-163",
-                own=("global_clipnorm", "epochs", "steps_per_epoch"),
-            ),
-        ),
+        recipes=(SELECTIVE_COPYING,),
     ),
 )

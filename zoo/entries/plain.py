@@ -36,6 +36,7 @@ ENTRIES = (
                 learning_rate=2e-3,
                 units=128,
                 batch_size=50,
+                steps=4_000,
                 source="Li et al. 2018 (IndRNN), section 5.1, for tanh networks",
                 own=("global_clipnorm", "batch_size", "epochs", "steps_per_epoch"),
             ),
