@@ -91,7 +91,7 @@ class ModelInfo:
     def recipe_named(self, task: str) -> Recipe:
         """Return the recipe for a task; raise ValueError if the entry has none."""
         names = [recipe.task for recipe in self.recipes]
-        return self.recipes[names.index(choice(f"recipe of {self.name}", task, names))]
+        return self.recipes[names.index(choice("recipe", task, names))]
 
     @property
     def layer_options(self) -> dict[str, Any]:

@@ -158,8 +158,9 @@ def create_model(
             options exclude each other, if a list does not have one value per layer, if an option
             does not fit the weights, or if the outputs of `layer` have the wrong shape.
         TypeError: if the recurrent layer does not have one of `layer_options`, if the sizes are
-            missing without `weights`, if both or neither of `name` and `layer` are given, or if
-            `layer` is neither a class nor a function.
+            missing without `weights`, if both or neither of `name` and `layer` are given, if
+            `recipe` is given with `layer` or `weights`, if `length` is given without `recipe`, or
+            if `layer` is neither a class nor a function.
     """
     given = {
         key: value
@@ -177,6 +178,11 @@ def create_model(
             "`weights` and `recipe` belong to an entry of the zoo, and weights have their own "
             "options. Use only one of `layer`, `weights` and `recipe`. "
             f"Received: layer={layer!r}, weights={weights!r}, recipe={recipe!r}"
+        )
+    if length is not None and recipe is None:
+        raise TypeError(
+            "`length` is for the settings of a `recipe`; the length of the inputs is part of "
+            f"`input_shape`. Received: length={length!r}, recipe=None"
         )
     if weights is not None:
         given = with_trained(given, _defaults(), weights_info(info.name, weights))

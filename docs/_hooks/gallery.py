@@ -112,7 +112,7 @@ def _recipe(recipe: Recipe) -> str:
     if not recipe.source:
         return f"{text} Chosen for this project."
     own = ", ".join(f"`{name}`" for name in recipe.own)
-    return f"{text} Source: {prose(recipe.source)}, except {own}."
+    return f"{text} Source: {prose(recipe.source)}{f', except {own}' if own else ''}."
 
 
 def _promise(info: zoo.ModelInfo) -> str:

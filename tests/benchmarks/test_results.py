@@ -221,6 +221,8 @@ def test_leaderboard_gives_every_model_as_many_weights(config, trained, monkeypa
         return trained
 
     monkeypatch.setattr(leaderboard, "train", finished)
+    arguments = {"model": "ind_rnn", **leaderboard.COMMON, **leaderboard.TASKS["adding"]}
+    assert leaderboard.size(arguments, config)["num_layers"] == 2
     monkeypatch.setattr(leaderboard, "_models", lambda task: ["gru"] if task == "adding" else [])
     found = {each.quantity: each.value for each in load_table("leaderboard").measure(config)}
     # 3 u (u + 2) + 6 u weights and biases, and u + 1 in the output layer

@@ -245,5 +245,7 @@ def test_recipe_excludes_layer_and_weights(other):
     name = {} if "layer" in other else {"name": "gru"}
     with pytest.raises(TypeError, match=r"only one of.*recipe='adding'"):
         zoo.create_model(**name, recipe="adding", input_shape=(5, 2), output_units=1, **other)
-    with pytest.raises(ValueError, match="Did you mean 'adding'"):
+    with pytest.raises(ValueError, match=r"Did you mean 'adding'.*Received: recipe='add'"):
         zoo.create_model("gru", recipe="add", input_shape=(5, 2), output_units=1)
+    with pytest.raises(TypeError, match="Received: length=9, recipe=None"):
+        zoo.create_model("gru", length=9, input_shape=(5, 2), output_units=1)

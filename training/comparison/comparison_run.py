@@ -61,11 +61,18 @@ def compare(
 
     Raises:
         ValueError: if no model is named, or a model is named twice; if `clippings` is given and
-            a variant has a clip argument; for invalid arguments as in `Experiment`.
+            a variant has a clip argument; if a `recipe` is given; for invalid arguments as in
+            `Experiment`.
         TypeError: for options that a model does not have.
         KeyboardInterrupt: if interrupted, after saving the runs trained so far.
     """
     members = variants(models)
+    for arguments in (options, *members.values()):
+        if arguments.get("recipe", NO_RECIPE) != NO_RECIPE:
+            raise ValueError(
+                "`compare` trains all models with equal settings, so that it takes no `recipe`. "
+                f"Use `Experiment` for a recipe. Received: recipe={arguments['recipe']!r}"
+            )
     title = f"{name or ', '.join(members)} on {task}"
     experiments = {
         group: {

@@ -178,3 +178,13 @@ def test_invalid_models_are_refused_before_training(models, error, message, sett
     with pytest.raises(error, match=message):
         compare(models, **{**settings, "run_dir": tmp_path / "none"})
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("models", "options"),
+    [(["gru"], {"recipe": "auto"}), ({"GRU": {"model": "gru", "recipe": "adding"}}, {})],
+)
+def test_recipes_are_refused(models, options, tmp_path):
+    with pytest.raises(ValueError, match=r"takes no `recipe`.*Received: recipe='a"):
+        compare(models, "adding", **options, run_dir=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()

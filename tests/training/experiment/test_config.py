@@ -102,7 +102,7 @@ def test_other_tasks_take_general_settings_or_the_recipe_that_is_named():
     assert config.model_options["step_size"] == 0.03
     assert ExperimentConfig("co_rnn", "copying").learning_rate == 0.5
     assert ExperimentConfig("co_rnn", "adding", recipe="copying").learning_rate == 0.5
-    with pytest.raises(ValueError, match=r"Did you mean 'adding'.*recipe of co_rnn='add'"):
+    with pytest.raises(ValueError, match=r"Did you mean 'adding'.*Received: recipe='add'"):
         ExperimentConfig("co_rnn", "adding", recipe="add")
 
 
