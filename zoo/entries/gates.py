@@ -93,7 +93,7 @@ ENTRIES = (
             Recipe(
                 task="sequential_mnist",
                 task_options={"size": 7},
-                model={"units": 32, "num_layers": 8, "chrono_steps": 49},
+                model={"units": 32, "num_layers": 8, "chrono_steps": 49, "beta": 1.0},
                 training={
                     "optimizer": "adam",
                     "learning_rate": 1e-3,
@@ -101,7 +101,7 @@ ENTRIES = (
                     "batch_size": 200,
                     "epochs": 4,
                 },
-                source="STAR_Network@b8030e5, main.py:24-80",
+                source="STAR_Network@b8030e5, main.py:24-80, star.py:29-66",
                 own=("size", "units", "num_layers", "epochs"),
             ),
         ),
