@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from gradkeeper import zoo
 from results.measurement import Measurement
 from results.plots import LINE, MEASURED, PUBLISHED, new_figure, select, style_axes
-from results.runs import SLOW_UNDER_XLA, train_each
+from results.runs import train_each
 from results.table import BenchConfig, Table
 
 SOLVED, MSE = "steps to MSE < 0.01", "test MSE"
@@ -23,7 +23,6 @@ ADDING: dict[str, Any] = {
     "optimizer": "adam",
     "learning_rate": 5e-3,
     "global_clipnorm": 1.0,
-    "jit_compile": True,
 }
 UNSOLVED_COLOUR = "#f2c9c4"
 # Best-known models first, so that a run that is stopped early has measured them.
@@ -55,8 +54,7 @@ def _models() -> list[str]:
 
 def _measure(config: BenchConfig, length: int) -> Iterator[Measurement]:
     arguments = {**ADDING, "task_options": {"length": length}}
-    slow = {name: {"jit_compile": False} for name in SLOW_UNDER_XLA}
-    for run in train_each(config, _models(), arguments, of_model=slow, limit=LIMIT):
+    for run in train_each(config, _models(), arguments, limit=LIMIT):
         yield run.measurement(SOLVED, run.first_step_below(LIMIT))
         yield run.measurement(MSE, run.result.final_loss)
 

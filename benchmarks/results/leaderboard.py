@@ -11,7 +11,7 @@ from gradkeeper.training import ExperimentConfig
 from gradkeeper.training.experiment.experiment import build_model, task_of
 from results.measurement import Measurement
 from results.plots import LINE, MEASURED, new_figure, select, style_axes
-from results.runs import SLOW_UNDER_XLA, Run, train
+from results.runs import Run, train
 from results.table import BenchConfig, Table
 
 PARAMETERS = 150_000
@@ -55,7 +55,7 @@ recipe. The encoder-decoder has neither task."""
 def _measure(config: BenchConfig) -> Iterator[Measurement]:
     for task, settings in TASKS.items():
         for name in QUICK_MODELS if config.quick else _models(task):
-            own = {"model": name, **COMMON, **settings, "jit_compile": name not in SLOW_UNDER_XLA}
+            own = {"model": name, **COMMON, **settings}
             yield from _measure_model(config, task, {**own, **size(own, config)})
 
 

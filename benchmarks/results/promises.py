@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from gradkeeper.training import ExperimentConfig
 from results.measurement import Measurement
 from results.plots import LINE, MEASURED, PUBLISHED, new_figure, style_axes
-from results.runs import SLOW_UNDER_XLA, Run, train
+from results.runs import Run, train
 from results.table import BenchConfig, Table
 
 SEEDS = (0, 1, 2)
@@ -447,8 +447,7 @@ def _measure(config: BenchConfig) -> Iterator[Measurement]:
 def own_arguments(promise: Promise, seed: int) -> dict[str, Any]:
     """Return the arguments of `Experiment` of an entry's own run."""
     named = {"model": promise.model, "task": promise.task, "recipe": promise.task}
-    compiled = {"jit_compile": promise.model not in SLOW_UNDER_XLA}
-    return {**named, **compiled, "seed": seed, **promise.changes}
+    return {**named, "seed": seed, **promise.changes}
 
 
 def contrast_arguments(promise: Promise) -> dict[str, Any]:
@@ -456,8 +455,7 @@ def contrast_arguments(promise: Promise) -> dict[str, Any]:
     own = ExperimentConfig(**own_arguments(promise, SEEDS[0]))
     shared = ("task", "task_options", "units", "batch_size", "epochs", "steps_per_epoch")
     budget = {name: getattr(own, name) for name in shared}
-    compiled = {"jit_compile": promise.contrast["model"] not in SLOW_UNDER_XLA}
-    return {**budget, **compiled, "recipe": "none", **promise.contrast}
+    return {**budget, "recipe": "none", **promise.contrast}
 
 
 def _value(promise: Promise, run: Run) -> float:

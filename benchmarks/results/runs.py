@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from gradkeeper.training.experiment.config import DIGEST
+from gradkeeper.training.experiment.config import DIGEST, ExperimentConfig
 from gradkeeper.training.experiment.experiment import Experiment
 from gradkeeper.training.experiment.result import Result
 from gradkeeper.training.experiment.run_directory import FINISHED, RunDirectory, read_json
@@ -19,8 +19,11 @@ from results.table import BenchConfig
 
 # Entries that may differ between a kept run and the requested configuration.
 _NOT_COMPARED = {"data_dir", "strategy", "recipe", "sources", DIGEST}
-# XLA makes the time loop 2 to 3 times as fast on a CPU, but not parallel scans and random numbers.
-SLOW_UNDER_XLA = ("lru", "min_gru", "min_lstm", "rg_lru", "zoneout_gru", "zoneout_lstm")
+# XLA makes the time loop of one layer up to 3 times as fast on a CPU. It makes the loop slower if
+# the inputs need a gradient (an embedding, a second layer), and does not help parallel scans and
+# random numbers.
+_TASKS_WITHOUT_EMBEDDING = ("adding", "noise_padded", "sequential_mnist", "temporal_order")
+_SLOW_UNDER_XLA = ("lru", "min_gru", "min_lstm", "rg_lru", "zoneout_gru", "zoneout_lstm")
 _TINY = {"units": 4, "batch_size": 8, "epochs": 2, "steps_per_epoch": 2, "jit_compile": False}
 
 
@@ -90,8 +93,9 @@ def train(
     """
     folder = config.runs / label
     exists = (folder / "config.json").is_file()
+    chosen = {"recipe": "none", **(_with_tiny_sizes(arguments) if config.quick else arguments)}
     experiment = Experiment(
-        **{"recipe": "none", **(_with_tiny_sizes(arguments) if config.quick else arguments)},
+        **{"jit_compile": _is_faster_under_xla(chosen), **chosen},
         data_dir=config.data_dir,
         run_dir=folder,
         resume=exists,
@@ -104,6 +108,13 @@ def train(
         return Run(result) if result is not None and result.metrics.get("val_loss") else None
     config.print(f"{label}: training")
     return Run(experiment.run(verbose=0 if config.console is None else 1, title=label))
+
+
+def _is_faster_under_xla(arguments: Mapping[str, Any]) -> bool:
+    """Return True if a CPU trains the model faster with XLA."""
+    config = ExperimentConfig(**arguments)
+    is_loop_of_features = config.num_layers == 1 and config.task in _TASKS_WITHOUT_EMBEDDING
+    return is_loop_of_features and config.model not in _SLOW_UNDER_XLA
 
 
 def train_each(
