@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from gradkeeper.zoo._typing import Activation, State, StepOutput, Tensor
+from gradkeeper.zoo._typing import Activation, Shape, State, StepOutput, Tensor
 from gradkeeper.zoo.cells.cell_layer import CellLayer
 from gradkeeper.zoo.cells.gated_cell import GatedCell
 
@@ -15,14 +15,15 @@ class LiGRUCell(GatedCell):
     """Light GRU, without a reset gate and with relu candidates.
 
     Ravanelli, Brakel, Omologo, Bengio: "Light Gated Recurrent Units for Speech Recognition",
-    2018, arXiv 1803.10225, without its batch normalization::
+    2018, arXiv 1803.10225, eqs. 8 and 9::
 
         z = sigmoid(W_z x_t + U_z h_{t-1} + b_z)
         n = relu(W_n x_t + U_n h_{t-1} + b_n)
         h_t = z * h_{t-1} + (1 - z) * n
 
-    The paper applies batch normalization to W_z x_t and W_n x_t; its shifts are the biases here.
-    Without normalization, the relu is unbounded. Scale large inputs beforehand.
+    The paper applies batch normalization to W_z x_t and W_n x_t (`normalize_inputs=True`); its
+    shifts are the biases. Without normalization, the relu is unbounded. Scale large inputs
+    beforehand.
 
     Inputs: x_t [batch, features]. States: h [batch, units]. Output: h_t [batch, units].
 
@@ -30,14 +31,56 @@ class LiGRUCell(GatedCell):
         kernel: (W_z, W_n), [features, 2 * units].
         recurrent_kernel: (U_z, U_n), [units, 2 * units].
         bias: (b_z, b_n), [2 * units]; None if `use_bias=False`.
+        input_norm: gamma, moving_mean and moving_variance, [2 * units] each; only with
+            `normalize_inputs`.
 
-    Args: those of `keras.layers.GRUCell` without `reset_after`. `activation` is "relu" by default.
+    Args: those of `keras.layers.GRUCell` without `reset_after`, and
+        activation: "relu" by default.
+        normalize_inputs: whether to apply batch normalization to W_z x_t and W_n x_t, with the
+            momentum and epsilon of the authors' code (mravanelli/pytorch-kaldi,
+            neural_networks.py:1070). The statistics of a layer are those of the batch over all
+            time steps, masked steps included. The cell alone computes them for each step.
     """
 
     gates = 2
 
-    def __init__(self, units: int, *, activation: Activation = "relu", **options: Any) -> None:
+    def __init__(
+        self,
+        units: int,
+        *,
+        activation: Activation = "relu",
+        normalize_inputs: bool = False,
+        **options: Any,
+    ) -> None:
         super().__init__(units, activation=activation, **options)
+        self.normalize_inputs = normalize_inputs
+        self.input_norm = None
+        if normalize_inputs:
+            self.input_norm = keras.layers.BatchNormalization(
+                momentum=0.95,
+                epsilon=1e-5,
+                center=False,
+                name="input_norm",
+                dtype=self.dtype_policy,
+            )
+
+    def build(self, input_shape: Shape) -> None:
+        super().build(input_shape)
+        if self.input_norm is not None:
+            self.input_norm.build((None, self.gates * self.units))
+
+    def prepare(self, inputs: Tensor, training: bool = False) -> Tensor:
+        inputs = super().prepare(inputs, training)
+        if self.input_norm is None:
+            return inputs
+        products = ops.matmul(inputs, self.kernel)
+        rows = ops.reshape(products, (-1, products.shape[-1]))
+        return ops.reshape(self.input_norm(rows, training=training), ops.shape(products))
+
+    def project(self, prepared: Tensor) -> Tensor:
+        if self.input_norm is None:
+            return super().project(prepared)
+        return prepared if self.bias is None else prepared + self.bias
 
     def recur(self, projected: Tensor, states: State, training: bool = False) -> StepOutput:
         h = states[0]

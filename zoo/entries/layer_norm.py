@@ -16,7 +16,7 @@ ENTRIES = (
         ),
         initialization="Orthogonal W_h, gain 1, bias 0.",
         symbols={"epsilon": "epsilon"},
-        recipes=(adding(200),),
+        recipes=(shakespeare(),),
     ),
     ModelInfo.of_layer(
         LayerNormLSTM,

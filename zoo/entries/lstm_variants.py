@@ -54,7 +54,7 @@ ENTRIES = (
         initialization=(
             "Peephole weights 0, as in an LSTM. Forget bias 1, orthogonal recurrent kernel."
         ),
-        recipes=(adding(200),),
+        recipes=(adding(100),),
     ),
     ModelInfo.of_layer(
         CoupledLSTM,

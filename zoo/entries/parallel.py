@@ -63,7 +63,6 @@ ENTRIES = (
             adding(
                 200,
                 learning_rate=2e-3,
-                units=128,
                 num_layers=2,
                 activation="gelu",
                 radius_range=(0.99, 0.9999),

@@ -24,6 +24,7 @@ ENTRIES = (
                     "units": 128,
                     "num_layers": 2,
                     "sequence_length": OfLength(1.0),
+                    "recurrent_initializer": [None, "ones"],
                     "kernel_initializer": {
                         "class_name": "RandomNormal",
                         "config": {"mean": 0.0, "stddev": 0.001},

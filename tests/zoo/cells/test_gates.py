@@ -281,3 +281,24 @@ def test_every_cell_with_chrono_steps_is_tested():
 def test_refuses_wrong_initial_biases(name, options, message):
     with pytest.raises(ValueError, match=message):
         getattr(layers, name)(UNITS, **options)
+
+
+def test_li_gru_normalizes_the_input_products_over_batch_and_time():
+    x = random_normal(BATCH, TIME, FEATURES)
+    layer = layers.LiGRU(UNITS, normalize_inputs=True, return_sequences=True, dtype="float64")
+    layer.build(x.shape)
+    values = [
+        random_normal(*each.shape, seed=index) for index, each in enumerate(layer.trainable_weights)
+    ]
+    for weight, value in zip(layer.trainable_weights, values, strict=True):
+        weight.assign(value)
+    kernel, recurrent, bias, gamma = values
+    products = x @ kernel
+    mean, variance = products.mean((0, 1)), products.var((0, 1))
+    normalized = gamma * (products - mean) / np.sqrt(variance + 1e-5) + bias
+    plain = layers.LiGRU(UNITS, return_sequences=True, dtype="float64")
+    plain.build((BATCH, TIME, 2 * UNITS))
+    plain.set_weights([np.eye(2 * UNITS), recurrent, np.zeros(2 * UNITS)])
+    close(layer(x, training=True), plain(normalized))
+    close(layer.cell.input_norm.moving_mean, 0.05 * mean)
+    assert layers.LiGRU.from_config(layer.get_config()).cell.normalize_inputs
