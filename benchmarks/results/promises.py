@@ -444,7 +444,7 @@ def _measure(config: BenchConfig) -> Iterator[Measurement]:
             train(config, f"{promise.model}-seed{n}", own_arguments(promise, n), limit=limit)
             for n in SEEDS
         ]
-        contrast = train(config, f"{promise.model}-contrast", contrast_arguments(promise))
+        contrast = train(config, _contrast_label(promise), contrast_arguments(promise))
         trained = [run for run in runs if run is not None]
         if trained and contrast is not None:
             yield from _measurements(promise, trained, contrast)
@@ -462,6 +462,13 @@ def contrast_arguments(promise: Promise) -> dict[str, Any]:
     shared = ("task", "task_options", "units", "batch_size", "epochs", "steps_per_epoch")
     budget = {name: getattr(own, name) for name in shared}
     return {**budget, "recipe": "none", **promise.contrast}
+
+
+def _contrast_label(promise: Promise) -> str:
+    """Return the directory of the contrast, which promises with the same contrast share."""
+    arguments = contrast_arguments(promise)
+    first = next(each for each in PROMISES if contrast_arguments(each) == arguments)
+    return f"{first.model}-contrast"
 
 
 def _value(promise: Promise, run: Run) -> float:
