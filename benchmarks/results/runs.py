@@ -95,7 +95,7 @@ def train(
     exists = (folder / "config.json").is_file()
     chosen = {"recipe": "none", **(_with_tiny_sizes(arguments) if config.quick else arguments)}
     experiment = Experiment(
-        **{"jit_compile": _is_faster_under_xla(chosen), **chosen},
+        **{"jit_compile": is_faster_under_xla(chosen), **chosen},
         data_dir=config.data_dir,
         run_dir=folder,
         resume=exists,
@@ -110,8 +110,8 @@ def train(
     return Run(experiment.run(verbose=0 if config.console is None else 1, title=label))
 
 
-def _is_faster_under_xla(arguments: Mapping[str, Any]) -> bool:
-    """Return True if a CPU trains the model faster with XLA."""
+def is_faster_under_xla(arguments: Mapping[str, Any]) -> bool:
+    """Return True if a CPU trains the model of these arguments of `Experiment` faster with XLA."""
     config = ExperimentConfig(**arguments)
     is_loop_of_features = config.num_layers == 1 and config.task in _TASKS_WITHOUT_EMBEDDING
     return is_loop_of_features and config.model not in _SLOW_UNDER_XLA

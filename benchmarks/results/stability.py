@@ -16,20 +16,21 @@ from gradkeeper.training.experiment.experiment import build_model, task_of
 from gradkeeper.training.experiment.run_directory import write_json
 from results.measurement import Measurement
 from results.plots import LINE, MEASURED, PUBLISHED, new_figure, select, style_axes
+from results.runs import is_faster_under_xla
 from results.table import BenchConfig, Table
 
 RATES = tuple(2.0**power for power in range(5, -8, -1))
 CLIPS = (None, 10.0, 1.0, 0.1)
 SEEDS = (0, 1, 2)
-STEPS, BATCH, UNITS, LENGTH = 300, 32, 32, 60
+STEPS, BATCH, UNITS, LENGTH, DIGITS = 300, 32, 32, 20, 5
 BETTER = 0.95  # share of the loss of guessing that a trained model must be below
 FLOW_EXAMPLES = 32
 BEFORE, AFTER = "half-life before", "half-life after"
 QUICK_MODELS = ("simple_rnn", "gru")
 TEXT = f"""Every model learns the temporal order problem ({LENGTH} steps, four classes; the
-encoder-decoder reverses strings of 20 digits instead) for {STEPS} steps of plain SGD with batches
-of {BATCH} and {UNITS} units. The table shows the largest learning rate, on a grid of factor two
-from {RATES[-1]:g} to {RATES[0]:g}, at which the training stays finite and ends below
+encoder-decoder reverses strings of {DIGITS} digits instead) for {STEPS} steps of plain SGD with
+batches of {BATCH} and {UNITS} units. The table shows the largest learning rate, on a grid of factor
+two from {RATES[-1]:g} to {RATES[0]:g}, at which the training stays finite and ends below
 {100 * BETTER:.0f} % of the loss of guessing, without clipping and with three limits of
 `global_clipnorm`: the median of three seeds; – if no rate does. The half-life is the number of
 steps back in time after which the gradient of the loss with respect to a state of the first layer
@@ -79,7 +80,7 @@ class Trial:
         self._config: dict[str, Any] = {
             "model": name,
             "task": "reverse" if is_decoder else "temporal_order",
-            "task_options": {"length": 20 if is_decoder else LENGTH},
+            "task_options": {"length": DIGITS if is_decoder else LENGTH},
             "recipe": "none",
             "units": UNITS,
             "optimizer": "sgd",
@@ -87,6 +88,7 @@ class Trial:
             "seed": seed,
             "data_dir": data_dir,
         }
+        self._config["jit_compile"] = is_faster_under_xla(self._config)
         config = ExperimentConfig(**self._config)
         keras.utils.set_random_seed(seed)
         self.task: Task = task_of(config)
