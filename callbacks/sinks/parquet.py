@@ -11,7 +11,7 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -229,21 +229,32 @@ def read_all_workers(log_dir: str | Path) -> Iterator[Window]:
     Values that are equal on all replicas are the chief's. A step that another worker has not
     recorded, such as the last steps of a killed run, has the norms of the chief's replicas only.
     """
-    others = [_Worker(read_parts(folder)) for folder in folders_of_others(log_dir).values()]
+    others = [WorkerRows(read_parts(folder)) for folder in folders_of_others(log_dir).values()]
     for window in read_parts(log_dir):
-        read = [each.up_to(window) for each in others]
-        known = np.all([np.isin(window.steps, each.steps) for each in read], axis=0)
-        if not read or not known.any():
-            yield window
-            continue
-        whole = window[known]
-        norms = [whole.replica_norms, *(_norms_at(whole, each) for each in read)]
-        yield dataclasses.replace(whole, replica_norms=np.concatenate(norms, axis=1))
-        if not known.all():
-            yield window[~known]
+        whole = join_replicas(window, [each.up_to(window) for each in others])
+        if len(whole):
+            yield whole
+        rest = ~np.isin(window.steps, whole.steps)
+        if rest.any():
+            yield window if rest.all() else window[rest]
 
 
-class _Worker:
+def join_replicas(window: Window, others: Sequence[Window]) -> Window:
+    """Return the steps that all workers have recorded, with the replica norms of all workers.
+
+    Args:
+        window: steps of the chief.
+        others: steps of each other worker; with none, the result is empty.
+    """
+    known = np.full(len(window), bool(others))
+    for each in others:
+        known &= np.isin(window.steps, each.steps)
+    whole = window[known]
+    norms = [whole.replica_norms, *(_norms_at(whole, each) for each in others)]
+    return dataclasses.replace(whole, replica_norms=np.concatenate(norms, axis=1))
+
+
+class WorkerRows:
     """Lazy reader of the parts of a worker other than the chief."""
 
     def __init__(self, parts: Iterator[Window]) -> None:
