@@ -3,8 +3,9 @@
 A part has one row per train step. Its columns are `step` (int64), `present` and `updated` (lists
 of bool, one item per variable), the statistics per variable (`norm`, `applied_norm`, ...; lists of
 float), the statistics per step (`loss`, ...; float64), and with several replicas `replica_norms`
-(lists of replicas x variables floats). The schema's metadata contains the variable paths and the
-index of the first replica; pandas reads the paths as `attrs["variables"]`.
+(lists of replicas x variables floats). The schema's metadata contains the variable paths, the
+index of the first replica, and the facts about the run; pandas reads the paths as
+`attrs["variables"]`.
 """
 
 import dataclasses
@@ -19,11 +20,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gradkeeper.callbacks._workers import folders_of_others
+from gradkeeper.callbacks.run_facts import RunFacts
 from gradkeeper.callbacks.sinks.sink import Sink
 from gradkeeper.callbacks.window import Window
 
 _VARIABLES = b"gradkeeper.variables"
 _FIRST_REPLICA = b"gradkeeper.first_replica"
+_FACTS = b"gradkeeper.facts"
 # Metadata key that pandas reads as the `attrs` of a data frame.
 _PANDAS = b"PANDAS_ATTRS"
 _OWN = ("step", "present", "updated", "replica_norms")
@@ -43,6 +46,7 @@ def write_part(path: Path, window: Window) -> None:
         _VARIABLES: json.dumps(window.variables),
         _PANDAS: json.dumps({"variables": window.variables}),
         _FIRST_REPLICA: str(window.first_replica),
+        _FACTS: json.dumps(dataclasses.asdict(window.facts)),
     }
     table = pa.table(columns).replace_schema_metadata(metadata)
     temporary = path.with_name(f".{path.name}.tmp")
@@ -58,8 +62,10 @@ def read_part(path: Path) -> Window:
     """Read a part. The first format, with norms and flags only, is supported."""
     with pq.ParquetFile(path) as file:
         table = file.read()
-    variables = tuple(json.loads(table.schema.metadata[_VARIABLES]))
-    first = int(table.schema.metadata.get(_FIRST_REPLICA, 0))
+    metadata = table.schema.metadata
+    variables = tuple(json.loads(metadata[_VARIABLES]))
+    first = int(metadata.get(_FIRST_REPLICA, 0))
+    facts = RunFacts.from_dict(json.loads(metadata[_FACTS])) if _FACTS in metadata else RunFacts()
     rows, width = table.num_rows, len(variables)
     lists, scalars = {}, {}
     for name in table.column_names:
@@ -77,7 +83,7 @@ def read_part(path: Path) -> Window:
         values["nonfinite"] = (present & ~np.isfinite(values["norm"])).astype(np.float32)
     replicas = matrices.get("replica_norms", np.zeros((0, 0, 0), np.float32))
     steps = scalars.pop("step")
-    return Window(steps, variables, present, updated, values, scalars, replicas, first)
+    return Window(steps, variables, present, updated, values, scalars, replicas, first, facts=facts)
 
 
 def is_whole(path: Path) -> bool:

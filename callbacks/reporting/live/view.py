@@ -26,8 +26,8 @@ _MOST_UNJOINED = 1000
 class LiveView:
     """State of a run, read from the Parquet parts that `GradientMonitor(log_dir=...)` writes.
 
-    The findings are those of the default rules. The parts contain no facts about the model, so
-    that the advice is more general than the monitor's.
+    The findings are those of the default rules, without warm-up: the parts do not contain the rules
+    of the monitor.
 
     Args:
         log_dir: directory of the parts, which may not exist yet.
