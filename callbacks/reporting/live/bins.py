@@ -50,7 +50,8 @@ class Bins:
 
 def _merged(bins: Sequence[Bin]) -> Bin:
     norms = bins[0].norms
-    for each in bins[1:]:  # a later bin may have more layers
-        more = len(each.norms) - len(norms)
-        norms = np.fmax(np.pad(norms, (0, more), constant_values=np.nan), each.norms)
+    for each in bins[1:]:
+        if more := len(each.norms) - len(norms):  # a later bin may have more layers
+            norms = np.pad(norms, (0, more), constant_values=np.nan)
+        norms = np.fmax(norms, each.norms)
     return Bin(bins[0].step, sum(each.loss for each in bins) / len(bins), norms)

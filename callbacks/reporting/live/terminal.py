@@ -28,7 +28,7 @@ def watch(view: LiveView, console: Console) -> None:
         # Ctrl-C is the regular end. The last state stays on the terminal.
         with (
             suppress(KeyboardInterrupt),
-            Live(console=console, screen=True, auto_refresh=False) as live,
+            Live(render(view, console), console=console, screen=True, auto_refresh=False) as live,
         ):
             while True:
                 view.refresh()
