@@ -93,6 +93,7 @@ def _heading(view: LiveView) -> list[Text]:
     for name, value in view.facts.items():
         facts.append(f"{name} ", style="dim")
         facts.append(f"{value}  ")
+    facts.rstrip()
     return [Text(str(view.log_dir), style="bold", no_wrap=True, overflow="ellipsis"), facts]
 
 

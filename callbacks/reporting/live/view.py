@@ -81,9 +81,9 @@ class LiveView:
             "step": f"{row.steps[0]:,}",
             "loss": f"{row.loss[0]:.4g}",
             "gradient norm": f"{row.global_norm[0]:.4g}",
+            "last write": f"{max(0.0, time.time() - self._rows.written):,.0f} s ago",
             **({} if np.isnan(rate) else {"learning rate": f"{rate:.4g}"}),
             "recorded steps": f"{self.recorded:,}",
-            "last write": f"{max(0.0, time.time() - self._rows.written):,.0f} s ago",
         }
 
     @property

@@ -58,7 +58,8 @@ def test_the_view_shows_loss_norm_layers_and_findings(tmp_path):
     ParquetSink(tmp_path).write(window(norms, scalars={"loss": losses}))
     text = lines_of(LiveView(tmp_path), width=120)
     assert len(text) <= 24
-    assert text[1].startswith("step 59  loss 1  gradient norm nan  recorded steps 60  last write")
+    assert text[1].startswith("step 59  loss 1  gradient norm nan  last write ")
+    assert text[1].endswith(" s ago  recorded steps 60")
     assert text[2].startswith("loss           █")
     assert text[2].endswith("▁")
     assert text[3].startswith("gradient norm  ▅")
