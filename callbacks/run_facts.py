@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 _UNBOUNDED = (
     *("celu", "elu", "exponential", "gelu", "leaky_relu", "linear", "log_sigmoid", "mish"),
@@ -53,6 +54,16 @@ class RunFacts:
     recurrent: tuple[RecurrentLayer, ...] = ()
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     has_loss: bool = False
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "RunFacts":
+        """Return the facts from `dataclasses.asdict`, also after a round trip through JSON."""
+        tuples = {
+            "optimizers": tuple(values["optimizers"]),
+            "recurrent": tuple(RecurrentLayer(**each) for each in values["recurrent"]),
+            "shapes": {name: tuple(shape) for name, shape in values["shapes"].items()},
+        }
+        return cls(**{**values, **tuples})
 
     def recurrent_layer(self, path: str) -> RecurrentLayer | None:
         """Return the recurrent layer that has this path or contains it; None if none does."""

@@ -117,6 +117,7 @@ PROJECTS = {
     "docs/how-a-step-is-replayed.md": failing_project,
     "docs/how-the-guard-works.md": failing_project,
     "docs/how-the-monitor-works.md": project,
+    "docs/live-view.md": project,
     "docs/nan-post-mortem.md": failing_project,
     "docs/scale-out.md": project,
 }

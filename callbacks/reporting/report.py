@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from gradkeeper import __version__
 from gradkeeper.callbacks.finding import Finding
 from gradkeeper.callbacks.recording.history import GradientHistory
+from gradkeeper.callbacks.reporting.layer_groups import LayerGroups
 from gradkeeper.callbacks.reporting.plots import (
-    LayerGroups,
     plot_global_norm,
     plot_layers,
     plot_measurement,

@@ -3,15 +3,16 @@
 A part has one row per train step. Its columns are `step` (int64), `present` and `updated` (lists
 of bool, one item per variable), the statistics per variable (`norm`, `applied_norm`, ...; lists of
 float), the statistics per step (`loss`, ...; float64), and with several replicas `replica_norms`
-(lists of replicas x variables floats). The schema's metadata contains the variable paths and the
-index of the first replica; pandas reads the paths as `attrs["variables"]`.
+(lists of replicas x variables floats). The schema's metadata contains the variable paths, the
+index of the first replica, and the facts about the run; pandas reads the paths as
+`attrs["variables"]`.
 """
 
 import dataclasses
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gradkeeper.callbacks._workers import folders_of_others
+from gradkeeper.callbacks.run_facts import RunFacts
 from gradkeeper.callbacks.sinks.sink import Sink
 from gradkeeper.callbacks.window import Window
 
 _VARIABLES = b"gradkeeper.variables"
 _FIRST_REPLICA = b"gradkeeper.first_replica"
+_FACTS = b"gradkeeper.facts"
 # Metadata key that pandas reads as the `attrs` of a data frame.
 _PANDAS = b"PANDAS_ATTRS"
 _OWN = ("step", "present", "updated", "replica_norms")
@@ -43,6 +46,7 @@ def write_part(path: Path, window: Window) -> None:
         _VARIABLES: json.dumps(window.variables),
         _PANDAS: json.dumps({"variables": window.variables}),
         _FIRST_REPLICA: str(window.first_replica),
+        _FACTS: json.dumps(dataclasses.asdict(window.facts)),
     }
     table = pa.table(columns).replace_schema_metadata(metadata)
     temporary = path.with_name(f".{path.name}.tmp")
@@ -58,8 +62,10 @@ def read_part(path: Path) -> Window:
     """Read a part. The first format, with norms and flags only, is supported."""
     with pq.ParquetFile(path) as file:
         table = file.read()
-    variables = tuple(json.loads(table.schema.metadata[_VARIABLES]))
-    first = int(table.schema.metadata.get(_FIRST_REPLICA, 0))
+    metadata = table.schema.metadata
+    variables = tuple(json.loads(metadata[_VARIABLES]))
+    first = int(metadata.get(_FIRST_REPLICA, 0))
+    facts = RunFacts.from_dict(json.loads(metadata[_FACTS])) if _FACTS in metadata else RunFacts()
     rows, width = table.num_rows, len(variables)
     lists, scalars = {}, {}
     for name in table.column_names:
@@ -77,7 +83,7 @@ def read_part(path: Path) -> Window:
         values["nonfinite"] = (present & ~np.isfinite(values["norm"])).astype(np.float32)
     replicas = matrices.get("replica_norms", np.zeros((0, 0, 0), np.float32))
     steps = scalars.pop("step")
-    return Window(steps, variables, present, updated, values, scalars, replicas, first)
+    return Window(steps, variables, present, updated, values, scalars, replicas, first, facts=facts)
 
 
 def is_whole(path: Path) -> bool:
@@ -229,21 +235,32 @@ def read_all_workers(log_dir: str | Path) -> Iterator[Window]:
     Values that are equal on all replicas are the chief's. A step that another worker has not
     recorded, such as the last steps of a killed run, has the norms of the chief's replicas only.
     """
-    others = [_Worker(read_parts(folder)) for folder in folders_of_others(log_dir).values()]
+    others = [WorkerRows(read_parts(folder)) for folder in folders_of_others(log_dir).values()]
     for window in read_parts(log_dir):
-        read = [each.up_to(window) for each in others]
-        known = np.all([np.isin(window.steps, each.steps) for each in read], axis=0)
-        if not read or not known.any():
-            yield window
-            continue
-        whole = window[known]
-        norms = [whole.replica_norms, *(_norms_at(whole, each) for each in read)]
-        yield dataclasses.replace(whole, replica_norms=np.concatenate(norms, axis=1))
-        if not known.all():
-            yield window[~known]
+        whole = join_replicas(window, [each.up_to(window) for each in others])
+        if len(whole):
+            yield whole
+        rest = ~np.isin(window.steps, whole.steps)
+        if rest.any():
+            yield window if rest.all() else window[rest]
 
 
-class _Worker:
+def join_replicas(window: Window, others: Sequence[Window]) -> Window:
+    """Return the steps that all workers have recorded, with the replica norms of all workers.
+
+    Args:
+        window: steps of the chief.
+        others: steps of each other worker; with none, the result is empty.
+    """
+    known = np.full(len(window), bool(others))
+    for each in others:
+        known &= np.isin(window.steps, each.steps)
+    whole = window[known]
+    norms = [whole.replica_norms, *(_norms_at(whole, each) for each in others)]
+    return dataclasses.replace(whole, replica_norms=np.concatenate(norms, axis=1))
+
+
+class WorkerRows:
     """Lazy reader of the parts of a worker other than the chief."""
 
     def __init__(self, parts: Iterator[Window]) -> None:

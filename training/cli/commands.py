@@ -20,6 +20,7 @@ from gradkeeper.training.cli.compare import compare
 from gradkeeper.training.cli.replay import replay
 from gradkeeper.training.cli.support import Commands, console, errors, loading
 from gradkeeper.training.cli.train import train
+from gradkeeper.training.cli.watch import watch
 from gradkeeper.training.experiment.run_directory import write_text
 from gradkeeper.training.tasks.registry import TASKS, list_tasks
 
@@ -65,6 +66,7 @@ def _common(
 
 app.command()(train)
 app.command()(compare)
+app.command()(watch)
 
 
 @app.command()

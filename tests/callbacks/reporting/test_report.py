@@ -7,7 +7,8 @@ import pytest
 from histories import window
 
 from gradkeeper.callbacks import Finding, GradientHistory
-from gradkeeper.callbacks.reporting.plots import LayerGroups, plot_history, plot_update_ratios
+from gradkeeper.callbacks.reporting.layer_groups import LayerGroups
+from gradkeeper.callbacks.reporting.plots import plot_history, plot_update_ratios
 from gradkeeper.callbacks.reporting.report import write_report
 
 FINDING = Finding(2, "rnn/cell", "nonfinite", "error", "NaN in <kernel>.", "Clip.")

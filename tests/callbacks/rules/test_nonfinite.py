@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from gradkeeper.callbacks import GradientMonitor, NonFiniteGuard
+from gradkeeper.callbacks import GradientHistory, GradientMonitor, NonFiniteGuard
 from gradkeeper.callbacks.rules import Rule
 
 L = keras.layers
@@ -204,7 +204,7 @@ def test_the_replica_with_an_empty_batch_is_named(two_replicas):
 
 
 @pytest.mark.slow
-def test_the_facts_about_a_run_reach_the_rules():
+def test_the_facts_about_a_run_reach_the_rules_and_the_files(tmp_path):
     class Seen(Rule):
         name = "seen"
 
@@ -216,7 +216,7 @@ def test_the_facts_about_a_run_reach_the_rules():
     layers = [keras.Input((5, 2)), L.Bidirectional(L.SimpleRNN(3, "relu", name="rnn"), name="both")]
     model = keras.Sequential([*layers, L.Dense(1, name="out")])
     model.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.Lion()), "mse")
-    monitor = GradientMonitor(rules=[Seen()], verbose=0)
+    monitor = GradientMonitor(rules=[Seen()], log_dir=tmp_path, verbose=0)
     model.fit(np.ones((4, 5, 2)), np.ones((4, 1)), verbose=0, callbacks=[monitor])
     (known,) = facts
     assert (known.optimizers, known.is_adaptive, known.has_loss) == (("Lion",), True, True)
@@ -227,3 +227,4 @@ def test_the_facts_about_a_run_reach_the_rules():
     assert known.recurrent_layer("out") is None
     assert known.shapes["out/kernel"] == (6, 1)
     assert monitor.history.since(0).facts == known
+    assert GradientHistory.load(tmp_path).since(0).facts == known

@@ -9,7 +9,9 @@ from gradkeeper import __version__, zoo
 from gradkeeper.training import list_tasks
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["watch", "--help"], ["--version"]]
+)
 def test_help_and_version_do_not_import_tensorflow(arguments):
     check = (
         "import sys; from gradkeeper.training.cli import app\n"
@@ -69,6 +71,8 @@ def test_list_of_one_model(run):
         (["compare", "remedies", "--clipnorm", "1"], "of 'leaky ReLU clipped'"),
         (["list", "*transformer*"], "pattern='*transformer*'"),
         (["report", "nowhere"], "Not a run directory"),
+        (["watch", "logs", "--port", "80"], "`--port` requires `--serve`"),
+        (["watch", __file__], "must be a directory"),
     ],
 )
 def test_invalid_input_is_one_message_and_exit_code_2(
