@@ -16,7 +16,7 @@ ENTRIES = (
         ),
         initialization="Orthogonal W_h, gain 1, bias 0.",
         symbols={"epsilon": "epsilon"},
-        recipes=(shakespeare(),),
+        recipes=(shakespeare(learning_rate=1e-2),),
     ),
     ModelInfo.of_layer(
         LayerNormLSTM,

@@ -27,7 +27,7 @@ ENTRIES = (
                 units=16,
                 input_gate_bias=-3.0,
                 learning_rate=2e-3,
-                steps=10_000,
+                steps=2_000,
                 source="Hochreiter, Schmidhuber 1997, section 5.4: input-gate biases -3 and -6",
                 own=(
                     "units",
