@@ -13,6 +13,7 @@ from .diagnosis import Verdict as Verdict
 from .diagnosis import replay as replay
 from .finding import Finding as Finding
 from .flow import GradientFlow as GradientFlow
+from .flow import gate_report as gate_report
 from .flow import gradient_flow as gradient_flow
 from .flow import spectral_report as spectral_report
 from .gradient_monitor import GradientMonitor as GradientMonitor

@@ -138,7 +138,6 @@ class GradientMonitor(StepCallback[Recorder]):
         self._epoch = EpochSummary()
         self._loops: dict[tuple[int, ...], tuple[Recorder, LoopSteps | None]] = {}
         self._loop_names: dict[int, str] = {}
-        self._reported_masks: set[str] = set()
 
     @property
     def history(self) -> GradientHistory:
@@ -337,16 +336,6 @@ class GradientMonitor(StepCallback[Recorder]):
                 "call monitor.flush() more often."
             )
         self._rules.check(window)
-        recorder = self._stream.recorder
-        ends = {} if recorder is None else recorder.masks_end_at
-        for name in [each for each in ends if each not in self._reported_masks]:
-            self._reported_masks.add(name)
-            self._rules.report(
-                f"GradientMonitor: the mask ends at the layer {name!r} ({ends[name]}), whose "
-                f"supports_masking is False (the default since Keras 3.16). Later layers and the "
-                "loss treat padding as data. Set supports_masking = True on this layer before "
-                "training."
-            )
 
     def _warn(self, optimizers: Sequence[keras.optimizers.Optimizer] | None = None) -> None:
         self._warn_if_no_gradients(

@@ -46,6 +46,8 @@ class RunFacts:
         shapes: shape of each recorded variable by path.
         has_loss: whether the loss of every step is recorded. If True, a NaN in `loss` is the value
             of the loss; if False, the loss may be missing.
+        masks_lost: for the path of each layer that received a mask and did not pass it on, the
+            later layer that would have used the mask ("decoder/lstm (LSTM)"), or "the loss".
     """
 
     optimizers: tuple[str, ...] = ()
@@ -54,6 +56,7 @@ class RunFacts:
     recurrent: tuple[RecurrentLayer, ...] = ()
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     has_loss: bool = False
+    masks_lost: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunFacts":

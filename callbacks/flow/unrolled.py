@@ -58,9 +58,9 @@ def in_tensors(structure: Any) -> Any:
 
 @contextmanager
 def unrolled(
-    layers: dict[str, keras.layers.RNN], tape: tf.GradientTape
+    layers: dict[str, keras.layers.RNN], tape: tf.GradientTape | None = None
 ) -> Iterator[dict[str, list[Steps]]]:
-    """Unroll the layers' loops in Python inside the block, recorded by the tape.
+    """Unroll the layers' loops in Python inside the block, recorded by the tape if there is one.
 
     Yields one `Steps` per call of each layer, filled while the layer runs.
     """
@@ -73,7 +73,7 @@ def unrolled(
         yield seen
 
 
-def _loop(layer: keras.layers.RNN, tape: tf.GradientTape, calls: list[Steps]) -> Callable:
+def _loop(layer: keras.layers.RNN, tape: tf.GradientTape | None, calls: list[Steps]) -> Callable:
     """Return an unrolled replacement of `keras.layers.RNN.inner_loop`."""
 
     def inner_loop(
@@ -83,7 +83,8 @@ def _loop(layer: keras.layers.RNN, tape: tf.GradientTape, calls: list[Steps]) ->
         steps = Steps(mask=None if mask is None else tf.cast(mask, tf.bool))
         calls.append(steps)
         states = keras.tree.map_structure(tf.convert_to_tensor, initial_state)
-        tape.watch([sequences, *keras.tree.flatten(states)])
+        if tape is not None:
+            tape.watch([sequences, *keras.tree.flatten(states)])
         inputs = tf.unstack(sequences, axis=1)
         order = range(len(inputs))
         output, outputs = None, []

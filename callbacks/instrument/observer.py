@@ -46,8 +46,15 @@ class StepObserver:
                 the step; None if the logs have no loss.
         """
 
-    def on_mask_end(self, layer: keras.layers.Layer) -> None:
-        """Called with a layer that uses the mask of its input and does not pass the mask on."""
+    def on_mask_lost(
+        self, layers: Sequence[keras.layers.Layer], user: keras.layers.Layer | None
+    ) -> None:
+        """Called with layers that do not pass the masks of their inputs on to their user.
+
+        Args:
+            layers: the layers.
+            user: the later layer that would use the masks; None for the loss.
+        """
 
     def on_gradients(self, call: OptimizerCall, gradients: Gradients) -> None:
         """Called with the gradients that the train step passes to the optimizer."""

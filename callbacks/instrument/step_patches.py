@@ -8,52 +8,16 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from gradkeeper.callbacks._keras_private import mask_of, metric_variables, sublayers
+from gradkeeper.callbacks._keras_private import metric_variables
 from gradkeeper.callbacks.instrument.graph import may_have_functions
 from gradkeeper.callbacks.instrument.losses import mean_loss, returned_loss, tensors_in
+from gradkeeper.callbacks.instrument.mask_patches import lost_by_loss, mask_patches
 from gradkeeper.callbacks.instrument.observer import Observers, StepObserver
 from gradkeeper.callbacks.instrument.optimizer_patches import OptimizerPatches
 from gradkeeper.callbacks.instrument.patch import AttributePatch
 from gradkeeper.callbacks.instrument.rollback import StateRollback
 from gradkeeper.callbacks.instrument.step_context import StepContext, StepContexts
 from gradkeeper.callbacks.instrument.variable_names import unlisted_variables
-
-_SEQUENCE_LAYERS = (keras.layers.RNN, keras.layers.Bidirectional, keras.layers.TimeDistributed)
-
-
-def mask_patches(model: keras.Model, observers: Observers) -> list[AttributePatch]:
-    """Return a patch of `call` for each layer of the model that does not pass masks on.
-
-    Since Keras 3.16, `RNN`, `Bidirectional` and `TimeDistributed` set `supports_masking = False`.
-
-    Args:
-        model: the model.
-        observers: notified each time such a layer is called with a mask.
-    """
-
-    def noting(layer: keras.layers.Layer) -> Callable:
-        original = layer.call
-
-        def call(inputs: Any, *args: Any, **kwargs: Any) -> Any:
-            masks = keras.tree.flatten((kwargs.get("mask"), mask_of(inputs)))
-            if any(mask is not None for mask in masks):
-                observers.notify(lambda each: each.on_mask_end(layer))
-            return original(inputs, *args, **kwargs)
-
-        return call
-
-    return [AttributePatch(layer, "call", noting) for layer in _ending_masks(model, set())]
-
-
-def _ending_masks(layer: keras.layers.Layer, seen: set[int]) -> Iterator[keras.layers.Layer]:
-    for each in sublayers(layer):
-        if id(each) in seen:
-            continue
-        seen.add(id(each))
-        if not isinstance(each, _SEQUENCE_LAYERS):
-            yield from _ending_masks(each, seen)
-        elif not each.supports_masking and getattr(each, "return_sequences", True):
-            yield each
 
 
 class StepPatches:
@@ -175,10 +139,16 @@ class StepPatches:
             context = self._contexts.current()
             if context.depth:
                 self._computes_loss = True
+                self._note_lost_masks(original, args, kwargs)
                 self._set_loss(context, value)
             return value
 
         return compute_loss
+
+    @tf.autograph.experimental.do_not_convert
+    def _note_lost_masks(self, compute_loss: Callable, args: Any, kwargs: Any) -> None:
+        if layers := lost_by_loss(compute_loss, args, kwargs):
+            self._observers.notify(lambda each: each.on_mask_lost(layers, None))
 
     @tf.autograph.experimental.do_not_convert
     def _set_loss(self, context: StepContext, value: Any) -> None:

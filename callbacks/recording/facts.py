@@ -1,6 +1,6 @@
 """Facts about a run, collected from its model and optimizers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -22,7 +22,11 @@ _ADAPTIVE = tuple(
 
 
 def facts_of(
-    model: keras.Model | None, optimizer_logs: Sequence[OptimizerLog], *, has_loss: bool = False
+    model: keras.Model | None,
+    optimizer_logs: Sequence[OptimizerLog],
+    *,
+    has_loss: bool = False,
+    masks_lost: Mapping[str, str] | None = None,
 ) -> RunFacts:
     """Return the facts about a run.
 
@@ -30,6 +34,7 @@ def facts_of(
         model: the model; None if there is none.
         optimizer_logs: the log of each optimizer call, in the order of the first calls.
         has_loss: whether the loss of every step is recorded.
+        masks_lost: layers that do not pass a mask on; see `RunFacts`.
     """
     optimizers = [
         each
@@ -51,6 +56,7 @@ def facts_of(
             for name, variable in zip(optimizer_log.names, optimizer_log.variables, strict=True)
         },
         has_loss=has_loss,
+        masks_lost=masks_lost or {},
     )
 
 

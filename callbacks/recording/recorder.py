@@ -20,7 +20,7 @@ from gradkeeper.callbacks.instrument.step_context import (
     pair_with_variables,
     sum_over_replicas,
 )
-from gradkeeper.callbacks.instrument.variable_names import variable_names
+from gradkeeper.callbacks.instrument.variable_names import layer_paths, variable_names
 from gradkeeper.callbacks.measurements.registry import Event, MeasurementContext
 from gradkeeper.callbacks.recording.facts import facts_of
 from gradkeeper.callbacks.recording.reader import Records, collect
@@ -51,9 +51,6 @@ class Recorder(ReusableObserver):
         variables: the variables to record, in this order, if there is no model; None for all.
         optimizers: the optimizers whose calls are recorded; None for all.
         compiled: whether XLA compiles the whole train step.
-
-    Attributes:
-        masks_end_at: types of the layers that receive a mask and do not pass it on, by name.
     """
 
     reads_loss = True
@@ -76,8 +73,8 @@ class Recorder(ReusableObserver):
         self._reader = RowReader()
         self._order: tuple[str, ...] = ()
         self._replicas = 1
-        self._facts: tuple[tuple[int, bool], RunFacts] | None = None
-        self.masks_end_at: dict[str, str] = {}
+        self._facts: tuple[tuple[int, bool, dict[str, str]], RunFacts] | None = None
+        self._masks_lost: dict[str, str] = {}
 
     def reset(self) -> None:
         """Discard the records, and restore the sampling that `options` specifies."""
@@ -119,12 +116,16 @@ class Recorder(ReusableObserver):
         return records
 
     def _known_facts(self) -> RunFacts:
-        """Return the facts about the run; collect them again if the calls or the loss change."""
+        """Return the facts about the run; collect them again if a part of them changes."""
         optimizer_logs = self._logs[min(self._logs)].optimizer_logs
         has_loss = all(log.has_loss for log in self._logs.values())
-        if self._facts is None or self._facts[0] != (len(optimizer_logs), has_loss):
-            facts = facts_of(self._model(), optimizer_logs, has_loss=has_loss)
-            self._facts = (len(optimizer_logs), has_loss), facts
+        masks_lost = dict(self._masks_lost)
+        key = len(optimizer_logs), has_loss, masks_lost
+        if self._facts is None or self._facts[0] != key:
+            facts = facts_of(
+                self._model(), optimizer_logs, has_loss=has_loss, masks_lost=masks_lost
+            )
+            self._facts = key, facts
         return self._facts[1]
 
     def on_step_begin(self, context: StepContext, data: Any) -> None:
@@ -133,9 +134,17 @@ class Recorder(ReusableObserver):
         if replica.index not in self._logs:
             self._logs[replica.index] = ReplicaLog(self.options, context)
         self._logs[replica.index].begin_step()
+        self._masks_lost.clear()  # of an earlier trace
 
-    def on_mask_end(self, layer: keras.layers.Layer) -> None:
-        self.masks_end_at[layer.name] = type(layer).__name__
+    def on_mask_lost(
+        self, layers: Sequence[keras.layers.Layer], user: keras.layers.Layer | None
+    ) -> None:
+        model = self._model()
+        paths = {} if model is None else {id(each): path for path, each in layer_paths(model)}
+        by = "the loss" if user is None else f"{paths.get(id(user))} ({type(user).__name__})"
+        for each in layers:
+            if id(each) in paths:
+                self._masks_lost.setdefault(paths[id(each)], by)
 
     def on_gradients(self, call: OptimizerCall, gradients: Gradients) -> None:
         if not self._is_about(call):

@@ -5,6 +5,7 @@ from gradkeeper.callbacks.rules.clipping import ClipAlways, ClipNever
 from gradkeeper.callbacks.rules.dead_and_missing import DeadGradient, MissingGradient
 from gradkeeper.callbacks.rules.exploding import ExplodingGradient
 from gradkeeper.callbacks.rules.loss_scale import LossNotScaled, LossScaleStuck
+from gradkeeper.callbacks.rules.mask_lost import MaskLost
 from gradkeeper.callbacks.rules.nonfinite import NonFiniteGradient
 from gradkeeper.callbacks.rules.registry import RULES, default_rules, rules_from
 from gradkeeper.callbacks.rules.replica_disagreement import ReplicaDisagreement
@@ -23,6 +24,7 @@ __all__ = [
     "GradientSpike",
     "LossNotScaled",
     "LossScaleStuck",
+    "MaskLost",
     "MissingGradient",
     "NonFiniteGradient",
     "ReplicaDisagreement",

@@ -15,6 +15,7 @@ from gradkeeper.callbacks.rules.clipping import ClipAlways, ClipNever
 from gradkeeper.callbacks.rules.dead_and_missing import DeadGradient, MissingGradient
 from gradkeeper.callbacks.rules.exploding import ExplodingGradient
 from gradkeeper.callbacks.rules.loss_scale import LossNotScaled, LossScaleStuck
+from gradkeeper.callbacks.rules.mask_lost import MaskLost
 from gradkeeper.callbacks.rules.nonfinite import NonFiniteGradient
 from gradkeeper.callbacks.rules.replica_disagreement import ReplicaDisagreement
 from gradkeeper.callbacks.rules.rule import Rule
@@ -38,6 +39,7 @@ RULES: dict[str, type[Rule]] = {
     "replica_disagreement": ReplicaDisagreement,
     "loss_scale_stuck": LossScaleStuck,
     "loss_not_scaled": LossNotScaled,
+    "mask_lost": MaskLost,
 }
 
 

@@ -18,11 +18,12 @@ class LSTMVariantCell(GatedCell):
     """
 
     state_count = 2
+    forget_gate = ("c", "f")
 
     def recur(self, projected: Tensor, states: State, training: bool = False) -> StepOutput:
         h, c = states
         c, o = self.update_cell_state(self.gate_sums(projected, self.drop_state(h, training)), c)
-        h = self.recurrent_activation(o) * self.activation(c)
+        h = self.gate("o", o) * self.activation(c)
         return h, [h, c]
 
     def gate_sums(self, projected: Tensor, h: Tensor) -> Tensor:
@@ -39,7 +40,7 @@ class LSTMVariantCell(GatedCell):
             c: cell state [batch, units].
         """
         i, f, n, o = ops.split(sums, 4, axis=-1)
-        c = self.recurrent_activation(f) * c + self.recurrent_activation(i) * self.activation(n)
+        c = self.gate("f", f) * c + self.gate("i", i) * self.activation(n)
         return c, o
 
 

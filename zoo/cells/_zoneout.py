@@ -37,6 +37,13 @@ class ZoneoutCell(GatedCell):
         """Zoneout rates of the states."""
         return [self.zoneout]
 
+    def carry(self, gates: dict[str, Tensor]) -> dict[str, Tensor]:
+        rates = dict(zip("hc", self.rates, strict=False))
+        return {
+            state: rates[state] + (1 - rates[state]) * weight
+            for state, weight in super().carry(gates).items()
+        }
+
     def prepare(self, inputs: Tensor, training: bool = False) -> Tensor:
         prepared = super().prepare(inputs, training)
         if not self._is_random(training):

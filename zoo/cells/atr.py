@@ -37,6 +37,8 @@ class ATRCell(GatedCell):
         activation: activation of p in the sum h_t; "linear" by default.
     """
 
+    forget_gate = ("h", "f")
+
     def __init__(self, units: int, *, activation: Activation = "linear", **options: Any) -> None:
         super().__init__(units, activation=activation, **options)
 
@@ -49,8 +51,8 @@ class ATRCell(GatedCell):
         q = ops.matmul(self.drop_state(h, training), self.recurrent_kernel)
         if self.recurrent_bias is not None:
             q = q + self.recurrent_bias
-        i = self.recurrent_activation(projected + q)
-        f = self.recurrent_activation(projected - q)
+        i = self.gate("i", projected + q)
+        f = self.gate("f", projected - q)
         h = i * self.activation(projected) + f * h
         return h, [h]
 

@@ -38,6 +38,7 @@ class CFNCell(ForgetGateCell):
     gates = 3
     recurrent_gates = 2
     gate_signs = (1, -1, 0)
+    forget_gate = ("h", "f")
 
     def __init__(self, units: int, *, candidate_bias: bool = False, **options: Any) -> None:
         super().__init__(units, **options)
@@ -58,6 +59,7 @@ class CFNCell(ForgetGateCell):
         recurrent = ops.matmul(self.drop_state(h, training), self.recurrent_kernel)
         gates = self.recurrent_activation(projected[..., :split] + recurrent)
         f, i = ops.split(gates, 2, axis=-1)
+        f, i = self.record_gate("f", f), self.record_gate("i", i)
         h = f * self.activation(h) + i * projected[..., split:]
         return h, [h]
 

@@ -43,7 +43,7 @@ class CoupledLSTMCell(PeepholeCell):
 
     def update_cell_state(self, sums: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         f, n, o = ops.split(sums, 3, axis=-1)
-        f = self.recurrent_activation(self.add_peephole(f, c, 0))
+        f = self.gate("f", self.add_peephole(f, c, 0))
         c = f * c + (1 - f) * self.activation(n)
         return c, self.add_peephole(o, c, 1)
 

@@ -35,6 +35,8 @@ class FastGRNNCell(GatedCell):
             code (microsoft/EdgeML, graph/rnn.py:237), in which both biases start at 1.
     """
 
+    forget_gate = ("h", "z")
+
     def __init__(self, units: int, *, zeta: float = 1.0, nu: float = -4.0, **options: Any) -> None:
         super().__init__(units, **options)
         self.zeta = number("zeta", zeta, "(-inf, inf)")
@@ -60,7 +62,7 @@ class FastGRNNCell(GatedCell):
         if self.bias is not None:
             gate_bias, candidate_bias = ops.split(self.bias, 2)
             gate, candidate = gate + gate_bias, candidate + candidate_bias
-        z, n = self.recurrent_activation(gate), self.activation(candidate)
+        z, n = self.gate("z", gate), self.activation(candidate)
         h = (ops.sigmoid(self.zeta_logit) * (1 - z) + ops.sigmoid(self.nu_logit)) * n + z * h
         return h, [h]
 

@@ -45,13 +45,16 @@ class GatedAntisymmetricRNNCell(AntisymmetricRNNCell):
         super().__init__(units, **options)
         self.recurrent_activation = resolve("recurrent_activation", recurrent_activation)
 
+    def carry(self, gates: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"h": ops.ones_like(gates["z"])}
+
     def recur(
         self, projected: Tensor, states: State, training: bool = False, kernel: Tensor = None
     ) -> StepOutput:
         h = states[0]
         gate, candidate = ops.split(projected, 2, axis=-1)
         from_state = ops.matmul(self.drop_state(h, training), kernel)
-        z = self.recurrent_activation(gate + from_state)
+        z = self.record_gate("z", self.recurrent_activation(gate + from_state))
         h = h + self.step_size * z * self.activation(candidate + from_state)
         return h, [h]
 

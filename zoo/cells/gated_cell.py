@@ -25,6 +25,10 @@ class GatedCell(RecurrentCell):
         super().__init__(units, **options)
         self.recurrent_activation = resolve("recurrent_activation", recurrent_activation)
 
+    def gate(self, name: str, sums: Tensor) -> Tensor:
+        """Apply the activation of the gates, and record the gate under its name."""
+        return self.record_gate(name, self.recurrent_activation(sums))
+
 
 class ChronoCell(GatedCell):
     """Base class of cells whose gates can start with memories of different lengths.

@@ -37,6 +37,7 @@ class JANETCell(ForgetGateCell):
 
     gates = 2
     gate_signs = (1, 0)
+    forget_gate = ("h", "f")
 
     def __init__(self, units: int, *, beta: float = 1.0, **options: Any) -> None:
         super().__init__(units, **options)
@@ -46,8 +47,8 @@ class JANETCell(ForgetGateCell):
         h = states[0]
         sums = projected + ops.matmul(self.drop_state(h, training), self.recurrent_kernel)
         s, n = ops.split(sums, 2, axis=-1)
-        taken_in = 1 - self.recurrent_activation(s - self.beta)
-        h = self.recurrent_activation(s) * h + taken_in * self.activation(n)
+        taken_in = self.record_gate("i", 1 - self.recurrent_activation(s - self.beta))
+        h = self.gate("f", s) * h + taken_in * self.activation(n)
         return h, [h]
 
 

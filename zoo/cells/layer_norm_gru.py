@@ -40,6 +40,7 @@ class LayerNormGRUCell(NormalizedSumsCell, GatedCell):
 
     gates = 3
     groups = (2, 1)
+    update_gate = ("h", "z")
 
     def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
@@ -56,6 +57,7 @@ class LayerNormGRUCell(NormalizedSumsCell, GatedCell):
             candidate = candidate + self.recurrent_bias
         gates = self.recurrent_activation(projected[..., : 2 * self.units] + gates)
         z, r = ops.split(gates, 2, axis=-1)
+        z, r = self.record_gate("z", z), self.record_gate("r", r)
         n = self.activation(projected[..., 2 * self.units :] + r * candidate)
         h = (1 - z) * h + z * n
         return h, [h]

@@ -43,6 +43,7 @@ class LayerNormLSTMCell(NormalizedSumsCell, ForgetGateCell):
     gates = 4
     groups = (4,)
     state_count = 2
+    forget_gate = ("c", "f")
 
     def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
@@ -57,10 +58,10 @@ class LayerNormLSTMCell(NormalizedSumsCell, ForgetGateCell):
         h, c = states
         (sums,) = self.normalize_groups(ops.matmul(self.drop_state(h, training), kernel))
         i, f, g, o = ops.split(projected + sums, 4, axis=-1)
-        c = self.recurrent_activation(f) * c + self.recurrent_activation(i) * self.activation(g)
+        c = self.gate("f", f) * c + self.gate("i", i) * self.activation(g)
         seen = self.normalize(c, self.state_gain)
         seen = seen if self.state_bias is None else seen + self.state_bias
-        h = self.recurrent_activation(o) * self.activation(seen)
+        h = self.gate("o", o) * self.activation(seen)
         return h, [h, c]
 
 

@@ -63,13 +63,16 @@ class LEMCell(UniformStartCell, GatedCell):
         super().build(input_shape)
         self.cell_kernel = self.add_recurrent("cell_kernel", (self.units, self.units))
 
+    def carry(self, gates: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"h": 1 - gates["d1"], "c": 1 - gates["d2"]}
+
     def recur(self, projected: Tensor, states: State, training: bool = False) -> StepOutput:
         h, c = states
         from_state = ops.matmul(self.drop_state(h, training), self.recurrent_kernel)
         sums = projected[..., : 3 * self.units] + from_state
         step_h, step_c, candidate = ops.split(sums, 3, axis=-1)
-        d1 = self.step_size * self.recurrent_activation(step_h)
-        d2 = self.step_size * self.recurrent_activation(step_c)
+        d1 = self.record_gate("d1", self.step_size * self.recurrent_activation(step_h))
+        d2 = self.record_gate("d2", self.step_size * self.recurrent_activation(step_c))
         after = (1 - d2) * c + d2 * self.activation(candidate)
         seen = ops.matmul(after if self.implicit else c, self.cell_kernel)
         h = (1 - d1) * h + d1 * self.activation(projected[..., 3 * self.units :] + seen)

@@ -43,6 +43,7 @@ class LiGRUCell(GatedCell):
     """
 
     gates = 2
+    forget_gate = ("h", "z")
 
     def __init__(
         self,
@@ -86,7 +87,7 @@ class LiGRUCell(GatedCell):
         h = states[0]
         sums = projected + ops.matmul(self.drop_state(h, training), self.recurrent_kernel)
         z, n = ops.split(sums, 2, axis=-1)
-        z = self.recurrent_activation(z)
+        z = self.gate("z", z)
         h = z * h + (1 - z) * self.activation(n)
         return h, [h]
 

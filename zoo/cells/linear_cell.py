@@ -96,9 +96,9 @@ class MinimalCell(LinearCell):
         """Cast to at least float32."""
         return projected if "64" in str(projected.dtype) else ops.cast(projected, "float32")
 
-    def weighted(self, logit: Tensor, candidate: Tensor) -> Coefficients:
-        """Compute a and b from the logit of w, and from n before the activation."""
-        weight, n = ops.sigmoid(logit), self.activation(candidate)
+    def weighted(self, weight: Tensor, candidate: Tensor) -> Coefficients:
+        """Compute a and b from w, and from n before the activation."""
+        n = self.activation(candidate)
         if self.log_space:
             n = ops.where(n >= 0, n + 0.5, ops.sigmoid(n))
         return 1 - weight, weight * n

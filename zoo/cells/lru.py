@@ -76,6 +76,10 @@ class LRUCell(LinearCell):
         # a is the same for all examples, and a batch of 1 saves memory in the scan.
         return ops.broadcast_to(a, (1, *b.shape[1:-1], 2 * self.units)), b
 
+    def carry(self, gates: dict[str, Tensor]) -> dict[str, Tensor]:
+        nu, _ = ops.split(self.eigenvalues, 2)
+        return {"s": ops.exp(-ops.exp(nu))}
+
     def output(self, s: Tensor, projected: Tensor) -> Tensor:
         direct = projected[..., 2 * self.units :]
         return self.activation(ops.matmul(s, self.output_kernel) + direct)

@@ -30,13 +30,14 @@ class MGUCell(GatedCell):
     """
 
     gates = 2
+    update_gate = ("h", "f")
 
     def recur(self, projected: Tensor, states: State, training: bool = False) -> StepOutput:
         h = states[0]
         seen = self.drop_state(h, training)
         gate_kernel, candidate_kernel = ops.split(self.recurrent_kernel, 2, axis=-1)
         gate, candidate = ops.split(projected, 2, axis=-1)
-        f = self.recurrent_activation(gate + ops.matmul(seen, gate_kernel))
+        f = self.gate("f", gate + ops.matmul(seen, gate_kernel))
         n = self.activation(candidate + ops.matmul(f * seen, candidate_kernel))
         h = (1 - f) * h + f * n
         return h, [h]

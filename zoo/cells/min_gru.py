@@ -35,10 +35,11 @@ class MinGRUCell(MinimalCell):
     """
 
     gates = 2
+    update_gate = ("h", "z")
 
     def coefficients(self, projected: Tensor) -> Coefficients:
         z, n = ops.split(self.widen(projected), 2, axis=-1)
-        return self.weighted(z, n)
+        return self.weighted(self.record_gate("z", ops.sigmoid(z)), n)
 
 
 @keras.saving.register_keras_serializable(package="gradkeeper")

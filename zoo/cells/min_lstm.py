@@ -35,11 +35,14 @@ class MinLSTMCell(MinimalCell):
     """
 
     gates = 3
+    forget_gate = ("h", "f / (f + i)")
 
     def coefficients(self, projected: Tensor) -> Coefficients:
         f, i, n = ops.split(self.widen(projected), 3, axis=-1)
         # log(i / f), because the weight i / (f + i) of the candidate is its sigmoid.
-        return self.weighted(ops.softplus(-f) - ops.softplus(-i), n)
+        weight = ops.sigmoid(ops.softplus(-f) - ops.softplus(-i))
+        a, b = self.weighted(self.record_gate("i / (f + i)", weight), n)
+        return self.record_gate("f / (f + i)", a), b
 
 
 @keras.saving.register_keras_serializable(package="gradkeeper")

@@ -34,6 +34,8 @@ class MinimalRNNCell(GatedCell):
     Args: those of `keras.layers.GRUCell` without `reset_after`.
     """
 
+    forget_gate = ("h", "u")
+
     def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         self.gate_kernel = self.add_recurrent("gate_kernel", (self.units, self.units))
@@ -50,7 +52,7 @@ class MinimalRNNCell(GatedCell):
         h = states[0]
         z, gate = ops.split(projected, 2, axis=-1)
         seen = self.drop_state(h, training)
-        u = self.recurrent_activation(gate + ops.matmul(seen, self.recurrent_kernel))
+        u = self.gate("u", gate + ops.matmul(seen, self.recurrent_kernel))
         h = u * h + (1 - u) * z
         return h, [h]
 

@@ -52,9 +52,12 @@ class OriginalLSTMCell(LSTMVariantCell):
     def initial_bias(self, shape: Shape, dtype: str | None = None) -> Tensor:
         return add_to_blocks(super().initial_bias(shape, dtype), (self.input_gate_bias, 0, 0))
 
+    def carry(self, gates: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"c": ops.ones_like(gates["i"])}
+
     def update_cell_state(self, sums: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         i, n, o = ops.split(sums, 3, axis=-1)
-        return c + self.recurrent_activation(i) * self.activation(n), o
+        return c + self.gate("i", i) * self.activation(n), o
 
 
 @keras.saving.register_keras_serializable(package="gradkeeper")

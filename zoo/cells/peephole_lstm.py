@@ -41,8 +41,8 @@ class PeepholeLSTMCell(PeepholeCell):
 
     def update_cell_state(self, sums: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         i, f, n, o = ops.split(sums, 4, axis=-1)
-        i = self.recurrent_activation(self.add_peephole(i, c, 0))
-        f = self.recurrent_activation(self.add_peephole(f, c, 1))
+        i = self.gate("i", self.add_peephole(i, c, 0))
+        f = self.gate("f", self.add_peephole(f, c, 1))
         c = f * c + i * self.activation(n)
         return c, self.add_peephole(o, c, 2)
 

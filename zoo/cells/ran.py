@@ -38,6 +38,7 @@ class RANCell(ForgetGateCell):
     recurrent_gates = 2
     biased = slice(1, 3)
     gate_signs = (0, -1, 1)
+    forget_gate = ("c", "f")
     state_count = 2
 
     def recur(self, projected: Tensor, states: State, training: bool = False) -> StepOutput:
@@ -45,6 +46,7 @@ class RANCell(ForgetGateCell):
         seen = self.drop_state(h, training)
         sums = projected[..., self.units :] + ops.matmul(seen, self.recurrent_kernel)
         i, f = ops.split(self.recurrent_activation(sums), 2, axis=-1)
+        i, f = self.record_gate("i", i), self.record_gate("f", f)
         c = i * projected[..., : self.units] + f * c
         h = self.activation(c)
         return h, [h, c]

@@ -37,6 +37,8 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         recurrent_gates: number of blocks in the recurrent kernel, if it differs from `gates`.
         biased: slice of the blocks of the kernel that have a bias, if not all have one.
         state_count: number of states.
+        forget_gate: a state and the gate that is the weight of its old value, if there is one.
+        update_gate: a state and the gate for which 1 - gate is the weight of its old value.
 
     A subclass overrides `build` to add weights, and `project` for anything other than
     `prepared @ kernel + bias`. Options of a subclass are keyword-only arguments of its constructor.
@@ -64,6 +66,8 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
     recurrent_gates: ClassVar[int | None] = None
     biased: slice = slice(None)
     state_count: ClassVar[int] = 1
+    forget_gate: ClassVar[tuple[str, str] | None] = None
+    update_gate: ClassVar[tuple[str, str] | None] = None
 
     def __init__(
         self,
@@ -198,6 +202,35 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
             The output [batch, units], and the states after the step.
         """
         raise NotImplementedError(f"{type(self).__name__} must define `recur`.")
+
+    def record_gate(self, name: str, value: Tensor) -> Tensor:
+        """Return the value of a gate. `gradkeeper.callbacks.gate_report` records it.
+
+        Args:
+            name: symbol of the gate in the cell's equations.
+            value: [batch, units].
+        """
+        return value
+
+    def carry(self, gates: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Compute the weights of the states' old values in a step.
+
+        The derivative of a state with respect to its old value contains this weight as the direct
+        path, without the paths through gates and candidate.
+
+        Args:
+            gates: the recorded gates by name.
+
+        Returns:
+            The weights by state; empty if no state is kept in part.
+        """
+        if self.forget_gate is not None:
+            state, name = self.forget_gate
+            return {state: gates[name]}
+        if self.update_gate is not None:
+            state, name = self.update_gate
+            return {state: 1 - gates[name]}
+        return {}
 
     def _bias_of_all_blocks(self) -> Tensor:
         """Return the bias, padded with zeros for the blocks that have no bias."""

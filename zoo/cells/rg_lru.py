@@ -43,6 +43,7 @@ class RGLRUCell(LinearCell):
     """
 
     gates = 3
+    forget_gate = ("h", "a")
 
     def __init__(
         self,
@@ -62,11 +63,12 @@ class RGLRUCell(LinearCell):
 
     def coefficients(self, projected: Tensor) -> Coefficients:
         r, i, v = ops.split(projected, 3, axis=-1)
-        log_a = -self.sharpness * ops.sigmoid(r) * ops.softplus(-self.decay)
-        kept = ops.exp(log_a)
+        r, i = self.record_gate("r", ops.sigmoid(r)), self.record_gate("i", ops.sigmoid(i))
+        log_a = -self.sharpness * r * ops.softplus(-self.decay)
+        kept = self.record_gate("a", ops.exp(log_a))
         # Very small gates round to a = 1, where the square root of 0 has no finite derivative.
         least = 1e-7 if keras.backend.standardize_dtype(log_a.dtype) == "float16" else 1e-30
-        return kept, ops.sqrt(least - ops.expm1(2 * log_a)) * ops.sigmoid(i) * self.activation(v)
+        return kept, ops.sqrt(least - ops.expm1(2 * log_a)) * i * self.activation(v)
 
     def _initial_decay(self, shape: Shape, dtype: str | None = None) -> Tensor:
         low, high = self.decay_range

@@ -65,14 +65,17 @@ class RHNCell(GatedCell):
         layers = bias.shape[0] // (2 * self.units)
         return add_to_blocks(bias, (0, self.transform_bias) * layers)
 
+    def carry(self, gates: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"h": ops.prod(1 - ops.stack(list(gates.values())), axis=0)}
+
     def recur(self, projected: Tensor, states: State, training: bool = False) -> StepOutput:
         state, depth = states[0], self.recurrence_depth
         kernels = ops.split(self.recurrent_kernel, depth, axis=-1)
         added = [projected, *self._deeper_biases()]
-        for kernel, more in zip(kernels, added, strict=True):
+        for layer, (kernel, more) in enumerate(zip(kernels, added, strict=True), 1):
             sums = ops.matmul(self.drop_state(state, training), kernel)
             candidate, gate = ops.split(sums if more is None else sums + more, 2, axis=-1)
-            t = self.recurrent_activation(gate)
+            t = self.gate(f"t_{layer}", gate)
             state = t * self.activation(candidate) + (1 - t) * state
         return state, [state]
 

@@ -50,6 +50,7 @@ class SLSTMCell(ForgetGateCell):
     gates = 4
     gate_signs = (0, 1, 0, 0)
     state_count = 4
+    update_gate = ("c / n", "a / n")
 
     def __init__(self, units: int, *, exponential_forget: bool = False, **options: Any) -> None:
         super().__init__(units, **options)
@@ -72,7 +73,8 @@ class SLSTMCell(ForgetGateCell):
         d = ops.exp(ops.where(begun, log_f + m - highest, ops.zeros_like(a)))
         c = d * c + a * self.activation(z)
         n = d * n + a
-        h = self.recurrent_activation(o) * c / n
+        self.record_gate("a / n", a / n)
+        h = self.gate("o", o) * c / n
         return h, [h, c, n, highest]
 
 

@@ -41,6 +41,7 @@ class STARCell(ChronoCell):
     gates = 2
     recurrent_gates = 1
     gate_signs = (0, -1)
+    update_gate = ("h", "k")
 
     def __init__(self, units: int, *, beta: float = 0.0, **options: Any) -> None:
         super().__init__(units, **options)
@@ -55,8 +56,8 @@ class STARCell(ChronoCell):
         z, gate = ops.split(projected, 2, axis=-1)
         seen = self.drop_state(h, training)
         s = gate + ops.matmul(seen, self.recurrent_kernel)
-        k = self.recurrent_activation(s)
-        taken_in = self.recurrent_activation(s + self.beta) if self.beta else k
+        k = self.gate("k", s)
+        taken_in = self.gate("i", s + self.beta) if self.beta else k
         h = self.activation((1 - k) * h + taken_in * z)
         return h, [h]
 

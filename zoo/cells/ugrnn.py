@@ -32,12 +32,13 @@ class UGRNNCell(ForgetGateCell):
 
     gates = 2
     gate_signs = (0, 1)
+    forget_gate = ("h", "z")
 
     def recur(self, projected: Tensor, states: State, training: bool = False) -> StepOutput:
         h = states[0]
         sums = projected + ops.matmul(self.drop_state(h, training), self.recurrent_kernel)
         n, z = ops.split(sums, 2, axis=-1)
-        z = self.recurrent_activation(z)
+        z = self.gate("z", z)
         h = z * h + (1 - z) * self.activation(n)
         return h, [h]
 

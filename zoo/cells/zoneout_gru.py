@@ -31,6 +31,7 @@ class ZoneoutGRUCell(ZoneoutCell):
     """
 
     gates = 3
+    forget_gate = ("h", "z")
 
     def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
@@ -42,8 +43,8 @@ class ZoneoutGRUCell(ZoneoutCell):
         sums = sums if self.recurrent_bias is None else sums + self.recurrent_bias
         given_z, given_r, given_n = ops.split(projected[..., : 3 * self.units], 3, axis=-1)
         from_z, from_r, from_n = ops.split(sums, 3, axis=-1)
-        z = self.recurrent_activation(given_z + from_z)
-        r = self.recurrent_activation(given_r + from_r)
+        z = self.gate("z", given_z + from_z)
+        r = self.gate("r", given_r + from_r)
         new = z * h + (1 - z) * self.activation(given_n + r * from_n)
         after = self.zone_out(projected, states, [new], training)
         return after[0], after

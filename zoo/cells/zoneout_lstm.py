@@ -44,6 +44,7 @@ class ZoneoutLSTMCell(ZoneoutCell, ForgetGateCell):
 
     gates = 4
     state_count = 2
+    forget_gate = ("c", "f")
 
     def __init__(
         self,
@@ -68,8 +69,8 @@ class ZoneoutLSTMCell(ZoneoutCell, ForgetGateCell):
             self.drop_state(h, training), self.recurrent_kernel
         )
         i, f, g, o = ops.split(sums, 4, axis=-1)
-        new_c = self.recurrent_activation(f) * c + self.recurrent_activation(i) * self.activation(g)
-        new_h = self.recurrent_activation(o) * self.activation(new_c)
+        new_c = self.gate("f", f) * c + self.gate("i", i) * self.activation(g)
+        new_h = self.gate("o", o) * self.activation(new_c)
         after = self.zone_out(projected, states, [new_h, new_c], training)
         return after[0], after
 

@@ -8,6 +8,7 @@ import pytest
 from histories import window
 
 from gradkeeper.callbacks.rules import RULES, ExplodingGradient, Rule, default_rules, rules_from
+from gradkeeper.callbacks.run_facts import RunFacts
 from gradkeeper.callbacks.window import Window
 
 NAN, INF = float("nan"), float("inf")
@@ -74,6 +75,9 @@ def stuck_loss_scale():
     return dataclasses.replace(history, scalars={"loss_scale": scale})
 
 
+MASK_LOST = RunFacts(layer_types={"dense_0": "LSTM"}, masks_lost={"dense_0": "dense_1 (GRU)"})
+
+
 # For each rule: a history, and the step and the layer of the only finding.
 TROUBLED = {
     "nonfinite": (changed(healthy(), slice(100, None), [1, 4], NAN), 100, "dense_2"),
@@ -90,6 +94,7 @@ TROUBLED = {
     "replica_disagreement": (replicas_apart(), 100, ""),
     "loss_scale_stuck": (stuck_loss_scale(), 100, ""),
     "loss_not_scaled": (healthy(scalars={"missing_loss_scale": [2.0**15] * 600}), 0, ""),
+    "mask_lost": (dataclasses.replace(healthy(), facts=MASK_LOST), 0, "dense_0"),
 }
 
 
@@ -107,6 +112,7 @@ def test_every_rule_is_listed_by_its_name():
         "replica_disagreement",
         "loss_scale_stuck",
         "loss_not_scaled",
+        "mask_lost",
     }
 
 
@@ -186,7 +192,8 @@ def messy():
     history.updated[:] &= ~gone
     for array in (history.norms, history.applied_norms):
         array[gone] = NAN
-    return dataclasses.replace(history, steps=np.cumsum(random.choice([1, 5], 900)))
+    steps = np.cumsum(random.choice([1, 5], 900))
+    return dataclasses.replace(history, steps=steps, facts=MASK_LOST)
 
 
 @pytest.mark.parametrize("name", RULES)
