@@ -254,17 +254,17 @@ def test_training_is_bit_identical_in_graph_mode(of_a_tape):
         np.testing.assert_array_equal(weights[0], weights[2])
 
 
-def test_xla(of_a_tape):
-    history, _ = dense_fit(every=2, jit_compile=True)
-    assert_equal(history, {name: values[::2] for name, values in of_a_tape.items()})
-
-
-def test_two_replicas_with_loss_scaling(two_replicas, of_a_tape):
+def test_xla_with_loss_scaling(of_a_tape):
     def scaled(inner):
         return keras.optimizers.LossScaleOptimizer(inner, initial_scale=2.0**15)
 
+    history, _ = dense_fit(every=2, optimizer=scaled, jit_compile=True)
+    assert_equal(history, {name: values[::2] for name, values in of_a_tape.items()})
+
+
+def test_two_replicas(two_replicas, of_a_tape):
     with two_replicas.scope():
-        history, _ = dense_fit(optimizer=scaled, jit_compile=False)
+        history, _ = dense_fit(jit_compile=False)
     assert_equal(history, of_a_tape)
 
 
