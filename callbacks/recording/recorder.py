@@ -203,7 +203,7 @@ class Recorder(ReusableObserver):
             allowed = tf.cast(call.allowed, tf.float64)
             ring = part.per_step("allowed")
             log.when_measuring(lambda: ring.write(log.row_index, allowed))
-        if not self._measures_updates or not call.replica.is_first:
+        if not self._measures("update") or not call.replica.is_first:
             return
 
         def write() -> None:
@@ -245,16 +245,16 @@ class Recorder(ReusableObserver):
             rate = None if rate is None else tf.convert_to_tensor(rate)
             row = row_of(part.scatter_to_columns(measured, grads_and_vars), loss, rate)
             part.measured.write(log.row_index, row)
-            self._measure(
-                "gradients",
-                call,
-                grads_and_vars,
-                norms=measured[0],
-                previous_gradients=_tensors(previous),
-                momenta=_tensors(
-                    [call.momenta.get(id(v)) for _, v in grads_and_vars if id(v) in part.columns]
-                ),
-            )
+            if self._measures("gradients"):
+                recorded = [(g, v) for g, v in grads_and_vars if id(v) in part.columns]
+                self._measure(
+                    "gradients",
+                    call,
+                    [(_true_gradient(g, call.scale), v) for g, v in recorded],
+                    norms=measured[0],
+                    previous_gradients=_tensors(previous),
+                    momenta=_tensors([call.momenta.get(id(v)) for _, v in recorded]),
+                )
 
         def store() -> None:
             for variable, gradient in zip(previous, gradients, strict=True):
@@ -270,7 +270,7 @@ class Recorder(ReusableObserver):
     def _read_state(self, call: OptimizerCall) -> None:
         """Read what the update will change: weights and first moments, as far as requested."""
         log, part = self._place(call)
-        if self._measures_updates:
+        if self._measures("update"):
             call.weights = log.values_of("weight", part, part.variables)
         if self._reads("momenta"):
             moments = moments_of(call.optimizer, part.variables)
@@ -301,18 +301,14 @@ class Recorder(ReusableObserver):
         Args:
             event: the event.
             call: the optimizer call.
-            pairs: gradients or updates, with their variables.
+            pairs: true gradients or updates, with their recorded variables.
             **known: values for the context of the measurements.
         """
-        measurements = [each for each in self.options.measurements if each.event == event]
-        if not measurements:
-            return
         log, part = self._place(call)
-        if event == "gradients":
-            recorded = [(g, v) for g, v in pairs if id(v) in part.columns]
-            pairs = [(_true_gradient(g, call.scale), v) for g, v in recorded]
         context = MeasurementContext(call, part.dtype, **known)
-        for each in measurements:
+        for each in self.options.measurements:
+            if each.event != event:
+                continue
             values = tf.cast(each.compute(pairs, context), part.dtype)
             values = tf.reshape(values, [1, len(pairs)])
             row = part.scatter_to_columns(values, pairs)
@@ -350,9 +346,8 @@ class Recorder(ReusableObserver):
     def _reads(self, name: str) -> bool:
         return any(name in each.reads for each in self.options.measurements)
 
-    @property
-    def _measures_updates(self) -> bool:
-        return any(each.event == "update" for each in self.options.measurements)
+    def _measures(self, event: Event) -> bool:
+        return any(each.event == event for each in self.options.measurements)
 
     def _is_about(self, call: OptimizerCall) -> bool:
         if not self.observes(call.optimizer):
