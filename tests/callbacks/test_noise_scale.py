@@ -5,8 +5,8 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from histories import window
-from models import compiled, fit
 
 from gradkeeper.callbacks import GradientMonitor
 from gradkeeper.callbacks.noise_scale import NoiseScale
@@ -86,45 +86,43 @@ def test_windows_without_two_batch_sizes_are_refused():
         of_replicas(0).noise_scale(0)
 
 
-def gradient(model, x, y):
-    """Return the gradient of the dense model without bias, [inputs]."""
-    kernel = model.get_weights()[0][:, 0].astype(np.float64)
-    return 2 * np.mean((x @ kernel - y[:, 0])[:, np.newaxis] * x, axis=0)
-
-
-def fit_without_learning(optimizer, **options):
-    """Return the monitor of a linear model whose learning rate is 0, the model and the data."""
-    _, data = compiled("dense")
-    keras.utils.set_random_seed(0)
-    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(1, use_bias=False)])
-    model.compile(optimizer, "mse", **options)
-    monitor = GradientMonitor(verbose=0)
-    fit(model, data, callbacks=[monitor], batch_size=8)
-    return monitor, model, data
-
-
-def test_a_fit_on_two_replicas(two_replicas, tmp_path):
+def test_replicas_of_a_custom_loop(two_replicas, tmp_path):
+    parts = part_gradients(0, 3, 2)
     with two_replicas.scope():
-        monitor, model, (x, y) = fit_without_learning(keras.optimizers.SGD(0.0), jit_compile=False)
-    found = monitor.history.noise_scale(8)
-    for step, (square, trace) in enumerate(
-        zip(found.squared_norm, found.covariance_trace, strict=True)
-    ):
-        rows = np.arange(8 * step, 8 * step + 8)
-        small = np.mean([np.sum(gradient(model, x[r], y[r]) ** 2) for r in (rows[:4], rows[4:])])
-        large = np.sum(gradient(model, x[rows], y[rows]) ** 2)
-        assert square == pytest.approx(2 * large - small, rel=1e-4)
-        assert trace == pytest.approx(8 * (small - large), rel=1e-4)
+        weights = keras.Variable(tf.zeros(INPUTS), name="w")
+        optimizer = keras.optimizers.SGD(0.0)
+        optimizer.build([weights])
+    monitor = GradientMonitor(verbose=0)
+    with monitor.watch(optimizer, [weights]):
+        for part in tf.constant(parts / 2, tf.float32):
+
+            def apply(part=part):
+                replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+                optimizer.apply([part[replica]], [weights])
+
+            two_replicas.run(apply)
+    found = monitor.history.noise_scale(BATCH)
+    small = np.mean(np.sum(parts**2, axis=2), axis=1)
+    large = np.sum(parts.mean(axis=1) ** 2, axis=1)
+    np.testing.assert_allclose(found.squared_norm, 2 * large - small, rtol=1e-4)
+    np.testing.assert_allclose(found.covariance_trace, BATCH * (small - large), rtol=1e-4)
     page = monitor.report(tmp_path / "report.html").read_text()
-    assert f"{found.value / 8:.3g} batches" in page
+    assert f"{found.value / BATCH:.3g} batches" in page
 
 
-def test_a_fit_with_accumulated_gradients():
+def test_micro_batches_of_a_custom_loop():
+    parts = part_gradients(0, 6, 1)[:, 0]
+    weights = keras.Variable(tf.zeros(INPUTS), name="w")
     optimizer = keras.optimizers.SGD(0.0, gradient_accumulation_steps=3)
-    monitor, model, (x, y) = fit_without_learning(optimizer, run_eagerly=True)
-    found = monitor.history.noise_scale(8)
-    parts = [np.sum(gradient(model, x[r : r + 8], y[r : r + 8]) ** 2) for r in (0, 8, 16)]
-    large = np.sum(gradient(model, x, y) ** 2)
-    assert found.steps.tolist() == [2]
-    assert found.squared_norm[0] == pytest.approx((3 * large - np.mean(parts)) / 2, rel=1e-4)
-    assert found.covariance_trace[0] == pytest.approx(12 * (np.mean(parts) - large), rel=1e-4)
+    optimizer.build([weights])
+    monitor = GradientMonitor(verbose=0)
+    with monitor.watch(optimizer, [weights]):
+        for part in parts:
+            optimizer.apply([tf.constant(part, tf.float32)], [weights])
+    found = monitor.history.noise_scale(BATCH)
+    groups = parts.reshape(2, 3, INPUTS)
+    small = np.mean(np.sum(groups**2, axis=2), axis=1)
+    large = np.sum(groups.mean(axis=1) ** 2, axis=1)
+    assert found.steps.tolist() == [2, 5]
+    np.testing.assert_allclose(found.squared_norm, (3 * large - small) / 2, rtol=1e-4)
+    np.testing.assert_allclose(found.covariance_trace, 1.5 * BATCH * (small - large), rtol=1e-4)

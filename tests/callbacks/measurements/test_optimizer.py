@@ -28,6 +28,8 @@ OPTIMIZERS = {
     "muon": (lambda: keras.optimizers.Muon(0.01), ALL, [False, True, False]),
     "adagrad": (lambda: keras.optimizers.Adagrad(0.1), NONE, NONE),
 }
+if not hasattr(keras.optimizers, "Muon"):  # added in Keras 3.10
+    del OPTIMIZERS["muon"]
 
 
 def rms(values):
@@ -234,10 +236,10 @@ def of_a_tape():
     return expected(gradients(), variables, optimizer, lambda row: optimizer.apply(row, variables))
 
 
-def dense_fit(*, every=1, optimizer=None, is_watched=True, **options):
+def dense_fit(*, every=1, is_watched=True, **options):
     """Return the history and the final state of an epoch of the dense model."""
     adam = keras.optimizers.Adam(0.01)
-    model, data = compiled("dense", optimizer=optimizer(adam) if optimizer else adam, **options)
+    model, data = compiled("dense", optimizer=adam, **options)
     monitor = GradientMonitor(measurements=["optimizer"], every_n_steps=every, verbose=0)
     fit(model, data, callbacks=[monitor] if is_watched else [])
     return monitor.history, [np.array(each) for each in (*model.weights, *adam.variables)]
@@ -254,11 +256,8 @@ def test_training_is_bit_identical_in_graph_mode(of_a_tape):
         np.testing.assert_array_equal(weights[0], weights[2])
 
 
-def test_xla_with_loss_scaling(of_a_tape):
-    def scaled(inner):
-        return keras.optimizers.LossScaleOptimizer(inner, initial_scale=2.0**15)
-
-    history, _ = dense_fit(every=2, optimizer=scaled, jit_compile=True)
+def test_xla(of_a_tape):
+    history, _ = dense_fit(every=2, jit_compile=True)
     assert_equal(history, {name: values[::2] for name, values in of_a_tape.items()})
 
 
