@@ -28,7 +28,7 @@ CLIP_GRADIENTS = "_clip_gradients"
 ALL_REDUCE = "_all_reduce_sum_gradients"
 
 # Optimizers whose attributes of the following names hold moments, one for each trained variable.
-# In `Muon` before Keras 3.13, the attributes are dicts with the paths of the variables as keys.
+# In `Muon` of Keras 3.10 to 3.12, they are dicts with the paths of the variables as keys.
 _WITH_MOMENTS = ("Adam", "Lamb", "Lion", "Muon", "Nadam", "RMSprop", "SGD")
 _FIRST = ("_momentums", "momentums", "adam_momentums")
 _SECOND = ("_velocities", "adam_velocities")

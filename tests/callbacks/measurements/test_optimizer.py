@@ -9,6 +9,7 @@ import tensorflow as tf
 from models import compiled, fit
 
 from gradkeeper.callbacks import GradientMonitor, Measurement
+from gradkeeper.callbacks.instrument.optimizers import moments_of
 from gradkeeper.callbacks.measurements.registry import GROUPS, measurements_from
 
 NAMES = GROUPS["optimizer"]
@@ -127,6 +128,18 @@ def test_values_of_every_optimizer(name):
         "gradient_cosine": [NONE, ALL, ALL],
         "momentum_cosine": [NONE, first, first],
     }
+
+
+@pytest.mark.skipif("muon" not in OPTIMIZERS, reason="since Keras 3.10")
+def test_moments_of_muon_in_keras_3_12():
+    optimizer = OPTIMIZERS["muon"][0]()
+    variables = built(optimizer)
+    names = ("momentum", "velocity")
+    states = [{v.path: state(optimizer, name, v) for v in variables} for name in names]
+    optimizer.momentums, optimizer.adam_momentums, optimizer.adam_velocities = None, *states
+    for variable, found in zip(variables, moments_of(optimizer, variables), strict=True):
+        assert found.first is states[0][variable.path]
+        assert found.second is states[1][variable.path]
 
 
 @pytest.mark.parametrize("scale", [1e-25, 1e25])
