@@ -117,11 +117,12 @@ def with_change(
     return compare(Runner(model, data, []), Runner(changed, its_data, []), seconds)
 
 
-def monitored(build: Build, jit_compile: bool, seconds: float) -> Times:
+def monitored(build: Build, jit_compile: bool, seconds: float, **options: Any) -> Times:
     """Time the steps without and with a GradientMonitor."""
-    monitor = GradientMonitor(verbose=0)
+    monitor = GradientMonitor(**options, verbose=0)
     times = with_callback(build, jit_compile, seconds, monitor)
-    assert len(monitor.history) >= 3 * BLOCK, "the monitor did not record the steps"
+    rows = 3 * BLOCK // options.get("every_n_steps", 1)
+    assert len(monitor.history) >= rows, "the monitor did not record the steps"
     return times
 
 

@@ -3,6 +3,7 @@
     python benchmarks/overhead.py                   # five models, in graph mode
     python benchmarks/overhead.py --jit-compile     # with XLA
     python benchmarks/overhead.py --guard           # also NonFiniteGuard(), and its lower bound
+    python benchmarks/overhead.py --optimizer       # also with measurements=["optimizer"]
     python benchmarks/overhead.py --floor           # lower bound of a monitor, and pure noise
     python benchmarks/overhead.py --others          # other tools that inspect gradients
     python benchmarks/overhead.py --variables       # cost per variable, up to 1,000 variables
@@ -52,6 +53,7 @@ def main(
     traces: int = 5,
     jit_compile: bool = False,
     guard: bool = False,
+    optimizer: bool = False,
     floor: bool = False,
     others: bool = False,
     variables: bool = False,
@@ -73,6 +75,14 @@ def main(
             ),
             "waiting alone": lambda build: waiting(build, jit_compile, seconds),
             "waiting and reading": lambda build: waiting(build, jit_compile, seconds, reading=True),
+        }
+    if optimizer:
+        measure = functools.partial(
+            monitored, jit_compile=jit_compile, seconds=seconds, measurements=["optimizer"]
+        )
+        ways |= {
+            "optimizer": measure,
+            "optimizer, every 10": functools.partial(measure, every_n_steps=10),
         }
     if floor:
         ways |= {

@@ -6,6 +6,9 @@
     calls it between clipping and update.
 `_trainable_variables`: the variables that `optimizer.apply(gradients)` updates if it is called
     without variables.
+`_momentums`, `_velocities`: the moments of an optimizer, one for each trained variable (public in
+    `SGD` and `Muon`). The public `optimizer.variables` lists all states; which one belongs to which
+    variable follows from names only, which need not be unique.
 `_flatten_layers`: the direct sublayers of a layer, including those in attributes and lists;
     `model.layers` exists on models only, and omits the cell of an RNN.
 `_user_metrics`, `_user_weighted_metrics`: the metrics passed to `compile`, whose variables are not
@@ -15,14 +18,57 @@
     `keras.config.disable_interactive_logging()`.
 """
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import keras
 from keras.src.utils.io_utils import print_msg
 
 CLIP_GRADIENTS = "_clip_gradients"
 ALL_REDUCE = "_all_reduce_sum_gradients"
+
+# Optimizers whose attributes of the following names hold moments, one for each trained variable.
+# In `Muon` of Keras 3.10 to 3.12, they are dicts with the paths of the variables as keys.
+_WITH_MOMENTS = ("Adam", "Lamb", "Lion", "Muon", "Nadam", "RMSprop", "SGD")
+_FIRST = ("_momentums", "momentums", "adam_momentums")
+_SECOND = ("_velocities", "adam_velocities")
+
+
+class Moments(NamedTuple):
+    """Moments of a variable in an optimizer.
+
+    Attributes:
+        first: the momentum: a moving average or sum of gradients or updates; None without one.
+        second: the moving average of squared gradients; None without one.
+        sign: -1 if `first` points against the gradient, as in `SGD`; otherwise 1.
+    """
+
+    first: Any = None
+    second: Any = None
+    sign: float = 1.0
+
+
+def moments_by_variable(optimizer: keras.optimizers.Optimizer) -> dict[int, Moments]:
+    """Return the moments of each variable that the optimizer trains, by `id` of the variable."""
+    kinds = [getattr(keras.optimizers, name, None) for name in _WITH_MOMENTS]
+    if not isinstance(optimizer, tuple(filter(None, kinds))):
+        return {}
+    trained = variables_of(optimizer, None)
+    first, second = (_slots(optimizer, names, trained) for names in (_FIRST, _SECOND))
+    sign = -1.0 if isinstance(optimizer, keras.optimizers.SGD) else 1.0
+    return {
+        id(variable): Moments(one, two, sign)
+        for variable, one, two in zip(trained, first, second, strict=True)
+    }
+
+
+def _slots(
+    optimizer: keras.optimizers.Optimizer, names: Iterable[str], variables: list[Any]
+) -> list[Any]:
+    slots = next((each for name in names if (each := getattr(optimizer, name, None))), None)
+    if isinstance(slots, Mapping):
+        return [slots.get(variable.path) for variable in variables]
+    return slots or [None] * len(variables)
 
 
 def variables_of(
@@ -61,8 +107,10 @@ def mask_of(tensors: Any) -> Any:
 __all__ = [
     "ALL_REDUCE",
     "CLIP_GRADIENTS",
+    "Moments",
     "mask_of",
     "metric_variables",
+    "moments_by_variable",
     "print_msg",
     "sublayers",
     "variables_of",

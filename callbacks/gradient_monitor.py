@@ -65,7 +65,8 @@ class GradientMonitor(StepCallback[Recorder]):
             the updates, "weights" adds the norms of the weights before the update. "max_abs"
             records the largest magnitude of each gradient in every step instead of every eighth.
         measurements: further statistics of each variable: `Measurement` objects, or names of
-            registered measurements.
+            registered measurements. "optimizer" stands for `first_moment_rms`,
+            `second_moment_rms`, `update_rms`, `gradient_cosine` and `momentum_cosine`.
         layers: layers or variables to record, all by default: Keras layer names ("memory"),
             paths, variable names, or patterns ("*lstm*"); one or several.
         every_n_steps: measure one in this many train steps.

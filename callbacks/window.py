@@ -8,6 +8,8 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
+from gradkeeper._arguments import number
+from gradkeeper.callbacks.noise_scale import NoiseScale
 from gradkeeper.callbacks.run_facts import RunFacts
 
 # Clipping changes a norm by more than rounding does.
@@ -166,6 +168,34 @@ class WindowStatistics:
         gathered = ~np.isnan(window.scalar("unclipped_norm"))
         by_variable = np.any(window.applied_norms < window.norms * _CLIPPED_BELOW, axis=1)
         return np.where(gathered, window.clip_coefficient < _CLIPPED_BELOW, by_variable)
+
+    def noise_scale(self, batch_size: float) -> NoiseScale:
+        """Estimate the simple gradient noise scale; see `NoiseScale`.
+
+        The estimates compare the gradients of the replicas with their sum, or micro-batches with
+        the accumulated gradient. With several workers, the window must have the replicas of all
+        workers.
+
+        Args:
+            batch_size: number of examples in the batch of a train step: the global batch of all
+                replicas, or a micro-batch of gradient accumulation. With 1, the noise scale is in
+                batches.
+
+        Raises:
+            ValueError: if the window has neither several replicas nor accumulated gradients, or
+                `batch_size` is not positive.
+        """
+        number("batch_size", batch_size, "(0, inf)")
+        window = self._window
+        found = NoiseScale.of(window, batch_size)
+        if not len(found):
+            raise ValueError(
+                "noise_scale() needs finite gradients of several replicas (tf.distribute), or of "
+                "the micro-batches of an update (gradient_accumulation_steps, every_n_steps=1). "
+                f"Received: {len(window)} steps of {max(window.replica_norms.shape[1], 1)} "
+                f"replica(s), {int(window.accumulated.sum())} with an accumulated gradient"
+            )
+        return found
 
     @property
     def clip_fraction(self) -> float:

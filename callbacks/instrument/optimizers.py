@@ -7,7 +7,12 @@ import keras
 import ml_dtypes
 import tensorflow as tf
 
-from gradkeeper.callbacks._keras_private import CLIP_GRADIENTS, sublayers
+from gradkeeper.callbacks._keras_private import (
+    CLIP_GRADIENTS,
+    Moments,
+    moments_by_variable,
+    sublayers,
+)
 from gradkeeper.callbacks.instrument.variable_names import instances_in
 
 # Clipping arguments of Keras optimizers.
@@ -103,6 +108,14 @@ def learning_rates_of(optimizer: keras.optimizers.Optimizer) -> list[Any]:
     leaves = [each for each in with_nested(optimizer) if not nested_optimizers(each)]
     rates = (getattr(each, "learning_rate", None) for each in leaves)
     return [rate for rate in rates if rate is not None]
+
+
+def moments_of(optimizer: keras.optimizers.Optimizer, variables: Sequence[Any]) -> list[Moments]:
+    """Return the moments of each variable, in the optimizer or in one nested in it."""
+    found: dict[int, Moments] = {}
+    for each in with_nested(optimizer):
+        found |= moments_by_variable(each)
+    return [found.get(id(variable), Moments()) for variable in variables]
 
 
 def squares_gradients(optimizer: keras.optimizers.Optimizer) -> bool:

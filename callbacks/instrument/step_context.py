@@ -180,7 +180,9 @@ class OptimizerCall:
         clippings: number of clipping calls of Keras optimizers in this call so far. Each nested
             optimizer clips a part of the variables.
         nested: number of calls of nested optimizers so far.
-        weights: the values of the variables before the call, if an observer requested them.
+        weights: the values of the variables before the call, if an observer requested them, as
+            tensors or variables.
+        momenta: likewise the first moments, by `id` of the trained variable.
         allowed: whether the gradients are applied, a boolean scalar; None if no gradient transform
             decides.
         measured: tensors that observers have computed from the gradients of this replica.
@@ -197,7 +199,8 @@ class OptimizerCall:
     lacks_loss_scaling: bool = False
     clippings: int = 0
     nested: int = 0
-    weights: list[tf.Tensor] = field(default_factory=list)
+    weights: list[Any] = field(default_factory=list)
+    momenta: dict[int, Any] = field(default_factory=dict)
     allowed: tf.Tensor | None = None
     measured: list[tf.Tensor] = field(default_factory=list)
 

@@ -1,5 +1,6 @@
 """Measurements: statistics of each variable that the compiled train step records."""
 
+from gradkeeper.callbacks.measurements import optimizer as optimizer
 from gradkeeper.callbacks.measurements.registry import (
     MEASUREMENTS,
     Measurement,

@@ -11,6 +11,7 @@ from gradkeeper.callbacks.instrument.step_context import OptimizerCall
 from gradkeeper.callbacks.statistics.gradients import l2_norms
 
 Event: TypeAlias = Literal["gradients", "update"]
+Read: TypeAlias = Literal["previous_gradients", "momenta"]
 
 # Names that windows and files use for other statistics.
 _RESERVED = frozenset(
@@ -23,6 +24,15 @@ _RESERVED = frozenset(
 )
 
 
+# Names that stand for several measurements.
+GROUPS: dict[str, tuple[str, ...]] = {
+    "optimizer": (
+        *("first_moment_rms", "second_moment_rms", "update_rms"),
+        *("gradient_cosine", "momentum_cosine"),
+    )
+}
+
+
 @dataclass(frozen=True)
 class MeasurementContext:
     """Values that a measurement may use besides the gradients.
@@ -31,11 +41,19 @@ class MeasurementContext:
         call: the optimizer call: `call.optimizer`, `call.replica`, `call.scale`, ...
         dtype: the dtype in which the result is recorded.
         weights: the values of the variables before the update, for the event "update".
+        norms: L2 norm of each gradient, [variables], for the event "gradients".
+        previous_gradients: the gradients of the previous train step; NaN in the first step. None
+            for a gradient that is complex or does not have the shape of its variable (a large
+            embedding).
+        momenta: the first moments in the optimizer before the update; None without one.
     """
 
     call: OptimizerCall
     dtype: tf.DType
     weights: Sequence[tf.Tensor] = ()
+    norms: tf.Tensor | None = None
+    previous_gradients: Sequence[tf.Tensor | None] = ()
+    momenta: Sequence[tf.Tensor | None] = ()
 
 
 Pairs: TypeAlias = Sequence[tuple[tf.Tensor, Any]]
@@ -54,6 +72,9 @@ class Measurement:
             variable and the variable. The function may use any TensorFlow operation, and must
             not change a variable.
         event: "gradients" to measure before the update, "update" to measure after it.
+        reads: names of the values in the context that the function reads in addition, for the event
+            "gradients": "previous_gradients", which requires a copy of the gradients in memory, and
+            "momenta".
 
     Raises:
         ValueError: if the name is not an identifier, or belongs to another statistic.
@@ -62,9 +83,10 @@ class Measurement:
     name: str
     compute: Compute = field(repr=False)
     event: Event = "gradients"
+    reads: tuple[Read, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.name.isidentifier() or self.name in _RESERVED:
+        if not self.name.isidentifier() or self.name in _RESERVED or self.name in GROUPS:
             raise ValueError(
                 "The name of a measurement must be an identifier that no other statistic has. "
                 f"Received: name={self.name!r}"
@@ -74,12 +96,15 @@ class Measurement:
 MEASUREMENTS: dict[str, Measurement] = {}
 
 
-def measurement(name: str, *, event: Event = "gradients") -> Callable[[Compute], Measurement]:
+def measurement(
+    name: str, *, event: Event = "gradients", reads: tuple[Read, ...] = ()
+) -> Callable[[Compute], Measurement]:
     """Register a function as a measurement.
 
     Args:
         name: the name; see `Measurement`.
         event: see `Measurement`.
+        reads: see `Measurement`.
 
     Raises:
         ValueError: if a measurement of this name exists.
@@ -88,29 +113,34 @@ def measurement(name: str, *, event: Event = "gradients") -> Callable[[Compute],
     def register(compute: Compute) -> Measurement:
         if name in MEASUREMENTS:
             raise ValueError(f"A measurement of this name exists. Received: name={name!r}")
-        MEASUREMENTS[name] = Measurement(name, compute, event)
+        MEASUREMENTS[name] = Measurement(name, compute, event, reads)
         return MEASUREMENTS[name]
 
     return register
 
 
 def measurements_from(given: Iterable[Measurement | str]) -> tuple[Measurement, ...]:
-    """Return measurements given as objects or by name, each once.
+    """Return measurements given as objects or by name (also of a group), each once.
 
     Raises:
         ValueError: if a name is unknown, or two measurements have the same name.
         TypeError: if an item is neither a measurement nor a name.
     """
     chosen: dict[str, Measurement] = {}
-    for each in given:
+    for each in [part for name in given for part in _members(name)]:
         one = each
         if isinstance(each, str):
-            one = MEASUREMENTS[choice("measurement", each, MEASUREMENTS)]
+            one = MEASUREMENTS[choice("measurement", each, (*MEASUREMENTS, *GROUPS))]
         if not isinstance(one, Measurement):
             raise TypeError(f"A measurement is a Measurement or a name. Received: {one!r}")
         if chosen.setdefault(one.name, one) is not one:
             raise ValueError(f"Two measurements have the same name. Received: {one.name!r}")
     return tuple(chosen.values())
+
+
+def _members(given: Any) -> Sequence[Any]:
+    """Return the names in a group, or the object itself if it is not the name of a group."""
+    return GROUPS.get(given, [given]) if isinstance(given, str) else [given]
 
 
 @measurement("update_norm", event="update")

@@ -11,6 +11,7 @@ import numpy as np
 
 from gradkeeper._arguments import integer
 from gradkeeper.callbacks._text import Names, matching, patterns_of
+from gradkeeper.callbacks.noise_scale import NoiseScale
 from gradkeeper.callbacks.recording.row_buffer import DownsampledSteps, RowBuffer
 from gradkeeper.callbacks.rules.advice import FirstStep
 from gradkeeper.callbacks.rules.healthy_steps import HealthyNorms
@@ -168,6 +169,10 @@ class GradientHistory(WindowStatistics):
         scalars = {name: getattr(self, name) for name in _SCALARS}
         columns |= {name: value for name, value in scalars.items() if not np.isnan(value).all()}
         return pd.DataFrame(columns, index=pd.Index(self.steps, name="step"))
+
+    def noise_scale(self, batch_size: float) -> NoiseScale:
+        """Estimate the simple gradient noise scale from `recent`; see `Window.noise_scale`."""
+        return self.recent.noise_scale(batch_size)
 
     @property
     def clip_fraction(self) -> float:

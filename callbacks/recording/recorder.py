@@ -10,7 +10,7 @@ import tensorflow as tf
 from gradkeeper.callbacks._text import matching
 from gradkeeper.callbacks.instrument.losses import with_values
 from gradkeeper.callbacks.instrument.observer import ReusableObserver
-from gradkeeper.callbacks.instrument.optimizers import clip_limit_of
+from gradkeeper.callbacks.instrument.optimizers import clip_limit_of, moments_of
 from gradkeeper.callbacks.instrument.step_context import (
     GradAndVar,
     Gradients,
@@ -81,6 +81,8 @@ class Recorder(ReusableObserver):
         self.drain()
         self.measure_every(self.options.every)
         self.measure_twice(False)
+        for log in self._logs.values():
+            log.forget_previous()
 
     def measure_every(self, period: int) -> None:
         """Measure one of every `period` train steps."""
@@ -151,8 +153,8 @@ class Recorder(ReusableObserver):
             return
         log, part = self._place(call)
         grads_and_vars = pair_with_variables(gradients, call.variables)
-        if self._measures_updates and call.replica.is_first:
-            call.weights = [tf.convert_to_tensor(each) for each in part.variables]
+        if call.replica.is_first:
+            self._read_state(call)
         if call.replica.count == 1:
             self._write_before(call, grads_and_vars)
             return
@@ -210,13 +212,15 @@ class Recorder(ReusableObserver):
             allowed = tf.cast(call.allowed, tf.float64)
             ring = part.per_step("allowed")
             log.when_measuring(lambda: ring.write(log.row_index, allowed))
-        if not self._measures_updates or not call.replica.is_first:
+        if not self._measures("update") or not call.replica.is_first:
             return
 
         def write() -> None:
             after = [tf.convert_to_tensor(variable) for variable in part.variables]
-            updates = [tf.subtract(a, b) for a, b in zip(after, call.weights, strict=True)]
-            self._measure("update", call, list(zip(updates, part.variables, strict=True)))
+            before = [tf.convert_to_tensor(each) for each in call.weights]
+            updates = [tf.subtract(a, b) for a, b in zip(after, before, strict=True)]
+            pairs = list(zip(updates, part.variables, strict=True))
+            self._measure("update", call, pairs, weights=before)
 
         log.when_measuring(write)
 
@@ -234,6 +238,7 @@ class Recorder(ReusableObserver):
             # Outside the branch, so that TensorFlow merges these sums with those of the clipping.
             shared = sums_of_squares(gradients, part.dtype, call.clipping)
         loss = log.loss_for_row(call.context.loss, part.dtype)
+        previous = self._previous(call, grads_and_vars)
 
         def write() -> None:
             sums = shared  # if None, `statistics` computes them
@@ -249,23 +254,70 @@ class Recorder(ReusableObserver):
             rate = None if rate is None else tf.convert_to_tensor(rate)
             row = row_of(part.scatter_to_columns(measured, grads_and_vars), loss, rate)
             part.measured.write(log.row_index, row)
-            self._measure("gradients", call, grads_and_vars)
+            if self._measures("gradients"):
+                recorded = [(g, v) for g, v in grads_and_vars if id(v) in part.columns]
+                self._measure(
+                    "gradients",
+                    call,
+                    [(_true_gradient(g, call.scale), v) for g, v in recorded],
+                    norms=measured[0],
+                    previous_gradients=_tensors(previous),
+                    momenta=_tensors([call.momenta.get(id(v)) for _, v in recorded]),
+                )
+
+        def store() -> None:
+            for variable, gradient in zip(previous, gradients, strict=True):
+                if variable is not None:
+                    variable.assign(_true_gradient(gradient, call.scale))
 
         log.when_measuring(write)
+        if previous:
+            log.before_measuring(store)
         if self.options.histograms:
             log.when_histograms(lambda step: self._write_histograms(call, grads_and_vars, step))
 
-    def _measure(self, event: Event, call: OptimizerCall, pairs: list[GradAndVar]) -> None:
-        """Record the measurements of an event; `pairs` are gradients or updates with variables."""
-        measurements = [each for each in self.options.measurements if each.event == event]
-        if not measurements:
-            return
+    def _read_state(self, call: OptimizerCall) -> None:
+        """Read what the update will change: weights and first moments, as far as requested."""
         log, part = self._place(call)
-        if event == "gradients":
-            recorded = [(g, v) for g, v in pairs if id(v) in part.columns]
-            pairs = [(_true_gradient(g, call.scale), v) for g, v in recorded]
-        context = MeasurementContext(call, part.dtype, call.weights)
-        for each in measurements:
+        if self._measures("update"):
+            call.weights = log.values_of("weight", part, part.variables)
+        if self._reads("momenta"):
+            moments = moments_of(call.optimizer, part.variables)
+            first = {id(v): m.first for v, m in zip(part.variables, moments, strict=True)}
+            known = {key: each for key, each in first.items() if each is not None}
+            values = log.values_of("momentum", part, list(known.values()))
+            call.momenta = dict(zip(known, values, strict=True))
+
+    def _previous(
+        self, call: OptimizerCall, grads_and_vars: list[GradAndVar]
+    ) -> list[tf.Variable | None]:
+        """Return the variables for the previous gradients; empty if no measurement reads them."""
+        if not self._reads("previous_gradients"):
+            return []
+        _, part = self._place(call)
+        # The true gradients are used for their shapes only; TensorFlow does not compute them.
+        return [
+            part.previous_gradient(_true_gradient(gradient, call.scale), variable)
+            for gradient, variable in grads_and_vars
+            if id(variable) in part.columns
+        ]
+
+    def _measure(
+        self, event: Event, call: OptimizerCall, pairs: list[GradAndVar], **known: Any
+    ) -> None:
+        """Record the measurements of an event.
+
+        Args:
+            event: the event.
+            call: the optimizer call.
+            pairs: true gradients or updates, with their recorded variables.
+            **known: values for the context of the measurements.
+        """
+        log, part = self._place(call)
+        context = MeasurementContext(call, part.dtype, **known)
+        for each in self.options.measurements:
+            if each.event != event:
+                continue
             values = tf.cast(each.compute(pairs, context), part.dtype)
             values = tf.reshape(values, [1, len(pairs)])
             row = part.scatter_to_columns(values, pairs)
@@ -300,9 +352,11 @@ class Recorder(ReusableObserver):
         part.per_variable(name).write(log.row_index, row)
         return row
 
-    @property
-    def _measures_updates(self) -> bool:
-        return any(each.event == "update" for each in self.options.measurements)
+    def _reads(self, name: str) -> bool:
+        return any(name in each.reads for each in self.options.measurements)
+
+    def _measures(self, event: Event) -> bool:
+        return any(each.event == event for each in self.options.measurements)
 
     def _is_about(self, call: OptimizerCall) -> bool:
         if not self.observes(call.optimizer):
@@ -357,6 +411,10 @@ def _true_gradient(gradient: Any, scale: Any) -> tf.Tensor:
     if factor is not None:
         tensor = tensor * tf.cast(factor, tensor.dtype)
     return _unscaled(tensor, scale)
+
+
+def _tensors(values: Sequence[Any]) -> list[tf.Tensor | None]:
+    return [None if each is None else tf.convert_to_tensor(each) for each in values]
 
 
 def _unscaled(values: tf.Tensor, scale: Any) -> tf.Tensor:

@@ -110,6 +110,7 @@ class OptimizerLog:
             multiplied by.
         applies_all: whether the gradients before clipping are applied unchanged.
         rings: ring buffers by statistic.
+        memories: variables that hold values from step to step, by kind and `id` of a variable.
     """
 
     log: StepLog
@@ -122,6 +123,7 @@ class OptimizerLog:
     lacks_loss_scaling: bool = False
     applies_all: bool = False
     rings: dict[str, Ring] = field(default_factory=dict)
+    memories: dict[tuple[str, int], tf.Variable] = field(default_factory=dict)
 
     @cached_property
     def columns(self) -> dict[int, int]:
@@ -159,6 +161,29 @@ class OptimizerLog:
             self.rings[name] = self.log.add_ring(width, dtype, empty=empty, capacity=capacity)
         return self.rings[name]
 
+    def memory(self, kind: str, variable: Any, dtype: Any) -> tf.Variable:
+        """Return the memory of this kind for a variable, NaN where nothing is stored."""
+        key = kind, id(variable)
+        if key not in self.memories:
+            unknown = np.full(variable.shape, np.nan, tf.as_dtype(dtype).as_numpy_dtype)
+            self.memories[key] = make_variable(unknown, self.log.device)
+        return self.memories[key]
+
+    def previous_gradient(self, gradient: tf.Tensor, variable: Any) -> tf.Variable | None:
+        """Return the memory for the previous gradient of a variable.
+
+        None if the gradient is complex or does not have the shape of its variable.
+        """
+        is_complex = tf.as_dtype(variable.dtype).is_complex
+        if is_complex or tuple(gradient.shape) != tuple(variable.shape):
+            return None
+        return self.memory("gradient", variable, gradient.dtype)
+
+    def forget(self) -> None:
+        """Mark everything in the memories as unknown."""
+        for each in self.memories.values():
+            each.assign(tf.fill(each.shape, tf.constant(np.nan, each.dtype)))
+
     def recorded(self, grads_and_vars: Sequence[GradAndVar]) -> list[Any]:
         """Return the gradients of the variables that have a column."""
         return [gradient for gradient, variable in grads_and_vars if id(variable) in self.columns]
@@ -192,6 +217,7 @@ class ReplicaLog(StepLog):
         self._options = options
         # The number of completed steps: that of the rows if every step has one.
         self._steps = make_variable(np.array(0), counters) if options.switchable else self._rows
+        self._every = options.every
         self._period = make_variable(np.array(options.every), counters)
         self._largest_every = 0 if options.largest or is_branchless() else LARGEST_EVERY
         self._usual_mask = self._largest_every - 1 if self._largest_every else _NEVER
@@ -249,6 +275,30 @@ class ReplicaLog(StepLog):
         """
         return when(self._is_measured, write) if self._options.switchable else write()
 
+    def before_measuring(self, write: Callable[[], object]) -> None:
+        """Call `write` in the train steps whose next step is measured, in the graph."""
+        if self._options.switchable:
+            when(tf.equal((self._steps + 1) % self._period.read_value(), 0), write)
+        else:
+            write()
+
+    def values_of(self, kind: str, part: "OptimizerLog", variables: Sequence[Any]) -> list[Any]:
+        """Return the current values of variables, to be read in this step if it is measured.
+
+        The values are tensors, or variables of `part` in which measured steps store them. If a step
+        that is not measured read its variables, each later assignment would copy.
+        """
+        if not self._options.switchable:
+            return [tf.convert_to_tensor(each) for each in variables]
+        stored = [part.memory(kind, each, each.dtype) for each in variables]
+
+        def store() -> None:
+            for memory, variable in zip(stored, variables, strict=True):
+                memory.assign(tf.convert_to_tensor(variable))
+
+        self.when_measuring(store)
+        return stored
+
     def when_histograms(self, write: Callable[[tf.Tensor], None]) -> None:
         """Call `write` with the number of the train step if histograms are due, in the graph."""
         due = tf.equal(self._steps % self._options.histograms, 0)
@@ -285,7 +335,15 @@ class ReplicaLog(StepLog):
 
     def measure_every(self, period: int) -> None:
         """Measure one of every `period` steps."""
-        self._period.assign(period)
+        if period != self._every:
+            self._every = period
+            self._period.assign(period)
+            self.forget_previous()  # it may not be that of the last step
+
+    def forget_previous(self) -> None:
+        """Mark the gradients of the previous step as unknown."""
+        for optimizer_log in self.optimizer_logs:
+            optimizer_log.forget()
 
     def measure_twice(self, twice: bool) -> None:
         """Set whether steps are measured a second time."""

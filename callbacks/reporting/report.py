@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from gradkeeper import __version__
 from gradkeeper.callbacks.finding import Finding
+from gradkeeper.callbacks.noise_scale import NoiseScale
 from gradkeeper.callbacks.recording.history import GradientHistory
 from gradkeeper.callbacks.reporting.layer_groups import LayerGroups
 from gradkeeper.callbacks.reporting.plots import (
@@ -113,6 +114,7 @@ def _facts(history: GradientHistory) -> dict[str, str]:
         return {"Train steps recorded": "0"}
     norms = history.global_norm
     finite = norms[np.isfinite(norms)]
+    noise = NoiseScale.of(history.recent, batch_size=1)
     bad = int((history.present & ~np.isfinite(history.norms)).any(axis=1).sum())
     steps = f"{history.recorded:,} ({history.steps[0]:,} to {history.steps[-1]:,})"
     return {
@@ -121,6 +123,7 @@ def _facts(history: GradientHistory) -> dict[str, str]:
         "Largest gradient norm": _norm(float(finite.max())) if len(finite) else "none finite",
         "Steps with NaN or Inf": f"{bad:,}",
         "Steps changed by clipping": f"{100 * history.clip_fraction:.1f} %",
+        **({"Gradient noise scale": f"{noise.value:.3g} batches"} if len(noise) else {}),
     }
 
 

@@ -1,7 +1,7 @@
 """Statistics of gradients, in the graph, exact even if float32 squares over- or underflow."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -138,6 +138,46 @@ def l2_norms(gradients: Sequence[Gradient], dtype: tf.DType) -> tf.Tensor:
         groups = groups_of(tensors, dtype)
         norms = joined(groups, [group_norms(group, dtype) for group in groups])
     return norms * _factors(parts, dtype)
+
+
+def cosines(
+    gradients: Sequence[tf.Tensor], others: Sequence[Any], norms: tf.Tensor, dtype: tf.DType
+) -> tf.Tensor:
+    """Return the cosine between each gradient and another tensor, [gradients].
+
+    Args:
+        gradients: dense, real gradients, of any shapes.
+        others: a tensor or variable for each gradient. If it is None, complex, or has another shape
+            than the gradient, the cosine is NaN.
+        norms: L2 norms of the gradients, [gradients].
+        dtype: dtype of the result.
+    """
+    known = [i for i, each in enumerate(others) if _is_alike(each, gradients[i])]
+    tensors = [measurable(tf.convert_to_tensor(others[i])).tensor for i in known]
+    scales = tf.unstack(norms)
+    dots = []
+    for i, tensor in zip(known, tensors, strict=True):
+        # Of a unit gradient, because the products of two small gradients would underflow.
+        unit = tf.cast(gradients[i], dtype) / scales[i]
+        dots.append(tf.reduce_sum(unit * tf.cast(tensor, dtype)))
+    found = tf.stack(dots) / l2_norms(tensors, dtype) if dots else tf.zeros([0], dtype)
+    return with_missing(found, known, len(gradients))
+
+
+def _is_alike(tensor: Any, gradient: tf.Tensor) -> bool:
+    if tensor is None or tf.as_dtype(tensor.dtype).is_complex:
+        return False
+    return tuple(tensor.shape) == tuple(gradient.shape)
+
+
+def with_missing(values: tf.Tensor, columns: Sequence[int], width: int) -> tf.Tensor:
+    """Move the values to positions `columns` of `width`, and fill the others with NaN, [width]."""
+    if len(columns) == width:
+        return values
+    places = {column: place for place, column in enumerate(columns)}
+    sources = [places.get(column, len(columns)) for column in range(width)]
+    unknown = tf.constant([float("nan")], values.dtype)
+    return tf.gather(tf.concat([values, unknown], axis=0), sources)
 
 
 def _branchless(tensors: list[tf.Tensor], dtype: tf.DType) -> tf.Tensor:
