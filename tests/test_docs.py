@@ -119,6 +119,7 @@ PROJECTS = {
     "docs/how-the-monitor-works.md": project,
     "docs/nan-post-mortem.md": failing_project,
     "docs/scale-out.md": project,
+    "docs/trackers.md": project,
 }
 
 
