@@ -10,7 +10,6 @@ from gradkeeper._arguments import choice
 from gradkeeper.callbacks.finding import Finding
 from gradkeeper.callbacks.sinks._scalars import finite_json
 from gradkeeper.callbacks.sinks.sink import Sink
-from gradkeeper.callbacks.window import Window
 
 _FORMATS = ("json", "slack")
 _SLACK = "hooks.slack.com"
@@ -101,9 +100,6 @@ class AlertSink(Sink):
                 f"alerts must be a function or the URL of a webhook. Received: alerts={alerts!r}"
             )
         self._send = Webhook(alerts) if isinstance(alerts, str) else alerts
-
-    def write(self, window: Window) -> None:
-        """Ignore the steps."""
 
     def write_finding(self, finding: Finding) -> None:
         self._send(finding)

@@ -33,6 +33,7 @@ class BackgroundSink(FaultTolerantSink):
 
     def __init__(self, sink: Sink, name: str, recent: Callable[[int], Window]) -> None:
         super().__init__(sink, name, recent)
+        self._takes_steps = type(sink).write is not Sink.write
         self._findings: deque[Finding] = deque()
         self._report_page: tuple[str, bytes] | None = None
         self._thread: _Thread | None = None
@@ -49,6 +50,8 @@ class BackgroundSink(FaultTolerantSink):
         yield from ()
 
     def write(self, window: Window) -> None:
+        if not self._takes_steps and not self._findings:
+            return
         self._missing += len(window)
         if self._is_idle() and self._missing >= self._retry_at:
             self._run(self._write_pending)
@@ -74,7 +77,7 @@ class BackgroundSink(FaultTolerantSink):
 
     def _run(self, action: Callable[[Window], None]) -> None:
         """Call `action` with the missing steps, in a thread."""
-        window = self._recent(self._missing)
+        window = self._recent(self._missing if self._takes_steps else 0)
         self._steps = self._unwritten = self._missing
         self._missing = 0
         thread = _Thread(lambda: action(window))

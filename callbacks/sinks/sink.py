@@ -25,7 +25,7 @@ class Sink:
         in_background: True to call the sink in a background thread, where a slow or blocked
             connection does not delay training. The sink receives no histograms, and `flush` and
             `truncate_from` are not called. A finding for which `write_finding` raises is passed
-            again.
+            again. The sink may define `write_finding` only.
         chief_only: True to use the sink on the chief only, if there are several workers.
     """
 

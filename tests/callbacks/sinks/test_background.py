@@ -207,6 +207,29 @@ def test_a_finding_that_was_not_sent_is_sent_again(remote):
     assert remote.steps == list(range(30))
 
 
+def test_a_sink_of_findings_is_called_for_findings_only(capsys):
+    sent, attempts = [], []
+
+    class Alerts(Sink):
+        def write_finding(self, finding):
+            attempts.append(len(run.history))
+            if len(run.history) < 100:
+                raise ConnectionError("refused")
+            sent.append(finding)
+
+    run = Run(Alerts())
+    for _ in range(5):
+        run.flush()
+        assert run.sink._thread is None
+    run.flush(FINDING).wait()
+    for _ in range(20):
+        run.flush().wait()
+    assert attempts == [60, 80, 120]
+    run.sink.close()
+    assert sent == [FINDING]
+    assert len(printed(capsys)) == 1
+
+
 def test_a_thread_that_cannot_start_is_no_error_of_the_training(remote, monkeypatch, capsys):
     run = Run(remote)
     with monkeypatch.context() as patch:
