@@ -45,11 +45,15 @@ class TrackerSink(Sink):
         self._run: Any = None
 
     def start(self) -> None:
-        self._active = self._active_run()
+        active = self._active_run()
+        # A `fit` that raised has not called `close`: its own run is still in use.
+        if active != self._run and (active is not None or self._active is not None):
+            self._run, self._active = None, active
 
     def close(self) -> None:
         run, self._run = self._run, None
-        if run is not None and self._active is None:
+        active, self._active = self._active, None
+        if run is not None and active is None:
             self._finish(run)
 
     def _connected(self) -> Any:

@@ -13,6 +13,7 @@ from models import compiled, fit
 
 from gradkeeper.callbacks import Finding, GradientMonitor
 from gradkeeper.callbacks.sinks import MlflowSink, TrackioSink, WandbSink, background
+from gradkeeper.callbacks.sinks._tracker import TrackerSink
 from gradkeeper.callbacks.sinks.registry import sinks_from
 
 SINKS = {"wandb": WandbSink, "mlflow": MlflowSink, "trackio": TrackioSink}
@@ -252,6 +253,52 @@ def test_trackio_starts_and_finishes_a_run(folder):
     in_a_thread(sink.write, STEPS_OF_A_RUN[:3])
     in_a_thread(sink.close)
     assert sorted(trackio_rows(trackio, "own", "first")["gradients/loss"]) == [0, 1, 2]
+
+
+class Tracker(TrackerSink):
+    """Sink of a tracker whose active run is global, as that of W&B."""
+
+    package = "json"
+    active, finished, started = None, (), 0
+
+    def _starter(self):
+        def start():
+            self.started += 1
+            self.active = f"own {self.started}"
+            return self.active
+
+        return start
+
+    def _active_run(self):
+        return self.active
+
+    def _finish(self, run):
+        self.active, self.finished = None, (*self.finished, run)
+
+    def used(self):
+        self.start()
+        return self._connected()
+
+
+def test_a_run_is_used_until_it_is_closed():
+    sink = Tracker()
+    sink.active = "mine"
+    assert sink.used() == "mine"
+    sink.close()
+    sink.active = None
+    assert sink.used() == "own 1"
+    assert sink.used() == "own 1"  # the `fit` before has raised
+    sink.close()
+    sink.close()
+    assert sink.finished == ("own 1",)
+    sink.active = "mine"
+    assert sink.used() == sink.used() == "mine"
+    sink.active = "another"
+    assert sink.used() == "another"
+    sink.active = None
+    assert sink.used() == "own 2"
+    sink.close()
+    assert sink.finished == ("own 1", "own 2")
 
 
 @pytest.mark.parametrize("name", SINKS)
