@@ -38,7 +38,8 @@ class TrackerSink(Sink):
         try:
             inspect.signature(self._starter()).bind(**options)
         except TypeError as error:
-            raise TypeError(f"{name}: {error}. Received: {options}") from error
+            # The names only: an option may contain a token.
+            raise TypeError(f"{name}: {error}. Received: {', '.join(options)}") from error
         self._options = options
         # The run of the user, and the run in use.
         self._active: Any = None

@@ -63,7 +63,7 @@ class BackgroundSink(FaultTolerantSink):
         self._report_page = path.name, path.read_bytes()
 
     def flush(self) -> None:
-        """Do nothing: the thread may be running."""
+        """Do nothing, because the thread may be running."""
 
     def close(self) -> None:
         deadline = time.monotonic() + CLOSE_TIMEOUT
@@ -151,5 +151,5 @@ class _Thread(threading.Thread):
     def run(self) -> None:
         try:
             self._action()
-        except BaseException as error:  # noqa: BLE001 (raised again nowhere, but reported)
+        except BaseException as error:  # noqa: BLE001 (a client may raise any exception)
             self.error = error
