@@ -66,12 +66,16 @@ class BackgroundSink(FaultTolerantSink):
         """Do nothing, because the thread may be running."""
 
     def close(self) -> None:
-        deadline = time.monotonic() + CLOSE_TIMEOUT
+        # A thread that an earlier `close` has waited for in vain is not waited for again.
+        running = None if self._is_idle() else self._thread
+        was_awaited = running is not None and running.was_awaited
+        deadline = time.monotonic() + (0.0 if was_awaited else CLOSE_TIMEOUT)
         if self._is_idle(deadline):
             self._run(self._finish)
             if self._is_idle(deadline):
                 return
-        if self._process == os.getpid():
+        if self._thread is not None and self._process == os.getpid():
+            self._thread.was_awaited = True
             error = TimeoutError(f"no response within {CLOSE_TIMEOUT:g} s")
             self._report(error, "Steps or findings may be missing there; the history is complete.")
 
@@ -140,6 +144,7 @@ class _Thread(threading.Thread):
     Attributes:
         error: what `action` raised; None if it returned.
         started: `time.monotonic()` at the creation.
+        was_awaited: True if `close` has waited for the thread.
     """
 
     def __init__(self, action: Callable[[], None]) -> None:
@@ -147,6 +152,7 @@ class _Thread(threading.Thread):
         self._action = action
         self.error: BaseException | None = None
         self.started = time.monotonic()
+        self.was_awaited = False
 
     def run(self) -> None:
         try:

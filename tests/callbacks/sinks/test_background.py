@@ -142,6 +142,13 @@ def test_the_end_of_training_waits_a_bounded_time(remote, monkeypatch, capsys):
     (line,) = printed(capsys)
     assert "the Remote of sinks raised TimeoutError: no response within 0.05 s" in line
     assert "may be missing there; the history is complete" in line
+    monkeypatch.setattr(background, "CLOSE_TIMEOUT", 30.0)
+    started = time.monotonic()
+    run.flush().sink.close()  # of a later `fit`
+    assert time.monotonic() - started < 15
+    remote.answers.set()
+    run.wait().sink.close()
+    assert remote.steps == list(range(30))
 
 
 def test_a_sink_that_blocks_is_reported_during_training_once(remote, monkeypatch, capsys):
