@@ -96,7 +96,7 @@ def print_on_new_line(message: str) -> None:
     print_msg(f"\n{message}")
 
 
-def print_failure(source: str, error: Exception, consequence: str) -> None:
+def print_failure(source: str, error: BaseException, consequence: str) -> None:
     """Print the source of an exception, the exception and its consequence.
 
     The message is printed even with `verbose=0`, because records may be missing.

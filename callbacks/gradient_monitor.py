@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import keras
 
 from gradkeeper.callbacks._fit_frame import RunningFit
 from gradkeeper.callbacks._step_callback import StepCallback, steps_taken
-from gradkeeper.callbacks._text import Names
+from gradkeeper.callbacks._text import Names, print_failure
 from gradkeeper.callbacks._workers import Worker, strategy_of
 from gradkeeper.callbacks.finding import Finding
 from gradkeeper.callbacks.instrument.optimizers import attribute_name
@@ -28,7 +29,9 @@ from gradkeeper.callbacks.recording.settings import (
 )
 from gradkeeper.callbacks.rules.registry import RuleRunner, default_rules, rules_from
 from gradkeeper.callbacks.rules.rule import Rule
+from gradkeeper.callbacks.sinks.alerts import Alerts, AlertSink
 from gradkeeper.callbacks.sinks.multi import MultiSink
+from gradkeeper.callbacks.sinks.registry import sinks_from
 from gradkeeper.callbacks.sinks.sink import Sink
 
 if TYPE_CHECKING:
@@ -87,11 +90,17 @@ class GradientMonitor(StepCallback[Recorder]):
         tensorboard_dir: directory for TensorBoard event files.
         histograms: whether to write histograms of the gradient magnitudes to TensorBoard, for
             one in `flush_every` steps.
-        sinks: further sinks, which receive every recorded train step.
+        sinks: further sinks, which receive every recorded train step, as instances or by name:
+            "wandb", "mlflow", "trackio" or "jsonl". Experiment trackers are called in a background
+            thread. They also receive the findings, and the report at the end of each `fit`.
+        alerts: a function that is called with each finding, or the URL of a webhook, or a
+            `gradkeeper.callbacks.sinks.Webhook`. Each finding is sent once, at most `flush_every`
+            steps after its step, in a background thread.
         epoch_logs: whether to add the keys above to the epoch logs.
         verbose: 1 to print each finding, 0 to print only exceptions of rules and sinks.
 
     Raises:
+        ImportError: if the client of a tracker named in `sinks` is not installed.
         ValueError: if an argument is invalid.
         RuntimeError: if the monitor is attached to a second `fit` while the first is running, or
             if another run writes to `log_dir`.
@@ -115,7 +124,8 @@ class GradientMonitor(StepCallback[Recorder]):
         log_dir: str | Path | None = None,
         tensorboard_dir: str | Path | None = None,
         histograms: bool = False,
-        sinks: Sequence[Sink] = (),
+        sinks: Sequence[Sink | str] = (),
+        alerts: Alerts | None = None,
         epoch_logs: bool = True,
         verbose: int = 1,
     ) -> None:
@@ -133,7 +143,8 @@ class GradientMonitor(StepCallback[Recorder]):
         chosen = default_rules() if rules is None else rules_from(rules)
         self._rules = RuleRunner(chosen, warmup=warmup, verbose=bool(verbose))
         self._histories = Histories(self.flush)
-        self._sinks = MultiSink(log_dir, tensorboard_dir, sinks, self._histories.recent)
+        further = [*sinks_from(sinks), *([] if alerts is None else [AlertSink(alerts)])]
+        self._sinks = MultiSink(log_dir, tensorboard_dir, further, self._histories.recent)
         self._epoch_logs = epoch_logs
         self._stream = RecordStream()
         self._epoch = EpochSummary()
@@ -303,12 +314,16 @@ class GradientMonitor(StepCallback[Recorder]):
         self.close()
 
     def close(self) -> None:
-        """Read the remaining records and write them to `log_dir` and `tensorboard_dir`.
+        """Read the remaining records, write them to all sinks and close the sinks.
+
+        Wait for each sink in a background thread at most 10 seconds. A sink that needs longer
+        continues while the process runs.
 
         `fit` calls `close` at its end. After a `fit` that raised or was interrupted, call `close`
         yourself.
         """
         self.flush()
+        self._write_report()
         self._sinks.close()
         self._end_overhead_comparison()
         self._stream.recorder = None  # it keeps the variables of the model alive
@@ -327,7 +342,11 @@ class GradientMonitor(StepCallback[Recorder]):
         window = records.window
         named = {self._optimizer_name(track): part for track, part in records.by_optimizer.items()}
         self._histories.add(window, named)
-        self._sinks.write(window)
+        try:
+            for finding in self._rules.check(window):
+                self._sinks.write_finding(finding)
+        finally:  # an interrupt of a rule loses no step
+            self._sinks.write(window)
         for step, histograms in records.histograms.items():
             self._sinks.write_histograms(step, histograms)
         self._epoch.add(window)
@@ -336,7 +355,16 @@ class GradientMonitor(StepCallback[Recorder]):
                 f"GradientMonitor lost {records.lost:,} steps before step {window.steps[0]:,}: "
                 "call monitor.flush() more often."
             )
-        self._rules.check(window)
+
+    def _write_report(self) -> None:
+        """Write the report for the sinks that store it."""
+        if not self._sinks.takes_report or not len(self._histories.total):
+            return
+        try:
+            with TemporaryDirectory() as folder:
+                self._sinks.write_report(self.report(Path(folder) / "gradients.html"))
+        except Exception as error:  # noqa: BLE001 (disks and libraries may raise any exception)
+            print_failure("the report for the sinks", error, "Training and the history continue.")
 
     def _warn(self, optimizers: Sequence[keras.optimizers.Optimizer] | None = None) -> None:
         self._warn_if_no_gradients(

@@ -120,6 +120,7 @@ PROJECTS = {
     "docs/live-view.md": project,
     "docs/nan-post-mortem.md": failing_project,
     "docs/scale-out.md": project,
+    "docs/trackers.md": project,
 }
 
 

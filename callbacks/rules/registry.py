@@ -102,14 +102,17 @@ class RuleRunner:
         """Findings in the order of their steps."""
         return sorted(self._findings.values(), key=lambda finding: finding.step)
 
-    def check(self, window: Window) -> None:
-        """Apply the rules to the train steps of a window."""
+    def check(self, window: Window) -> list[Finding]:
+        """Apply the rules to the train steps of a window, and return the findings that it adds."""
+        new = []
         found = [finding for rule in list(self._rules) for finding in self._found(rule, window)]
         for finding in sorted(found, key=lambda finding: finding.step):
             key = finding.rule, finding.layer
             if key not in self._findings:
                 self._findings[key] = finding
+                new.append(finding)
                 self.report(f"GradientMonitor {self._without_repetition(finding)}")
+        return new
 
     def _without_repetition(self, finding: Finding) -> Finding:
         """Return the finding without the sentences of advice printed for the same event."""

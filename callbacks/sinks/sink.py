@@ -11,6 +11,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from gradkeeper.callbacks.finding import Finding
 from gradkeeper.callbacks.window import Histogram, Window
 
 
@@ -19,7 +20,20 @@ class Sink:
 
     If a sink raises, the monitor prints the exception and training continues. If `write` raises,
     the next call receives the same steps and the steps recorded since in one window.
+
+    Attributes:
+        in_background: True to call the sink in a background thread, where a slow or blocked
+            connection does not delay training. The sink receives no histograms, and `flush` and
+            `truncate_from` are not called. A finding for which `write_finding` raises is passed
+            again. The sink may define `write_finding` only.
+        chief_only: True to use the sink on the chief only, if there are several workers.
     """
+
+    in_background = False
+    chief_only = False
+
+    def start(self) -> None:
+        """Prepare for a run. Called at its start, always in the thread of the training."""
 
     def write(self, window: Window) -> None:
         """Write the window, whose steps follow those of the previous window."""
@@ -33,6 +47,12 @@ class Sink:
         Edges are log10 of the magnitudes, float [bins + 1], ascending. Counts are numbers of
         elements, [bins]. The base class ignores histograms.
         """
+
+    def write_finding(self, finding: Finding) -> None:
+        """Write a finding, once per rule and layer, before the window in which it was found."""
+
+    def write_report(self, path: Path) -> None:
+        """Store the HTML report of a run, before `close`. The file is deleted afterwards."""
 
     def truncate_from(self, step: int) -> Iterable[Window]:
         """Remove the rows from `step` on, because a resumed run records them again.

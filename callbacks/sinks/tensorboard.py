@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gradkeeper.callbacks.sinks._scalars import scalars_by_step
 from gradkeeper.callbacks.sinks.sink import Sink
 from gradkeeper.callbacks.window import Histogram, Window
 
@@ -49,10 +50,9 @@ class TensorBoardSink(Sink):
 
     def write(self, window: Window) -> None:
         """Write the window; its steps are in the file on return."""
-        scalars = _scalars(window) | (_layer_scalars(window) if self._layers else {})
-        for row, step in enumerate(window.steps):
-            there = {tag: value[row] for tag, (value, known) in scalars.items() if known[row]}
-            self._write(int(step), [{"tag": tag, "simple_value": there[tag]} for tag in there])
+        for step, scalars in scalars_by_step(window, layers=self._layers):
+            values = [{"tag": _tag(name), "simple_value": scalars[name]} for name in scalars]
+            self._write(step, values)
         self.flush()
 
     def write_histograms(self, step: int, histograms: Mapping[str, Histogram]) -> None:
@@ -127,30 +127,9 @@ class TensorBoardSink(Sink):
         return writer
 
 
-def _scalars(window: Window) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return, by tag, the values, [steps], and the steps with a value, bool [steps]."""
-    there, coefficient = window.present.any(axis=1), window.clip_coefficient
-    tags = {
-        "gradients/global_norm": (window.global_norm, there),
-        "gradients/applied_global_norm": (window.applied_global_norm, window.updated.any(axis=1)),
-        "gradients/clip_coefficient": (coefficient, ~np.isnan(coefficient)),
-        "gradients/nonfinite": (window.nonfinite.sum(axis=1), there),
-    }
-    for name in ("loss", "learning_rate", "loss_scale"):
-        value = window.scalar(name)
-        tags[f"train/{name}"] = value, ~np.isnan(value)
-    for name in window.measurements:
-        for variable, value in zip(window.variables, window.value(name).T, strict=True):
-            tags[f"gradients/{name}/{variable}"] = value, ~np.isnan(value)
-    return tags
-
-
-def _layer_scalars(window: Window) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    layers = zip(window.layers, window.layer_norms.T, window.layer_columns, strict=True)
-    return {
-        f"gradients/layers/{layer}": (norms, np.any(window.present[:, columns], axis=1))
-        for layer, norms, columns in layers
-    }
+def _tag(name: str) -> str:
+    is_of_step = name in ("loss", "learning_rate", "loss_scale")
+    return f"train/{name}" if is_of_step else f"gradients/{name}"
 
 
 def _histogram(variable: str, edges: np.ndarray, counts: np.ndarray) -> Any:

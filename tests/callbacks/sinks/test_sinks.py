@@ -1,5 +1,7 @@
 """Windows on disk: Parquet parts that remain readable after a kill, and TensorBoard event files."""
 
+import errno
+import io
 import json
 import random
 import re
@@ -15,8 +17,8 @@ import tensorflow as tf
 from histories import VARIABLES, window
 from models import compiled, fit
 
-from gradkeeper.callbacks import GradientHistory, GradientMonitor
-from gradkeeper.callbacks.sinks import ParquetSink, Sink, TensorBoardSink, read_parts
+from gradkeeper.callbacks import Finding, GradientHistory, GradientMonitor
+from gradkeeper.callbacks.sinks import JsonlSink, ParquetSink, Sink, TensorBoardSink, read_parts
 
 
 def full_window(first=0, rows=2, **options):
@@ -350,3 +352,85 @@ def test_tensorboard_histograms(tmp_path):
 def test_tensorboard_refuses_edges_that_it_cannot_show(tmp_path, edges):
     with pytest.raises(ValueError, match=r"finite edges.*of dense"):
         TensorBoardSink(tmp_path).write_histograms(0, {"dense": (np.array(edges), np.ones(2))})
+
+
+def read_lines(path):
+    """Read a file of JSON Lines whose numbers are those of JSON."""
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    return [json.loads(line, parse_constant=refuse) for line in path.read_text().splitlines()]
+
+
+def test_jsonl_gets_every_step_and_finding(tmp_path):
+    sink = JsonlSink(tmp_path / "new" / "run.jsonl")
+    scalars = {"loss": [0.5, 0.25]}
+    norms = [[3.0, 4, 12], [0.0, 3, np.inf]]
+    sink.write(window(norms, applied=[[1.5, 2, 6], [0.0, np.nan, 4]], first=7, scalars=scalars))
+    evidence = {"norms": [1.5, -np.inf], "steps": (1, 2)}
+    finding = Finding(8, "dense", "exploding", "error", "m.", "a.", evidence)
+    sink.write_finding(finding)
+    assert read_lines(tmp_path / "new" / "run.jsonl") == [
+        {
+            "step": 7,
+            "global_norm": 13,
+            "applied_global_norm": 6.5,
+            "clip_coefficient": 0.5,
+            "nonfinite": 0,
+            "loss": 0.5,
+            "layers/rnn/cell": 5,
+            "layers/dense": 12,
+        },
+        {
+            "step": 8,
+            "global_norm": "Infinity",
+            "applied_global_norm": "NaN",
+            "nonfinite": 1,
+            "loss": 0.25,
+            "layers/rnn/cell": 3,
+            "layers/dense": "Infinity",
+        },
+        {
+            "step": 8,
+            "finding": {
+                **finding.to_dict(),
+                "evidence": {"norms": [1.5, "-Infinity"], "steps": [1, 2]},
+            },
+        },
+    ]
+
+
+def test_jsonl_of_a_resumed_run_keeps_the_steps_before(tmp_path):
+    path = tmp_path / "run.jsonl"
+    sink = JsonlSink(path)
+    assert list(sink.truncate_from(0)) == []
+    sink.write(full_window(0, rows=10))
+    sink.write_finding(Finding(3, "", "spike", "info", "m.", "a."))
+    with path.open("a") as file:
+        file.write('{"step": 4, "lo')  # left by a killed process
+    assert list(JsonlSink(path).truncate_from(4)) == []
+    sink.write(full_window(4))
+    assert [line["step"] for line in read_lines(path)] == [0, 1, 2, 3, 3, 4, 5]
+    assert names_in(tmp_path) == ["run.jsonl"]
+
+
+def test_jsonl_has_no_step_twice_after_a_full_disk(tmp_path, monkeypatch):
+    sink = JsonlSink(tmp_path / "run.jsonl")
+    sink.write(full_window(0))
+    opened = Path.open
+
+    class HalfWritten(io.TextIOWrapper):
+        def write(self, text):
+            super().write(text[: len(text) // 2])
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def full(path, mode, encoding):
+        return HalfWritten(opened(path, f"{mode}b"), encoding=encoding)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", full)
+        with pytest.raises(OSError, match="No space"):
+            sink.write(full_window(2))
+    sink.write(full_window(2))
+    assert [line["step"] for line in read_lines(tmp_path / "run.jsonl")] == [0, 1, 2, 3]
