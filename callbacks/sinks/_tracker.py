@@ -9,7 +9,7 @@ from gradkeeper.callbacks.sinks.sink import Sink
 
 
 class TrackerSink(Sink):
-    """Sink that logs to the active run of an experiment tracker, or to a run of its own.
+    """Sink that logs to the active run of an experiment tracker, or to a run that it starts.
 
     If no run is active at the start of training, the first `write` starts a run, and `close`
     finishes it. The client is called in a background thread.
