@@ -11,6 +11,14 @@
 `_user_metrics`, `_user_weighted_metrics`: the metrics passed to `compile`, whose variables are not
     in `metrics_variables` before the first train step was traced.
 `_keras_mask`: the mask that a tensor carries from layer to layer.
+`_get_call_context`: whether a layer is called for training; a layer without an argument `training`
+    does not receive the value.
+`_remat_mode`: whether the backward pass calls the layer again (`keras.RematScope`).
+`_compute_attention`, `_dot_product_equation`: the queries and keys of the heads of
+    `MultiHeadAttention`, and their product; the layer returns weights only on request, and then
+    computes them in another way.
+`_apply_scores`: the only place to read the scores of `Attention` and `AdditiveAttention` and the
+    mask of the keys.
 `keras.src.utils.io_utils.print_msg`: the output function of Keras's own messages, which respects
     `keras.config.disable_interactive_logging()`.
 """
@@ -23,6 +31,8 @@ from keras.src.utils.io_utils import print_msg
 
 CLIP_GRADIENTS = "_clip_gradients"
 ALL_REDUCE = "_all_reduce_sum_gradients"
+COMPUTE_ATTENTION = "_compute_attention"
+APPLY_SCORES = "_apply_scores"
 
 
 def variables_of(
@@ -58,9 +68,29 @@ def mask_of(tensors: Any) -> Any:
     return keras.tree.map_structure(lambda each: getattr(each, "_keras_mask", None), tensors)
 
 
+def is_inference(layer: keras.layers.Layer) -> bool:
+    """Return True if the layer under call is called with `training=False`."""
+    return getattr(layer._get_call_context(), "training", None) is False
+
+
+def is_recomputed(layer: keras.layers.Layer) -> bool:
+    """Return True if the layer was created in a `keras.RematScope`."""
+    return getattr(layer, "_remat_mode", None) is not None
+
+
+def dot_product_equation(layer: keras.layers.MultiHeadAttention) -> str:
+    """Return the einsum equation of keys and queries, in this order."""
+    return layer._dot_product_equation
+
+
 __all__ = [
     "ALL_REDUCE",
+    "APPLY_SCORES",
     "CLIP_GRADIENTS",
+    "COMPUTE_ATTENTION",
+    "dot_product_equation",
+    "is_inference",
+    "is_recomputed",
     "mask_of",
     "metric_variables",
     "print_msg",

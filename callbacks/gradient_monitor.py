@@ -9,7 +9,7 @@ import keras
 
 from gradkeeper.callbacks._fit_frame import RunningFit
 from gradkeeper.callbacks._step_callback import StepCallback, steps_taken
-from gradkeeper.callbacks._text import Names
+from gradkeeper.callbacks._text import Names, listed
 from gradkeeper.callbacks._workers import Worker, strategy_of
 from gradkeeper.callbacks.finding import Finding
 from gradkeeper.callbacks.instrument.optimizers import attribute_name
@@ -65,7 +65,8 @@ class GradientMonitor(StepCallback[Recorder]):
             the updates, "weights" adds the norms of the weights before the update. "max_abs"
             records the largest magnitude of each gradient in every step instead of every eighth.
         measurements: further statistics of each variable: `Measurement` objects, or names of
-            registered measurements.
+            registered measurements. "activations" records the output of each layer
+            (`Activations`), in `fit` only.
         layers: layers or variables to record, all by default: Keras layer names ("memory"),
             paths, variable names, or patterns ("*lstm*"); one or several.
         every_n_steps: measure one in this many train steps.
@@ -139,6 +140,7 @@ class GradientMonitor(StepCallback[Recorder]):
         self._loops: dict[tuple[int, ...], tuple[Recorder, LoopSteps | None]] = {}
         self._loop_names: dict[int, str] = {}
         self._reported_masks: set[str] = set()
+        self._has_reported_hidden = False
 
     @property
     def history(self) -> GradientHistory:
@@ -232,6 +234,7 @@ class GradientMonitor(StepCallback[Recorder]):
             RuntimeError: if the monitor is attached to a running `fit`, or if another run writes
                 to `log_dir`.
             TypeError: if `optimizer` is not a Keras optimizer.
+            ValueError: if "activations" is measured, which requires `fit`.
         """
         self._refuse_if_running(None, "watch()")
         names = named_optimizers(optimizer) or {}
@@ -346,6 +349,14 @@ class GradientMonitor(StepCallback[Recorder]):
                 f"supports_masking is False (the default since Keras 3.16). Later layers and the "
                 "loss treat padding as data. Set supports_masking = True on this layer before "
                 "training."
+            )
+        hidden = [] if recorder is None else list(recorder.hidden_layers)
+        if hidden and not self._has_reported_hidden:
+            self._has_reported_hidden = True
+            self._rules.report(
+                f"GradientMonitor records no activations of {listed(hidden)}: the layers were "
+                "created in a keras.RematScope, or are called in a tf.function, tf.cond or loop "
+                "inside the train step."
             )
 
     def _warn(self, optimizers: Sequence[keras.optimizers.Optimizer] | None = None) -> None:

@@ -10,15 +10,15 @@ import tensorflow as tf
 
 from gradkeeper.callbacks._keras_private import mask_of, metric_variables, sublayers
 from gradkeeper.callbacks.instrument.graph import may_have_functions
+from gradkeeper.callbacks.instrument.layer_outputs import SEQUENCE_LAYERS
 from gradkeeper.callbacks.instrument.losses import mean_loss, returned_loss, tensors_in
 from gradkeeper.callbacks.instrument.observer import Observers, StepObserver
 from gradkeeper.callbacks.instrument.optimizer_patches import OptimizerPatches
+from gradkeeper.callbacks.instrument.output_patches import output_patches
 from gradkeeper.callbacks.instrument.patch import AttributePatch
 from gradkeeper.callbacks.instrument.rollback import StateRollback
 from gradkeeper.callbacks.instrument.step_context import StepContext, StepContexts
 from gradkeeper.callbacks.instrument.variable_names import unlisted_variables
-
-_SEQUENCE_LAYERS = (keras.layers.RNN, keras.layers.Bidirectional, keras.layers.TimeDistributed)
 
 
 def mask_patches(model: keras.Model, observers: Observers) -> list[AttributePatch]:
@@ -50,7 +50,7 @@ def _ending_masks(layer: keras.layers.Layer, seen: set[int]) -> Iterator[keras.l
         if id(each) in seen:
             continue
         seen.add(id(each))
-        if not isinstance(each, _SEQUENCE_LAYERS):
+        if not isinstance(each, SEQUENCE_LAYERS):
             yield from _ending_masks(each, seen)
         elif not each.supports_masking and getattr(each, "return_sequences", True):
             yield each
@@ -83,6 +83,8 @@ class StepPatches:
             self._step.append(AttributePatch(model, "train_step", self._train_step))
             self._inner.append(AttributePatch(model, "compute_loss", self._compute_loss))
             self._inner += mask_patches(model, self._observers)
+            if self._observers.read_outputs:
+                self._inner += output_patches(model, self._observers, self._contexts)
         self.add_optimizers(optimizers)
         self._running, self._lock = 0, threading.Lock()
         self._computes_loss = False

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from gradkeeper.callbacks._text import matching
+from gradkeeper.callbacks.instrument.layer_outputs import LayerOutput
 from gradkeeper.callbacks.instrument.losses import with_values
 from gradkeeper.callbacks.instrument.observer import ReusableObserver
 from gradkeeper.callbacks.instrument.optimizers import clip_limit_of
@@ -22,6 +23,7 @@ from gradkeeper.callbacks.instrument.step_context import (
 )
 from gradkeeper.callbacks.instrument.variable_names import variable_names
 from gradkeeper.callbacks.measurements.registry import Event, MeasurementContext
+from gradkeeper.callbacks.recording.activation_log import ActivationLog
 from gradkeeper.callbacks.recording.facts import facts_of
 from gradkeeper.callbacks.recording.reader import Records, collect
 from gradkeeper.callbacks.recording.replica_log import OptimizerLog, Options, ReplicaLog, row_of
@@ -54,6 +56,7 @@ class Recorder(ReusableObserver):
 
     Attributes:
         masks_end_at: types of the layers that receive a mask and do not pass it on, by name.
+        hidden_layers: paths of the layers whose outputs the graph of the step cannot read.
     """
 
     reads_loss = True
@@ -78,12 +81,17 @@ class Recorder(ReusableObserver):
         self._replicas = 1
         self._facts: tuple[tuple[int, bool], RunFacts] | None = None
         self.masks_end_at: dict[str, str] = {}
+        self.hidden_layers: dict[str, None] = {}
+        self.reads_outputs = any(each.event == "outputs" for each in options.measurements)
+        self._activations: dict[int, ActivationLog] = {}
 
     def reset(self) -> None:
         """Discard the records, and restore the sampling that `options` specifies."""
         self.drain()
         self.measure_every(self.options.every)
         self.measure_twice(False)
+        for log in self._activations.values():
+            log.reset()
 
     def measure_every(self, period: int) -> None:
         """Measure one of every `period` train steps."""
@@ -113,6 +121,7 @@ class Recorder(ReusableObserver):
             measurements=self.options.measurements,
             replicas_in_sync=self._replicas,
             facts=self._known_facts(),
+            activations=self._activations,
         )
         for log in self._logs.values():
             log.clear()
@@ -131,8 +140,19 @@ class Recorder(ReusableObserver):
         replica = context.replica
         self._replicas = replica.count
         if replica.index not in self._logs:
-            self._logs[replica.index] = ReplicaLog(self.options, context)
+            log = self._logs[replica.index] = ReplicaLog(self.options, context)
+            if self.reads_outputs:
+                self._activations[replica.index] = ActivationLog(log)
         self._logs[replica.index].begin_step()
+        if self.reads_outputs:
+            self._activations[replica.index].begin_step()
+
+    def on_output(self, context: StepContext, output: LayerOutput) -> None:
+        if self.options.selects(output.path):
+            self._activations[context.replica.index].add(output)
+
+    def on_hidden_outputs(self, path: str) -> None:
+        self.hidden_layers[path] = None
 
     def on_mask_end(self, layer: keras.layers.Layer) -> None:
         self.masks_end_at[layer.name] = type(layer).__name__
@@ -213,6 +233,8 @@ class Recorder(ReusableObserver):
 
     def on_step_end(self, context: StepContext, done: Sequence[tf.Tensor]) -> None:
         with tf.control_dependencies(done):
+            if self.reads_outputs:
+                self._activations[context.replica.index].end_step()
             self._logs[context.replica.index].end_step(context.loss)
 
     def _write_before(self, call: OptimizerCall, grads_and_vars: list[GradAndVar]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from gradkeeper.callbacks._text import matches
-from gradkeeper.callbacks.instrument.graph import TraceScope, make_variable, when
+from gradkeeper.callbacks.instrument.graph import GraphFunction, TraceScope, make_variable, when
 from gradkeeper.callbacks.instrument.step_context import GradAndVar, StepContext, StepLoss
 from gradkeeper.callbacks.measurements.registry import Measurement
 from gradkeeper.callbacks.recording.step_log import MISSING, Ring, StepLog
@@ -202,6 +202,7 @@ class ReplicaLog(StepLog):
         self.row_index: tf.Tensor  # [1]
         self.review: Review | None = None
         self._is_measured: tf.Tensor
+        self._is_repeated: tf.Tensor
         self._scope: TraceScope | None = None
         self.has_loss = True
         self._loss_in_row: tf.Tensor | None = None
@@ -237,6 +238,7 @@ class ReplicaLog(StepLog):
         if self._options.comparable or self._largest_every:
             compares = self._options.comparable
             mask = self._review_mask.read_value() if compares else self._usual_mask
+            self._is_repeated = tf.equal(mask, 0)
             now = tf.equal(tf.bitwise.bitwise_and(number, mask), 0)
             self.review = Review(now, number, self._largest_every, compares)
 
@@ -248,6 +250,17 @@ class ReplicaLog(StepLog):
             step is measured.
         """
         return when(self._is_measured, write) if self._options.switchable else write()
+
+    def measured(self, function: GraphFunction) -> tf.Tensor:
+        """Return the result of a function in the measured train steps, else zeros, in the graph.
+
+        The function is called again in the steps that are measured twice.
+        """
+        result = function.where(self._is_measured) if self._options.switchable else function()
+        if self._options.comparable:
+            with tf.control_dependencies([function.where(self._is_repeated)]):
+                result = tf.identity(result)
+        return result
 
     def when_histograms(self, write: Callable[[tf.Tensor], None]) -> None:
         """Call `write` with the number of the train step if histograms are due, in the graph."""

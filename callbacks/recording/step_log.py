@@ -72,13 +72,17 @@ class StepLog:
         counters: the device of the counters.
         every_step: whether the row number is the number of the step. Otherwise, `commit` stores the
             number of the step.
+
+    Attributes:
+        capacity: number of rows that the ring buffers hold.
+        device: the device of the ring buffers.
     """
 
     def __init__(
         self, capacity: int, device: str | None, *, counters: str | None, every_step: bool
     ) -> None:
         self.capacity = capacity
-        self._device = device
+        self.device = device
         self._rows = make_variable(np.array(0), counters)
         self._numbers: Ring | None = None
         if not every_step:
@@ -89,7 +93,7 @@ class StepLog:
         self, width: int, dtype: tf.DType, *, empty: float | np.ndarray, capacity: int | None = None
     ) -> Ring:
         """Return a new ring buffer; see `Ring`."""
-        ring = Ring(capacity or self.capacity, width, dtype, empty=empty, device=self._device)
+        ring = Ring(capacity or self.capacity, width, dtype, empty=empty, device=self.device)
         self._rings.append(ring)
         return ring
 

@@ -27,6 +27,7 @@ class TensorBoardSink(Sink):
             clipping changed nothing.
         gradients/nonfinite: number of gradient elements that are NaN or infinite.
         gradients/<measurement>/<variable>: user-defined measurements.
+        activations/<statistic>/<call>: statistics of the layer outputs, see `Activations`.
         gradients/layers/<layer>: L2 norm before clipping over all variables of the layer.
         train/loss: loss of the train step, in the unit of the loss.
         train/learning_rate: learning rate of the optimizer.
@@ -142,6 +143,9 @@ def _scalars(window: Window) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     for name in window.measurements:
         for variable, value in zip(window.variables, window.value(name).T, strict=True):
             tags[f"gradients/{name}/{variable}"] = value, ~np.isnan(value)
+    for name, values in window.activations.values.items():
+        for call, value in zip(window.activations.names, values.T, strict=True):
+            tags[f"activations/{name}/{call}"] = value, ~np.isnan(value)
     return tags
 
 
