@@ -163,6 +163,6 @@ def _merged(parts: Sequence[tuple[np.ndarray, Activations]]) -> Activations:
         dtype = np.result_type(*(part.value(statistic) for _, part in parts))
         values[statistic] = np.full((len(parts[0][0]), len(names)), np.nan, dtype)
         for is_written, part in parts:
-            columns = [names.index(name) for name in part.names]
+            columns = np.array([names.index(name) for name in part.names])
             values[statistic][np.ix_(is_written, columns)] = part.value(statistic)[is_written]
     return Activations(names, values)
