@@ -18,9 +18,14 @@ STATISTICS = (
 class Activations:
     """Statistics of the layer outputs in consecutive train steps.
 
-    A call of a layer has one column for each tensor that it returns. The statistics cover all
-    elements of the global batch; masked time steps do not count. They are NaN in a step in which
-    the layer was not called.
+    A call of a layer has one column for each tensor that it returns; a tensor that an inner layer
+    has returned counts once. The statistics cover all elements of the global batch; masked time
+    steps do not count. They are NaN in a step in which the layer was not called.
+
+    Not recorded: calls with `training=False`, the parts of Keras's own layers and of the zoo's
+    (such as the cell of an RNN), layers created in a `keras.RematScope`, and calls inside a
+    `tf.function`, `tf.cond` or loop of the train step; for the last two, the monitor prints a
+    message. With several workers, the statistics cover the replicas of this worker.
 
     Statistics, float [steps, calls] each:
         mean, std: mean and (population) standard deviation of the elements.

@@ -9,8 +9,8 @@ from gradkeeper.callbacks.instrument.layer_outputs import AttentionScores, Layer
 from gradkeeper.callbacks.measurements.registry import MEASUREMENTS, Measurement
 from gradkeeper.callbacks.statistics.saturation import Saturation, saturation_of
 
-# What is recorded of an output: the number of elements and their statistics, and the number of
-# queries of an attention layer and the statistics of their weights.
+# Columns of an output: the number of elements and their statistics, and the number of queries of an
+# attention layer and the statistics of their weights.
 COLUMNS = (
     *("count", "mean", "variance", "max_abs", "zeros", "saturated"),
     *("queries", "max_logit", "entropy"),

@@ -202,7 +202,6 @@ class ReplicaLog(StepLog):
         self.row_index: tf.Tensor  # [1]
         self.review: Review | None = None
         self._is_measured: tf.Tensor
-        self._is_repeated: tf.Tensor
         self._scope: TraceScope | None = None
         self.has_loss = True
         self._loss_in_row: tf.Tensor | None = None
@@ -238,7 +237,6 @@ class ReplicaLog(StepLog):
         if self._options.comparable or self._largest_every:
             compares = self._options.comparable
             mask = self._review_mask.read_value() if compares else self._usual_mask
-            self._is_repeated = tf.equal(mask, 0)
             now = tf.equal(tf.bitwise.bitwise_and(number, mask), 0)
             self.review = Review(now, number, self._largest_every, compares)
 
@@ -258,7 +256,8 @@ class ReplicaLog(StepLog):
         """
         result = function.where(self._is_measured) if self._options.switchable else function()
         if self._options.comparable:
-            with tf.control_dependencies([function.where(self._is_repeated)]):
+            is_repeated = tf.equal(self._review_mask.read_value(), 0)
+            with tf.control_dependencies([function.where(is_repeated)]):
                 result = tf.identity(result)
         return result
 

@@ -1,4 +1,4 @@
-"""Where the output of an activation is saturated, in terms of the output."""
+"""Saturation of activations, in terms of their outputs."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
