@@ -11,8 +11,9 @@
 `_user_metrics`, `_user_weighted_metrics`: the metrics passed to `compile`, whose variables are not
     in `metrics_variables` before the first train step was traced.
 `_keras_mask`: the mask that a tensor carries from layer to layer.
-`_get_call_context`: whether a layer is called for training; a layer without an argument `training`
-    does not receive the value.
+`keras.src.backend.common.global_state`: whether a layer is called for training; a layer without an
+    argument `training` does not receive the value. `_get_call_context` of the layer would change
+    the state in a direct call of `layer.call`.
 `_remat_mode`: whether the backward pass calls the layer again (`keras.RematScope`).
 `_compute_attention`, `_dot_product_equation`: the queries and keys of the heads of
     `MultiHeadAttention`, and their product; the layer returns weights only on request, and then
@@ -27,6 +28,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import keras
+from keras.src.backend.common.global_state import get_global_attribute
 from keras.src.utils.io_utils import print_msg
 
 CLIP_GRADIENTS = "_clip_gradients"
@@ -68,9 +70,9 @@ def mask_of(tensors: Any) -> Any:
     return keras.tree.map_structure(lambda each: getattr(each, "_keras_mask", None), tensors)
 
 
-def is_inference(layer: keras.layers.Layer) -> bool:
+def is_inference() -> bool:
     """Return True if the layer under call is called with `training=False`."""
-    return getattr(layer._get_call_context(), "training", None) is False
+    return getattr(get_global_attribute("current_call_ctx"), "training", None) is False
 
 
 def is_recomputed(layer: keras.layers.Layer) -> bool:

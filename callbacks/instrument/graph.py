@@ -145,36 +145,42 @@ class GraphFunction:
     TensorFlow visits each of them even if the branch is not taken.
 
     Args:
-        compute: returns a vector of known size; uses no variables.
+        compute: returns a vector; uses no variables.
+        size: number of elements of the vector.
+        dtype: dtype of the vector.
     """
 
-    def __init__(self, compute: Callable[[], tf.Tensor]) -> None:
-        self._compute = compute
+    def __init__(self, compute: Callable[[], tf.Tensor], size: int, dtype: tf.DType) -> None:
+        self._size, self._dtype = size, dtype
+        self._function: Any = compute
         if not tf.executing_eagerly():
             traced = tf.function(compute, autograph=False)
             self._function = traced.get_concrete_function()
 
     def __call__(self) -> tf.Tensor:
         """Return the vector."""
-        return self._compute() if tf.executing_eagerly() else self._function()
+        return self._function()
 
     def where(self, condition: tf.Tensor) -> tf.Tensor:
         """Return the vector if the condition is true, else zeros."""
+
+        def zeros(*_: tf.Tensor) -> tf.Tensor:
+            return tf.zeros([self._size], self._dtype)
+
         if tf.executing_eagerly():
-            return self._compute() if condition else tf.zeros_like(self._compute())
-        result, inputs = self._function.structured_outputs, self._function.captured_inputs
+            return self._function() if condition else zeros()
+        inputs = self._function.captured_inputs
         specs = [tf.TensorSpec(x.shape, x.dtype, f"input_{i}") for i, x in enumerate(inputs)]
-        zeros = tf.function(lambda *_: tf.zeros(result.shape, result.dtype), autograph=False)
-        (chosen,) = tf.raw_ops.StatelessIf(
+        (result,) = tf.raw_ops.StatelessIf(
             cond=condition,
             input=inputs,
-            Tout=[result.dtype],
+            Tout=[self._dtype],
             then_branch=self._function,
-            else_branch=zeros.get_concrete_function(*specs),
-            output_shapes=[result.shape],
+            else_branch=tf.function(zeros, autograph=False).get_concrete_function(*specs),
+            output_shapes=[[self._size]],
         )
-        chosen.set_shape(result.shape)
-        return chosen
+        result.set_shape([self._size])
+        return result
 
 
 def when(condition: tf.Tensor, do: Callable[[], object]) -> tf.Tensor:

@@ -111,7 +111,7 @@ class _LayerPatches:
     def _report(self, layer: keras.layers.Layer, mask: Any, outputs: Any) -> None:
         attention, self._attention = self._attention, None
         context = self._contexts.current()
-        if not context.depth or is_inference(layer):
+        if not context.depth or is_inference():
             return
         if TraceScope.current() != context.scope:
             self._observers.notify(lambda each: each.on_hidden_outputs(self._path))

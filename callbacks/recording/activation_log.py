@@ -69,8 +69,8 @@ class ActivationLog:
             measured = activations(outputs, dtype)
             return tf.concat([measured, tf.ones([1], dtype)], axis=0)
 
-        values = log.measured(GraphFunction(measure))
         size = len(outputs) * len(COLUMNS)
+        values = log.measured(GraphFunction(measure, size + sum(calls.units) + 1, dtype))
         # A row of a step that is not measured is overwritten by the next step.
         calls.ring.write(log.row_index, values[:size])
         active, is_measured = values[size:-1] > 0, values[-1]

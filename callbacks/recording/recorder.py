@@ -148,11 +148,12 @@ class Recorder(ReusableObserver):
             self._activations[replica.index].begin_step()
 
     def on_output(self, context: StepContext, output: LayerOutput) -> None:
-        if self.options.selects(output.path):
+        if self.reads_outputs and self.options.selects(output.path):
             self._activations[context.replica.index].add(output)
 
     def on_hidden_outputs(self, path: str) -> None:
-        self.hidden_layers[path] = None
+        if self.reads_outputs and self.options.selects(path):
+            self.hidden_layers[path] = None
 
     def on_mask_end(self, layer: keras.layers.Layer) -> None:
         self.masks_end_at[layer.name] = type(layer).__name__
