@@ -5,6 +5,7 @@ from . import guard as guard
 from . import measurements as measurements
 from . import rules as rules
 from . import sinks as sinks
+from .activations import Activations as Activations
 from .adaptive_clipping import AdaptiveClipping as AdaptiveClipping
 from .capsule import Capsule as Capsule
 from .capsule import CapsuleError as CapsuleError

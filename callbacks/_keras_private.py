@@ -14,6 +14,15 @@
 `_user_metrics`, `_user_weighted_metrics`: the metrics passed to `compile`, whose variables are not
     in `metrics_variables` before the first train step was traced.
 `_keras_mask`: the mask that a tensor carries from layer to layer.
+`keras.src.backend.common.global_state`: whether a layer is called for training; a layer without an
+    argument `training` does not receive the value. `_get_call_context` of the layer would change
+    the state in a direct call of `layer.call`.
+`_remat_mode`: whether the backward pass calls the layer again (`keras.RematScope`).
+`_compute_attention`, `_dot_product_equation`: the queries and keys of the heads of
+    `MultiHeadAttention`, and their product; the layer returns weights only on request, and then
+    computes them in another way.
+`_apply_scores`: the only place to read the scores of `Attention` and `AdditiveAttention` and the
+    mask of the keys.
 `keras.src.utils.io_utils.print_msg`: the output function of Keras's own messages, which respects
     `keras.config.disable_interactive_logging()`.
 """
@@ -22,10 +31,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import keras
+from keras.src.backend.common.global_state import get_global_attribute
 from keras.src.utils.io_utils import print_msg
 
 CLIP_GRADIENTS = "_clip_gradients"
 ALL_REDUCE = "_all_reduce_sum_gradients"
+COMPUTE_ATTENTION = "_compute_attention"
+APPLY_SCORES = "_apply_scores"
 
 # Optimizers whose attributes of the following names hold moments, one for each trained variable.
 # In `Muon` of Keras 3.10 to 3.12, they are dicts with the paths of the variables as keys.
@@ -104,10 +116,30 @@ def mask_of(tensors: Any) -> Any:
     return keras.tree.map_structure(lambda each: getattr(each, "_keras_mask", None), tensors)
 
 
+def is_inference() -> bool:
+    """Return True if the layer under call is called with `training=False`."""
+    return getattr(get_global_attribute("current_call_ctx"), "training", None) is False
+
+
+def is_recomputed(layer: keras.layers.Layer) -> bool:
+    """Return True if the layer was created in a `keras.RematScope`."""
+    return getattr(layer, "_remat_mode", None) is not None
+
+
+def dot_product_equation(layer: keras.layers.MultiHeadAttention) -> str:
+    """Return the einsum equation of keys and queries, in this order."""
+    return layer._dot_product_equation
+
+
 __all__ = [
     "ALL_REDUCE",
+    "APPLY_SCORES",
     "CLIP_GRADIENTS",
+    "COMPUTE_ATTENTION",
     "Moments",
+    "dot_product_equation",
+    "is_inference",
+    "is_recomputed",
     "mask_of",
     "metric_variables",
     "moments_by_variable",

@@ -10,7 +10,7 @@ import keras
 
 from gradkeeper.callbacks._fit_frame import RunningFit
 from gradkeeper.callbacks._step_callback import StepCallback, steps_taken
-from gradkeeper.callbacks._text import Names, print_failure
+from gradkeeper.callbacks._text import Names, listed, print_failure
 from gradkeeper.callbacks._workers import Worker, strategy_of
 from gradkeeper.callbacks.finding import Finding
 from gradkeeper.callbacks.instrument.optimizers import attribute_name
@@ -70,6 +70,7 @@ class GradientMonitor(StepCallback[Recorder]):
         measurements: further statistics of each variable: `Measurement` objects, or names of
             registered measurements. "optimizer" stands for `first_moment_rms`,
             `second_moment_rms`, `update_rms`, `gradient_cosine` and `momentum_cosine`.
+            "activations" records the output of each layer (`Activations`), in `fit` only.
         layers: layers or variables to record, all by default: Keras layer names ("memory"),
             paths, variable names, or patterns ("*lstm*"); one or several.
         every_n_steps: measure one in this many train steps.
@@ -150,6 +151,7 @@ class GradientMonitor(StepCallback[Recorder]):
         self._epoch = EpochSummary()
         self._loops: dict[tuple[int, ...], tuple[Recorder, LoopSteps | None]] = {}
         self._loop_names: dict[int, str] = {}
+        self._has_reported_hidden = False
 
     @property
     def history(self) -> GradientHistory:
@@ -243,6 +245,7 @@ class GradientMonitor(StepCallback[Recorder]):
             RuntimeError: if the monitor is attached to a running `fit`, or if another run writes
                 to `log_dir`.
             TypeError: if `optimizer` is not a Keras optimizer.
+            ValueError: if "activations" is measured, which requires `fit`.
         """
         self._refuse_if_running(None, "watch()")
         names = named_optimizers(optimizer) or {}
@@ -354,6 +357,15 @@ class GradientMonitor(StepCallback[Recorder]):
             self._rules.report(
                 f"GradientMonitor lost {records.lost:,} steps before step {window.steps[0]:,}: "
                 "call monitor.flush() more often."
+            )
+        recorder = self._stream.recorder
+        hidden = [] if recorder is None else list(recorder.hidden_layers)
+        if hidden and not self._has_reported_hidden:
+            self._has_reported_hidden = True
+            self._rules.report(
+                f"GradientMonitor records no activations of {listed(hidden)}: the layers were "
+                "created in a keras.RematScope, or are called in a tf.function, tf.cond or loop "
+                "inside the train step."
             )
 
     def _write_report(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 
 from gradkeeper._arguments import number
+from gradkeeper.callbacks.activations import Activations
 from gradkeeper.callbacks.noise_scale import NoiseScale
 from gradkeeper.callbacks.run_facts import RunFacts
 
@@ -234,6 +235,8 @@ class Window(WindowStatistics):
             the first calls, each with the variables of that call. Only in windows that are passed
             to rules.
         facts: other facts about the run.
+        activations: statistics of the layer outputs; without calls unless "activations" was
+            measured.
     """
 
     steps: np.ndarray
@@ -247,8 +250,11 @@ class Window(WindowStatistics):
     replica_losses: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
     calls: tuple["Window", ...] = ()
     facts: RunFacts = field(default_factory=RunFacts)
+    activations: Activations = field(default_factory=Activations)
 
     def __post_init__(self) -> None:
+        if not self.activations.names:
+            object.__setattr__(self, "activations", Activations.none(len(self.steps)))
         if not self.replica_norms.size:
             none = np.zeros((len(self.steps), 0, len(self.variables)), np.float32)
             object.__setattr__(self, "replica_norms", none)
@@ -311,6 +317,7 @@ class Window(WindowStatistics):
             np.concatenate([each._with_replicas(replicas) for each in wide]),
             max(each.first_replica for each in wide),
             facts=wide[-1].facts,
+            activations=Activations.concatenate([each.activations for each in wide]),
         )
 
     def with_variables(self, variables: tuple[str, ...]) -> "Window":
@@ -352,6 +359,7 @@ def change_rows(window: Window, change: Callable[[np.ndarray], np.ndarray]) -> W
         scalars={name: change(value) for name, value in window.scalars.items()},
         replica_norms=change(window.replica_norms),
         replica_losses=change(window.replica_losses),
+        activations=window.activations.change_rows(change),
     )
 
 

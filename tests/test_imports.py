@@ -15,7 +15,7 @@ PACKAGES = ("callbacks", "zoo", "training")
 USES_TENSORFLOW = {
     *("instrument", "statistics", "measurements", "guard", "capsule", "diagnosis", "flow"),
     *("_clipping_methods", "adaptive_clipping"),
-    *("recording.recorder", "recording.replica_log"),
+    *("recording.recorder", "recording.replica_log", "recording.activation_log"),
     *("recording.step_log", "recording.record_stream"),
 }
 KERAS_PRIVATE = {

@@ -138,6 +138,51 @@ def branch(
     return result
 
 
+class GraphFunction:
+    """Function of tensors of the graph under trace, whose operations run only where it is called.
+
+    Unlike the branches of `tf.cond`, the operations are not part of the surrounding graph, where
+    TensorFlow visits each of them even if the branch is not taken.
+
+    Args:
+        compute: returns a vector; uses no variables.
+        size: number of elements of the vector.
+        dtype: dtype of the vector.
+    """
+
+    def __init__(self, compute: Callable[[], tf.Tensor], size: int, dtype: tf.DType) -> None:
+        self._size, self._dtype = size, dtype
+        self._function: Any = compute
+        if not tf.executing_eagerly():
+            traced = tf.function(compute, autograph=False)
+            self._function = traced.get_concrete_function()
+
+    def __call__(self) -> tf.Tensor:
+        """Return the vector."""
+        return self._function()
+
+    def where(self, condition: tf.Tensor) -> tf.Tensor:
+        """Return the vector if the condition is true, else zeros."""
+
+        def zeros(*_: tf.Tensor) -> tf.Tensor:
+            return tf.zeros([self._size], self._dtype)
+
+        if tf.executing_eagerly():
+            return self._function() if condition else zeros()
+        inputs = self._function.captured_inputs
+        specs = [tf.TensorSpec(x.shape, x.dtype, f"input_{i}") for i, x in enumerate(inputs)]
+        (result,) = tf.raw_ops.StatelessIf(
+            cond=condition,
+            input=inputs,
+            Tout=[self._dtype],
+            then_branch=self._function,
+            else_branch=tf.function(zeros, autograph=False).get_concrete_function(*specs),
+            output_shapes=[[self._size]],
+        )
+        result.set_shape([self._size])
+        return result
+
+
 def when(condition: tf.Tensor, do: Callable[[], object]) -> tf.Tensor:
     """Call `do` if the condition is true.
 
@@ -198,7 +243,11 @@ def apply_if(
     tf.distribute.get_replica_context().merge_call(merged, args=(allowed, gradients))
 
 
-_REORDERED = frozenset({"Mul", "Add", "AddV2", "AddN"})
+_SUMS = frozenset({"Add", "AddV2"})
+_REORDERED = _SUMS | {"Mul", "RealDiv", "AddN", "Sub"}
+# Operations that TensorFlow fuses with a bias, and such a bias with.
+_PRODUCTS = frozenset({"MatMul", "BatchMatMulV2", "Conv2D", "Conv3D", "DepthwiseConv2dNative"})
+_FUSED_WITH_BIAS = frozenset({"Tanh", "Sigmoid", "Elu"})
 
 
 def unscaled(tensor: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
@@ -224,9 +273,30 @@ def unmerged(tensor: tf.Tensor) -> tf.Tensor:
     would differ in the last bit from a training without the measurement. The measured tensor is
     therefore never the result of a product or a sum, but a copy of that operation on the same
     inputs. (The rewrites are MinimizeBroadcasts, AddOpsRewrite and HoistCommonFactor of Grappler's
-    arithmetic optimizer.)
+    arithmetic optimizer, and ConstantPushDown of its constant folding.)
     """
     return _copied(tensor, {}) if tf.is_symbolic_tensor(tensor) else tensor
+
+
+def unmerged_output(tensor: tf.Tensor, copies: dict[int, tf.Tensor]) -> tf.Tensor:
+    """Return a tensor like `unmerged`, given the complete graph of its consumers.
+
+    The result is a copy only if a consumer forms such a chain with the tensor, or if TensorFlow
+    fuses the tensor, a matrix product or convolution with bias, with its activation, or in half
+    precision with a sum: the fused operation rounds differently (Grappler's remapper with oneDNN).
+    In the latter case, the product is computed again.
+
+    Args:
+        tensor: the tensor.
+        copies: the copies made for other tensors of this graph, which are reused and extended.
+    """
+    if not tf.is_symbolic_tensor(tensor):
+        return tensor
+    consumers = _consumer_types(tensor)
+    fusing = _FUSED_WITH_BIAS | (_SUMS if tensor.dtype.size < 4 else set())
+    is_fused = _has_bias(tensor.op) and not consumers.isdisjoint(fusing)
+    is_chain = tensor.op.type in _REORDERED and not consumers.isdisjoint(_REORDERED)
+    return _copied(tensor, copies, is_needed=is_fused) if is_fused or is_chain else tensor
 
 
 def _split(tensor: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor] | None:
@@ -241,17 +311,40 @@ def _split(tensor: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor] | None:
     return None
 
 
-def _copied(tensor: tf.Tensor, copies: dict[int, tf.Tensor]) -> tf.Tensor:
-    operation = tensor.op
-    if operation.type not in _REORDERED:
+def _consumer_types(tensor: tf.Tensor) -> set[str]:
+    """Return the types of the operations that read a tensor, directly or through an identity."""
+    types = set[str]()
+    for each in tensor.consumers():
+        types |= _consumer_types(each.outputs[0]) if each.type == "Identity" else {each.type}
+    return types
+
+
+def _has_bias(operation: tf.Operation) -> bool:
+    """Return True if TensorFlow fuses the sum with the product that is its first input."""
+    if operation.type not in ("BiasAdd", *_SUMS):
+        return False
+    product, bias = operation.inputs
+    return product.op.type in _PRODUCTS and (bias.shape.rank or 2) < 2
+
+
+def _copied(
+    tensor: tf.Tensor, copies: dict[int, tf.Tensor], *, is_needed: bool = False
+) -> tf.Tensor:
+    operation, graph = tensor.op, tf.compat.v1.get_default_graph()
+    if not (is_needed or operation.type in _REORDERED):
         return tensor
     if id(tensor) not in copies:
-        inputs = [_copied(each, copies) for each in operation.inputs]
+        has_bias, is_short = _has_bias(operation), tensor.dtype.size < 4
+        inputs = [
+            _copied(
+                each, copies, is_needed=(has_bias and i == 0) or (is_short and _has_bias(each.op))
+            )
+            for i, each in enumerate(operation.inputs)
+        ]
         # Mark the copy, which TensorFlow would otherwise merge with the original.
-        with tensor.graph.gradient_override_map({operation.type: operation.type}):
-            if operation.type == "AddN":
-                copies[id(tensor)] = tf.raw_ops.AddN(inputs=inputs)
-            else:
-                again = getattr(tf.raw_ops, operation.type)
-                copies[id(tensor)] = again(x=inputs[0], y=inputs[1])
+        with graph.gradient_override_map({operation.type: operation.type}):
+            copy = graph.create_op(
+                operation.type, inputs, [tensor.dtype], attrs=dict(operation.node_def.attr)
+            )
+        copies[id(tensor)] = copy.outputs[0]
     return copies[id(tensor)]

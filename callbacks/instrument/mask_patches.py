@@ -13,10 +13,10 @@ import keras
 import tensorflow as tf
 
 from gradkeeper.callbacks._keras_private import mask_of, sublayers
+from gradkeeper.callbacks.instrument.layer_outputs import SEQUENCE_LAYERS
 from gradkeeper.callbacks.instrument.observer import Observers
 from gradkeeper.callbacks.instrument.patch import AttributePatch
 
-_SEQUENCE_LAYERS = (keras.layers.RNN, keras.layers.Bidirectional, keras.layers.TimeDistributed)
 # Layers that take a mask and need not use it.
 _PASSING = (keras.layers.Lambda, keras.layers.TimeDistributed)
 _LOST_AT = "_gradkeeper_mask_lost_at"
@@ -62,13 +62,13 @@ def _layers_to_follow(layer: keras.layers.Layer, seen: set[int]) -> Iterator[ker
         seen.add(id(each))
         if not isinstance(each, keras.Model):
             yield each
-        if not isinstance(each, _SEQUENCE_LAYERS):
+        if not isinstance(each, SEQUENCE_LAYERS):
             yield from _layers_to_follow(each, seen)
 
 
 def _ends_masks(layer: keras.layers.Layer) -> bool:
     """Return True if the layer returns sequences and does not pass masks on."""
-    is_sequence = isinstance(layer, _SEQUENCE_LAYERS) and getattr(layer, "return_sequences", True)
+    is_sequence = isinstance(layer, SEQUENCE_LAYERS) and getattr(layer, "return_sequences", True)
     return is_sequence and not layer.supports_masking
 
 

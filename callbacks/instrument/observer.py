@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import keras
 import tensorflow as tf
 
+from gradkeeper.callbacks.instrument.layer_outputs import LayerOutput
 from gradkeeper.callbacks.instrument.step_context import (
     Gradients,
     OptimizerCall,
@@ -24,9 +25,11 @@ class StepObserver:
 
     Attributes:
         reads_loss: whether the observer reads `StepContext.loss`.
+        reads_outputs: whether `on_output` and `on_hidden_outputs` are called.
     """
 
     reads_loss = False
+    reads_outputs = False
 
     def on_step_begin(self, context: StepContext, data: Any) -> None:
         """Called before the model's `train_step`; outside of one, before each `apply`.
@@ -55,6 +58,12 @@ class StepObserver:
             layers: the layers.
             user: the later layer that would use the masks; None for the loss.
         """
+
+    def on_output(self, context: StepContext, output: LayerOutput) -> None:
+        """Called with each tensor that a layer returns in the forward pass of a train step."""
+
+    def on_hidden_outputs(self, path: str) -> None:
+        """Called with the path of a layer whose outputs the graph of the step cannot read."""
 
     def on_gradients(self, call: OptimizerCall, gradients: Gradients) -> None:
         """Called with the gradients that the train step passes to the optimizer."""
@@ -219,12 +228,14 @@ class Observers:
     Attributes:
         transforms: the gradient transforms among them.
         read_loss: whether an observer reads `StepContext.loss`.
+        read_outputs: whether an observer reads the outputs of layers.
     """
 
     def __init__(self, observers: Sequence[StepObserver]) -> None:
         self._observers = tuple(observers)
         self.transforms = tuple(each for each in observers if isinstance(each, GradientTransform))
         self.read_loss = any(each.reads_loss for each in observers)
+        self.read_outputs = any(each.reads_outputs for each in observers)
 
     @tf.autograph.experimental.do_not_convert
     def notify(self, event: Callable[[StepObserver], None]) -> None:

@@ -106,6 +106,8 @@ class StepContext:
         clipped_variables: the variables that reach Keras's clipping, for each nested call of
             `apply`.
         rollback: rollback to the values before the step; None outside of a model's train step.
+        scope: the trace scope in which the step began.
+        masks: tensors that entered a layer, with their masks, by `id` of the tensor.
     """
 
     def __init__(self, replica: Replica, device: str | None) -> None:
@@ -115,11 +117,14 @@ class StepContext:
         self.call: OptimizerCall | None = None
         self.clipped_variables: list[Variables] = []
         self.rollback: StateRollback | None = None
+        self.scope: TraceScope | None = None
+        self.masks: dict[int, tuple[Any, Any]] = {}
         self._rounds: dict[int, list[set[int]]] = {}
 
     def begin_step(self, *, loss_in_variable: bool = False) -> None:
         """Begin a step; see `StepLoss.begin_step`."""
         self.call, self.rollback = None, None
+        self.scope, self.masks = TraceScope.current(), {}
         self.clipped_variables, self._rounds = [], {}
         self.loss.begin_step(in_variable=loss_in_variable)
 

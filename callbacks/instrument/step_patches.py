@@ -14,6 +14,7 @@ from gradkeeper.callbacks.instrument.losses import mean_loss, returned_loss, ten
 from gradkeeper.callbacks.instrument.mask_patches import lost_by_loss, mask_patches
 from gradkeeper.callbacks.instrument.observer import Observers, StepObserver
 from gradkeeper.callbacks.instrument.optimizer_patches import OptimizerPatches
+from gradkeeper.callbacks.instrument.output_patches import output_patches
 from gradkeeper.callbacks.instrument.patch import AttributePatch
 from gradkeeper.callbacks.instrument.rollback import StateRollback
 from gradkeeper.callbacks.instrument.step_context import StepContext, StepContexts
@@ -47,6 +48,8 @@ class StepPatches:
             self._step.append(AttributePatch(model, "train_step", self._train_step))
             self._inner.append(AttributePatch(model, "compute_loss", self._compute_loss))
             self._inner += mask_patches(model, self._observers)
+            if self._observers.read_outputs:
+                self._inner += output_patches(model, self._observers, self._contexts)
         self.add_optimizers(optimizers)
         self._running, self._lock = 0, threading.Lock()
         self._computes_loss = False

@@ -1,5 +1,6 @@
-"""Measurements: statistics of each variable that the compiled train step records."""
+"""Measurements: statistics of variables and layer outputs that the compiled step records."""
 
+from gradkeeper.callbacks.measurements import activations as activations
 from gradkeeper.callbacks.measurements import optimizer as optimizer
 from gradkeeper.callbacks.measurements.registry import (
     MEASUREMENTS,

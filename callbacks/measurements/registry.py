@@ -10,7 +10,7 @@ from gradkeeper._arguments import choice
 from gradkeeper.callbacks.instrument.step_context import OptimizerCall
 from gradkeeper.callbacks.statistics.gradients import l2_norms
 
-Event: TypeAlias = Literal["gradients", "update"]
+Event: TypeAlias = Literal["gradients", "update", "outputs"]
 Read: TypeAlias = Literal["previous_gradients", "momenta"]
 
 # Names that windows and files use for other statistics.
@@ -57,7 +57,7 @@ class MeasurementContext:
 
 
 Pairs: TypeAlias = Sequence[tuple[tf.Tensor, Any]]
-Compute: TypeAlias = Callable[[Pairs, MeasurementContext], tf.Tensor]
+Compute: TypeAlias = Callable[[Any, Any], tf.Tensor]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,9 @@ class Measurement:
             clipping, without loss scale) and its variable. For "update", the change of the
             variable and the variable. The function may use any TensorFlow operation, and must
             not change a variable.
-        event: "gradients" to measure before the update, "update" to measure after it.
+        event: "gradients" to measure before the update, "update" to measure after it. "outputs",
+            the layer outputs of the forward pass, is the event of `activations` only, whose
+            statistics are in `Window.activations`.
         reads: names of the values in the context that the function reads in addition, for the event
             "gradients": "previous_gradients", which requires a copy of the gradients in memory, and
             "momenta".
@@ -103,12 +105,13 @@ def measurement(
 
     Args:
         name: the name; see `Measurement`.
-        event: see `Measurement`.
+        event: "gradients" or "update"; see `Measurement`.
         reads: see `Measurement`.
 
     Raises:
-        ValueError: if a measurement of this name exists.
+        ValueError: if a measurement of this name exists, or if the event is another one.
     """
+    choice("event", event, ("gradients", "update"))
 
     def register(compute: Compute) -> Measurement:
         if name in MEASUREMENTS:

@@ -11,6 +11,7 @@ import numpy as np
 
 from gradkeeper._arguments import integer
 from gradkeeper.callbacks._text import Names, matching, patterns_of
+from gradkeeper.callbacks.activations import STATISTICS, Activations
 from gradkeeper.callbacks.noise_scale import NoiseScale
 from gradkeeper.callbacks.recording.row_buffer import DownsampledSteps, RowBuffer
 from gradkeeper.callbacks.rules.advice import FirstStep
@@ -163,6 +164,10 @@ class GradientHistory(WindowStatistics):
         for name in self.measurements:
             names = [f"{variable}:{name}" for variable in self.variables]
             columns |= dict(zip(names, self.value(name).T, strict=True))
+        activations = self.activations
+        for name in STATISTICS if activations.names else ():
+            names = [f"{call}:{name}" for call in activations.names]
+            columns |= dict(zip(names, activations.value(name).T, strict=True))
         columns["global_norm"] = self.global_norm
         columns["applied_global_norm"] = self.applied_global_norm
         columns["clipped"] = self.clipped
@@ -221,6 +226,11 @@ class GradientHistory(WindowStatistics):
     def loss_scale(self) -> np.ndarray:
         """Factor of dynamic loss scaling, float64 [steps]; NaN without loss scaling."""
         return self._window.scalar("loss_scale")
+
+    @property
+    def activations(self) -> Activations:
+        """Statistics of the layer outputs; without calls unless "activations" was measured."""
+        return self._window.activations
 
     @property
     def replica_norms(self) -> np.ndarray:

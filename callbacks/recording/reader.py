@@ -4,12 +4,14 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from types import MappingProxyType
 from typing import TypeAlias
 
 import keras
 import numpy as np
 
 from gradkeeper.callbacks.measurements.registry import MEASUREMENTS, Measurement
+from gradkeeper.callbacks.recording.activation_log import ActivationLog
 from gradkeeper.callbacks.recording.replica_log import (
     MEASURED,
     OptimizerLog,
@@ -52,6 +54,7 @@ def collect(
     measurements: Sequence[Measurement] = (),
     replicas_in_sync: int = 1,
     facts: RunFacts | None = None,
+    activations: Mapping[int, ActivationLog] = MappingProxyType({}),
 ) -> Records:
     """Return the records of some rows of all replicas.
 
@@ -62,6 +65,7 @@ def collect(
         measurements: the measurements that were recorded.
         replicas_in_sync: number of replicas in all processes.
         facts: facts about the run.
+        activations: the log of the layer outputs of each replica.
     """
     replicas = sorted(logs)
     measured = {
@@ -91,6 +95,7 @@ def collect(
         replica_losses=np.stack(losses, axis=1) if replicas_in_sync > 1 else np.zeros((0, 0)),
         calls=tuple(calls) if len(calls) > 1 else (),
         facts=facts or RunFacts(),
+        activations=ActivationLog.read(list(activations.values()), rows.indices),
     )
     histograms = _histograms(logs[replicas[0]].optimizer_logs)
     return Records(window, by_optimizer, rows.lost, histograms)

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from gradkeeper.callbacks._text import matching
+from gradkeeper.callbacks.instrument.layer_outputs import LayerOutput
 from gradkeeper.callbacks.instrument.losses import with_values
 from gradkeeper.callbacks.instrument.observer import ReusableObserver
 from gradkeeper.callbacks.instrument.optimizers import clip_limit_of, moments_of
@@ -22,6 +23,7 @@ from gradkeeper.callbacks.instrument.step_context import (
 )
 from gradkeeper.callbacks.instrument.variable_names import layer_paths, variable_names
 from gradkeeper.callbacks.measurements.registry import Event, MeasurementContext
+from gradkeeper.callbacks.recording.activation_log import ActivationLog
 from gradkeeper.callbacks.recording.facts import facts_of
 from gradkeeper.callbacks.recording.reader import Records, collect
 from gradkeeper.callbacks.recording.replica_log import OptimizerLog, Options, ReplicaLog, row_of
@@ -51,6 +53,9 @@ class Recorder(ReusableObserver):
         variables: the variables to record, in this order, if there is no model; None for all.
         optimizers: the optimizers whose calls are recorded; None for all.
         compiled: whether XLA compiles the whole train step.
+
+    Attributes:
+        hidden_layers: paths of the layers whose outputs the graph of the step cannot read.
     """
 
     reads_loss = True
@@ -75,6 +80,9 @@ class Recorder(ReusableObserver):
         self._replicas = 1
         self._facts: tuple[tuple[int, bool, dict[str, str]], RunFacts] | None = None
         self._masks_lost: dict[str, str] = {}
+        self.hidden_layers: dict[str, None] = {}
+        self.reads_outputs = any(each.event == "outputs" for each in options.measurements)
+        self._activations: dict[int, ActivationLog] = {}
 
     def reset(self) -> None:
         """Discard the records, and restore the sampling that `options` specifies."""
@@ -83,6 +91,8 @@ class Recorder(ReusableObserver):
         self.measure_twice(False)
         for log in self._logs.values():
             log.forget_previous()
+        for activations in self._activations.values():
+            activations.reset()
 
     def measure_every(self, period: int) -> None:
         """Measure one of every `period` train steps."""
@@ -112,6 +122,7 @@ class Recorder(ReusableObserver):
             measurements=self.options.measurements,
             replicas_in_sync=self._replicas,
             facts=self._known_facts(),
+            activations=self._activations,
         )
         for log in self._logs.values():
             log.clear()
@@ -134,9 +145,21 @@ class Recorder(ReusableObserver):
         replica = context.replica
         self._replicas = replica.count
         if replica.index not in self._logs:
-            self._logs[replica.index] = ReplicaLog(self.options, context)
+            log = self._logs[replica.index] = ReplicaLog(self.options, context)
+            if self.reads_outputs:
+                self._activations[replica.index] = ActivationLog(log)
         self._logs[replica.index].begin_step()
         self._masks_lost.clear()  # of an earlier trace
+        if self.reads_outputs:
+            self._activations[replica.index].begin_step()
+
+    def on_output(self, context: StepContext, output: LayerOutput) -> None:
+        if self.reads_outputs and self.options.selects(output.path):
+            self._activations[context.replica.index].add(output)
+
+    def on_hidden_outputs(self, path: str) -> None:
+        if self.reads_outputs and self.options.selects(path):
+            self.hidden_layers[path] = None
 
     def on_mask_lost(
         self, layers: Sequence[keras.layers.Layer], user: keras.layers.Layer | None
@@ -226,6 +249,8 @@ class Recorder(ReusableObserver):
 
     def on_step_end(self, context: StepContext, done: Sequence[tf.Tensor]) -> None:
         with tf.control_dependencies(done):
+            if self.reads_outputs:
+                self._activations[context.replica.index].end_step()
             self._logs[context.replica.index].end_step(context.loss)
 
     def _write_before(self, call: OptimizerCall, grads_and_vars: list[GradAndVar]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from gradkeeper.callbacks._text import matches
-from gradkeeper.callbacks.instrument.graph import TraceScope, make_variable, when
+from gradkeeper.callbacks.instrument.graph import GraphFunction, TraceScope, make_variable, when
 from gradkeeper.callbacks.instrument.step_context import GradAndVar, StepContext, StepLoss
 from gradkeeper.callbacks.measurements.registry import Measurement
 from gradkeeper.callbacks.recording.step_log import MISSING, Ring, StepLog
@@ -298,6 +298,18 @@ class ReplicaLog(StepLog):
 
         self.when_measuring(store)
         return stored
+
+    def measured(self, function: GraphFunction) -> tf.Tensor:
+        """Return the result of a function in the measured train steps, else zeros, in the graph.
+
+        The function is called again in the steps that are measured twice.
+        """
+        result = function.where(self._is_measured) if self._options.switchable else function()
+        if self._options.comparable:
+            is_repeated = tf.equal(self._review_mask.read_value(), 0)
+            with tf.control_dependencies([function.where(is_repeated)]):
+                result = tf.identity(result)
+        return result
 
     def when_histograms(self, write: Callable[[tf.Tensor], None]) -> None:
         """Call `write` with the number of the train step if histograms are due, in the graph."""

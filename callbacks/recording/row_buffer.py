@@ -45,6 +45,7 @@ class RowBuffer:
         self._windows: list[Window] = []
         self._unjoined = 0
         self._variables: dict[str, None] = {}
+        self._calls: dict[str, None] = {}
         self._numbers = np.zeros(0, np.int64)
         self.bins = DownsampledSteps.of(Window.concatenate([]))
         self.recorded = self.held = 0
@@ -56,8 +57,9 @@ class RowBuffer:
 
     @property
     def max_rows(self) -> int:
-        """Maximum number of rows for the current number of variables."""
-        return max(_FEWEST_ROWS, self._max_values // max(_NARROWEST, len(self._variables)))
+        """Maximum number of rows for the current number of variables and layer calls."""
+        columns = len(self._variables) + len(self._calls)
+        return max(_FEWEST_ROWS, self._max_values // max(_NARROWEST, columns))
 
     def append(self, window: Window) -> None:
         """Append rows. New variables add columns."""
@@ -65,6 +67,7 @@ class RowBuffer:
             return
         self._windows.append(_owned(window))
         self._variables.update(dict.fromkeys(window.variables))
+        self._calls.update(dict.fromkeys(window.activations.names))
         self.recorded += len(window)
         self.held += len(window)
         self._unjoined += 1

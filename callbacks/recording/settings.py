@@ -76,7 +76,17 @@ class Settings:
         return None if self.optimizers is None else list(self.optimizers.values())
 
     def options(self, model: keras.Model | None) -> Options:
-        """Return the options of a recorder for a model; for a custom loop without one."""
+        """Return the options of a recorder for a model; for a custom loop without one.
+
+        Raises:
+            ValueError: if layer outputs are measured in a custom loop.
+        """
+        outputs = [each.name for each in self._options.measurements if each.event == "outputs"]
+        if model is None and outputs:
+            raise ValueError(
+                "Layer outputs are measured in fit() only, not in a custom loop. Remove the "
+                f"measurement, or train with fit(). Received: measurements={outputs}"
+            )
         capacity, compiled = _LOOP_CAPACITY, True
         if model is not None:
             unread = model.steps_per_execution + self._options.capacity

@@ -72,6 +72,10 @@ class StepLog:
         counters: the device of the counters.
         every_step: whether the row number is the number of the step. Otherwise, `commit` stores the
             number of the step.
+
+    Attributes:
+        capacity: number of rows that the ring buffers hold.
+        device: the device of the ring buffers.
     """
 
     def __init__(

@@ -21,6 +21,7 @@ def scalars_by_step(
         nonfinite: number of gradient elements that are NaN or infinite.
         loss, learning_rate, loss_scale: see `Window.scalars`.
         <measurement>/<variable>: user-defined measurements.
+        activations/<statistic>/<layer call>: statistics of the layer outputs.
         layers/<layer>: L2 norm before clipping over all variables of the layer.
 
     Args:
@@ -62,6 +63,9 @@ def _scalars(window: Window) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     for name in window.measurements:
         for variable, value in zip(window.variables, window.value(name).T, strict=True):
             scalars[f"{name}/{variable}"] = value, ~np.isnan(value)
+    for name, values in window.activations.values.items():
+        for call, value in zip(window.activations.names, values.T, strict=True):
+            scalars[f"activations/{name}/{call}"] = value, ~np.isnan(value)
     return scalars
 
 

@@ -3,9 +3,11 @@
 A part has one row per train step. Its columns are `step` (int64), `present` and `updated` (lists
 of bool, one item per variable), the statistics per variable (`norm`, `applied_norm`, ...; lists of
 float), the statistics per step (`loss`, ...; float64), and with several replicas `replica_norms`
-(lists of replicas x variables floats). The schema's metadata contains the variable paths, the
-index of the first replica, and the facts about the run; pandas reads the paths as
-`attrs["variables"]`.
+(lists of replicas x variables floats). With the measurement "activations", the columns
+`activations.mean`, `activations.std`, ... are lists of float, one item per layer call. The schema's
+metadata contains the variable paths, the names of the layer calls, the index of the first replica,
+and the facts about the run; pandas reads the names as `attrs["variables"]` and
+`attrs["activations"]`.
 """
 
 import dataclasses
@@ -20,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gradkeeper.callbacks._workers import folders_of_others
+from gradkeeper.callbacks.activations import Activations
 from gradkeeper.callbacks.run_facts import RunFacts
 from gradkeeper.callbacks.sinks.sink import Sink
 from gradkeeper.callbacks.window import Window
@@ -27,6 +30,9 @@ from gradkeeper.callbacks.window import Window
 _VARIABLES = b"gradkeeper.variables"
 _FIRST_REPLICA = b"gradkeeper.first_replica"
 _FACTS = b"gradkeeper.facts"
+_CALLS = b"gradkeeper.activations"
+# Prefix of the columns of layer outputs.
+_OF_OUTPUTS = "activations."
 # Metadata key that pandas reads as the `attrs` of a data frame.
 _PANDAS = b"PANDAS_ATTRS"
 _OWN = ("step", "present", "updated", "replica_norms")
@@ -38,13 +44,16 @@ def write_part(path: Path, window: Window) -> None:
     """Write the window to a part; the file appears only when it is complete."""
     lists = {"present": window.present, "updated": window.updated, **window.values}
     lists["replica_norms"] = window.replica_norms
+    activations = window.activations
+    lists |= {_OF_OUTPUTS + name: value for name, value in activations.values.items()}
     columns = {"step": pa.array(window.steps)}
     # Arrow does not support fixed-size lists of length 0.
     columns |= {name: _lists(value) for name, value in lists.items() if value.size}
     columns |= {name: pa.array(value) for name, value in window.scalars.items()}
     metadata = {
         _VARIABLES: json.dumps(window.variables),
-        _PANDAS: json.dumps({"variables": window.variables}),
+        _PANDAS: json.dumps({"variables": window.variables, "activations": activations.names}),
+        _CALLS: json.dumps(activations.names),
         _FIRST_REPLICA: str(window.first_replica),
         _FACTS: json.dumps(dataclasses.asdict(window.facts)),
     }
@@ -74,6 +83,12 @@ def read_part(path: Path) -> Window:
             lists[name] = column.flatten().to_numpy(zero_copy_only=False)
         else:
             scalars[name] = column.to_numpy(zero_copy_only=False)
+    calls = tuple(json.loads(table.schema.metadata.get(_CALLS, "[]")))
+    of_outputs = {
+        name.removeprefix(_OF_OUTPUTS): lists.pop(name).reshape(rows, len(calls))
+        for name in list(lists)
+        if name.startswith(_OF_OUTPUTS)
+    }
     matrices = {name: value.reshape(rows, -1, width) for name, value in lists.items()}
     none = np.zeros((rows, 1, width), bool)
     present, updated = (matrices.get(flag, none)[:, 0] for flag in ("present", "updated"))
@@ -83,7 +98,11 @@ def read_part(path: Path) -> Window:
         values["nonfinite"] = (present & ~np.isfinite(values["norm"])).astype(np.float32)
     replicas = matrices.get("replica_norms", np.zeros((0, 0, 0), np.float32))
     steps = scalars.pop("step")
-    return Window(steps, variables, present, updated, values, scalars, replicas, first, facts=facts)
+    return Window(
+        *(steps, variables, present, updated, values, scalars, replicas, first),
+        facts=facts,
+        activations=Activations(calls, of_outputs),
+    )
 
 
 def is_whole(path: Path) -> bool:

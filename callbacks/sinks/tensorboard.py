@@ -28,6 +28,7 @@ class TensorBoardSink(Sink):
             clipping changed nothing.
         gradients/nonfinite: number of gradient elements that are NaN or infinite.
         gradients/<measurement>/<variable>: user-defined measurements.
+        activations/<statistic>/<call>: statistics of the layer outputs, see `Activations`.
         gradients/layers/<layer>: L2 norm before clipping over all variables of the layer.
         train/loss: loss of the train step, in the unit of the loss.
         train/learning_rate: learning rate of the optimizer.
@@ -128,6 +129,8 @@ class TensorBoardSink(Sink):
 
 
 def _tag(name: str) -> str:
+    if name.startswith("activations/"):
+        return name
     is_of_step = name in ("loss", "learning_rate", "loss_scale")
     return f"train/{name}" if is_of_step else f"gradients/{name}"
 

@@ -58,7 +58,7 @@ class SequenceAttention(keras.layers.Layer):
     ) -> Tensor | tuple[Tensor, Tensor]:
         single = len(query.shape) == 2
         scores = self.score(query[:, None] if single else query, values)
-        weights = self._weights(scores, self._visible(scores, values_mask))
+        weights = self.attention_weights(scores, self._visible(scores, values_mask))
         weights = ops.cast(weights, values.dtype)
         context = ops.matmul(weights, values)
         if single:
@@ -74,7 +74,13 @@ class SequenceAttention(keras.layers.Layer):
         past = ops.arange(queries)[:, None] >= ops.arange(time)[None, :]
         return past[None] if visible is None else ops.logical_and(visible, past[None])
 
-    def _weights(self, scores: Tensor, visible: Tensor | None) -> Tensor:
+    def attention_weights(self, scores: Tensor, visible: Tensor | None) -> Tensor:
+        """Return the weights of scores, [batch, queries, time] each.
+
+        Args:
+            scores: the scores.
+            visible: True for the values that count, broadcasts to the scores; None for all.
+        """
         scores = ops.cast(scores, keras.backend.result_type(scores.dtype, "float32"))
         if visible is not None:
             scores = ops.where(visible, scores, -1e9)
