@@ -193,8 +193,8 @@ def test_compiled_steps_equal_numpy(how):
     check_small(monitored(model, (X, Y), compiling=how), model)
 
 
-def test_two_replicas_record_the_global_batch():
-    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+def test_two_replicas_record_the_global_batch(two_replicas):
+    with two_replicas.scope():
         model = small()
         monitor = monitored(model, (X, Y))
     check_small(monitor, model)

@@ -70,6 +70,7 @@ def test_every_property_of_a_window_is_one_of_the_history():
     )
     made = history(everything[:1], everything[1:])
     methods = {"value", "scalar", "by_layer", "concatenate", "with_variables", "layer_columns"}
+    methods |= {"noise_scale"}
     others = methods | {"calls"}  # methods for rules
     columns = [name for name in dir(Window) if not name.startswith("_") and name not in others]
     for name in ["steps", "present", "updated", "replica_norms", *columns]:

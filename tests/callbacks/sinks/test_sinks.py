@@ -73,18 +73,29 @@ def documented(heading):
 def test_the_page_of_files_names_every_column_and_tag(tmp_path):
     log_dir, events = tmp_path / "log", tmp_path / "events"
     watch = ("gradients", "updates", "weights")
-    monitor = GradientMonitor(log_dir=log_dir, tensorboard_dir=events, watch=watch, histograms=True)
+    monitor = GradientMonitor(
+        log_dir=log_dir,
+        tensorboard_dir=events,
+        watch=watch,
+        measurements=["optimizer", "activations"],
+        histograms=True,
+    )
     model, data = compiled("dense")
     fit(model, data, callbacks=[monitor])
-    columns = set(pq.read_schema(next(log_dir.glob("*.parquet"))).names)
+    names = pq.read_schema(next(log_dir.glob("*.parquet"))).names
+    columns = {re.sub(r"(?<=activations\.).*", "<statistic>", name) for name in names}
     special = {"missing_loss_scale", "allowed", "replica_norms"}
     assert documented("Parquet") == columns | special
     found = {value.tag for event in events_in(events) for value in event.summary.value}
-    tags = {
-        re.sub(r"(?<=/layers/).*", "<layer>", re.sub(r"(?<=/histograms/).*", "<variable>", tag))
-        for tag in found
+    kinds = {
+        r"(?<=/layers/).*": "<layer>",
+        r"(?<=/histograms/).*": "<variable>",
+        r"(?<=gradients/)\w+_(rms|cosine)/.*": "<measurement>/<variable>",
+        r"(?<=activations/).*": "<statistic>/<layer call>",
     }
-    assert documented("TensorBoard") == tags | {"train/loss_scale"}
+    for pattern, kind in kinds.items():
+        found = {re.sub(pattern, kind, tag) for tag in found}
+    assert documented("TensorBoard") == found | {"train/loss_scale"}
 
 
 def test_a_window_without_variables_is_read_back(tmp_path):
