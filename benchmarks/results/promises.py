@@ -445,7 +445,7 @@ def _measure(config: BenchConfig) -> Iterator[Measurement]:
             train(config, f"{promise.model}-seed{n}", own_arguments(promise, n), limit=limit)
             for n in SEEDS
         ]
-        contrast = train(config, _contrast_label(promise), contrast_arguments(promise))
+        contrast = train(config, contrast_label(promise), contrast_arguments(promise))
         trained = [run for run in runs if run is not None]
         if trained and contrast is not None:
             yield from _measurements(promise, trained, contrast)
@@ -465,7 +465,7 @@ def contrast_arguments(promise: Promise) -> dict[str, Any]:
     return {**budget, "recipe": "none", **promise.contrast}
 
 
-def _contrast_label(promise: Promise) -> str:
+def contrast_label(promise: Promise) -> str:
     """Return the directory of the contrast, which promises with the same contrast share."""
     arguments = contrast_arguments(promise)
     first = next(each for each in PROMISES if contrast_arguments(each) == arguments)

@@ -182,6 +182,28 @@ def test_every_promise_has_a_recipe_and_runs_that_experiment_accepts():
         assert {**one.to_dict(), "seed": 0} != {**other.to_dict(), "seed": 0}
 
 
+def test_promises_share_a_contrast_only_if_its_experiment_is_the_same():
+    by_model = {promise.model: promise for promise in promises.PROMISES}
+    label = {name: promises.contrast_label(by_model[name]) for name in ("mgu", "ugrnn", "irnn")}
+    assert label == {"mgu": "mgu-contrast", "ugrnn": "mgu-contrast", "irnn": "irnn-contrast"}
+
+
+@pytest.mark.parametrize(
+    ("model", "task", "num_layers", "is_faster"),
+    [
+        ("gru", "adding", 1, True),
+        ("gru", "adding", 2, False),
+        ("gru", "tiny_shakespeare", 1, False),
+        ("lru", "adding", 1, False),
+    ],
+)
+def test_xla_compiles_the_loop_of_one_layer_without_an_embedding(
+    model, task, num_layers, is_faster
+):
+    arguments = {"model": model, "task": task, "num_layers": num_layers, "recipe": "none"}
+    assert runs.is_faster_under_xla(arguments) is is_faster
+
+
 @pytest.mark.parametrize(
     ("quantity", "limit", "fails_at", "value", "contrast", "kept"),
     [

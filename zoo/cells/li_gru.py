@@ -15,7 +15,7 @@ class LiGRUCell(GatedCell):
     """Light GRU, without a reset gate and with relu candidates.
 
     Ravanelli, Brakel, Omologo, Bengio: "Light Gated Recurrent Units for Speech Recognition",
-    2018, arXiv 1803.10225, eqs. 8 and 9::
+    2018, arXiv 1803.10225::
 
         z = sigmoid(W_z x_t + U_z h_{t-1} + b_z)
         n = relu(W_n x_t + U_n h_{t-1} + b_n)
