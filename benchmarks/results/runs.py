@@ -8,12 +8,14 @@ from typing import Any
 
 import keras
 
+from gradkeeper.callbacks import GradientHistory
 from gradkeeper.training.experiment.config import DIGEST, ExperimentConfig
 from gradkeeper.training.experiment.experiment import Experiment
 from gradkeeper.training.experiment.result import Result
 from gradkeeper.training.experiment.run_directory import FINISHED, RunDirectory, read_json
 from gradkeeper.training.reporting.result_text import clipping
 from gradkeeper.training.tasks import load_task
+from results.finished_runs import FinishedRuns
 from results.measurement import Measurement
 from results.table import BenchConfig
 
@@ -79,6 +81,8 @@ def train(
 ) -> Run | None:
     """Return a run; train only the part that its directory does not contain.
 
+    A run whose result is in `config.finished` is not trained, and needs no directory.
+
     Args:
         config: see `BenchConfig`.
         label: name of the run directory.
@@ -101,13 +105,22 @@ def train(
         resume=exists,
         callbacks=[] if limit is None else [StopAtLimit(limit)],
     )
+    finished, settings = FinishedRuns(config.finished), _compared(experiment.config.to_dict())
+    known = finished.find(label, settings)
+    if known is not None:
+        return Run(_result_of(known, folder, experiment.config))
     if exists:
-        _require_same_settings(folder, experiment.config.to_dict())
+        _require_same_settings(folder, settings)
     if config.collect or (exists and _status(folder) == FINISHED):
         result = Result.load(folder) if exists else None
-        return Run(result) if result is not None and result.metrics.get("val_loss") else None
-    config.print(f"{label}: training")
-    return Run(experiment.run(verbose=0 if config.console is None else 1, title=label))
+        if result is None or not result.metrics.get("val_loss"):
+            return None
+    else:
+        config.print(f"{label}: training")
+        result = experiment.run(verbose=0 if config.console is None else 1, title=label)
+    if result.status == FINISHED:
+        finished.add(label, settings, _kept(result))
+    return Run(result)
 
 
 def is_faster_under_xla(arguments: Mapping[str, Any]) -> bool:
@@ -176,16 +189,46 @@ def describe_settings(config: Mapping[str, Any]) -> str:
     return "; ".join(parts)
 
 
+def _kept(result: Result) -> dict[str, Any]:
+    """Return what `FinishedRuns` keeps of a result."""
+    metrics = {
+        name: [float(f"{value:.6g}") for value in values]
+        for name, values in result.metrics.items()
+        if name in ("epoch", "step", "seconds", "loss") or name.startswith("val_")
+    }
+    return {
+        "metrics": metrics,
+        "parameters": result.parameters,
+        "time_per_step": float(f"{result.time_per_step:.4g}"),
+    }
+
+
+def _result_of(kept: dict[str, Any], folder: Path, config: ExperimentConfig) -> Result:
+    return Result(
+        run_dir=folder,
+        status=FINISHED,
+        config=config.to_dict(),
+        history=GradientHistory(),
+        findings=[],
+        baseline=None,
+        baseline_label="",
+        **kept,
+    )
+
+
+def _compared(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that determine the result of a run."""
+    return {name: value for name, value in config.items() if name not in _NOT_COMPARED}
+
+
 def _status(folder: Path) -> str:
     path = RunDirectory(folder).status
     return str(read_json(path)["status"]) if path.is_file() else ""
 
 
 def _require_same_settings(folder: Path, config: Mapping[str, Any]) -> None:
-    before = read_json(RunDirectory(folder).config)
-    changed = sorted(
-        name for name in {*before, *config} - _NOT_COMPARED if before.get(name) != config.get(name)
-    )
+    before = _compared(read_json(RunDirectory(folder).config))
+    changed = sorted(name for name in {*before, *config} if before.get(name) != config.get(name))
     if changed:
         raise ValueError(
             "The run directory contains a run with other settings. Choose another folder with "

@@ -1,6 +1,5 @@
 """Largest learning rate at which each model still learns, without and with clipping."""
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,7 +12,7 @@ from gradkeeper import zoo
 from gradkeeper.callbacks import gradient_flow
 from gradkeeper.training import ExperimentConfig, Task
 from gradkeeper.training.experiment.experiment import build_model, task_of
-from gradkeeper.training.experiment.run_directory import write_json
+from results.finished_runs import FinishedRuns
 from results.measurement import Measurement
 from results.plots import LINE, MEASURED, PUBLISHED, new_figure, select, style_axes
 from results.runs import is_faster_under_xla
@@ -25,6 +24,8 @@ SEEDS = (0, 1, 2)
 STEPS, BATCH, UNITS, LENGTH, DIGITS = 300, 32, 32, 20, 5
 BETTER = 0.95  # share of the loss of guessing that a trained model must be below
 FLOW_EXAMPLES = 32
+SETTINGS = {"units": UNITS, "batch_size": BATCH, "steps": STEPS, "length": LENGTH}
+DESCRIPTION = f"{UNITS} units; sgd; batches of {BATCH}; {STEPS} steps; length {LENGTH}"
 BEFORE, AFTER = "half-life before", "half-life after"
 QUICK_MODELS = ("simple_rnn", "gru")
 TEXT = f"""Every model learns the temporal order problem ({LENGTH} steps, four classes; the
@@ -40,15 +41,16 @@ published."""
 
 
 def _measure(config: BenchConfig) -> Iterator[Measurement]:
+    kept = FinishedRuns(config.finished or config.runs / "finished.jsonl")
     for name in QUICK_MODELS if config.quick else zoo.list_models():
-        place = config.runs / f"{name}.json"
-        if not place.is_file():
+        found = kept.find(name, SETTINGS)
+        if found is None:
             if config.collect:
                 continue
             config.print(f"{name}: training")
-            place.parent.mkdir(parents=True, exist_ok=True)
-            write_json(place, measure_model(name, quick=config.quick, data_dir=config.data_dir))
-        yield from _measurements(name, json.loads(place.read_text("utf-8")))
+            found = measure_model(name, quick=config.quick, data_dir=config.data_dir)
+            kept.add(name, SETTINGS, found)
+        yield from _measurements(name, found)
 
 
 def measure_model(name: str, *, quick: bool = False, data_dir: Any = None) -> dict[str, Any]:
@@ -140,8 +142,7 @@ def _heading(clip: float | None) -> str:
 
 
 def _measurements(name: str, found: dict[str, Any]) -> Iterator[Measurement]:
-    settings = f"{UNITS} units; sgd; batches of {BATCH}; {STEPS} steps; length {LENGTH}"
-    common: dict[str, Any] = {"model": name, "seeds": "0, 1, 2", "settings": settings}
+    common: dict[str, Any] = {"model": name, "seeds": "0, 1, 2", "settings": DESCRIPTION}
     for heading, rates in found["rates"].items():
         median = float(np.median([rate or 0.0 for rate in rates]))
         yield Measurement(**common, quantity=heading, value=median or None)

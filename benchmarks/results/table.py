@@ -54,6 +54,7 @@ class BenchConfig:
             interrupted ones resumed.
         quick: use tiny sizes, for seconds instead of hours; the numbers mean nothing.
         collect: train nothing and use the existing runs, including unfinished ones.
+        finished: file with the results of finished runs, see `FinishedRuns`; None for no file.
         data_dir: data folder of tensorflow-datasets; None for its default.
         console: the console for progress messages; None for no output.
     """
@@ -61,6 +62,7 @@ class BenchConfig:
     runs: Path
     quick: bool = False
     collect: bool = False
+    finished: Path | None = None
     data_dir: Path | None = None
     console: Console | None = None
 

@@ -12,6 +12,7 @@ from gradkeeper._arguments import choice
 from gradkeeper.training.cli.support import console, loading
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
+_FINISHED = _CHECKOUT / "benchmarks" / "results" / "finished"
 _LIST, _PAGE, _WEIGHTS, _ALL = "list", "page", "weights", "all"
 _WORDS = {
     _ALL: "all tables above, one after the other",
@@ -33,6 +34,10 @@ def bench(
         typer.Option(
             "--collect", help="Train nothing: use the existing runs, including unfinished ones."
         ),
+    ] = False,
+    retrain: Annotated[
+        bool,
+        typer.Option("--retrain", help="Train also the runs whose results are in the repository."),
     ] = False,
     out: Annotated[
         Path, typer.Option(help="Folder for CSV files and pictures, or for the weights.")
@@ -69,7 +74,12 @@ def bench(
         return
     for name in TABLES if table == _ALL else [table]:
         config = BenchConfig(
-            runs=folder / name, quick=quick, collect=collect, data_dir=data_dir, console=console
+            runs=folder / name,
+            quick=quick,
+            collect=collect,
+            finished=None if quick or retrain else _FINISHED / f"{name}.jsonl",
+            data_dir=data_dir,
+            console=console,
         )
         _print_paths(run_table(name, config, out))
 
