@@ -118,6 +118,7 @@ PROJECTS = {
     "docs/how-the-guard-works.md": failing_project,
     "docs/how-the-monitor-works.md": project,
     "docs/live-view.md": project,
+    "docs/measurements.md": project,
     "docs/nan-post-mortem.md": failing_project,
     "docs/scale-out.md": project,
     "docs/trackers.md": project,

@@ -1,4 +1,4 @@
-"""Results of finished runs, kept in the repository so that nobody has to train them again."""
+"""Results of finished runs, kept in the repository so that they are not trained again."""
 
 import json
 from dataclasses import dataclass

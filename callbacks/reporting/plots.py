@@ -1,13 +1,16 @@
 """Plots of a history."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from itertools import cycle
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from gradkeeper.callbacks.finding import Finding
@@ -19,6 +22,17 @@ BEFORE, APPLIED, ALARM, ZERO = "#1f6fb4", "#e08a1e", "#c0392b", "#555555"
 _DASHES = (":", "--", "-.", (0, (6, 4)), (0, (1, 4)))
 # Categories that a logarithmic color scale cannot show.
 _KINDS = (("zero", "#c9ced6"), ("NaN or Inf", "#e5988f"), ("no gradient", "#ffffff"))
+# Statistics of the layer outputs that `plot_activations` shows, with their titles.
+_OF_OUTPUTS = {
+    "std": "standard deviation",
+    "max_abs": "largest magnitude",
+    "zeros": "share of zeros",
+    "saturated": "share saturated",
+    "dead_units": "share of dead units",
+    "entropy": "entropy of the attention, nats",
+    "max_logit": "largest attention logit",
+}
+_COLOURS = tuple(colormaps["tab20"].colors)
 # A page cannot resolve more columns than this; each column shows the maximum of its bin.
 _COLUMNS = 600
 # A legend with more lines than this is unreadable.
@@ -90,6 +104,38 @@ def plot_measurement(history: GradientHistory, name: str) -> Figure:
     figure, axes = _plot_variables(history, history.value(name), name)
     if axes.get_legend_handles_labels()[0]:
         _draw_legend_beside(axes)
+    return figure
+
+
+def plot_activations(history: GradientHistory) -> Figure:
+    """Plot each statistic of the layer outputs over the train steps, one line per layer call.
+
+    Statistics that no layer has are left out. Those without a limit have a logarithmic axis.
+    """
+    activations = history.activations
+    values = {name: activations.value(name) for name in _OF_OUTPUTS}
+    shown = {name: each for name, each in values.items() if np.isfinite(each).any()}
+    rows = math.ceil(len(shown) / 2)
+    figure = Figure(figsize=(10, 0.6 + 2.6 * rows), layout="constrained", dpi=110)
+    panels = figure.subplots(rows, 2, sharex=True, squeeze=False).ravel()
+    colours = dict(zip(activations.names, cycle(_COLOURS), strict=False))
+    for axes, (name, columns) in zip(panels, shown.items(), strict=False):
+        is_logarithmic = name in ("std", "max_abs")
+        for call, column in zip(activations.names, columns.T, strict=True):
+            drawn = _drawable(column) if is_logarithmic else column
+            known = np.isfinite(drawn)
+            marker = "." if known.sum() < 60 else ""
+            axes.plot(history.steps[known], drawn[known], marker=marker, lw=1, color=colours[call])
+        axes.set_title(_OF_OUTPUTS[name], fontsize="medium", loc="left")
+        if is_logarithmic or name == "max_logit":
+            axes.set_yscale("log" if is_logarithmic else "symlog")
+        axes.grid(alpha=0.25)
+    for axes in panels[len(shown) :]:
+        axes.set_visible(False)
+    figure.supxlabel("train step", fontsize="medium")
+    if len(colours) <= _LABELLED:
+        lines = [Line2D([], [], color=colour, label=call) for call, colour in colours.items()]
+        figure.legend(handles=lines, loc="outside right upper", fontsize="x-small", frameon=False)
     return figure
 
 

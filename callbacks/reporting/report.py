@@ -18,6 +18,7 @@ from gradkeeper.callbacks.noise_scale import NoiseScale
 from gradkeeper.callbacks.recording.history import GradientHistory
 from gradkeeper.callbacks.reporting.layer_groups import LayerGroups
 from gradkeeper.callbacks.reporting.plots import (
+    plot_activations,
     plot_global_norm,
     plot_layers,
     plot_measurement,
@@ -91,6 +92,8 @@ def write_report(
         pictures["Gradient norm per layer"] = plot_layers(history)
     if np.isfinite(history.update_ratios).any():
         pictures["Update over weight, per variable"] = plot_update_ratios(history)
+    if history.activations.names:
+        pictures["Outputs of the layers"] = plot_activations(history)
     for name in history.measurements:
         pictures[f"{name}, per variable"] = plot_measurement(history, name)
     return write_page(

@@ -1,4 +1,4 @@
-"""Script that draws the picture of the optimizer state in `docs/attach.md`.
+"""Script that draws the picture of the optimizer state in `docs/measurements.md`.
 
 python docs/_pictures/optimizer.py
 """

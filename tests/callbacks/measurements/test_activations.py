@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from gradkeeper.callbacks import GradientHistory, GradientMonitor
 from gradkeeper.callbacks.activations import STATISTICS
+from gradkeeper.callbacks.reporting.plots import plot_activations
 from gradkeeper.callbacks.statistics.saturation import saturation_of
 from gradkeeper.zoo.layers import LuongAttention
 
@@ -64,7 +65,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     model = of_every_kind()
     places = {"log_dir": folder / "log", "tensorboard_dir": folder / "events"}
-    monitor = monitored(model, (TOKENS, Y), **places)
+    monitor = monitored(model, (TOKENS, Y), compiling={"jit_compile": False}, **places)
     outputs = {}
     for layer in model.layers[1:]:
         name = "nested/p" if layer.name == "nested" else layer.name
@@ -149,6 +150,23 @@ def test_they_are_in_data_frame_files_and_tensorboard(run):
     (path,) = (folder / "events").iterdir()
     events = tf.compat.v1.train.summary_iterator(str(path))
     assert "activations/entropy/heads" in {v.tag for e in events for v in e.summary.value}
+
+
+def test_the_report_plots_the_statistics_that_exist(run, tmp_path):
+    monitor, *_ = run
+    page = monitor.report(tmp_path / "report.html").read_text("utf-8")
+    assert "Outputs of the layers" in page
+    figure = plot_activations(monitor.history)
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    assert [axes.get_title(loc="left") for axes in shown] == [
+        *("standard deviation", "largest magnitude", "share of zeros", "share saturated"),
+        *("share of dead units", "entropy of the attention, nats", "largest attention logit"),
+    ]
+    names = monitor.history.activations.names
+    assert len(shown[0].lines) == len(names)
+    drawn = shown[0].lines[names.index("gate")].get_ydata()
+    wanted = monitor.history.activations.value("std")[:, names.index("gate")]
+    np.testing.assert_array_equal(drawn, wanted)
 
 
 def test_an_unknown_statistic_names_the_known_ones(run):
