@@ -32,7 +32,7 @@ _OF_OUTPUTS = {
     "entropy": "entropy of the attention, nats",
     "max_logit": "largest attention logit",
 }
-_COLOURS = tuple(colormaps["tab20"].colors)
+_COLOURS = tuple(map(colormaps["tab20"], range(20)))
 # A page cannot resolve more columns than this; each column shows the maximum of its bin.
 _COLUMNS = 600
 # A legend with more lines than this is unreadable.

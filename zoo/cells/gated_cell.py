@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import keras
 from keras import ops
 
 from gradkeeper._arguments import integer
@@ -28,6 +29,50 @@ class GatedCell(RecurrentCell):
     def gate(self, name: str, sums: Tensor) -> Tensor:
         """Apply the activation of the gates, and record the gate under its name."""
         return self.record_gate(name, self.recurrent_activation(sums))
+
+
+class NormalizedInputsCell(GatedCell):
+    """Base class of cells that can apply batch normalization to W x_t.
+
+    The shifts of the normalization are the biases. The statistics of a layer are those of the batch
+    over all time steps, masked steps included. The cell alone computes them for each step.
+
+    A subclass sets:
+        input_norm_options: arguments of the `keras.layers.BatchNormalization`.
+
+    Args:
+        normalize_inputs: whether to apply the batch normalization. Its weights are gamma,
+            moving_mean and moving_variance, [gates * units] each.
+    """
+
+    input_norm_options: ClassVar[dict[str, Any]]
+
+    def __init__(self, units: int, *, normalize_inputs: bool = False, **options: Any) -> None:
+        super().__init__(units, **options)
+        self.normalize_inputs = normalize_inputs
+        self.input_norm = None
+        if normalize_inputs:
+            self.input_norm = keras.layers.BatchNormalization(
+                center=False, name="input_norm", dtype=self.dtype_policy, **self.input_norm_options
+            )
+
+    def build(self, input_shape: Shape) -> None:
+        super().build(input_shape)
+        if self.input_norm is not None:
+            self.input_norm.build((None, self.gates * self.units))
+
+    def prepare(self, inputs: Tensor, training: bool = False) -> Tensor:
+        inputs = super().prepare(inputs, training)
+        if self.input_norm is None:
+            return inputs
+        products = ops.matmul(inputs, self.kernel)
+        rows = ops.reshape(products, (-1, products.shape[-1]))
+        return ops.reshape(self.input_norm(rows, training=training), ops.shape(products))
+
+    def project(self, prepared: Tensor) -> Tensor:
+        if self.input_norm is None:
+            return super().project(prepared)
+        return prepared if self.bias is None else prepared + self.bias
 
 
 class ChronoCell(GatedCell):

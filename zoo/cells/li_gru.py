@@ -1,17 +1,17 @@
 """LiGRUCell and LiGRU."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 from keras import ops
 
-from gradkeeper.zoo._typing import Activation, Shape, State, StepOutput, Tensor
+from gradkeeper.zoo._typing import Activation, State, StepOutput, Tensor
 from gradkeeper.zoo.cells.cell_layer import CellLayer
-from gradkeeper.zoo.cells.gated_cell import GatedCell
+from gradkeeper.zoo.cells.gated_cell import NormalizedInputsCell
 
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
-class LiGRUCell(GatedCell):
+class LiGRUCell(NormalizedInputsCell):
     """Light GRU, without a reset gate and with relu candidates.
 
     Ravanelli, Brakel, Omologo, Bengio: "Light Gated Recurrent Units for Speech Recognition",
@@ -38,50 +38,15 @@ class LiGRUCell(GatedCell):
         activation: "relu" by default.
         normalize_inputs: whether to apply batch normalization to W_z x_t and W_n x_t, with the
             momentum and epsilon of the authors' code (mravanelli/pytorch-kaldi,
-            neural_networks.py:1070). The statistics of a layer are those of the batch over all
-            time steps, masked steps included. The cell alone computes them for each step.
+            neural_networks.py:1070); see `NormalizedInputsCell`.
     """
 
     gates = 2
     forget_gate = ("h", "z")
+    input_norm_options: ClassVar[dict[str, Any]] = {"momentum": 0.95, "epsilon": 1e-5}
 
-    def __init__(
-        self,
-        units: int,
-        *,
-        activation: Activation = "relu",
-        normalize_inputs: bool = False,
-        **options: Any,
-    ) -> None:
+    def __init__(self, units: int, *, activation: Activation = "relu", **options: Any) -> None:
         super().__init__(units, activation=activation, **options)
-        self.normalize_inputs = normalize_inputs
-        self.input_norm = None
-        if normalize_inputs:
-            self.input_norm = keras.layers.BatchNormalization(
-                momentum=0.95,
-                epsilon=1e-5,
-                center=False,
-                name="input_norm",
-                dtype=self.dtype_policy,
-            )
-
-    def build(self, input_shape: Shape) -> None:
-        super().build(input_shape)
-        if self.input_norm is not None:
-            self.input_norm.build((None, self.gates * self.units))
-
-    def prepare(self, inputs: Tensor, training: bool = False) -> Tensor:
-        inputs = super().prepare(inputs, training)
-        if self.input_norm is None:
-            return inputs
-        products = ops.matmul(inputs, self.kernel)
-        rows = ops.reshape(products, (-1, products.shape[-1]))
-        return ops.reshape(self.input_norm(rows, training=training), ops.shape(products))
-
-    def project(self, prepared: Tensor) -> Tensor:
-        if self.input_norm is None:
-            return super().project(prepared)
-        return prepared if self.bias is None else prepared + self.bias
 
     def recur(self, projected: Tensor, states: State, training: bool = False) -> StepOutput:
         h = states[0]

@@ -1,6 +1,6 @@
 """STARCell and STAR."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 from keras import ops
@@ -8,11 +8,11 @@ from keras import ops
 from gradkeeper._arguments import number
 from gradkeeper.zoo._typing import State, StepOutput, Tensor
 from gradkeeper.zoo.cells.cell_layer import CellLayer
-from gradkeeper.zoo.cells.gated_cell import ChronoCell
+from gradkeeper.zoo.cells.gated_cell import ChronoCell, NormalizedInputsCell
 
 
 @keras.saving.register_keras_serializable(package="gradkeeper")
-class STARCell(ChronoCell):
+class STARCell(NormalizedInputsCell, ChronoCell):
     """Stackable recurrent cell, designed for deep stacks of layers.
 
     Turkoglu, D'Aronco, Wegner, Schindler: "Gating Revisited: Deep Multi-layer RNNs That Can Be
@@ -32,8 +32,14 @@ class STARCell(ChronoCell):
         recurrent_kernel: U, [units, units].
         bias: (b_z, b_k), [2 * units]; None if `use_bias=False`. With `chrono_steps`, b_k starts at
             -log(u).
+        input_norm: gamma, moving_mean and moving_variance, [2 * units] each; only with
+            `normalize_inputs`.
 
     Args: those of `keras.layers.GRUCell` without `reset_after`, `chrono_steps` (`ChronoCell`), and
+        normalize_inputs: whether to apply batch normalization to W_z x_t and W_k x_t, with the
+            momentum, epsilon and initial gamma of the authors' code (bn_star.py:101-113); see
+            `NormalizedInputsCell`. Their code also normalizes U h_{t-1}; a loop of the JAX backend
+            cannot update the moving averages that this needs.
         beta: a constant. The authors' code has beta = 1, as JANET, and u uniform in [1, 784]
             (0zgur0/STAR_Network, star.py:16, 58-59 and 74-86).
     """
@@ -42,6 +48,11 @@ class STARCell(ChronoCell):
     recurrent_gates = 1
     gate_signs = (0, -1)
     update_gate = ("h", "k")
+    input_norm_options: ClassVar[dict[str, Any]] = {
+        "momentum": 0.999,
+        "epsilon": 1e-3,
+        "gamma_initializer": keras.initializers.Constant(0.1),
+    }
 
     def __init__(self, units: int, *, beta: float = 0.0, **options: Any) -> None:
         super().__init__(units, **options)

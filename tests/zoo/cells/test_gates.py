@@ -283,10 +283,17 @@ def test_refuses_wrong_initial_biases(name, options, message):
         getattr(layers, name)(UNITS, **options)
 
 
-def test_li_gru_normalizes_the_input_products_over_batch_and_time():
+@pytest.mark.parametrize(
+    ("layer_class", "momentum", "epsilon", "initial_gamma"),
+    [(layers.LiGRU, 0.95, 1e-5, 1.0), (layers.STAR, 0.999, 1e-3, 0.1)],
+)
+def test_input_products_are_normalized_over_batch_and_time(
+    layer_class, momentum, epsilon, initial_gamma
+):
     x = random_normal(BATCH, TIME, FEATURES)
-    layer = layers.LiGRU(UNITS, normalize_inputs=True, return_sequences=True, dtype="float64")
+    layer = layer_class(UNITS, normalize_inputs=True, return_sequences=True, dtype="float64")
     layer.build(x.shape)
+    np.testing.assert_allclose(layer.trainable_weights[3], initial_gamma, rtol=1e-6)
     values = [
         random_normal(*each.shape, seed=index) for index, each in enumerate(layer.trainable_weights)
     ]
@@ -295,10 +302,10 @@ def test_li_gru_normalizes_the_input_products_over_batch_and_time():
     kernel, recurrent, bias, gamma = values
     products = x @ kernel
     mean, variance = products.mean((0, 1)), products.var((0, 1))
-    normalized = gamma * (products - mean) / np.sqrt(variance + 1e-5) + bias
-    plain = layers.LiGRU(UNITS, return_sequences=True, dtype="float64")
+    normalized = gamma * (products - mean) / np.sqrt(variance + epsilon) + bias
+    plain = layer_class(UNITS, return_sequences=True, dtype="float64")
     plain.build((BATCH, TIME, 2 * UNITS))
     plain.set_weights([np.eye(2 * UNITS), recurrent, np.zeros(2 * UNITS)])
     close(layer(x, training=True), plain(normalized))
-    close(layer.cell.input_norm.moving_mean, 0.05 * mean)
-    assert layers.LiGRU.from_config(layer.get_config()).cell.normalize_inputs
+    close(layer.cell.input_norm.moving_mean, (1 - momentum) * mean)
+    assert layer_class.from_config(layer.get_config()).cell.normalize_inputs
