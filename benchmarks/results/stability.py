@@ -1,7 +1,7 @@
 """Largest learning rate at which each model still learns, without and with clipping."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -36,7 +36,7 @@ two from {RATES[-1]:g} to {RATES[0]:g}, at which the training stays finite and e
 `global_clipnorm`: the median of three seeds; – if no rate does. The half-life is the number of
 steps back in time after which the gradient of the loss with respect to a state of the first layer
 has halved, for the state with the longest half-life, before the training and after that with
-`global_clipnorm=1` and its largest rate; ∞ if it does not fall. No comparable table is
+`global_clipnorm=1` and its largest rate for seed 0; ∞ if it does not fall. No comparable table is
 published."""
 
 
@@ -146,19 +146,21 @@ def _measurements(name: str, found: dict[str, Any]) -> Iterator[Measurement]:
     for heading, rates in found["rates"].items():
         median = float(np.median([rate or 0.0 for rate in rates]))
         yield Measurement(**common, quantity=heading, value=median or None)
-    yield Measurement(**common, quantity=BEFORE, value=found["before"], unit="steps")
-    yield Measurement(**common, quantity=AFTER, value=found["after"], unit="steps")
+    for quantity, value in ((BEFORE, found["before"]), (AFTER, found["after"])):
+        known = None if math.isnan(value) else value
+        yield Measurement(**common, quantity=quantity, value=known, unit="steps")
 
 
 def _draw(measurements: Sequence[Measurement]) -> Figure:
     names = list(dict.fromkeys(each.model for each in measurements))
     rows = {name: row for row, name in enumerate(reversed(names))}
-    figure = new_figure(11, 1.4 + 0.2 * len(names))
+    figure = new_figure(11, 1.4 + 0.24 * len(names))
     left, right = figure.subplots(1, 2, sharey=True)
-    for clip, marker, colour in zip(
-        CLIPS, "o^sD", (PUBLISHED, LINE, "#90a4ae", MEASURED), strict=True
-    ):
-        _dots(left, select(measurements, _heading(clip)), rows, marker, colour, _heading(clip))
+    colours = (PUBLISHED, LINE, "#90a4ae", MEASURED)
+    for number, (clip, marker, colour) in enumerate(zip(CLIPS, "o^sD", colours, strict=True)):
+        # Equal rates of a model are drawn one above the other.
+        shifted = {name: row + 0.24 - 0.16 * number for name, row in rows.items()}
+        _dots(left, select(measurements, _heading(clip)), shifted, marker, colour, _heading(clip))
     _dots(right, select(measurements, BEFORE), rows, "o", LINE, "before the training")
     _dots(right, select(measurements, AFTER), rows, "o", MEASURED, "after the training")
     left.set_yticks(list(rows.values()), list(rows), fontsize="small")
@@ -175,7 +177,7 @@ def _draw(measurements: Sequence[Measurement]) -> Figure:
 def _dots(
     axes: Any,
     chosen: Sequence[Measurement],
-    rows: dict[str, int],
+    rows: Mapping[str, float],
     marker: str,
     colour: str,
     label: str,
