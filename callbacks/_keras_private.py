@@ -2,6 +2,10 @@
 
 `_clip_gradients`: the only place to read a gradient after Keras has clipped it and before Keras
     applies it; `apply` does both in one call.
+`_backend_apply_gradients`: which variables the gradients in `_clip_gradients` belong to, on JAX.
+`_accumulated_gradients`: the sums of a gradient accumulation, for the norm before clipping on JAX.
+`_iterations`: the number of calls of an optimizer; `iterations` is the number of updates, which is
+    smaller with gradient accumulation.
 `_all_reduce_sum_gradients`: the only place to read the sum of the gradients of all replicas; Keras
     calls it between clipping and update.
 `_trainable_variables`: the variables that `optimizer.apply(gradients)` updates if it is called
@@ -36,6 +40,7 @@ from keras.src.utils.io_utils import print_msg
 
 CLIP_GRADIENTS = "_clip_gradients"
 ALL_REDUCE = "_all_reduce_sum_gradients"
+APPLY_GRADIENTS = "_backend_apply_gradients"
 COMPUTE_ATTENTION = "_compute_attention"
 APPLY_SCORES = "_apply_scores"
 
@@ -96,6 +101,16 @@ def variables_of(
     return list(variables)
 
 
+def accumulated_gradients(optimizer: keras.optimizers.Optimizer) -> list[Any]:
+    """Return the accumulated gradient of each variable that the optimizer trains."""
+    return list(optimizer._accumulated_gradients)
+
+
+def calls_of(optimizer: keras.optimizers.Optimizer) -> Any:
+    """Return the number of calls of the optimizer, a variable."""
+    return optimizer._iterations
+
+
 def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     """Return the direct sublayers of a layer or model; an empty list for any other object."""
     if not isinstance(layer, keras.layers.Layer):
@@ -133,10 +148,13 @@ def dot_product_equation(layer: keras.layers.MultiHeadAttention) -> str:
 
 __all__ = [
     "ALL_REDUCE",
+    "APPLY_GRADIENTS",
     "APPLY_SCORES",
     "CLIP_GRADIENTS",
     "COMPUTE_ATTENTION",
     "Moments",
+    "accumulated_gradients",
+    "calls_of",
     "dot_product_equation",
     "is_inference",
     "is_recomputed",

@@ -7,11 +7,12 @@ import keras
 
 from gradkeeper.callbacks._fit_frame import FitFrame
 from gradkeeper.callbacks._keras_private import print_msg
-from gradkeeper.callbacks.instrument.observer import ReusableObserver
+from gradkeeper.callbacks.instrument.backend import InstrumentedTrainFunction
 from gradkeeper.callbacks.instrument.optimizers import bypasses_apply, optimizers_of
-from gradkeeper.callbacks.instrument.train_function import InstrumentedTrainFunction, PendingCall
+from gradkeeper.callbacks.instrument.ownership import Owned
+from gradkeeper.callbacks.instrument.train_calls import ObservedTrainFunction, PendingCall
 
-ObserverT = TypeVar("ObserverT", bound=ReusableObserver)
+ObserverT = TypeVar("ObserverT", bound=Owned)
 
 _NOT_KERAS_3 = (
     "{} requires a Keras 3 model (keras.Model). Models of the legacy tf_keras package are not "
@@ -30,6 +31,8 @@ class StepCallback(keras.callbacks.Callback, Generic[ObserverT]):
         TypeError: if the callback is attached to an object that is not a Keras 3 model.
     """
 
+    # The backends of Keras on which the callback works.
+    _backends: tuple[str, ...] = ("tensorflow",)
     # The custom loop that is running, None outside of one; and the words for it in the error of
     # `_refuse_if_running`: what the callback does, and what to use separately.
     _loop: Any = None
@@ -42,7 +45,7 @@ class StepCallback(keras.callbacks.Callback, Generic[ObserverT]):
         # callback before the callback can reject a second run.)
         self._frame: FitFrame | None = None
         self._trained_model: keras.Model | None = None
-        self._instrumented: InstrumentedTrainFunction | None = None
+        self._instrumented: ObservedTrainFunction | None = None
         self._next_call: PendingCall[ObserverT] | None = None
         self._has_warned = False
 
@@ -51,10 +54,15 @@ class StepCallback(keras.callbacks.Callback, Generic[ObserverT]):
         # The class is not checked: Keras also trains objects that are not a keras.Model.
         if not hasattr(model, "make_train_function") or type(model).__module__.startswith("tf_"):
             raise TypeError(_NOT_KERAS_3.format(name, type(model)))
-        if keras.backend.backend() != "tensorflow":
+        if keras.backend.backend() not in self._backends:
             raise RuntimeError(
-                f"{name} requires the TensorFlow backend. Set KERAS_BACKEND=tensorflow. "
+                f"{name} supports these backends of Keras: {', '.join(self._backends)}. "
                 f"Received: KERAS_BACKEND={keras.backend.backend()}"
+            )
+        if getattr(keras.config, "is_nnx_enabled", lambda: False)():  # since Keras 3.11
+            raise RuntimeError(
+                f"{name} does not support Keras with flax.nnx. Unset KERAS_NNX_ENABLED. "
+                "Received: KERAS_NNX_ENABLED=true"
             )
         super().set_model(model)
 
@@ -136,7 +144,7 @@ class StepCallback(keras.callbacks.Callback, Generic[ObserverT]):
         self,
         what_is_missing: str,
         *,
-        observer: ReusableObserver | None = None,
+        observer: Owned | None = None,
         optimizers: Sequence[keras.optimizers.Optimizer] | None = None,
         remedy: str = "assign it to one",
         report: Callable[[str], None] = print_msg,
@@ -192,4 +200,6 @@ def no_gradients_warning(
 def steps_taken(model: keras.Model) -> int:
     """Return the step count of the optimizer of a model; 0 without an optimizer."""
     optimizer = getattr(model, "optimizer", None)
-    return 0 if optimizer is None else int(optimizer.iterations.numpy())
+    if optimizer is None:
+        return 0
+    return int(keras.ops.convert_to_numpy(optimizer.iterations))

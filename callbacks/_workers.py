@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import keras
+
 if TYPE_CHECKING:
     import tensorflow as tf
 
@@ -24,8 +26,10 @@ class Worker:
     count: int = 1
 
     @classmethod
-    def of(cls, strategy: "tf.distribute.Strategy") -> "Worker":
+    def of(cls, strategy: "tf.distribute.Strategy | None") -> "Worker":
         """Return the worker that this process is; the chief if there is one worker."""
+        if strategy is None:
+            return cls()
         count = strategy.num_replicas_in_sync
         if count > 1:
             count //= len(strategy.extended.worker_devices)
@@ -47,8 +51,13 @@ class Worker:
         return Path(folder) if self.is_chief else Path(folder) / f"{_FOLDER}{self.number}"
 
 
-def strategy_of(owner: Any) -> "tf.distribute.Strategy":
-    """Return the strategy under which a model or variable value was created."""
+def strategy_of(owner: Any) -> "tf.distribute.Strategy | None":
+    """Return the strategy under which a model or variable value was created.
+
+    None if the backend of Keras is not TensorFlow.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return None
     import tensorflow as tf  # imported late, because reading a history does not require TensorFlow
 
     made_under = getattr(owner, "distribute_strategy", None)

@@ -13,13 +13,12 @@ from gradkeeper.callbacks._step_callback import StepCallback, steps_taken
 from gradkeeper.callbacks._text import Names, listed, print_failure
 from gradkeeper.callbacks._workers import Worker, strategy_of
 from gradkeeper.callbacks.finding import Finding
+from gradkeeper.callbacks.instrument.backend import Recorder
 from gradkeeper.callbacks.instrument.optimizers import attribute_name
-from gradkeeper.callbacks.instrument.step_patches import StepPatches
 from gradkeeper.callbacks.measurements.registry import Measurement
 from gradkeeper.callbacks.recording.history import EpochSummary, GradientHistory, Histories
 from gradkeeper.callbacks.recording.reader import Track
-from gradkeeper.callbacks.recording.record_stream import EagerFlush, LoopSteps, RecordStream
-from gradkeeper.callbacks.recording.recorder import Recorder
+from gradkeeper.callbacks.recording.record_stream import LoopSteps, RecordStream
 from gradkeeper.callbacks.recording.settings import (
     Optimizers,
     Overhead,
@@ -108,6 +107,7 @@ class GradientMonitor(StepCallback[Recorder]):
         TypeError: if the monitor is attached to an object that is not a Keras 3 model.
     """
 
+    _backends = ("tensorflow", "jax")
     _loop_words = ("watches a loop", "monitor for each run")
 
     def __init__(
@@ -247,6 +247,15 @@ class GradientMonitor(StepCallback[Recorder]):
             TypeError: if `optimizer` is not a Keras optimizer.
             ValueError: if "activations" is measured, which requires `fit`.
         """
+        if keras.backend.backend() != "tensorflow":
+            raise RuntimeError(
+                "watch() requires the TensorFlow backend: on other backends, the gradients of a "
+                "custom loop are already in its hands. Use fit(). "
+                f"Received: KERAS_BACKEND={keras.backend.backend()}"
+            )
+        from gradkeeper.callbacks.instrument.eager_flush import EagerFlush
+        from gradkeeper.callbacks.instrument.step_patches import StepPatches
+
         self._refuse_if_running(None, "watch()")
         names = named_optimizers(optimizer) or {}
         optimizers = list(names.values())

@@ -21,7 +21,7 @@ from gradkeeper.callbacks.guard.event import GuardEvent, NonFiniteGradientError
 from gradkeeper.callbacks.guard.transform import GuardedStep, SkipTransform, StepModel
 from gradkeeper.callbacks.guard.trigger import NormAbove, Trigger
 from gradkeeper.callbacks.instrument.step_patches import StepPatches
-from gradkeeper.callbacks.recording.step_log import StepNumbering
+from gradkeeper.callbacks.recording.rows import StepNumbering
 
 Policy: TypeAlias = Literal["stop", "skip", "rollback", "raise", "warn"]
 

@@ -16,6 +16,11 @@ from gradkeeper.callbacks.run_facts import RunFacts
 # Clipping changes a norm by more than rounding does.
 _CLIPPED_BELOW = 1.0 - 1e-4
 
+# Bins of the histograms of log10 of the magnitude, half a decade each. The first bin includes zeros
+# and all smaller magnitudes, the last bin all larger ones. NaN and Inf are not counted.
+EDGES = np.arange(-12.0, 4.5, 0.5)
+BINS = len(EDGES) - 1
+
 # Edges, [bins + 1], and counts between them, [bins].
 Histogram: TypeAlias = tuple[np.ndarray, np.ndarray]
 

@@ -112,6 +112,7 @@ def failing_project() -> dict:
 PROJECTS = {
     "README.md": project,
     "docs/attach.md": project,
+    "docs/backends.md": project,
     "docs/files.md": project,
     "docs/gradients-through-time.md": project,
     "docs/how-a-step-is-replayed.md": failing_project,

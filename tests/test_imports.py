@@ -16,7 +16,7 @@ USES_TENSORFLOW = {
     *("instrument", "statistics", "measurements", "guard", "capsule", "diagnosis", "flow"),
     *("_clipping_methods", "adaptive_clipping"),
     *("recording.recorder", "recording.replica_log", "recording.activation_log"),
-    *("recording.step_log", "recording.record_stream"),
+    "recording.step_log",
 }
 KERAS_PRIVATE = {
     "callbacks/_keras_private.py",

@@ -11,7 +11,8 @@ from gradkeeper.callbacks.guard.event import Cause, GuardEvent
 from gradkeeper.callbacks.instrument.graph import Replica, make_variable
 from gradkeeper.callbacks.instrument.step_context import StepContext
 from gradkeeper.callbacks.instrument.variable_names import variable_names
-from gradkeeper.callbacks.recording.step_log import MISSING, Ring, RowReader, StepLog
+from gradkeeper.callbacks.recording.rows import MISSING
+from gradkeeper.callbacks.recording.step_log import Ring, RowReader, StepLog
 
 
 class HostSignal:

@@ -5,7 +5,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import keras
 import ml_dtypes
-import tensorflow as tf
+import numpy as np
 
 from gradkeeper.callbacks._keras_private import (
     CLIP_GRADIENTS,
@@ -142,12 +142,12 @@ def update_may_not_be_finite(
     constraints = [type(each) for v in variables if (each := getattr(v, "constraint", None))]
     if not all(map(_is_of_keras, [*map(type, own), *constraints])):
         return True
-    dtypes = {tf.as_dtype(variable.dtype) for variable in variables}
-    floating = [each.as_numpy_dtype for each in dtypes if each.is_floating]
+    dtypes = {keras.backend.standardize_dtype(variable.dtype) for variable in variables}
+    floating = [np.dtype(each) for each in dtypes if keras.backend.is_float_dtype(each)]
     smallest = max((float(ml_dtypes.finfo(each).tiny) for each in floating), default=0.0)
     epsilons = [getattr(each, name, None) for each in own for name in _EPSILONS]
     return (
-        tf.float16 in dtypes
+        "float16" in dtypes
         or any(each is not None and each < smallest for each in epsilons)
         or any(getattr(each, "centered", False) for each in own)
     )

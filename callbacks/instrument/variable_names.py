@@ -1,10 +1,10 @@
 """Readable names for the variables of a model."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from gradkeeper.callbacks._keras_private import sublayers
 
@@ -88,11 +88,14 @@ def _walk(
 def _unlisted(layer: keras.layers.Layer) -> Iterator[tuple[str, Any]]:
     """Yield each variable of one layer that Keras does not list, with the attribute's name."""
     listed = [*layer.variables, *layer.metrics_variables]
-    known = {id(each) for variable in listed for each in (variable, variable.value)}
+    known, kinds = {id(variable) for variable in listed}, [keras.Variable]
+    if keras.backend.backend() == "tensorflow":  # a Keras variable wraps a TensorFlow variable
+        known |= {id(variable.value) for variable in listed}
+        kinds.append(sys.modules["tensorflow"].Variable)
     for name, value in vars(layer).items():
         if name.startswith("_self_"):  # TensorFlow's lists of the attributes
             continue
-        for variable in instances_in(value, (keras.Variable, tf.Variable)):
+        for variable in instances_in(value, tuple(kinds)):
             if id(variable) not in known:
                 yield name, variable
 

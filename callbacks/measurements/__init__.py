@@ -1,7 +1,10 @@
 """Measurements: statistics of variables and layer outputs that the compiled step records."""
 
-from gradkeeper.callbacks.measurements import activations as activations
-from gradkeeper.callbacks.measurements import optimizer as optimizer
+import keras
+
+if keras.backend.backend() == "tensorflow":
+    from gradkeeper.callbacks.measurements import activations as activations
+    from gradkeeper.callbacks.measurements import optimizer as optimizer
 from gradkeeper.callbacks.measurements.registry import (
     MEASUREMENTS,
     Measurement,

@@ -2,14 +2,18 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-import tensorflow as tf
+import keras
 
 from gradkeeper._arguments import choice
-from gradkeeper.callbacks.instrument.step_context import OptimizerCall
-from gradkeeper.callbacks.statistics.gradients import l2_norms
 
+if TYPE_CHECKING or keras.backend.backend() != "jax":
+    from gradkeeper.callbacks.statistics.gradients import l2_norms
+else:
+    from gradkeeper.callbacks.statistics.jax_gradients import l2_norms
+
+Tensor: TypeAlias = Any  # of the backend
 Event: TypeAlias = Literal["gradients", "update", "outputs"]
 Read: TypeAlias = Literal["previous_gradients", "momenta"]
 
@@ -48,16 +52,16 @@ class MeasurementContext:
         momenta: the first moments in the optimizer before the update; None without one.
     """
 
-    call: OptimizerCall
-    dtype: tf.DType
-    weights: Sequence[tf.Tensor] = ()
-    norms: tf.Tensor | None = None
-    previous_gradients: Sequence[tf.Tensor | None] = ()
-    momenta: Sequence[tf.Tensor | None] = ()
+    call: Any
+    dtype: Any
+    weights: Sequence[Tensor] = ()
+    norms: Tensor | None = None
+    previous_gradients: Sequence[Tensor | None] = ()
+    momenta: Sequence[Tensor | None] = ()
 
 
-Pairs: TypeAlias = Sequence[tuple[tf.Tensor, Any]]
-Compute: TypeAlias = Callable[[Any, Any], tf.Tensor]
+Pairs: TypeAlias = Sequence[tuple[Tensor, Any]]
+Compute: TypeAlias = Callable[[Any, Any], Tensor]
 
 
 @dataclass(frozen=True)
@@ -69,8 +73,8 @@ class Measurement:
         compute: returns the statistic, [variables], given pairs and a context. For the event
             "gradients", a pair has the true gradient of the global batch (real, dense, before
             clipping, without loss scale) and its variable. For "update", the change of the
-            variable and the variable. The function may use any TensorFlow operation, and must
-            not change a variable.
+            variable and the variable. The function may use any operation of `keras.ops` or of the
+            backend, and must not change a variable.
         event: "gradients" to measure before the update, "update" to measure after it. "outputs",
             the layer outputs of the forward pass, is the event of `activations` only, whose
             statistics are in `Window.activations`.
@@ -147,12 +151,12 @@ def _members(given: Any) -> Sequence[Any]:
 
 
 @measurement("update_norm", event="update")
-def update_norm(updates_and_vars: Pairs, context: MeasurementContext) -> tf.Tensor:
+def update_norm(updates_and_vars: Pairs, context: MeasurementContext) -> Tensor:
     """Return the L2 norm of each update, [variables]."""
     return l2_norms([update for update, _ in updates_and_vars], context.dtype)
 
 
 @measurement("weight_norm", event="update")
-def weight_norm(updates_and_vars: Pairs, context: MeasurementContext) -> tf.Tensor:
+def weight_norm(updates_and_vars: Pairs, context: MeasurementContext) -> Tensor:
     """Return the L2 norm of each variable before the update, [variables]."""
     return l2_norms(context.weights, context.dtype)

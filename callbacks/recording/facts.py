@@ -7,7 +7,7 @@ import keras
 
 from gradkeeper.callbacks.instrument.optimizers import nested_optimizers, with_nested
 from gradkeeper.callbacks.instrument.variable_names import layer_paths
-from gradkeeper.callbacks.recording.replica_log import OptimizerLog
+from gradkeeper.callbacks.recording.rows import CallLog
 from gradkeeper.callbacks.run_facts import RecurrentLayer, RunFacts
 
 # Looked up by name, because some supported versions of Keras lack some of them.
@@ -23,7 +23,7 @@ _ADAPTIVE = tuple(
 
 def facts_of(
     model: keras.Model | None,
-    optimizer_logs: Sequence[OptimizerLog],
+    optimizer_logs: Sequence[CallLog],
     *,
     has_loss: bool = False,
     masks_lost: Mapping[str, str] | None = None,

@@ -4,26 +4,26 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from types import MappingProxyType
 from typing import TypeAlias
 
 import keras
 import numpy as np
 
+from gradkeeper.callbacks.activations import Activations
 from gradkeeper.callbacks.measurements.registry import MEASUREMENTS, Measurement
-from gradkeeper.callbacks.recording.activation_log import ActivationLog
-from gradkeeper.callbacks.recording.replica_log import (
+from gradkeeper.callbacks.recording.rows import (
     MEASURED,
-    OptimizerLog,
-    ReplicaLog,
+    MISSING,
+    CallLog,
+    CallLogs,
+    Column,
+    Rows,
     by_variable,
     empty_row,
     of_step,
 )
-from gradkeeper.callbacks.recording.step_log import MISSING, Ring, Rows
 from gradkeeper.callbacks.run_facts import RunFacts
-from gradkeeper.callbacks.statistics.gradients import BINS, EDGES
-from gradkeeper.callbacks.window import Histogram, Window
+from gradkeeper.callbacks.window import BINS, EDGES, Histogram, Window
 
 # An optimizer, and the number of earlier calls in the same train step for the same variables.
 Track: TypeAlias = tuple[keras.optimizers.Optimizer, int]
@@ -47,14 +47,14 @@ class Records:
 
 
 def collect(
-    logs: Mapping[int, ReplicaLog],
+    logs: Mapping[int, CallLogs],
     rows: Rows,
     *,
     order: Sequence[str],
     measurements: Sequence[Measurement] = (),
     replicas_in_sync: int = 1,
     facts: RunFacts | None = None,
-    activations: Mapping[int, ActivationLog] = MappingProxyType({}),
+    activations: Activations | None = None,
 ) -> Records:
     """Return the records of some rows of all replicas.
 
@@ -65,7 +65,7 @@ def collect(
         measurements: the measurements that were recorded.
         replicas_in_sync: number of replicas in all processes.
         facts: facts about the run.
-        activations: the log of the layer outputs of each replica.
+        activations: the statistics of the layer outputs; None if not measured.
     """
     replicas = sorted(logs)
     measured = {
@@ -95,7 +95,7 @@ def collect(
         replica_losses=np.stack(losses, axis=1) if replicas_in_sync > 1 else np.zeros((0, 0)),
         calls=tuple(calls) if len(calls) > 1 else (),
         facts=facts or RunFacts(),
-        activations=ActivationLog.read(list(activations.values()), rows.indices),
+        activations=activations or Activations(),
     )
     histograms = _histograms(logs[replicas[0]].optimizer_logs)
     return Records(window, by_optimizer, rows.lost, histograms)
@@ -121,7 +121,7 @@ def _without_undone(calls: Sequence[Window]) -> list[Window]:
     ]
 
 
-def _loss(log: ReplicaLog, row_indices: np.ndarray, measured: Sequence[np.ndarray]) -> np.ndarray:
+def _loss(log: CallLogs, row_indices: np.ndarray, measured: Sequence[np.ndarray]) -> np.ndarray:
     """Return the loss of each step, [steps], from the log's own ring buffer or from the rows.
 
     The last loss of a step counts. `measured` holds the rows of each optimizer log.
@@ -132,7 +132,7 @@ def _loss(log: ReplicaLog, row_indices: np.ndarray, measured: Sequence[np.ndarra
     return loss
 
 
-def _measured(optimizer_log: OptimizerLog, row_indices: np.ndarray) -> np.ndarray:
+def _measured(optimizer_log: CallLog, row_indices: np.ndarray) -> np.ndarray:
     """Return the rows of measured steps, or empty rows if there are none; see `row_of`."""
     ring = optimizer_log.rings.get("measured")
     if ring is None:
@@ -140,7 +140,7 @@ def _measured(optimizer_log: OptimizerLog, row_indices: np.ndarray) -> np.ndarra
     return ring.read(row_indices)
 
 
-def _histograms(optimizer_logs: Sequence[OptimizerLog]) -> dict[int, dict[str, Histogram]]:
+def _histograms(optimizer_logs: Sequence[CallLog]) -> dict[int, dict[str, Histogram]]:
     """Return the latest histograms of each optimizer log that have not been read before."""
     found: dict[int, dict[str, Histogram]] = {}
     for optimizer_log in optimizer_logs:
@@ -156,7 +156,7 @@ def _histograms(optimizer_logs: Sequence[OptimizerLog]) -> dict[int, dict[str, H
 
 
 def _window(
-    optimizer_log: OptimizerLog,
+    optimizer_log: CallLog,
     rows: Rows,
     measured: np.ndarray,
     loss: np.ndarray,
@@ -196,7 +196,7 @@ def _window(
 
 
 def _replica_norms(
-    optimizer_logs: Sequence[OptimizerLog], row_indices: np.ndarray, present: np.ndarray
+    optimizer_logs: Sequence[CallLog], row_indices: np.ndarray, present: np.ndarray
 ) -> np.ndarray:
     """Return the norms of each replica's own gradient, [steps, replicas, variables]."""
     width = present.shape[1]
@@ -205,7 +205,7 @@ def _replica_norms(
     return np.stack(norms, axis=1)
 
 
-def _applied(optimizer_log: OptimizerLog, row_indices: np.ndarray, width: int) -> np.ndarray:
+def _applied(optimizer_log: CallLog, row_indices: np.ndarray, width: int) -> np.ndarray:
     """Return the applied norms, [steps, variables], each from the clipping call of its variable."""
     applied = np.full((len(row_indices), width), MISSING)
     for ring in _rings(optimizer_log, "applied_norm"):
@@ -214,7 +214,7 @@ def _applied(optimizer_log: OptimizerLog, row_indices: np.ndarray, width: int) -
     return applied
 
 
-def _unclipped(optimizer_log: OptimizerLog, row_indices: np.ndarray) -> np.ndarray:
+def _unclipped(optimizer_log: CallLog, row_indices: np.ndarray) -> np.ndarray:
     """Return the norm over all gradients before clipping, [steps]; NaN if not recorded."""
     rings = _rings(optimizer_log, "unclipped_norm")
     parts = [ring.read(row_indices)[:, 0] for ring in rings]
@@ -224,12 +224,12 @@ def _unclipped(optimizer_log: OptimizerLog, row_indices: np.ndarray) -> np.ndarr
     return np.where(written, np.sqrt(np.nansum(np.square(parts), axis=0)), np.nan)
 
 
-def _rings(optimizer_log: OptimizerLog, name: str) -> list[Ring]:
+def _rings(optimizer_log: CallLog, name: str) -> list[Column]:
     """Return the ring buffers of this statistic, one for each clipping call."""
     return [ring for key, ring in optimizer_log.rings.items() if key.startswith(name)]
 
 
-def _cells(ring: Ring | None, row_indices: np.ndarray, width: int) -> np.ndarray:
+def _cells(ring: Column | None, row_indices: np.ndarray, width: int) -> np.ndarray:
     """Return the rows, [rows, width]; NaN or `MISSING` without a ring buffer."""
     if ring is None:
         return np.full((len(row_indices), width), MISSING if width > 1 else np.nan)

@@ -1,16 +1,13 @@
 """Stream of the records of a monitor, over its fits and custom loops."""
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
-import tensorflow as tf
 
-from gradkeeper.callbacks.instrument.observer import Owner, StepObserver
-from gradkeeper.callbacks.instrument.step_context import StepContext
+from gradkeeper.callbacks.instrument.backend import Recorder
+from gradkeeper.callbacks.instrument.ownership import Owner
 from gradkeeper.callbacks.recording.reader import Records, Track, merged
-from gradkeeper.callbacks.recording.recorder import Recorder
-from gradkeeper.callbacks.recording.step_log import StepNumbering
+from gradkeeper.callbacks.recording.rows import StepNumbering
 from gradkeeper.callbacks.window import Window, change_rows
 
 
@@ -180,16 +177,3 @@ class RecordStream:
     def _numbered(self, window: Window) -> Window:
         calls = tuple(self._numbered(call) for call in window.calls)
         return dataclasses.replace(window, steps=window.steps + self.numbering.offset, calls=calls)
-
-
-class EagerFlush(StepObserver):
-    """Observer that flushes the owner periodically when steps run eagerly."""
-
-    def __init__(self, owner: Owner, every: int) -> None:
-        self._owner, self._every, self._steps = owner, every, 0
-
-    def on_step_end(self, context: StepContext, done: Sequence[tf.Tensor]) -> None:
-        self._steps += tf.executing_eagerly()
-        if self._steps >= self._every:
-            self._steps = 0
-            self._owner.flush()

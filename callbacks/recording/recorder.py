@@ -26,17 +26,18 @@ from gradkeeper.callbacks.measurements.registry import Event, MeasurementContext
 from gradkeeper.callbacks.recording.activation_log import ActivationLog
 from gradkeeper.callbacks.recording.facts import facts_of
 from gradkeeper.callbacks.recording.reader import Records, collect
-from gradkeeper.callbacks.recording.replica_log import OptimizerLog, Options, ReplicaLog, row_of
+from gradkeeper.callbacks.recording.replica_log import OptimizerLog, ReplicaLog, row_of
+from gradkeeper.callbacks.recording.rows import Options
 from gradkeeper.callbacks.recording.step_log import RowReader
 from gradkeeper.callbacks.run_facts import RunFacts
 from gradkeeper.callbacks.statistics.gradients import (
-    BINS,
     histograms,
     l2_norms,
     measurable,
     statistics,
     sums_of_squares,
 )
+from gradkeeper.callbacks.window import BINS
 
 
 class Recorder(ReusableObserver):
@@ -122,7 +123,7 @@ class Recorder(ReusableObserver):
             measurements=self.options.measurements,
             replicas_in_sync=self._replicas,
             facts=self._known_facts(),
-            activations=self._activations,
+            activations=ActivationLog.read(list(self._activations.values()), rows.indices),
         )
         for log in self._logs.values():
             log.clear()

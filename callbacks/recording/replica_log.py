@@ -9,11 +9,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from gradkeeper.callbacks._text import matches
 from gradkeeper.callbacks.instrument.graph import GraphFunction, TraceScope, make_variable, when
 from gradkeeper.callbacks.instrument.step_context import GradAndVar, StepContext, StepLoss
-from gradkeeper.callbacks.measurements.registry import Measurement
-from gradkeeper.callbacks.recording.step_log import MISSING, Ring, StepLog
+from gradkeeper.callbacks.recording.rows import MISSING, Options, empty_row
+from gradkeeper.callbacks.recording.step_log import Ring, StepLog
 from gradkeeper.callbacks.statistics.gradients import is_branchless
 from gradkeeper.callbacks.statistics.groups import Review
 
@@ -21,49 +20,8 @@ from gradkeeper.callbacks.statistics.groups import Review
 LARGEST_EVERY = 8
 
 
-@dataclass(frozen=True)
-class Options:
-    """Recording options. Recorders with equal options are interchangeable.
-
-    Attributes:
-        capacity: number of train steps that fit in the ring buffers between two reads.
-        every: measure one of this many train steps.
-        measurements: the measurements to record in addition to the statistics of gradients.
-        largest: whether the largest magnitudes are computed in every measured step; otherwise, in
-            one of `LARGEST_EVERY` steps and where a norm requires them.
-        histograms: record a histogram of magnitudes in one of this many train steps; 0 for none.
-        layers: patterns for layers or variables, of which one must match; empty for all.
-        switchable: whether the sampling period can be changed during training.
-        comparable: whether steps can be measured twice, to determine the cost of measuring.
-    """
-
-    capacity: int
-    every: int = 1
-    measurements: tuple[Measurement, ...] = ()
-    largest: bool = False
-    histograms: int = 0
-    layers: tuple[str, ...] = ()
-    switchable: bool = False
-    comparable: bool = False
-
-    def selects(self, name: str) -> bool:
-        """Return True if the variable with this path is recorded."""
-        return not self.layers or any(matches(name, pattern) for pattern in self.layers)
-
-
-# Statistics of each variable in a row, followed by those of the train step. Separate rows would
-# take more operations, whose cost is measurable in a step of a few milliseconds.
-MEASURED = ("norm", "max_abs", "nonfinite")
-OF_STEP = ("loss", "learning_rate")
-
 # A mask with more bits than the number of any train step.
 _NEVER = 2**62 - 1
-
-
-def empty_row(variables: int) -> np.ndarray:
-    """Return the row of a step that has written nothing, [3 * variables + 2]."""
-    nothing = np.full(len(MEASURED) * variables, MISSING)
-    return np.concatenate([nothing, np.full(len(OF_STEP), np.nan)])
 
 
 def row_of(
@@ -81,17 +39,6 @@ def row_of(
         unknown if each is None else tf.cast(each, measured.dtype) for each in (loss, learning_rate)
     ]
     return tf.concat([tf.reshape(measured, [-1]), tf.stack(scalars)], axis=0)
-
-
-def by_variable(rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the statistics by name, [steps, variables], of rows [steps, 3 * variables + 2]."""
-    measured = rows[:, : -len(OF_STEP)].reshape(len(rows), len(MEASURED), -1)
-    return {name: measured[:, i] for i, name in enumerate(MEASURED)}
-
-
-def of_step(rows: np.ndarray, name: str) -> np.ndarray:
-    """Return the statistic of this name of each train step, [steps]."""
-    return rows[:, OF_STEP.index(name) - len(OF_STEP)]
 
 
 @dataclass

@@ -13,10 +13,10 @@ import numpy as np
 
 from gradkeeper._arguments import integer, number
 from gradkeeper.callbacks._text import Names, patterns_of
+from gradkeeper.callbacks.instrument.backend import Recorder
 from gradkeeper.callbacks.instrument.variable_names import unique_names
-from gradkeeper.callbacks.measurements.registry import Measurement, measurements_from
-from gradkeeper.callbacks.recording.recorder import Recorder
-from gradkeeper.callbacks.recording.replica_log import Options
+from gradkeeper.callbacks.measurements.registry import GROUPS, Measurement, measurements_from
+from gradkeeper.callbacks.recording.rows import Options
 
 Optimizers: TypeAlias = (
     keras.optimizers.Optimizer
@@ -28,6 +28,7 @@ _FLUSH_EVERY = 50
 _FLUSH_AT_LEAST_EVERY = 400
 # No callback flushes in a custom loop, so many rows may have to wait.
 _LOOP_CAPACITY = 4096
+_NOT_ON_JAX = ("activations", "optimizer", *GROUPS["optimizer"])
 _MEASUREMENTS = {"updates": "update_norm", "weights": "weight_norm"}
 _WATCHABLE = ("gradients", "max_abs", *_MEASUREMENTS)
 
@@ -55,6 +56,11 @@ class Settings:
         histograms: bool,
     ) -> None:
         integer("warmup", warmup, minimum=0)
+        _refuse_if_unavailable(
+            measurements=[each for each in measurements if each in _NOT_ON_JAX],
+            histograms=histograms,
+            budget=schedule.budget,
+        )
         watch = (watch,) if isinstance(watch, str) else tuple(watch)
         if not set(watch) <= set(_WATCHABLE):
             raise ValueError(f"watch accepts {', '.join(_WATCHABLE)}. Received: watch={watch}")
@@ -95,7 +101,20 @@ class Settings:
         # A branch in a step that XLA compiles makes the host wait for the device, so a branch is
         # added only if another setting needs it.
         comparable = self._options.switchable or not compiled
+        comparable &= keras.backend.backend() == "tensorflow"
         return dataclasses.replace(self._options, capacity=capacity, comparable=comparable)
+
+
+def _refuse_if_unavailable(**given: Any) -> None:
+    """Raise ValueError for arguments that need the TensorFlow backend."""
+    backend = keras.backend.backend()
+    refused = {name: value for name, value in given.items() if value}
+    if backend != "tensorflow" and refused:
+        received = ", ".join(f"{name}={value!r}" for name, value in refused.items())
+        raise ValueError(
+            f"These settings are available on the TensorFlow backend, not on {backend}. "
+            f"Received: {received}"
+        )
 
 
 def named_optimizers(optimizers: Optimizers | None) -> dict[str, keras.optimizers.Optimizer] | None:
@@ -277,6 +296,7 @@ class Schedule:
         integer("flush_every", self.flush_every)
         if budget is not None:
             number("budget", budget, "(0, 1)")
+        self.budget = budget
         self.meter = OverheadMeter(every_n_steps, budget)
         self._waits = flush_every is None
         self.unread_at_most = max(self.flush_every, _FLUSH_AT_LEAST_EVERY if self._waits else 0)

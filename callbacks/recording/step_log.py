@@ -1,15 +1,12 @@
 """Log of train steps: ring buffers in the graph, and their reader on the host."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from gradkeeper.callbacks.instrument.graph import make_variable
-
-# Norms and counts are never negative, so that a negative value marks an empty cell.
-MISSING = -1.0
+from gradkeeper.callbacks.recording.rows import MISSING, Rows
 
 
 class Ring:
@@ -120,41 +117,6 @@ class StepLog:
         """Clear all ring buffers."""
         for ring in self._rings:
             ring.clear()
-
-
-class StepNumbering:
-    """Step numbers over all runs of a callback. An observer counts its own steps from 0.
-
-    Attributes:
-        next_step: number of the next train step; None before the first step.
-        offset: number of the observer's first step.
-    """
-
-    def __init__(self) -> None:
-        self.next_step: int | None = None
-        self.offset = 0
-
-    def start(self, steps: int) -> None:
-        """Continue with an observer that has counted this many steps."""
-        self.offset = (self.next_step or 0) - steps
-
-    def advance(self, steps: int) -> None:
-        """Set the number of the next step from the number of steps that the observer counted."""
-        self.next_step = self.offset + steps
-
-
-class Rows(NamedTuple):
-    """Rows that all replicas have written.
-
-    Attributes:
-        indices: row indices in the ring buffers, oldest first.
-        steps: the step of each row.
-        lost: number of rows that were overwritten before they were read.
-    """
-
-    indices: np.ndarray
-    steps: np.ndarray
-    lost: int
 
 
 class RowReader:

@@ -22,6 +22,7 @@ from gradkeeper.callbacks.statistics.reductions import (
     sum_of_squares,
     wide_sum,
 )
+from gradkeeper.callbacks.window import BINS, EDGES
 
 Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices
 
@@ -232,12 +233,6 @@ def _summed(values: tf.Tensor, indices: tf.Tensor, shape: tf.Tensor | None) -> t
 def _is_small(shape: np.ndarray, lookups: int | None) -> bool:
     """Return True if reading an embedding of this shape is faster than sorting its look-ups."""
     return bool(np.prod(shape) <= _SMALL if lookups is None else shape[0] <= 2 * lookups)
-
-
-# Bins of half a decade. The first bin includes zeros and all smaller magnitudes, the last bin all
-# larger ones. NaN and Inf are not counted.
-EDGES = np.arange(-12.0, 4.5, 0.5)
-BINS = len(EDGES) - 1
 
 
 def histograms(gradients: Sequence[Gradient], dtype: tf.DType) -> tf.Tensor:

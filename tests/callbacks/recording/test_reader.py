@@ -8,16 +8,9 @@ import tensorflow as tf
 from gradkeeper.callbacks.instrument.graph import Replica
 from gradkeeper.callbacks.instrument.step_context import StepContext
 from gradkeeper.callbacks.recording.reader import collect, merged
-from gradkeeper.callbacks.recording.replica_log import (
-    OptimizerLog,
-    Options,
-    ReplicaLog,
-    by_variable,
-    empty_row,
-    of_step,
-    row_of,
-)
-from gradkeeper.callbacks.recording.step_log import MISSING, RowReader
+from gradkeeper.callbacks.recording.replica_log import OptimizerLog, ReplicaLog, row_of
+from gradkeeper.callbacks.recording.rows import MISSING, Options, by_variable, empty_row, of_step
+from gradkeeper.callbacks.recording.step_log import RowReader
 
 NAMES = ("kernel", "bias")
 

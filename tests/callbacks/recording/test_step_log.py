@@ -4,13 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from gradkeeper.callbacks.recording.step_log import (
-    MISSING,
-    Ring,
-    RowReader,
-    StepLog,
-    StepNumbering,
-)
+from gradkeeper.callbacks.recording.rows import MISSING, StepNumbering
+from gradkeeper.callbacks.recording.step_log import Ring, RowReader, StepLog
 
 
 def log_of(capacity=4, *, every_step=True):

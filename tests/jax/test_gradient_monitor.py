@@ -1,0 +1,413 @@
+"""`GradientMonitor` on JAX: true norms, unchanged training, no patches left."""
+
+import importlib.util
+import itertools
+import re
+from contextlib import contextmanager
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import gradkeeper.callbacks
+from gradkeeper.callbacks import GradientHistory, GradientMonitor
+
+jax = pytest.importorskip("jax")
+
+layers, optimizers = keras.layers, keras.optimizers
+STEPS, BATCH = 50, 8
+RANDOM = np.random.default_rng(0)
+NUMBERS = RANDOM.normal(size=(5 * BATCH, 6, 4)).astype("float32")
+TOKENS = RANDOM.integers(1, 9, (5 * BATCH, 6))
+Y = RANDOM.normal(size=(5 * BATCH, 1)).astype("float32")
+
+
+def dense():
+    return [layers.Flatten(), layers.Dense(5, "tanh", name="hidden")]
+
+
+def convolution():
+    return [
+        layers.Conv1D(5, 3, name="conv"),
+        layers.BatchNormalization(name="norm"),
+        layers.Flatten(),
+    ]
+
+
+def gru():
+    return [layers.GRU(4, name="memory")]
+
+
+def embedding():
+    return [layers.Embedding(9, 3, name="symbols"), layers.LSTM(4, name="memory")]
+
+
+class SelfAttention(keras.Layer):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.attention = layers.MultiHeadAttention(2, 3, name="heads")
+
+    def build(self, shape):
+        self.attention.build(shape, shape)
+
+    def call(self, inputs):
+        return self.attention(inputs, inputs)
+
+
+def attention():
+    return [SelfAttention(name="self"), layers.GlobalAveragePooling1D()]
+
+
+MODELS = {each.__name__: each for each in (dense, convolution, gru, embedding, attention)}
+
+
+def sgd(**options):
+    return optimizers.SGD(0.05, **options)
+
+
+def several():
+    adam, plain = optimizers.Adam(0.01, clipnorm=0.1), sgd()
+    return optimizers.MultiOptimizer(lambda v: plain if "out" in v.path else adam)
+
+
+class OwnStep(keras.Sequential):
+    """Model with its own train step, as the guide to custom train steps on JAX shows it."""
+
+    def train_step(self, state, data):
+        variables, others, optimizer_variables, metrics = state
+        x, y = data
+
+        def loss_of(variables, others):
+            predicted, others = self.stateless_call(variables, others, x, training=True)
+            return keras.ops.mean(keras.ops.square(predicted - y)), others
+
+        (loss, others), grads = jax.value_and_grad(loss_of, has_aux=True)(variables, others)
+        variables, optimizer_variables = self.optimizer.stateless_apply(
+            optimizer_variables, grads, variables
+        )
+        return {"loss": loss}, (variables, others, optimizer_variables, metrics)
+
+
+SETTINGS = {
+    "plain": (sgd, {}),
+    "clipnorm": (lambda: sgd(clipnorm=0.1), {}),
+    "global_clipnorm": (lambda: sgd(global_clipnorm=0.1), {}),
+    "clipvalue": (lambda: sgd(clipvalue=0.02), {}),
+    "accumulation": (lambda: sgd(gradient_accumulation_steps=4, global_clipnorm=0.1), {}),
+    "mixed_float16": (lambda: sgd(global_clipnorm=0.1), {"dtype": "mixed_float16"}),
+    "steps_per_execution": (sgd, {"steps_per_execution": 5}),
+    "multi_optimizer": (several, {}),
+    "own train_step": (sgd, {"model": OwnStep}),
+    "run_eagerly": (sgd, {"run_eagerly": True}),
+    "jit_compile=False": (sgd, {"jit_compile": False}),
+}
+
+
+@contextmanager
+def dtype_policy(name):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name or before)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def compiled(kind, setting="plain"):
+    """Return a model and its data."""
+    make, options = SETTINGS[setting]
+    options = dict(options)
+    keras.utils.set_random_seed(1)
+    with dtype_policy(options.pop("dtype", None)):
+        x = TOKENS if kind == "embedding" else NUMBERS
+        model_class = options.pop("model", keras.Sequential)
+        last = layers.Dense(1, name="out", dtype="float32")
+        model = model_class([keras.Input(x.shape[1:]), *MODELS[kind](), last])
+        model.compile(make(), "mse", **options)
+    return model, (x, Y)
+
+
+class Weights(keras.callbacks.Callback):
+    """Callback that stores the weights before each step."""
+
+    def __init__(self):
+        super().__init__()
+        self.before = []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        model = self.model  # brings the state of the train step into the variables
+        self.before.append([np.array(each) for each in model.trainable_variables])
+
+
+def fit(model, data, *callbacks, epochs=STEPS // 5):
+    return model.fit(
+        *data, batch_size=BATCH, epochs=epochs, shuffle=False, verbose=0, callbacks=list(callbacks)
+    )
+
+
+def true_norms(model, data, weights):
+    """Return the norm of each gradient at these weights, by a plain `jax.grad`, [steps, vars]."""
+    others = [each.value for each in model.non_trainable_variables]
+
+    def loss(variables, x, y):
+        predicted, _ = model.stateless_call(variables, others, x, training=True)
+        return keras.ops.mean(keras.ops.square(predicted - y))
+
+    gradient = jax.jit(jax.grad(loss))
+    rows = []
+    for step, variables in enumerate(weights):
+        batch = slice(step % 5 * BATCH, (step % 5 + 1) * BATCH)
+        found = gradient(variables, *(each[batch] for each in data))
+        rows.append([np.linalg.norm(np.asarray(each, np.float64)) for each in found])
+    return np.array(rows)
+
+
+# The whole table takes minutes to compile.
+CHOSEN = {("dense", setting) for setting in SETTINGS} | {
+    (kind, setting) for kind in MODELS for setting in ("plain", "global_clipnorm")
+}
+
+
+@pytest.mark.parametrize(
+    ("setting", "kind"),
+    [
+        pytest.param(*pair, marks=[] if pair[::-1] in CHOSEN else pytest.mark.slow)
+        for pair in itertools.product(SETTINGS, MODELS)
+    ],
+)
+def test_norms_are_true_and_the_training_is_unchanged(setting, kind):
+    if setting == "multi_optimizer" and not hasattr(optimizers, "MultiOptimizer"):
+        pytest.skip("since Keras 3.15")
+    half = setting == "mixed_float16"
+    if half and kind == "attention":
+        pytest.skip("JAX has no float16 attention on a CPU")
+    epochs = 2 if setting in ("run_eagerly", "jit_compile=False") else STEPS // 5
+    plain, data = compiled(kind, setting)
+    weights = Weights()
+    plain.steps_per_execution = 1  # so that the callback is called before each step
+    fit(plain, data, weights, epochs=epochs)
+
+    model, data = compiled(kind, setting)
+    monitor = GradientMonitor(rules=[])
+    fit(model, data, monitor, epochs=epochs)
+    history = monitor.history
+    assert history.steps.tolist() == list(range(5 * epochs))
+    for one, other in zip(plain.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-2 if half else 1e-6, atol=1e-6)
+    wanted = true_norms(plain, data, weights.before)
+    # With loss scaling, the first gradients may overflow; the optimizer then skips the step.
+    finite = np.isfinite(history.norms).all(axis=1)
+    assert finite.all() or half
+    assert history.skipped.tolist() == (~finite).tolist()
+    rtol = 3e-2 if half else 1e-5
+    np.testing.assert_allclose(history.norms[finite], wanted[finite], rtol=rtol, atol=1e-6)
+    assert np.isfinite(history.loss).all()
+    assert_nothing_remains(model)
+
+
+def assert_nothing_remains(model):
+    for optimizer in (model.optimizer, *vars(model.optimizer).get("optimizers", [])):
+        assert not {"stateless_apply", "_clip_gradients"} & set(vars(optimizer))
+    assert "JaxTrainFunction" not in str(type(model.train_function))
+    assert jax.value_and_grad.__module__.startswith("jax")
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_norms_equal_those_in_float64(kind):
+    before, policy = keras.config.floatx(), keras.config.dtype_policy()
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    try:
+        with jax.enable_x64(True):
+            plain, data = compiled(kind)
+            weights = Weights()
+            fit(plain, data, weights, epochs=1)
+            model, data = compiled(kind)
+            monitor = GradientMonitor(rules=[])
+            fit(model, data, monitor, epochs=1)
+            norms = true_norms(plain, data, weights.before)
+    finally:
+        keras.config.set_floatx(before)
+        keras.config.set_dtype_policy(policy)
+    assert monitor.history.norms.dtype == np.float64
+    np.testing.assert_allclose(monitor.history.norms, norms, rtol=1e-10)
+
+
+def test_applied_norms_updates_and_scalars_equal_numpy():
+    model, data = compiled("dense", "accumulation")
+    monitor = GradientMonitor(rules=[], watch=["updates", "weights"])
+    weights = Weights()
+    fit(model, data, monitor, weights, epochs=4)
+    history = monitor.history
+    window = history.since(0)
+    is_update = np.arange(1, 21) % 4 == 0
+    assert history.accumulated.tolist() == (~is_update).tolist()
+    after = [*weights.before[1:], [np.array(each) for each in model.trainable_variables]]
+    updates = [
+        [np.linalg.norm(b - a) for a, b in zip(*pair, strict=True)]
+        for pair in zip(weights.before, after, strict=True)
+    ]
+    found = history.value("update_norm")[is_update]
+    np.testing.assert_allclose(found, np.array(updates)[is_update], rtol=1e-4)
+    assert np.isnan(history.value("update_norm")[~is_update]).all()
+    # SGD with a rate of 0.05: the update is the applied gradient times the rate.
+    np.testing.assert_allclose(history.applied_norms[is_update] * 0.05, found, rtol=1e-4)
+    np.testing.assert_allclose(history.applied_global_norm[is_update], 0.1, rtol=1e-5)
+    assert (window.scalar("unclipped_norm")[is_update] > 0.1).all()
+    np.testing.assert_allclose(window.scalar("learning_rate"), 0.05)
+    assert history.clip_fraction == 1.0
+
+
+def test_several_devices_record_the_global_batch():
+    def norms(distribution):
+        keras.distribution.set_distribution(distribution)
+        try:
+            model, data = compiled("dense", "global_clipnorm")
+            monitor = GradientMonitor(rules=[])
+            fit(model, data, monitor, epochs=1)
+        finally:
+            keras.distribution.set_distribution(None)
+        return monitor.history
+
+    devices = keras.distribution.list_devices("cpu")
+    assert len(devices) == 4
+    several, one = norms(keras.distribution.DataParallel(devices=devices)), norms(None)
+    np.testing.assert_allclose(several.norms, one.norms, rtol=1e-5)
+    np.testing.assert_allclose(several.applied_norms, one.applied_norms, rtol=1e-5)
+
+
+class GAN(keras.Model):
+    """Two networks with an optimizer each."""
+
+    def __init__(self):
+        super().__init__()
+        self.generator = layers.Dense(4, name="generator")
+        self.critic = layers.Dense(1, name="critic")
+
+    def build(self, shape):
+        self.generator.build(shape)
+        self.critic.build(shape)
+
+    def call(self, x):
+        return self.critic(self.generator(x))
+
+    def compile(self):
+        super().compile(optimizer=optimizers.SGD(0.01), loss="mse", jit_compile=True)
+        self.of_critic = optimizers.SGD(0.02)
+        self.optimizer.build(self.generator.trainable_variables)
+        self.of_critic.build(self.critic.trainable_variables)
+
+    def train_step(self, state, data):
+        variables, others, of_generator, metrics = state
+        x, _ = data
+
+        def loss_of(part, rest, sign):
+            made = x @ (part if sign < 0 else rest)[0]
+            scores = made @ (rest if sign < 0 else part)[0]
+            return sign * keras.ops.mean(scores)
+
+        generator, critic = variables[:2], variables[2:]
+        _, grads = jax.value_and_grad(loss_of)(critic, generator, 1.0)
+        held = [each.value for each in self.of_critic.variables]
+        critic, _ = self.of_critic.stateless_apply(held, grads, critic)
+        loss, grads = jax.value_and_grad(loss_of)(generator, critic, -1.0)
+        generator, of_generator = self.optimizer.stateless_apply(of_generator, grads, generator)
+        return {"loss": loss}, ([*generator, *critic], others, of_generator, metrics)
+
+
+def test_two_optimizers_in_a_step_have_a_history_each():
+    keras.utils.set_random_seed(1)
+    model, x = GAN(), NUMBERS[:, 0]
+    model.build(x.shape)
+    model.compile()
+    start = [np.array(each) for each in model.trainable_variables]
+    monitor = GradientMonitor(rules=[])
+    model.fit(x, Y, batch_size=8, epochs=1, shuffle=False, verbose=0, callbacks=[monitor])
+    assert set(monitor.by_optimizer) == {"optimizer", "of_critic"}
+    first = monitor.by_optimizer["of_critic"].norms[0]
+    wanted = np.linalg.norm((x[:8] @ start[0]).mean(axis=0))
+    np.testing.assert_allclose(first[0], wanted, rtol=1e-5)
+    assert monitor.history.norms.shape == (5, 4)
+
+
+def test_the_host_reads_only_when_it_flushes(monkeypatch):
+    read, calls = jax.device_get, []
+    monkeypatch.setattr(jax, "device_get", lambda values: calls.append(len(values)) or read(values))
+    model, data = compiled("dense")
+    monitor = GradientMonitor(rules=[], flush_every=20)
+    fit(model, data, monitor, epochs=10)
+    assert calls == [5] * 10  # at the end of each epoch
+    calls.clear()
+    model.fit(
+        np.tile(data[0], (10, 1, 1)), np.tile(data[1], (10, 1)), batch_size=BATCH, verbose=0,
+        callbacks=[monitor],
+    )  # fmt: skip
+    assert calls == [20, 20, 10]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_nothing_remains_after_an_exception(error):
+    class Interrupt(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch == 3:
+                raise error("stop")
+
+    model, data = compiled("dense")
+    monitor = GradientMonitor(rules=[])
+    with pytest.raises(error):
+        fit(model, data, monitor, Interrupt())
+    monitor.close()
+    assert len(monitor.history) == 3
+    assert_nothing_remains(model)
+    fit(model, data, monitor, epochs=1)
+    assert len(monitor.history) == 8
+
+
+def test_records_reach_rules_files_logs_and_report(tmp_path):
+    model, (x, y) = compiled("gru")
+    x = x.copy()
+    x[17] = np.nan
+    monitor = GradientMonitor(log_dir=tmp_path / "log", every_n_steps=1, verbose=0)
+    fitted = fit(model, (x, y), monitor, epochs=2)
+    (found,) = [each for each in monitor.findings if each.rule == "nonfinite"][:1]
+    assert found.step == 2
+    assert fitted.history["nonfinite_steps"] == [3.0, 5.0]
+    loaded = GradientHistory.load(tmp_path / "log")
+    np.testing.assert_array_equal(loaded.norms, monitor.history.norms)
+    assert monitor.history.since(0).facts.recurrent[0].path == "memory"
+    assert "memory" in monitor.report(tmp_path / "report.html").read_text("utf-8")
+
+
+def test_one_step_in_three_is_measured():
+    model, data = compiled("dense")
+    monitor = GradientMonitor(rules=[], every_n_steps=3)
+    fit(model, data, monitor, epochs=2)
+    assert monitor.history.steps.tolist() == [0, 3, 6, 9]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"measurements": ["activations"]}, {"measurements": ["optimizer"]}, {"budget": 0.1},
+     {"histograms": True}],
+)  # fmt: skip
+def test_settings_that_need_tensorflow_are_refused(options):
+    with pytest.raises(ValueError, match="on the TensorFlow backend, not on jax"):
+        GradientMonitor(**options)
+
+
+def test_a_custom_loop_is_refused():
+    monitor = GradientMonitor()
+    with pytest.raises(RuntimeError, match="KERAS_BACKEND=jax"), monitor.watch(sgd()):
+        pass
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "backends.md"
+ROWS = re.findall(r"^\| `(\w+)` \| yes \| (yes|no) \|", PAGE.read_text("utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", [name for name, on_jax in ROWS if on_jax == "no"])
+@pytest.mark.skipif(importlib.util.find_spec("tensorflow") is not None, reason="has TensorFlow")
+def test_what_the_page_of_backends_excludes_names_its_backend(name):
+    with pytest.raises(ImportError, match=f"{name} needs TensorFlow, which is not installed"):
+        getattr(gradkeeper.callbacks, name)
