@@ -43,6 +43,7 @@ class DeadUnits(Rule):
         self._first = FirstStep()
         self._first_zeros = FirstValues()
         self._steps: dict[str, np.ndarray] = {}
+        self._began: dict[str, int] = {}
         self._reported: set[str] = set()
 
     def check(self, window: Window) -> Iterator[Finding]:
@@ -65,7 +66,9 @@ class DeadUnits(Rule):
             if found:
                 self._reported.update(found)
                 column = calls.index(next(iter(found)))
-                from_start = bool(first_zeros[row, column] >= dead[row, column])
+                from_start = _from_start(
+                    first_zeros[row, column], dead[row, column], first == self._began[calls[column]]
+                )
                 layer = layer_of_call(calls[column])
                 advice = self._first.inputs_or(_advice(window.facts, layer, from_start))
                 yield self._dead(first, last, found, advice)
@@ -77,6 +80,9 @@ class DeadUnits(Rule):
             call: np.append(self._steps.get(call, none), window.steps[~np.isnan(zeros[:, column])])
             for column, call in enumerate(window.activations.names)
         }
+        self._began = {
+            call: int(each[0]) for call, each in steps.items() if len(each)
+        } | self._began
         self._steps |= {call: each[-DEAD_AFTER:] for call, each in steps.items()}
         return steps
 
@@ -97,6 +103,18 @@ class DeadUnits(Rule):
             steps=DEAD_AFTER,
             last_step=last,
         )
+
+
+def _from_start(first_zeros: float, dead: float, is_first: bool) -> bool:
+    """Return whether the units have been dead from the first step on.
+
+    Args:
+        first_zeros: share of zeros in the first measured step.
+        dead: share of dead units.
+        is_first: whether the first measured step is one of those that show the dead units.
+    """
+    # The other units are zero for some examples, about half of them in an untrained network.
+    return bool(is_first or first_zeros > dead + (1 - dead) / 4 - 1e-6)
 
 
 def _advice(facts: RunFacts, layer: str, from_start: bool) -> str:

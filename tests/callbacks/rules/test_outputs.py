@@ -87,6 +87,8 @@ def test_advice_on_dead_units():
     dead[79] = 0.9
     assert "Divide the learning rate by 10" in advice(DeadUnits(), run(dead_units=dead))
     assert "LeakyReLU" in advice(DeadUnits(), run(dead_units=dead, zeros=0.95))
+    dead[49] = 0.9
+    assert "LeakyReLU" in advice(DeadUnits(), run(dead_units=dead))
     rnn = RecurrentLayer("first", False, {"activation": "relu"})
     facts = RunFacts(activations=KINDS, recurrent=(rnn,))
     assert "use activation='tanh'" in advice(DeadUnits(), run(dead_units=dead, facts=facts))
