@@ -80,10 +80,10 @@ class DeadUnits(Rule):
             call: np.append(self._steps.get(call, none), window.steps[~np.isnan(zeros[:, column])])
             for column, call in enumerate(window.activations.names)
         }
-        self._began = {
-            call: int(each[0]) for call, each in steps.items() if len(each)
-        } | self._began
-        self._steps |= {call: each[-DEAD_AFTER:] for call, each in steps.items()}
+        for call, each in steps.items():
+            if len(each):
+                self._began.setdefault(call, int(each[0]))
+            self._steps[call] = each[-DEAD_AFTER:]
         return steps
 
     def _dead(self, first: int, last: int, shares: dict[str, float], advice: str) -> Finding:
