@@ -37,7 +37,7 @@ def _dead() -> list[Run]:
     return [
         Run("three of four relu units with bias -30", _partly_dead, rule, after, 0, "dense_1"),
         Run("relu units die at a step", _dying, rule, after, at=100, layer="dense_1"),
-        Run("relu mlp, inputs from 0 to 255, sgd", _dead_by_inputs, rule, after, at=0),
+        Run("relu mlp, inputs from 0 to 255, adam 0.1", _dead_by_inputs, rule, after, at=0),
         Run("relu mlp, adam learning rate 0.5", lambda r: _hot(r, "relu", 0.5), rule, after, 0),
         Run("relu cnn, adam learning rate 0.3", _dead_cnn, rule, after, at=0),
         Run("relu6 layer with bias -30", _dead_relu6, rule, after, at=0),
@@ -105,7 +105,7 @@ def _dying(random: np.random.Generator) -> Training:
 
 def _dead_by_inputs(random: np.random.Generator) -> Training:
     x, y = data.regression(random, 150)
-    return Training(models.mlp(), opt.SGD(1e-2), "mse", (np.clip(127 + 60 * x, 0, 255), y))
+    return Training(models.mlp(), opt.Adam(0.1), "mse", (np.clip(127 + 60 * x, 0, 255), y))
 
 
 def _hot(random: np.random.Generator, activation: str, rate: float) -> Training:

@@ -31,8 +31,8 @@ class ActivationGrowth(Rule):
       the first layer with variables. Only layers with variables count.
 
     The rule requires `measurements=["activations"]`. It ignores the layers that compute the outputs
-    of the model, whose size depends on the targets. Of the layers that grow, it reports the one
-    with the largest output.
+    of the model, whose size depends on the targets, and steps whose gradient is not finite. Of the
+    layers that grow, it reports the one with the largest output.
 
     Args:
         ratio: growth during training.
@@ -64,7 +64,8 @@ class ActivationGrowth(Rule):
         if not window.activations.names or not len(window):
             return
         mean, std = (window.activations.value(name).astype(float) for name in ("mean", "std"))
-        sizes = np.where(is_hidden(window), np.hypot(mean, std), np.nan)
+        is_known = np.isfinite(window.global_norm)[:, None] & is_hidden(window)
+        sizes = np.where(is_known, np.hypot(mean, std), np.nan)
         yield from self._by_depth(window, sizes)
         yield from self._by_time(window, sizes, has_learned)
 

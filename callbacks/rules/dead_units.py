@@ -27,7 +27,8 @@ class DeadUnits(Rule):
 
     The rule requires `measurements=["activations"]`. It reads layers with the activation `relu` or
     `relu6`, and `ReLU` layers without a negative slope. Layers that are found at the same step are
-    reported in one finding.
+    reported in one finding. Nothing is reported in a step whose gradient is not finite: ReLU of NaN
+    may be zero.
 
     Args:
         share: share of dead units above which a layer is reported.
@@ -51,6 +52,7 @@ class DeadUnits(Rule):
         activations, calls = window.activations, window.activations.names
         zeros, dead = activations.value("zeros"), activations.value("dead_units")
         first_zeros = self._first_zeros.follow(calls, zeros)
+        dead = np.where(np.isfinite(window.global_norm)[:, None], dead, np.nan)
         # `saturated` is unknown for a ReLU layer with a negative slope.
         can_die = has_activation(window, _WITH_ZERO_GRADIENT)
         can_die &= ~np.isnan(activations.value("saturated")).all(axis=0)

@@ -73,6 +73,17 @@ def test_units_are_dead_after_50_measured_steps_of_relu_only():
     assert not list(DeadUnits().check(run(dead_units=dead, saturated=leaky)))
 
 
+def test_steps_without_a_finite_gradient_are_ignored():
+    dead = np.full((100, 4), NAN)
+    dead[79] = 0.9
+    for rule, history in (
+        (DeadUnits(), run(dead_units=dead)),
+        (ActivationGrowth(), run(std=late(200.0))),
+    ):
+        history.norms[30:] = NAN
+        assert not list(rule.check(history))
+
+
 def test_layers_that_die_together_are_one_finding():
     dead = np.full((100, 4), NAN)
     dead[79] = [0.6, 0.9, 0.9, 0.2]
