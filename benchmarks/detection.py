@@ -3,7 +3,7 @@
     python benchmarks/detection.py
     python benchmarks/detection.py --only "*replica*" --seed 1 --csv detection.csv
 
-Trains some fifty tiny models, half of them healthy, and compares the findings with the expected
+Trains some 130 tiny models, 53 of them healthy, and compares the findings with the expected
 ones. False alarms are: a finding in a healthy run, a finding that the fault does not explain, and a
 finding that names a step before the fault. A note (severity "info") is not an alarm. The runs are
 defined in `injection/`.
@@ -26,6 +26,7 @@ import typer
 from injection.faults import two_devices
 from injection.faulty import faulty_runs
 from injection.healthy import healthy_runs
+from injection.healthy_outputs import healthy_outputs
 from injection.run import Outcome, execute
 from injection.score import Score, goals
 from rich.console import Console
@@ -44,7 +45,8 @@ def main(
     two_devices()
     tf.config.experimental.enable_op_determinism()
     console = Console()
-    runs = [run for run in [*healthy_runs(), *faulty_runs()] if fnmatch(run.name, only)]
+    every = [*healthy_runs(), *healthy_outputs(), *faulty_runs()]
+    runs = [run for run in every if fnmatch(run.name, only)]
     if not runs:
         raise typer.BadParameter(f"No run name matches the pattern. Received: {only!r}")
     outcomes = []

@@ -15,6 +15,8 @@
     variable follows from names only, which need not be unique.
 `_flatten_layers`: the direct sublayers of a layer, including those in attributes and lists;
     `model.layers` exists on models only, and omits the cell of an RNN.
+`_keras_history`, `_inbound_nodes`: the layer that computes an output of a functional model, and the
+    inputs of the layer.
 `_user_metrics`, `_user_weighted_metrics`: the metrics passed to `compile`, whose variables are not
     in `metrics_variables` before the first train step was traced.
 `_keras_mask`: the mask that a tensor carries from layer to layer.
@@ -116,6 +118,33 @@ def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     if not isinstance(layer, keras.layers.Layer):
         return []
     return layer._flatten_layers(include_self=False, recursive=False)
+
+
+def output_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """Return the layers that compute the outputs of a functional or sequential model.
+
+    A layer without weights and activation that has a single input, such as `Reshape`, is replaced
+    by the layer before it. The list is empty for other models.
+    """
+    found, tensors = [], list(keras.tree.flatten(getattr(model, "outputs", None) or []))
+    for tensor in tensors:  # grows in the loop
+        operation, node, position = tensor._keras_history
+        inputs = operation._inbound_nodes[node].input_tensors
+        if isinstance(operation, keras.Model) and getattr(operation, "outputs", None):
+            tensors.append(operation.outputs[position])
+        elif isinstance(operation, keras.layers.InputLayer):
+            continue
+        elif not _computes(operation) and len(inputs) == 1:
+            tensors.append(inputs[0])
+        elif isinstance(operation, keras.layers.Layer):
+            found.append(operation)
+    return found
+
+
+def _computes(operation: Any) -> bool:
+    activations = (keras.layers.Softmax, keras.layers.ReLU, keras.layers.ELU)
+    has_activation = hasattr(operation, "activation") or isinstance(operation, activations)
+    return has_activation or bool(getattr(operation, "weights", ()))
 
 
 def metric_variables(model: keras.Model) -> list[Any]:

@@ -10,8 +10,10 @@ from gradkeeper._arguments import choice
 
 STATISTICS = (
     *("mean", "std", "max_abs", "zeros", "saturated", "dead_units"),
-    *("max_logit", "entropy"),
+    *("max_logit", "entropy", "max_entropy"),
 )
+# A unit is dead if it was zero in this many measured steps, without a break.
+DEAD_AFTER = 50
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class Activations:
             at the last step of each flush, NaN at other steps.
         max_logit: largest attention logit, scaled, of the visible keys; NaN except for attention.
         entropy: mean entropy of the attention weights over queries and heads, in nats: 0 if each
-            query attends to one key, log(keys) if to all alike; NaN except for attention.
+            query attends to one key, `max_entropy` if to all alike; NaN except for attention.
+        max_entropy: mean of log(visible keys) over the same queries, in nats.
 
     Attributes:
         names: the layer path of each call. The second call of a layer in the same step is

@@ -43,6 +43,10 @@ class RunFacts:
             unknown or mixed.
         layer_types: class name of every layer of the model by path. Empty if unknown.
         recurrent: the recurrent layers of the model.
+        activations: name of the activation of each layer that has one by path, such as
+            `{"dense": "relu"}`.
+        output_layers: paths of the layers that compute the outputs of a functional or sequential
+            model. Empty if unknown.
         shapes: shape of each recorded variable by path.
         has_loss: whether the loss of every step is recorded. If True, a NaN in `loss` is the value
             of the loss; if False, the loss may be missing.
@@ -54,6 +58,8 @@ class RunFacts:
     is_adaptive: bool | None = None
     layer_types: Mapping[str, str] = field(default_factory=dict)
     recurrent: tuple[RecurrentLayer, ...] = ()
+    activations: Mapping[str, str] = field(default_factory=dict)
+    output_layers: tuple[str, ...] = ()
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     has_loss: bool = False
     masks_lost: Mapping[str, str] = field(default_factory=dict)
@@ -63,6 +69,7 @@ class RunFacts:
         """Return the facts from `dataclasses.asdict`, also after a round trip through JSON."""
         tuples = {
             "optimizers": tuple(values["optimizers"]),
+            "output_layers": tuple(values["output_layers"]),
             "recurrent": tuple(RecurrentLayer(**each) for each in values["recurrent"]),
             "shapes": {name: tuple(shape) for name, shape in values["shapes"].items()},
         }

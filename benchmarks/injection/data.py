@@ -12,20 +12,20 @@ def regression(random: np.random.Generator, steps: int, noise: float = 0.1) -> D
     """Generate a smooth function of eight features."""
     x = random.normal(size=(_POOL, 8)).astype("float32")
     y = np.sin(x @ random.normal(size=(8, 1))) + noise * random.normal(size=(_POOL, 1))
-    return _epochs(random, steps, x, y.astype("float32"))
+    return epochs(random, steps, x, y.astype("float32"))
 
 
 def linear(random: np.random.Generator, steps: int) -> Data:
     """Generate a linear function of eight features without noise, so that it can be fit exactly."""
     x = random.normal(size=(_POOL, 8)).astype("float32")
-    return _epochs(random, steps, x, (x @ random.normal(size=(8, 1))).astype("float32"))
+    return epochs(random, steps, x, (x @ random.normal(size=(8, 1))).astype("float32"))
 
 
 def heavy_tailed(random: np.random.Generator, steps: int) -> Data:
     """Generate a smooth function with noise of Student's t with three degrees of freedom."""
     x = random.normal(size=(_POOL, 8)).astype("float32")
     y = np.tanh(x @ random.normal(size=(8, 1))) + 0.3 * random.standard_t(3, size=(_POOL, 1))
-    return _epochs(random, steps, x, y.astype("float32"))
+    return epochs(random, steps, x, y.astype("float32"))
 
 
 def classes(random: np.random.Generator, steps: int, spread: float = 1.0) -> Data:
@@ -33,14 +33,14 @@ def classes(random: np.random.Generator, steps: int, spread: float = 1.0) -> Dat
     labels = random.integers(0, 4, _POOL)
     centres = random.normal(size=(4, 8))
     x = centres[labels] + spread * random.normal(size=(_POOL, 8))
-    return _epochs(random, steps, x.astype("float32"), labels)
+    return epochs(random, steps, x.astype("float32"), labels)
 
 
 def rare_class(random: np.random.Generator, steps: int) -> Data:
     """Generate two clusters; one example in twenty belongs to the second."""
     labels = (random.random((_POOL, 1)) < 0.05).astype("float32")
     x = random.normal(size=(_POOL, 8)) + 1.5 * labels
-    return _epochs(random, steps, x.astype("float32"), labels)
+    return epochs(random, steps, x.astype("float32"), labels)
 
 
 def images(random: np.random.Generator, steps: int) -> Data:
@@ -50,7 +50,7 @@ def images(random: np.random.Generator, steps: int) -> Data:
     for quadrant in range(4):
         top, left = 4 * (quadrant // 2), 4 * (quadrant % 2)
         x[labels == quadrant, top : top + 4, left : left + 4] += 1.0
-    return _epochs(random, steps, x.astype("float32"), labels)
+    return epochs(random, steps, x.astype("float32"), labels)
 
 
 def adding(random: np.random.Generator, steps: int, length: int = 20) -> Data:
@@ -60,7 +60,7 @@ def adding(random: np.random.Generator, steps: int, length: int = 20) -> Data:
     second, rows = second + length // 2, np.arange(_POOL)
     x[rows, first, 1] = x[rows, second, 1] = 1.0
     y = x[rows, first, 0] + x[rows, second, 0]
-    return _epochs(random, steps, x.astype("float32"), y[:, None].astype("float32"))
+    return epochs(random, steps, x.astype("float32"), y[:, None].astype("float32"))
 
 
 def waves(random: np.random.Generator, steps: int, length: int = 20) -> Data:
@@ -69,7 +69,7 @@ def waves(random: np.random.Generator, steps: int, length: int = 20) -> Data:
     phase = random.uniform(0, 6.28, (_POOL, 1))
     x = np.sin(phase + 0.3 * (1 + labels[:, None]) * np.arange(length))
     x = x[..., None] + 0.2 * random.normal(size=(_POOL, length, 1))
-    return _epochs(random, steps, x.astype("float32"), labels)
+    return epochs(random, steps, x.astype("float32"), labels)
 
 
 def text(random: np.random.Generator, steps: int, length: int = 15, symbols: int = 12) -> Data:
@@ -80,7 +80,7 @@ def text(random: np.random.Generator, steps: int, length: int = 15, symbols: int
         draw = random.random((_POOL, 1))
         tokens.append(np.minimum((draw > chain[tokens[-1]]).sum(axis=1), symbols - 1))
     sequences = np.stack(tokens, axis=1)
-    return _epochs(random, steps, sequences[:, :-1], sequences[:, 1:])
+    return epochs(random, steps, sequences[:, :-1], sequences[:, 1:])
 
 
 def batch(step: int) -> slice:
@@ -88,7 +88,8 @@ def batch(step: int) -> slice:
     return slice(step * BATCH, (step + 1) * BATCH)
 
 
-def _epochs(random: np.random.Generator, steps: int, x: np.ndarray, y: np.ndarray) -> Data:
-    epochs = -(-steps * BATCH // _POOL)
-    order = np.concatenate([random.permutation(_POOL) for _ in range(epochs)])[: steps * BATCH]
+def epochs(random: np.random.Generator, steps: int, x: np.ndarray, y: np.ndarray) -> Data:
+    """Repeat the examples in a new order in each epoch, and return the first steps."""
+    count = -(-steps * BATCH // _POOL)
+    order = np.concatenate([random.permutation(_POOL) for _ in range(count)])[: steps * BATCH]
     return x[order], y[order]

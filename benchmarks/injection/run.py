@@ -22,6 +22,7 @@ class Training:
     Attributes:
         data: x and y, [steps * BATCH, ...] each.
         strategy: the scope in which the model was created, if any.
+        measurements: additional measurements of the monitor.
     """
 
     model: keras.Model
@@ -31,10 +32,13 @@ class Training:
     steps_per_execution: int = 1
     callbacks: tuple[keras.callbacks.Callback, ...] = ()
     strategy: tf.distribute.Strategy | None = None
+    measurements: tuple[str, ...] = ()
 
     def fit(self) -> GradientMonitor:
         """Train the model and return the attached monitor."""
-        monitor = GradientMonitor(watch=("gradients", "updates", "weights"), verbose=0)
+        monitor = GradientMonitor(
+            watch=("gradients", "updates", "weights"), measurements=self.measurements, verbose=0
+        )
         with self.strategy.scope() if self.strategy else nullcontext():
             self.model.compile(
                 self.optimizer,

@@ -13,7 +13,7 @@ from gradkeeper.callbacks.statistics.saturation import Saturation, saturation_of
 # attention layer and the statistics of their weights.
 COLUMNS = (
     *("count", "mean", "variance", "max_abs", "zeros", "saturated"),
-    *("queries", "max_logit", "entropy"),
+    *("queries", "max_logit", "entropy", "max_entropy"),
 )
 
 
@@ -35,7 +35,7 @@ def activations(outputs: Sequence[LayerOutput], dtype: tf.DType) -> tf.Tensor:
     for output in outputs:
         tensor = tf.cast(unmerged_output(output.tensor, copies), dtype)
         row, largest = _statistics(output, tensor, saturation_of(output.layer))
-        unknown = [tf.constant(float("nan"), dtype)] * 3
+        unknown = [tf.constant(float("nan"), dtype)] * 4
         scores = output.attention
         row += unknown if scores is None else _of_attention(scores, output.mask, dtype)
         rows.append(tf.stack(row))
@@ -85,7 +85,7 @@ def _statistics(
 def _of_attention(
     scores: AttentionScores, mask: tf.Tensor | None, dtype: tf.DType
 ) -> list[tf.Tensor]:
-    """Return the last three columns, given the mask of the queries.
+    """Return the last four columns, given the mask of the queries.
 
     A query that attends to no key, and a masked query, do not count.
     """
@@ -101,10 +101,16 @@ def _of_attention(
     logits = tf.where(seen, tf.reshape(logits, [-1, keys]), tf.cast(-1e9, logits.dtype))
     log_weights = tf.nn.log_softmax(logits)
     entropy = -tf.reduce_sum(tf.exp(log_weights) * log_weights, axis=1)
-    attends = tf.reduce_any(seen, axis=1)
+    visible_keys = tf.reduce_sum(tf.cast(seen, logits.dtype), axis=1)
+    attends = visible_keys > 0
     count = tf.reduce_sum(tf.cast(attends, logits.dtype))
-    total = tf.reduce_sum(tf.where(attends, entropy, tf.zeros_like(entropy)))
-    return [tf.cast(each, dtype) for each in (count, tf.reduce_max(logits), total / count)]
+
+    def mean_of(each: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_sum(tf.where(attends, each, tf.zeros_like(each))) / count
+
+    largest = mean_of(tf.math.log(tf.maximum(visible_keys, 1)))
+    row = count, tf.reduce_max(logits), mean_of(entropy), largest
+    return [tf.cast(each, dtype) for each in row]
 
 
 MEASUREMENTS["activations"] = Measurement("activations", activations, "outputs")

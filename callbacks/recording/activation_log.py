@@ -6,15 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from gradkeeper.callbacks.activations import STATISTICS, Activations
+from gradkeeper.callbacks.activations import DEAD_AFTER, STATISTICS, Activations
 from gradkeeper.callbacks.instrument.graph import GraphFunction, make_variable
 from gradkeeper.callbacks.instrument.layer_outputs import LayerOutput
 from gradkeeper.callbacks.measurements.activations import COLUMNS, activations, units_of
 from gradkeeper.callbacks.recording.replica_log import ReplicaLog
 from gradkeeper.callbacks.recording.step_log import Ring
-
-# A unit is dead if it was zero in this many measured steps, without a break.
-DEAD_AFTER = 50
 
 
 @dataclass
@@ -149,6 +146,7 @@ def _combined(rows: np.ndarray) -> dict[str, np.ndarray]:
             "dead_units": np.full_like(mean, np.nan),
             "max_logit": np.where(np.isnan(weight), np.nan, column["max_logit"]).max(axis=0),
             "entropy": mean_of(column["entropy"], weight),
+            "max_entropy": mean_of(column["max_entropy"], weight),
         }
     return {name: values[name] for name in STATISTICS}
 

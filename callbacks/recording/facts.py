@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from gradkeeper.callbacks._keras_private import output_layers
 from gradkeeper.callbacks.instrument.optimizers import nested_optimizers, with_nested
 from gradkeeper.callbacks.instrument.variable_names import layer_paths
 from gradkeeper.callbacks.recording.rows import CallLog
@@ -43,6 +44,7 @@ def facts_of(
         if not nested_optimizers(each)
     ]
     layers = [] if model is None else layer_paths(model)
+    outputs = set() if model is None else set(map(id, output_layers(model)))
     return RunFacts(
         optimizers=tuple(dict.fromkeys(type(each).__name__ for each in optimizers)),
         is_adaptive=_is_adaptive(optimizers),
@@ -50,6 +52,12 @@ def facts_of(
         recurrent=tuple(
             _recurrent(path, layer) for path, layer in layers if isinstance(layer, keras.layers.RNN)
         ),
+        activations={
+            path: _name(activation)
+            for path, layer in layers
+            if (activation := getattr(layer, "activation", None)) is not None
+        },
+        output_layers=tuple(path for path, layer in layers if id(layer) in outputs),
         shapes={
             name: tuple(variable.shape)
             for optimizer_log in optimizer_logs
@@ -71,12 +79,16 @@ def _recurrent(path: str, layer: keras.layers.RNN) -> RecurrentLayer:
     cells = list(getattr(layer.cell, "cells", [layer.cell]))
     widths = [width for cell in cells for width in _gate_widths(cell)]
     activations = {
-        argument: str(getattr(activation, "__name__", type(activation).__name__))
+        argument: _name(activation)
         for cell in cells
         for argument in ("activation", "recurrent_activation")
         if (activation := getattr(cell, argument, None)) is not None
     }
     return RecurrentLayer(path, any(widths) if widths else None, activations)
+
+
+def _name(activation: Any) -> str:
+    return str(getattr(activation, "__name__", type(activation).__name__))
 
 
 def _gate_widths(cell: Any) -> Iterator[bool]:

@@ -84,6 +84,13 @@ class FirstStep:
             "standard deviation)."
         )
 
+    def inputs_or(self, advice: str) -> str:
+        """Return advice to standardize the inputs if they are large, and otherwise this advice."""
+        inputs = self.input_advice()
+        if not inputs:
+            return advice
+        return f"{inputs} If they are standardized already, {advice[0].lower()}{advice[1:]}"
+
     def advice(self, facts: RunFacts) -> str:
         """Return advice on the cause of a large loss in the first step; "" if there is none.
 
@@ -216,3 +223,24 @@ def largest_layer(window: Window, row: int) -> tuple[str, float]:
     norms = np.where(np.isfinite(window.layer_norms[row]), window.layer_norms[row], 0.0)
     largest = int(np.argmax(norms))
     return window.layers[largest], float(norms[largest])
+
+
+def smaller_logits(facts: RunFacts, layer: str, *, from_start: bool) -> str:
+    """Return advice against large logits of an attention layer.
+
+    Args:
+        facts: facts about the run.
+        layer: path of the attention layer.
+        from_start: whether the logits are large in the first step.
+    """
+    if not from_start:
+        return "Divide the learning rate by 10, and repeat this if the logits are still large."
+    if facts.layer_types.get(layer) == "Attention":
+        return (
+            "Use MultiHeadAttention or AdditiveAttention: Attention does not divide the logits by "
+            "the square root of the number of units."
+        )
+    return (
+        "Use LayerNormalization before the attention, and smaller initial weights of the queries "
+        "and keys (kernel_initializer='glorot_uniform')."
+    )

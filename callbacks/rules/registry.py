@@ -10,15 +10,20 @@ import numpy as np
 from gradkeeper._arguments import choice
 from gradkeeper.callbacks._text import print_failure, print_on_new_line
 from gradkeeper.callbacks.finding import Finding
+from gradkeeper.callbacks.rules.activation_growth import ActivationGrowth
+from gradkeeper.callbacks.rules.attention_collapse import AttentionCollapse
+from gradkeeper.callbacks.rules.attention_logit_growth import AttentionLogitGrowth
 from gradkeeper.callbacks.rules.clipped_by_hand import ClippedByHand
 from gradkeeper.callbacks.rules.clipping import ClipAlways, ClipNever
 from gradkeeper.callbacks.rules.dead_and_missing import DeadGradient, MissingGradient
+from gradkeeper.callbacks.rules.dead_units import DeadUnits
 from gradkeeper.callbacks.rules.exploding import ExplodingGradient
 from gradkeeper.callbacks.rules.loss_scale import LossNotScaled, LossScaleStuck
 from gradkeeper.callbacks.rules.mask_lost import MaskLost
 from gradkeeper.callbacks.rules.nonfinite import NonFiniteGradient
 from gradkeeper.callbacks.rules.replica_disagreement import ReplicaDisagreement
 from gradkeeper.callbacks.rules.rule import Rule
+from gradkeeper.callbacks.rules.saturated import Saturated
 from gradkeeper.callbacks.rules.spike import GradientSpike
 from gradkeeper.callbacks.rules.update_ratio import UpdateRatio
 from gradkeeper.callbacks.rules.vanishing import VanishingGradient, VanishingWithDepth
@@ -40,6 +45,11 @@ RULES: dict[str, type[Rule]] = {
     "loss_scale_stuck": LossScaleStuck,
     "loss_not_scaled": LossNotScaled,
     "mask_lost": MaskLost,
+    "dead_units": DeadUnits,
+    "saturated": Saturated,
+    "activation_growth": ActivationGrowth,
+    "attention_collapse": AttentionCollapse,
+    "attention_logit_growth": AttentionLogitGrowth,
 }
 
 

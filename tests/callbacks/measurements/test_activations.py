@@ -128,8 +128,10 @@ def test_attention_equals_numpy(run):
             rows = ours[visible[batch].any(axis=-1)]
             weights = np.exp(rows) / np.exp(rows).sum(axis=-1, keepdims=True)
             entropy = -np.sum(weights * np.log(np.where(weights > 0, weights, 1)), axis=-1)
-            wanted = rows.max(), entropy.mean()
-            found = [activations.value(each)[step, column] for each in ("max_logit", "entropy")]
+            most = np.log(visible[batch].sum(axis=-1)[visible[batch].any(axis=-1)]).mean()
+            wanted = rows.max(), entropy.mean(), most
+            names = "max_logit", "entropy", "max_entropy"
+            found = [activations.value(each)[step, column] for each in names]
             np.testing.assert_allclose(found, wanted, rtol=2e-6, atol=1e-6, err_msg=name)
     others = [i for i, name in enumerate(activations.names) if name not in cases]
     assert np.isnan(activations.value("entropy")[:, others]).all()

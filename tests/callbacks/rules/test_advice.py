@@ -177,6 +177,22 @@ class Detached(L.Layer):
         return keras.ops.stop_gradient(inputs)
 
 
+class SelfAttention(L.Layer):
+    """Attention of the inputs to themselves, as one vector."""
+
+    def build(self, shape):
+        self.attention = L.MultiHeadAttention(2, 4)
+        self.attention.build(shape, shape)
+
+    def call(self, inputs):
+        outputs = self.attention(inputs, inputs)
+        return keras.ops.reshape(outputs, (-1, inputs.shape[1] * inputs.shape[2]))
+
+
+def large_inputs():
+    return [L.Dense(8, kernel_initializer=WIDE)]
+
+
 def convolutional(**options):
     large = {"recurrent_initializer": keras.initializers.Constant(3.0)}
     return [L.ConvLSTM1D(3, 3, padding="same", name="rnn", **large, **options), L.Flatten()]
@@ -196,7 +212,12 @@ def long():
 
 SMALL = keras.initializers.Identity(0.3)
 BELOW = keras.initializers.Constant(-20.0)
+WIDE = keras.initializers.RandomNormal(stddev=10.0, seed=0)
 ADAM, SGD, UPDATES = keras.optimizers.Adam, keras.optimizers.SGD, ("updates", "weights")
+OF_OUTPUTS = (
+    *("activation_growth", "attention_collapse", "attention_logit_growth"),
+    *("dead_units", "saturated"),
+)
 # Faulty layers and optimizer, input shape, rule, words that its advice contains, words that its
 # advice must not contain, and the layers and the optimizer that the advice requests.
 KERAS = {
@@ -316,6 +337,52 @@ KERAS = {
         [],
         (lambda: half(L.Rescaling(1e6), L.Rescaling(1e-6)), scaled),
     ),
+    "relu units with biases below zero": (
+        (lambda: [L.Dense(8, "relu", bias_initializer=BELOW)], lambda: ADAM(1e-2)),
+        (6,),
+        "dead_units",
+        ["LeakyReLU", "BatchNormalization before it"],
+        ["learning rate"],
+        (
+            lambda: [L.Dense(8, bias_initializer=BELOW), L.BatchNormalization(), L.ReLU()],
+            lambda: ADAM(1e-2),
+        ),
+    ),
+    "tanh layers of large initial weights": (
+        (lambda: [L.Dense(8, "tanh", kernel_initializer=WIDE)], lambda: ADAM(1e-2)),
+        (6,),
+        "saturated",
+        ["glorot_uniform", "LayerNormalization before the activation"],
+        ["learning rate"],
+        (lambda: [L.Dense(8, "tanh")], lambda: ADAM(1e-2)),
+    ),
+    "outputs that grow from layer to layer": (
+        (lambda: deep("relu", WIDE)[:4], lambda: ADAM(1e-3)),
+        (6,),
+        "activation_growth",
+        ["he_normal"],
+        ["learning rate"],
+        (lambda: deep("relu", "he_normal")[:4], lambda: ADAM(1e-3)),
+    ),
+    "attention to large inputs": (
+        (lambda: [*large_inputs(), SelfAttention()], lambda: ADAM(1e-2)),
+        (5, 6),
+        "attention_collapse",
+        ["LayerNormalization before the attention"],
+        ["learning rate"],
+        (
+            lambda: [*large_inputs(), L.LayerNormalization(), SelfAttention()],
+            lambda: ADAM(1e-2),
+        ),
+    ),
+    "attention, learning rate too high": (
+        (lambda: [SelfAttention()], lambda: ADAM(1.0)),
+        (5, 6),
+        "attention_logit_growth",
+        ["Divide the learning rate by 10"],
+        ["LayerNormalization"],
+        (lambda: [SelfAttention()], lambda: ADAM(1e-2)),
+    ),
     "updates too long": (
         (lambda: [L.Dense(8, "relu")], lambda: ADAM(1.0)),
         (6,),
@@ -338,15 +405,16 @@ def faulty_runs():
 def test_the_advice_of_a_fit_works(fault, faulty_runs):
     (layers, optimizer), shape, rule, words, unfit, (mended, slower) = KERAS[fault]
     x, y = regression(*shape)
+    recorded = {"measurements": ["activations"]} if rule in OF_OUTPUTS else {"watch": UPDATES}
     if layers not in faulty_runs:
-        faulty_runs[layers] = fitted(layers(), optimizer(), x, y, watch=UPDATES)
+        faulty_runs[layers] = fitted(layers(), optimizer(), x, y, **recorded)
     monitor = faulty_runs[layers]
     finding = next(each for each in monitor.findings if each.rule == rule)
     for each in words:
         assert each in finding.advice
     for each in unfit:
         assert each not in finding.advice
-    again = fitted(mended(), slower(), x, y, watch=UPDATES)
+    again = fitted(mended(), slower(), x, y, **recorded)
     assert_trains(again.history.loss)
     assert rule not in {each.rule for each in again.findings}
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from histories import window
 
+from gradkeeper.callbacks.activations import STATISTICS, Activations
 from gradkeeper.callbacks.rules import RULES, ExplodingGradient, Rule, default_rules, rules_from
 from gradkeeper.callbacks.run_facts import RunFacts
 from gradkeeper.callbacks.window import Window
@@ -75,6 +76,28 @@ def stuck_loss_scale():
     return dataclasses.replace(history, scalars={"loss_scale": scale})
 
 
+KINDS = RunFacts(activations={"dense_1": "relu", "dense_2": "tanh"}, output_layers=("dense_5",))
+
+
+def with_outputs(history, **changes):
+    """Return the history with healthy statistics of five outputs, except for the changes.
+
+    Args:
+        changes: rows, output and values for each statistic.
+    """
+    names, steps = ("dense_0", "dense_1", "dense_2", "attention", "dense_5"), len(history)
+    values = {name: np.full((steps, len(names)), NAN) for name in STATISTICS}
+    values |= {name: np.full((steps, len(names)), 0.5) for name in ("mean", "std", "zeros")}
+    values["saturated"][:, 1:3] = 0.5
+    values["dead_units"][49::50] = 0.1
+    for name, level in {"max_logit": 2.0, "entropy": 2.0, "max_entropy": 2.5}.items():
+        values[name][:, 3] = level
+    for name, (rows, output, level) in changes.items():
+        values[name][rows, names.index(output)] = level
+    return dataclasses.replace(history, activations=Activations(names, values), facts=KINDS)
+
+
+LATE = slice(400, None)
 MASK_LOST = RunFacts(layer_types={"dense_0": "LSTM"}, masks_lost={"dense_0": "dense_1 (GRU)"})
 
 
@@ -95,6 +118,23 @@ TROUBLED = {
     "loss_scale_stuck": (stuck_loss_scale(), 100, ""),
     "loss_not_scaled": (healthy(scalars={"missing_loss_scale": [2.0**15] * 600}), 0, ""),
     "mask_lost": (dataclasses.replace(healthy(), facts=MASK_LOST), 0, "dense_0"),
+    "dead_units": (
+        with_outputs(healthy(), dead_units=(slice(449, None, 50), "dense_1", 0.7)),
+        400,
+        "dense_1",
+    ),
+    "saturated": (with_outputs(healthy(), saturated=(LATE, "dense_2", 0.95)), 400, "dense_2"),
+    "activation_growth": (with_outputs(healthy(), std=(LATE, "dense_0", 80)), 400, "dense_0"),
+    "attention_collapse": (
+        with_outputs(healthy(), entropy=(LATE, "attention", 0.05)),
+        400,
+        "attention",
+    ),
+    "attention_logit_growth": (
+        with_outputs(healthy(), max_logit=(LATE, "attention", 150)),
+        400,
+        "attention",
+    ),
 }
 
 
@@ -145,6 +185,7 @@ def test_is_quiet_in_healthy_runs(name):
         "a slow climb": window(healthy().norms * 1.01 ** steps[:, None], variables=VARIABLES),
         "one step": healthy(steps=1),
         "no step": healthy()[:0],
+        "layer outputs": with_outputs(healthy()),
         "no variables": window(np.zeros((30, 0)), variables=()),
         "zero gradients": window(np.zeros((200, 12)), variables=VARIABLES),
     }
@@ -192,8 +233,21 @@ def messy():
     history.updated[:] &= ~gone
     for array in (history.norms, history.applied_norms):
         array[gone] = NAN
+    history = with_outputs(history)
+    outputs = history.activations
+    for statistic, level in {"saturated": 0.9, "std": 90, "entropy": 0.1, "max_logit": 150}.items():
+        values = outputs.value(statistic)
+        for start in random.integers(10, 800, 6):
+            rows = slice(start, start + random.integers(1, 90))
+            values[rows] = np.where(np.isnan(values[rows]), NAN, level)
+    outputs.value("dead_units")[449::50] = 0.7
+    for values in outputs.values.values():
+        values[random.random(values.shape) < 0.02] = NAN
     steps = np.cumsum(random.choice([1, 5], 900))
-    return dataclasses.replace(history, steps=steps, facts=MASK_LOST)
+    facts = dataclasses.replace(
+        KINDS, layer_types=MASK_LOST.layer_types, masks_lost=MASK_LOST.masks_lost
+    )
+    return dataclasses.replace(history, steps=steps, facts=facts)
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -232,6 +286,8 @@ def test_follows_a_run_whose_variables_change(name):
         kept,
         cut.scalars,
         cut.replica_norms[:, :, :3],
+        facts=cut.facts,
+        activations=cut.activations,
     )
     assert [*rule.check(first), *rule.check(history[300:])]
 
@@ -261,6 +317,16 @@ BAD = [
     ("update_ratio", {"patience": 0}),
     ("replica_disagreement", {"ratio": 1}),
     ("replica_disagreement", {"patience": 0}),
+    ("dead_units", {"share": 1}),
+    ("saturated", {"share": 0}),
+    ("saturated", {"patience": 0}),
+    ("activation_growth", {"ratio": 1}),
+    ("activation_growth", {"depth_ratio": 0}),
+    ("activation_growth", {"patience": 0}),
+    ("attention_collapse", {"ratio": 1}),
+    ("attention_collapse", {"learned": 2}),
+    ("attention_logit_growth", {"limit": 0}),
+    ("attention_logit_growth", {"ratio": 1}),
     ("loss_scale_stuck", {"patience": 0}),
     ("loss_scale_stuck", {"share": 1}),
     ("loss_scale_stuck", {"memory": 0}),
