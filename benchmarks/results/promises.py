@@ -260,14 +260,9 @@ PROMISES = (
     ),
     Promise(
         model="fast_rnn",
-        claim="classifies digits read pixel by pixel at least two points better than tanh",
-        task="sequential_mnist",
-        quantity=ACCURACY,
-        limit=None,
-        margin=-0.02,
-        against=_TANH,
-        contrast={**_RNN, "learning_rate": 1e-3},
-        fails_at=None,
+        claim="remembers a class behind 472 steps of noise, where the LSTM guesses",
+        **_NOISE,
+        limit=0.5,
     ),
     Promise(
         model="fast_grnn",

@@ -4,6 +4,9 @@ from gradkeeper.zoo._model_info import ModelInfo
 from gradkeeper.zoo.layers import RHN, FastGRNN, FastRNN, IndRNN, ZoneoutGRU, ZoneoutLSTM
 from gradkeeper.zoo.recipe import OfLength, Recipe, adding, shakespeare
 
+# The start of W and U in the code of FastRNN.
+_NORMAL = {"class_name": "RandomNormal", "config": {"stddev": 0.1}}
+
 ENTRIES = (
     ModelInfo.of_layer(
         IndRNN,
@@ -59,18 +62,28 @@ ENTRIES = (
         symbols={"alpha at the start": "alpha", "beta at the start": "beta"},
         recipes=(
             Recipe(
-                task="sequential_mnist",
-                task_options={"size": 14},
-                model={"units": 64, "alpha": -5.28, "beta": 5.28},  # -log(14²), log(14²)
+                task="noise_padded",
+                task_options={"length": 500},
+                model={
+                    "units": 128,
+                    "alpha": -6.2,  # -log(500), and log(500)
+                    "beta": 6.2,
+                    "kernel_initializer": _NORMAL,
+                    "recurrent_initializer": _NORMAL,
+                },
                 training={
                     "optimizer": "adam",
-                    "learning_rate": 1e-2,
+                    "learning_rate": 5e-3,
                     "global_clipnorm": 1.0,
-                    "batch_size": 100,
-                    "epochs": 4,
+                    "batch_size": 50,
+                    "epochs": 30,
+                    "steps_per_epoch": 100,
                 },
                 source="EdgeML@81025fc, graph/rnn.py:451-483, helpermethods.py:105-146",
-                own=("size", "units", "alpha", "beta", "global_clipnorm", "epochs"),
+                own=(
+                    *("length", "units", "alpha", "beta", "learning_rate", "global_clipnorm"),
+                    *("batch_size", "epochs", "steps_per_epoch"),
+                ),
             ),
         ),
     ),

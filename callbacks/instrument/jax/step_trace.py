@@ -1,4 +1,4 @@
-"""What an observer reads in a train step of JAX, while the step is traced or run eagerly.
+"""Trace of a train step of JAX: optimizer calls, clipping and loss.
 
 The patches exist only inside `observed_step`. JAX traces a compiled step once, so that a compiled
 training carries no patches.
