@@ -69,7 +69,7 @@ class RunFacts:
         """Return the facts from `dataclasses.asdict`, also after a round trip through JSON."""
         tuples = {
             "optimizers": tuple(values["optimizers"]),
-            "output_layers": tuple(values["output_layers"]),
+            "output_layers": tuple(values.get("output_layers", ())),  # added later
             "recurrent": tuple(RecurrentLayer(**each) for each in values["recurrent"]),
             "shapes": {name: tuple(shape) for name, shape in values["shapes"].items()},
         }

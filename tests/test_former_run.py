@@ -4,6 +4,8 @@
 capsule of a GRU with a batch of NaN (`fit` of 12 steps), and a run of `gradkeeper train`.
 """
 
+import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gradkeeper.callbacks import Capsule, GradientHistory, replay
+from gradkeeper.callbacks.run_facts import RunFacts
 from gradkeeper.training.cli import app
 
 FORMER = Path(__file__).parent / "former_run"
@@ -25,6 +28,13 @@ def test_a_history_loads():
     np.testing.assert_array_equal(history.update_norms, expected["update"])
     np.testing.assert_array_equal(history.loss, expected["loss"])
     assert history.layers == ["memory/gru_cell", "out"]
+
+
+def test_facts_without_later_fields_load():
+    facts = RunFacts(optimizers=("SGD",), shapes={"dense/kernel": (4, 3)})
+    later = {"output_layers", "activations", "masks_lost"}
+    values = {name: each for name, each in dataclasses.asdict(facts).items() if name not in later}
+    assert RunFacts.from_dict(json.loads(json.dumps(values))) == facts
 
 
 def test_a_capsule_is_replayed():

@@ -17,6 +17,13 @@ EXPORTED = {
     ("tiny_shakespeare", "lstm"): ("tiny_shakespeare", "nats per character, validation split"),
     ("jsb_chorales", "gru"): ("jsb_chorales", "nats per frame, validation split"),
     ("adding_600", "gru"): ("adding", "mean squared error, 1,000 fixed sequences"),
+    **{
+        ("promises", model): ("adding", "mean squared error, 1,000 fixed sequences")
+        for model in ("co_rnn", "ind_rnn")
+    },
+    ("promises", "min_gru"): ("selective_copying", "nats per symbol, validation split"),
+    ("promises", "s_lstm"): ("parity", "nats per sequence, validation split"),
+    ("promises", "seq2seq_attention"): ("reverse", "nats per digit, validation split"),
 }
 _NOT_IN_THE_RECIPE = ("data_dir", "strategy", "flow")
 
@@ -53,7 +60,9 @@ def _export(table: str, model: str, folder: Path, out: Path, data_dir: Path | No
         "loss": min(losses),
         "loss_description": description,
         "steps": int(result.metrics["step"][losses.index(min(losses))]),
-        "command": f"gradkeeper bench {table} && gradkeeper bench weights",
+        "command": f"gradkeeper train {model} --task {config['task']}"
+        if table == "promises"
+        else f"gradkeeper bench {table} --retrain && gradkeeper bench weights",
         "recipe": {key: value for key, value in config.items() if key not in _NOT_IN_THE_RECIPE},
     }
     trained = keras.saving.load_model(RunDirectory(folder).best_model)
