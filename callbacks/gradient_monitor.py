@@ -243,14 +243,14 @@ class GradientMonitor(StepCallback[Recorder]):
 
         Raises:
             RuntimeError: if the monitor is attached to a running `fit`, or if another run writes
-                to `log_dir`.
+                to `log_dir`; or on another backend than TensorFlow.
             TypeError: if `optimizer` is not a Keras optimizer.
             ValueError: if "activations" is measured, which requires `fit`.
         """
         if keras.backend.backend() != "tensorflow":
             raise RuntimeError(
-                "watch() requires the TensorFlow backend: on other backends, the gradients of a "
-                "custom loop are already in its hands. Use fit(). "
+                "watch() requires the TensorFlow backend. On other backends, a custom loop "
+                "computes its gradients itself: record them there, or train with fit(). "
                 f"Received: KERAS_BACKEND={keras.backend.backend()}"
             )
         from gradkeeper.callbacks.instrument.eager_flush import EagerFlush

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from gradkeeper.callbacks._keras_private import sublayers
+from gradkeeper.callbacks._text import matching
 
 
 def variable_names(model: keras.Model | None, variables: Sequence[Any]) -> tuple[str, ...]:
@@ -27,6 +28,30 @@ def variable_names(model: keras.Model | None, variables: Sequence[Any]) -> tuple
             paths.setdefault(id(variable), path)
     own = [getattr(v, "path", None) or str(v.name).partition(":")[0] for v in variables]
     return unique_names([paths.get(id(v)) or path for v, path in zip(variables, own, strict=True)])
+
+
+def names_in_call(
+    model: keras.Model | None,
+    trained: Sequence[Any],
+    variables: Sequence[Any],
+    patterns: Sequence[str] = (),
+) -> tuple[list[str], tuple[str, ...]]:
+    """Return names for the variables of an optimizer call, and the names of all trained variables.
+
+    The names are unique among both. The second result is the order of the columns.
+
+    Args:
+        model: the model; None if there is none.
+        trained: all trained variables.
+        variables: the variables of the call.
+        patterns: patterns for layers or variables, of which one must match; empty for all.
+    """
+    every = list({id(each): each for each in (*trained, *variables)}.values())
+    names = dict(zip(map(id, every), variable_names(model, every), strict=True))
+    order = [names[id(each)] for each in trained]
+    if order and patterns:
+        order = [order[i] for i in matching(order, patterns)]
+    return [names[id(each)] for each in variables], tuple(order)
 
 
 def unlisted_variables(model: keras.Model) -> list[Any]:

@@ -7,7 +7,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from gradkeeper.callbacks._text import matching
 from gradkeeper.callbacks.instrument.layer_outputs import LayerOutput
 from gradkeeper.callbacks.instrument.losses import with_values
 from gradkeeper.callbacks.instrument.observer import ReusableObserver
@@ -21,7 +20,7 @@ from gradkeeper.callbacks.instrument.step_context import (
     pair_with_variables,
     sum_over_replicas,
 )
-from gradkeeper.callbacks.instrument.variable_names import layer_paths, variable_names
+from gradkeeper.callbacks.instrument.variable_names import layer_paths, names_in_call
 from gradkeeper.callbacks.measurements.registry import Event, MeasurementContext
 from gradkeeper.callbacks.recording.activation_log import ActivationLog
 from gradkeeper.callbacks.recording.facts import facts_of
@@ -398,7 +397,9 @@ class Recorder(ReusableObserver):
         log = self._logs[call.replica.index]
         part = log.optimizer_log(call.optimizer, call.round, call.variables)
         if part is None:
-            names = self._names(call.variables)
+            model = self._model()
+            trained = self._variables or [] if model is None else model.trainable_variables
+            names, self._order = names_in_call(model, trained, call.variables, self.options.layers)
             chosen = [
                 i
                 for i, name in enumerate(names)
@@ -417,18 +418,6 @@ class Recorder(ReusableObserver):
             self.has_seen_gradients = True
         part.lacks_loss_scaling = call.lacks_loss_scaling
         return log, part
-
-    def _names(self, variables: Variables) -> list[str]:
-        """Return names for the variables, unique among these and all trained variables."""
-        model = self._model()
-        trained = self._variables or [] if model is None else model.trainable_variables
-        every = list({id(each): each for each in (*trained, *variables)}.values())
-        names = dict(zip(map(id, every), variable_names(model, every), strict=True))
-        order = [names[id(each)] for each in trained]
-        if order and self.options.layers:
-            order = [order[i] for i in matching(order, self.options.layers)]
-        self._order = tuple(order)
-        return [names[id(each)] for each in variables]
 
 
 def _true_gradient(gradient: Any, scale: Any) -> tf.Tensor:

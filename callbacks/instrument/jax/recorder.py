@@ -11,11 +11,10 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
-from gradkeeper.callbacks._text import matching
 from gradkeeper.callbacks.instrument.jax.step_trace import Call, Clip, StepTrace
 from gradkeeper.callbacks.instrument.optimizers import accumulates, clip_limit_of, is_plain
 from gradkeeper.callbacks.instrument.ownership import Owned
-from gradkeeper.callbacks.instrument.variable_names import variable_names
+from gradkeeper.callbacks.instrument.variable_names import names_in_call
 from gradkeeper.callbacks.measurements.registry import Event, MeasurementContext
 from gradkeeper.callbacks.recording.facts import facts_of
 from gradkeeper.callbacks.recording.reader import Records, collect
@@ -224,7 +223,9 @@ class JaxRecorder(Owned):
         for index, log in enumerate(self.optimizer_logs):
             if log.optimizer is call.optimizer and log.round == call.round:
                 return index
-        names = self._names(call.variables)
+        model = self._model()
+        trained = [] if model is None else model.trainable_variables
+        names, self._order = names_in_call(model, trained, call.variables, self.options.layers)
         chosen = [i for i, name in enumerate(names) if self.options.selects(name)]
         log = JaxCallLog(
             call.optimizer,
@@ -236,18 +237,6 @@ class JaxRecorder(Owned):
         )
         self.optimizer_logs.append(log)
         return len(self.optimizer_logs) - 1
-
-    def _names(self, variables: Sequence[Any]) -> list[str]:
-        """Return names for the variables, unique among these and all trained variables."""
-        model = self._model()
-        trained = [] if model is None else model.trainable_variables
-        every = list({id(each): each for each in (*trained, *variables)}.values())
-        names = dict(zip(map(id, every), variable_names(model, every), strict=True))
-        order = [names[id(each)] for each in trained]
-        if order and self.options.layers:
-            order = [order[i] for i in matching(order, self.options.layers)]
-        self._order = tuple(order)
-        return [names[id(each)] for each in variables]
 
 
 def _true(gradient: Any, scale: Any, dtype: str) -> jax.Array:
