@@ -111,19 +111,27 @@ def with_trained(
             it.
     """
     chosen = dict(given)
-    for name, value in given.items():
-        usual = {} if name == "layer_options" else defaults[name]
+    for name in given.keys() - {"layer_options", *_FREE}:
+        value, usual = given[name], defaults[name]
         trained = info.options.get(name, usual)
-        if name in _FREE:
-            continue
         if value is None or value == usual:
             chosen[name] = trained
         elif _comparable(name, value) != _comparable(name, trained):
-            raise ValueError(
-                f"The weights {info.name!r} were trained with {name}={trained!r}. Remove `{name}`, "
-                f"or use other weights. Received: {name}={value!r}, weights={info.name!r}"
-            )
-    return chosen
+            raise _contradiction(info, name, value, f"{name}={trained!r}")
+    of_layer = {name: value for name, value in info.options.items() if name not in defaults}
+    for name, value in given["layer_options"].items():
+        if name not in of_layer:
+            raise _contradiction(info, name, value, f"the default of {name}")
+        if value != of_layer[name]:
+            raise _contradiction(info, name, value, f"{name}={of_layer[name]!r}")
+    return {**chosen, "layer_options": of_layer}
+
+
+def _contradiction(info: WeightsInfo, name: str, value: Any, trained: str) -> ValueError:
+    return ValueError(
+        f"The weights {info.name!r} were trained with {trained}. Remove `{name}`, or use other "
+        f"weights. Received: {name}={value!r}, weights={info.name!r}"
+    )
 
 
 def _comparable(name: str, value: Any) -> Any:
@@ -170,12 +178,17 @@ def write_weights(folder: Path, model: "keras.Model", facts: Mapping[str, Any]) 
 
 
 def probe_inputs(options: Mapping[str, Any]) -> Any:
-    """Return a fixed batch of one sequence of 12 steps: tokens, or numbers from 0 to 1."""
+    """Return a fixed batch of one sequence of 12 steps: tokens, or numbers from 0 to 1.
+
+    For an encoder-decoder, the sequence is both source and target.
+    """
     import numpy as np
 
     features = options["input_shape"][1:]
     if not features:
-        return (7 * np.arange(12)[None] % options["output_units"]).astype("int32")
+        tokens = (7 * np.arange(12)[None] % options["output_units"]).astype("int32")
+        is_decoder = options["task"] == "sequence_to_sequence"
+        return {"source": tokens, "target": tokens} if is_decoder else tokens
     count = 12 * features[0]
     return (7 * np.arange(count) % 11 / 10).astype("float32").reshape(1, 12, -1)
 

@@ -20,9 +20,9 @@ number. Another seed can change a single-seed number by more than the difference
 """
 _WEIGHTS = """## Trained weights
 
-`zoo.create_model("gru", weights="tiny_shakespeare")` loads weights of the runs above, which the
-package includes. `zoo.weights_info` returns their options, their training recipe, and the
-vocabulary for `zoo.generate_text`. `gradkeeper bench weights` exports them from trained runs.
+`zoo.create_model("gru", weights="tiny_shakespeare")` loads weights of the runs above, or of a
+recipe, which the package includes. `zoo.weights_info` returns their options, their training recipe,
+and the vocabulary for `zoo.generate_text`. `gradkeeper bench weights` exports them from trained runs.
 
 | model | `weights=` | loss | of | train steps |
 | --- | --- | --: | --- | --: |"""
