@@ -22,7 +22,7 @@ _WEIGHTS = """## Trained weights
 
 `zoo.create_model("gru", weights="tiny_shakespeare")` loads weights of the runs above, or of a
 recipe, which the package includes. `zoo.weights_info` returns their options, their training recipe,
-and the vocabulary for `zoo.generate_text`. `gradkeeper bench weights` exports them from trained runs.
+and the vocabulary for `zoo.generate_text`. `gradkeeper bench weights` exports them.
 
 | model | `weights=` | loss | of | train steps |
 | --- | --- | --: | --- | --: |"""
