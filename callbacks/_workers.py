@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import keras
-
 if TYPE_CHECKING:
     import tensorflow as tf
 
@@ -56,9 +54,11 @@ def strategy_of(owner: Any) -> "tf.distribute.Strategy | None":
 
     None if the backend of Keras is not TensorFlow.
     """
+    import keras  # imported late, because reading a history requires neither
+
     if keras.backend.backend() != "tensorflow":
         return None
-    import tensorflow as tf  # imported late, because reading a history does not require TensorFlow
+    import tensorflow as tf
 
     made_under = getattr(owner, "distribute_strategy", None)
     return tf.distribute.get_strategy() if made_under is None else made_under

@@ -19,6 +19,7 @@ KINDS = [
     "OrthogonalRNN",
     "PeepholeLSTM",
     "SLSTM",
+    "STAR",
     "ZoneoutLSTM",
 ]
 BATCH, TIME, FEATURES, UNITS = 3, 6, 4, 5
