@@ -82,9 +82,9 @@ class OwnStep(keras.Sequential):
             predicted, others = self.stateless_call(variables, others, x, training=True)
             return keras.ops.mean(keras.ops.square(predicted - y)), others
 
-        (loss, others), grads = jax.value_and_grad(loss_of, has_aux=True)(variables, others)
+        (loss, others), grads = jax.value_and_grad(loss_of, 0, True)(variables, others)
         variables, optimizer_variables = self.optimizer.stateless_apply(
-            optimizer_variables, grads, variables
+            optimizer_variables, grads=grads, trainable_variables=variables
         )
         return {"loss": loss}, (variables, others, optimizer_variables, metrics)
 

@@ -30,6 +30,7 @@ class ArrayColumn:
     values: np.ndarray
 
     def read(self, row_indices: np.ndarray) -> np.ndarray:
+        """Return the rows at these indices, [rows, width]."""
         return self.values[row_indices]
 
 

@@ -76,7 +76,6 @@ class StepTrace:
 
     Attributes:
         calls: the optimizer calls.
-        loss: the loss of the step; None if it is unknown.
     """
 
     def __init__(
@@ -92,6 +91,7 @@ class StepTrace:
 
     @property
     def loss(self) -> Any:
+        """Loss of the step without loss scale, a scalar; None if it is unknown."""
         if self._value is None or self._is_of_keras or not self.calls:
             return self._value
         scale = self.calls[-1].scale
@@ -122,7 +122,7 @@ class StepTrace:
             def read(*inputs: Any, **named: Any) -> Any:
                 found = computed(*inputs, **named)
                 value, self._is_of_keras = found[0], False
-                if options.get("has_aux"):
+                if isinstance(value, tuple):  # with `has_aux`
                     value, others = value
                     if function == self._model.compute_loss_and_updates:
                         value, self._is_of_keras = others[0], True
@@ -146,7 +146,7 @@ class StepTrace:
         grads: Sequence[Any],
         trainable_variables: Sequence[Any],
     ) -> Any:
-        if self._call is not None:
+        if self._call is not None or not optimizer.built:  # Keras refuses an unbuilt optimizer
             return apply(optimizer_variables, grads, trainable_variables)
         variables = variables_of(optimizer, None)
         call = Call(
@@ -242,7 +242,7 @@ def _replaced(optimizer: Any, name: str, replacement: Callable) -> Iterator[None
     """Call `replacement(optimizer, method, ...)` instead of a method inside the block."""
     method, attributes = getattr(optimizer, name), vars(optimizer)
     before = attributes.get(name)
-    attributes[name] = lambda *args: replacement(optimizer, method, *args)
+    attributes[name] = lambda *args, **named: replacement(optimizer, method, *args, **named)
     try:
         yield
     finally:
