@@ -5,9 +5,9 @@ from typing import Any, Generic, TypeVar
 
 import keras
 
+from gradkeeper.callbacks._backend import InstrumentedTrainFunction
 from gradkeeper.callbacks._fit_frame import FitFrame
 from gradkeeper.callbacks._keras_private import print_msg
-from gradkeeper.callbacks.instrument.backend import InstrumentedTrainFunction
 from gradkeeper.callbacks.instrument.optimizers import bypasses_apply, optimizers_of
 from gradkeeper.callbacks.instrument.ownership import Owned
 from gradkeeper.callbacks.instrument.train_calls import ObservedTrainFunction, PendingCall
@@ -100,6 +100,16 @@ class StepCallback(keras.callbacks.Callback, Generic[ObserverT]):
             f"This {type(self).__name__} {use} that is still running. Use a separate {separate}. "
             f"Received: {received}"
         )
+
+    @staticmethod
+    def _refuse_loop_without_tensorflow() -> None:
+        """Raise RuntimeError if a custom loop cannot be observed on the backend of Keras."""
+        if keras.backend.backend() != "tensorflow":
+            raise RuntimeError(
+                "watch() requires the TensorFlow backend. On other backends, a custom loop "
+                "computes its gradients itself: check them there, or train with fit(). "
+                f"Received: KERAS_BACKEND={keras.backend.backend()}"
+            )
 
     def _model_in_training(self) -> keras.Model | None:
         """Return the model whose next train step is instrumented; None outside a run."""

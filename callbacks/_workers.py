@@ -64,6 +64,24 @@ def strategy_of(owner: Any) -> "tf.distribute.Strategy | None":
     return tf.distribute.get_strategy() if made_under is None else made_under
 
 
+def has_several_workers() -> bool:
+    """Return True if several processes train together."""
+    import keras
+
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        return jax.process_count() > 1
+    if backend != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    # Each process lists the devices of all.
+    names = [device.name for device in tf.config.list_logical_devices()]
+    return len({name.partition("/device:")[0] for name in names}) > 1
+
+
 def folders_of_others(folder: str | Path) -> dict[int, Path]:
     """Return the subdirectories of the workers other than the chief, by worker number."""
     found = {path.name.removeprefix(_FOLDER): path for path in Path(folder).glob(f"{_FOLDER}*")}

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
+from gradkeeper.callbacks._backend import Recorder
 from gradkeeper.callbacks._fit_frame import RunningFit
 from gradkeeper.callbacks._step_callback import StepCallback, steps_taken
 from gradkeeper.callbacks._text import Names, listed, print_failure
 from gradkeeper.callbacks._workers import Worker, strategy_of
 from gradkeeper.callbacks.finding import Finding
-from gradkeeper.callbacks.instrument.backend import Recorder
 from gradkeeper.callbacks.instrument.optimizers import attribute_name
 from gradkeeper.callbacks.measurements.registry import Measurement
 from gradkeeper.callbacks.recording.history import EpochSummary, GradientHistory, Histories
@@ -247,12 +247,7 @@ class GradientMonitor(StepCallback[Recorder]):
             TypeError: if `optimizer` is not a Keras optimizer.
             ValueError: if "activations" is measured, which requires `fit`.
         """
-        if keras.backend.backend() != "tensorflow":
-            raise RuntimeError(
-                "watch() requires the TensorFlow backend. On other backends, a custom loop "
-                "computes its gradients itself: record them there, or train with fit(). "
-                f"Received: KERAS_BACKEND={keras.backend.backend()}"
-            )
+        self._refuse_loop_without_tensorflow()
         from gradkeeper.callbacks.instrument.eager_flush import EagerFlush
         from gradkeeper.callbacks.instrument.step_patches import StepPatches
 

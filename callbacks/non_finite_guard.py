@@ -9,18 +9,17 @@ from typing import Any, Literal, TypeAlias, get_args
 import keras
 
 from gradkeeper._arguments import choice, integer, number
+from gradkeeper.callbacks._backend import SkipTransform
 from gradkeeper.callbacks._fit_frame import sibling_callbacks
 from gradkeeper.callbacks._keras_private import print_msg
 from gradkeeper.callbacks._step_callback import StepCallback, no_gradients_warning, steps_taken
 from gradkeeper.callbacks._workers import Worker, strategy_of
 from gradkeeper.callbacks.capsule.model import own_parts_of, state_of
 from gradkeeper.callbacks.capsule.writer import CapsuleDirectory, Contents
-from gradkeeper.callbacks.guard.capture import FailureCapture, Snapshot
-from gradkeeper.callbacks.guard.checks import SkipOptions
 from gradkeeper.callbacks.guard.event import GuardEvent, NonFiniteGradientError
-from gradkeeper.callbacks.guard.transform import GuardedStep, SkipTransform, StepModel
+from gradkeeper.callbacks.guard.options import FailureCapture, SkipOptions
+from gradkeeper.callbacks.guard.snapshot import Snapshot
 from gradkeeper.callbacks.guard.trigger import NormAbove, Trigger
-from gradkeeper.callbacks.instrument.step_patches import StepPatches
 from gradkeeper.callbacks.recording.rows import StepNumbering
 
 Policy: TypeAlias = Literal["stop", "skip", "rollback", "raise", "warn"]
@@ -98,6 +97,7 @@ class NonFiniteGuard(StepCallback[SkipTransform]):
         TypeError: if the callback is attached to an object that is not a Keras 3 model.
     """
 
+    _backends = ("tensorflow", "jax")
     _loop_words = ("guards a loop", "guard for each training")
 
     def __init__(
@@ -149,7 +149,7 @@ class NonFiniteGuard(StepCallback[SkipTransform]):
         self._has_halted = self._epoch_has_loss = False
         self._bars: dict[keras.callbacks.ProgbarLogger, Callable[..., None]] = {}
         self._backups: list[keras.callbacks.BackupAndRestore] = []
-        self._loop: tuple[SkipTransform, StepModel] | None = None
+        self._loop: tuple[SkipTransform, keras.Model] | None = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if self._policy == "rollback" and self._lr_factor != 1:
@@ -184,7 +184,9 @@ class NonFiniteGuard(StepCallback[SkipTransform]):
         if self._policy == "rollback" and (
             self._snapshot is None or step >= self._snapshot.step + self._snapshot_every
         ):
-            self._snapshot = Snapshot(model, step)
+            self._snapshot = Snapshot(
+                self.model, step
+            )  # on JAX, `self.model` has the current values
         observer = self._observe_next_step(self._options_for)
         if observer is not None:
             observer.resume()  # the previous run may have ended while every step was skipped
@@ -247,9 +249,14 @@ class NonFiniteGuard(StepCallback[SkipTransform]):
             The guarded step; None without `step`.
 
         Raises:
-            RuntimeError: if the guard is attached to a running fit or guards a running loop.
+            RuntimeError: if the guard is attached to a running fit or guards a running loop; or on
+                another backend than TensorFlow.
             ValueError: if the policy is "rollback", which needs a model.
         """
+        self._refuse_loop_without_tensorflow()
+        from gradkeeper.callbacks.guard.loop import GuardedStep, StepModel
+        from gradkeeper.callbacks.instrument.step_patches import StepPatches
+
         self._refuse_if_running(None, "watch()")
         if self._policy == "rollback":
             raise ValueError(
@@ -285,8 +292,13 @@ class NonFiniteGuard(StepCallback[SkipTransform]):
 
     @property
     def _guarded_model(self) -> keras.Model | None:
-        """Return the trained model, or the step of a custom loop as a model."""
-        return self._trained_model if self._loop is None else self._loop[1]
+        """Return the trained model, or the step of a custom loop as a model.
+
+        On JAX, this copies the current values into the variables of the model.
+        """
+        if self._loop is not None:
+            return self._loop[1]
+        return None if self._trained_model is None else self.model
 
     def flush(self) -> None:
         """Read the bad steps since the last call into `events`, and write their capsules."""
@@ -320,15 +332,23 @@ class NonFiniteGuard(StepCallback[SkipTransform]):
         def on_train_batch_end(batch: int, logs: dict[str, Any] | None = None) -> None:
             if logs and logs.get("loss") != 0:
                 self._epoch_has_loss = True
-            if not self._epoch_has_loss and (
-                self.skipped > self._skipped_before
-                or (self._may_have_events() and steps_taken(self.model) == self._taken_before)
-            ):
+            if not self._epoch_has_loss and self._has_skipped_in_epoch():
                 nan = float("nan")
                 logs = {name: value or nan for name, value in (logs or {}).items()}
             show(batch, logs)
 
         return on_train_batch_end
+
+    def _has_skipped_in_epoch(self) -> bool:
+        """Return True if a step of the epoch was skipped. On JAX, do not read the model here.
+
+        Keras may call a progress bar in another thread.
+        """
+        if self.skipped > self._skipped_before:
+            return True
+        if keras.backend.backend() == "jax":
+            return self._observer is not None and self._observer.may_have_skips
+        return self._may_have_events() and steps_taken(self.model) == self._taken_before
 
     def _may_have_events(self) -> bool:
         """Return True if the guard may have to act before the next step."""
@@ -338,7 +358,9 @@ class NonFiniteGuard(StepCallback[SkipTransform]):
 
     def _options_for(self, model: keras.Model) -> SkipOptions:
         self.flush()  # last chance to read this transform if the next step uses another one
-        outruns = self._policy == "skip" and model.steps_per_execution > 1
+        outruns = self._policy == "skip" and (
+            model.steps_per_execution > 1 or keras.backend.backend() == "jax"
+        )
         return dataclasses.replace(self._options, outruns_host=outruns)
 
     def _handle_events(self) -> None:
@@ -346,8 +368,7 @@ class NonFiniteGuard(StepCallback[SkipTransform]):
         self.flush()
         events, self._pending = self._pending, []
         halted, self._has_halted = self._has_halted, False
-        model = self._guarded_model
-        if not events or model is None:
+        if not events or (model := self._guarded_model) is None:
             return
         self._report(events)
         if self._policy == "raise" or (self._loop is not None and halted):

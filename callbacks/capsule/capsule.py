@@ -2,15 +2,16 @@
 
 import hashlib
 import json
+import sys
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import keras
 import ml_dtypes
 import numpy as np
-import tensorflow as tf
 
 FACTS, STATE, BATCH = "capsule.json", "state.npz", "batch.npz"
 FORMAT = 1
@@ -129,8 +130,10 @@ class UnknownStructureError(TypeError):
     """Raised if a batch has a part that a capsule cannot store."""
 
 
-def flatten(data: Any) -> tuple[Structure, list[tf.Tensor]]:
+def flatten(data: Any) -> tuple[Structure, list[Any]]:
     """Flatten a batch to a JSON structure and the tensors to which it refers by number.
+
+    The tensors are those of the backend, except for strings in NumPy arrays.
 
     Args:
         data: nested tuples, lists and dicts of tensors (dense, ragged or sparse), numbers,
@@ -139,11 +142,12 @@ def flatten(data: Any) -> tuple[Structure, list[tf.Tensor]]:
     Raises:
         UnknownStructureError: if the batch has a part of another type.
     """
-    tensors: list[tf.Tensor] = []
+    tensors: list[Any] = []
+    tf = _tensorflow()
 
     def number(tensor: Any) -> int:
-        tensor = tf.convert_to_tensor(tensor)
-        if tensor.dtype in (tf.resource, tf.variant):
+        tensor = _tensor(tensor)
+        if tf and tensor.dtype in (tf.resource, tf.variant):
             raise UnknownStructureError(
                 f"A capsule cannot store this dtype. Received: dtype={tensor.dtype}"
             )
@@ -151,12 +155,12 @@ def flatten(data: Any) -> tuple[Structure, list[tf.Tensor]]:
         return len(tensors) - 1
 
     def form(part: Any) -> Structure:
-        if isinstance(part, tf.RaggedTensor):
+        if tf and isinstance(part, tf.RaggedTensor):
             splits = [number(each) for each in part.nested_row_splits]
             return {"ragged": [number(part.flat_values), *splits]}
-        if isinstance(part, tf.SparseTensor):
+        if tf and isinstance(part, tf.SparseTensor):
             return {"sparse": [number(x) for x in (part.indices, part.values, part.dense_shape)]}
-        if tf.is_tensor(part) or hasattr(part, "__array__"):
+        if keras.ops.is_tensor(part) or hasattr(part, "__array__"):
             return {"array": number(part)}
         if isinstance(part, Mapping):
             if not all(isinstance(key, str) for key in part):
@@ -186,23 +190,42 @@ def pack(form: Structure, arrays: Sequence[Any]) -> Any:
     ((kind, content),) = form.items()
     if kind not in _KINDS:
         raise ValueError(f"A structure must be one of {', '.join(_KINDS)}. Received: {kind!r}")
+    tf = _tensorflow()
+    if kind in ("ragged", "sparse") and tf is None:
+        raise ValueError(f"A {kind} tensor requires the TensorFlow backend. Received: {form!r}")
+    own_errors = (tf.errors.InvalidArgumentError,) if tf else ()
     try:
         return _KINDS[kind](content, arrays)
-    except (TypeError, IndexError, AttributeError, tf.errors.InvalidArgumentError) as error:
+    except (TypeError, IndexError, AttributeError, *own_errors) as error:
         raise ValueError(f"This is not the structure of a batch. Received: {form!r}") from error
 
 
 _KINDS: dict[str, Callable[[Any, Sequence[Any]], Any]] = {
-    "array": lambda at, arrays: tf.convert_to_tensor(arrays[at]),
+    "array": lambda at, arrays: _tensor(arrays[at]),
     "value": lambda value, _: value,
     "list": lambda forms, arrays: [pack(each, arrays) for each in forms],
     "tuple": lambda forms, arrays: tuple(pack(each, arrays) for each in forms),
     "dict": lambda forms, arrays: {k: pack(v, arrays) for k, v in forms.items()},
-    "ragged": lambda at, arrays: tf.RaggedTensor.from_nested_row_splits(
+    "ragged": lambda at, arrays: _tensorflow().RaggedTensor.from_nested_row_splits(
         arrays[at[0]], [arrays[each] for each in at[1:]]
     ),
-    "sparse": lambda at, arrays: tf.SparseTensor(*(arrays[each] for each in at)),
+    "sparse": lambda at, arrays: _tensorflow().SparseTensor(*(arrays[each] for each in at)),
 }
+
+
+def _tensorflow() -> Any:
+    """Return TensorFlow if it is the backend; None otherwise."""
+    return sys.modules.get("tensorflow") if keras.backend.backend() == "tensorflow" else None
+
+
+def _tensor(value: Any) -> Any:
+    """Return the value as a tensor of the backend; as NumPy array where there is no such tensor."""
+    if tf := _tensorflow():
+        return tf.convert_to_tensor(value)
+    array = value if keras.ops.is_tensor(value) else np.asarray(value)
+    if isinstance(array, np.ndarray) and array.dtype.kind in "OSU":
+        return array
+    return keras.ops.convert_to_tensor(array)
 
 
 # NumPy's file format has no such dtypes. They are stored as integers of the same size.

@@ -7,12 +7,12 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 import gradkeeper
 from gradkeeper._arguments import integer
@@ -82,13 +82,15 @@ def write_capsule(folder: Path, contents: Contents, *, max_bytes: int) -> Path:
         for name, arrays in ((STATE, state), (BATCH, batch)):
             if arrays:
                 write_arrays(temporary / name, arrays)
+        backend = import_module(keras.backend.backend())
         facts = {
             "format": FORMAT,
             **contents.facts,
             "written": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "versions": {
                 "python": platform.python_version(),
-                **{each.__name__: each.__version__ for each in (gradkeeper, keras, tf, np)},
+                **{each.__name__: each.__version__ for each in (gradkeeper, keras, np)},
+                backend.__name__: backend.__version__,
                 "platform": platform.platform(),
             },
             "model": _described(contents.model, left_out),
@@ -109,7 +111,7 @@ def write_capsule(folder: Path, contents: Contents, *, max_bytes: int) -> Path:
 
 def _flattened(
     batches: Sequence[Any] | str, left_out: list[str]
-) -> list[tuple[Structure, list[tf.Tensor]]]:
+) -> list[tuple[Structure, list[Any]]]:
     """Return the structure and the tensors of each batch; an empty list without batches."""
     if isinstance(batches, str):
         reason = batches

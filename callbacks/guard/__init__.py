@@ -1,14 +1,13 @@
 """The parts of `NonFiniteGuard`: triggers, events and guarded steps of custom loops."""
 
-from gradkeeper.callbacks.guard.event import GuardEvent, NonFiniteGradientError
-from gradkeeper.callbacks.guard.transform import GuardedStep, StepModel
-from gradkeeper.callbacks.guard.trigger import NormAbove, NormZScore
+import lazy_loader
 
-__all__ = [
-    "GuardEvent",
-    "GuardedStep",
-    "NonFiniteGradientError",
-    "NormAbove",
-    "NormZScore",
-    "StepModel",
-]
+# `loop` requires TensorFlow.
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "event": ["GuardEvent", "NonFiniteGradientError"],
+        "loop": ["GuardedStep", "StepModel"],
+        "trigger": ["NormAbove", "NormZScore"],
+    },
+)

@@ -1,8 +1,7 @@
-"""Capture of the batch and the model state of a bad step, and snapshots."""
+"""Capture of the batch and the model state of a bad step."""
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -17,30 +16,14 @@ from gradkeeper.callbacks.capsule.capsule import (
     pack,
 )
 from gradkeeper.callbacks.capsule.model import named_state
+from gradkeeper.callbacks.guard.options import NOT_REQUESTED, FailureCapture
 from gradkeeper.callbacks.instrument.graph import Replica, make_variable, when
 from gradkeeper.callbacks.instrument.rollback import local_part
-from gradkeeper.callbacks.instrument.variable_names import unlisted_variables
 
-NOT_REQUESTED = "writing training data is disabled (capsule_data=False)"
 NOT_SEEN = "the train function read the batch where the guard cannot capture it"
 
 _HOST = "CPU:0"
 _NONE = -1
-
-
-@dataclass(frozen=True)
-class FailureCapture:
-    """Captured data of a bad step.
-
-    Attributes:
-        step: the train step, counted from the first.
-        batches: the batch of each replica, or the reason why there is none.
-        state: the model's state before the step; None if the model still has it.
-    """
-
-    step: int
-    batches: list[Any] | str
-    state: State | None
 
 
 class GraphCapture:
@@ -191,27 +174,3 @@ def _by_replica(batch: Any) -> list[Any]:
 
 def _nothing(dtype: tf.DType) -> Callable[[], tf.Tensor]:
     return lambda: tf.zeros([0], dtype)
-
-
-class Snapshot:
-    """Copy of weights, layer states and optimizer variables.
-
-    Args:
-        model: the model.
-        step: the train step that follows the copy.
-    """
-
-    def __init__(self, model: keras.Model, step: int) -> None:
-        self.step = step
-        self._optimizer = model.optimizer
-        own, hidden = model.variables, unlisted_variables(model)
-        self._variables = [*own, *hidden, *self._optimizer.variables]
-        self._values = [keras.ops.convert_to_numpy(variable) for variable in self._variables]
-
-    def restore(self, lr_factor: float) -> None:
-        """Restore all variables; unless `lr_factor` is 1, scale the current learning rate by it."""
-        rate = float(keras.ops.convert_to_numpy(self._optimizer.learning_rate))
-        for variable, value in zip(self._variables, self._values, strict=True):
-            variable.assign(value)
-        if lr_factor != 1:
-            self._optimizer.learning_rate = rate * lr_factor

@@ -2,16 +2,17 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from gradkeeper.callbacks.guard.skip_log import CAUSES, Counters, Counts, Facts
+from gradkeeper.callbacks.guard.event import CAUSES
+from gradkeeper.callbacks.guard.options import SkipOptions
+from gradkeeper.callbacks.guard.skip_log import Counters, Counts, Facts
 from gradkeeper.callbacks.guard.trigger import Trigger
-from gradkeeper.callbacks.instrument.graph import Replica, all_replicas, when
+from gradkeeper.callbacks.instrument.graph import Replica, all_replicas, make_variable, when
 from gradkeeper.callbacks.instrument.optimizers import (
     LARGEST_RATE,
     learning_rates_of,
@@ -33,37 +34,6 @@ from gradkeeper.callbacks.statistics.gradients import careful_statistics, l2_nor
 WriteSkip = Callable[[list[Any], tf.Tensor | None, Facts], None]
 
 
-@dataclass(frozen=True)
-class SkipOptions:
-    """Options of the checks. Callbacks with equal options can share them.
-
-    Attributes:
-        refuses: whether to skip bad steps; otherwise they are only recorded.
-        halts_after: number of consecutive bad steps after which every step is skipped until
-            the host has read them; 0 for never.
-        checks_loss: whether a non-finite loss makes a step bad.
-        trigger: condition that makes a finite but too large gradient bad; None for none.
-        checks_updates: whether to check the variables after each update; None to check where
-            `update_may_not_be_finite` returns True.
-        keeps: whether to capture bad steps for a capsule.
-        keeps_batch: whether to capture their batches.
-        outruns_host: whether further steps may follow a bad step before the host reads it.
-    """
-
-    refuses: bool
-    halts_after: int
-    checks_loss: bool
-    trigger: Trigger | None
-    checks_updates: bool | None = None
-    keeps: bool = False
-    keeps_batch: bool = True
-    outruns_host: bool = False
-
-    def can_keep(self, compiled: bool) -> bool:
-        """Return True if bad steps can be captured. XLA overwrites the state of an applied step."""
-        return self.keeps and (self.refuses or not compiled)
-
-
 class ReplicaChecks:
     """Checks of the train steps of one replica. All replicas see the same flags and agree.
 
@@ -82,7 +52,8 @@ class ReplicaChecks:
     def __init__(self, options: SkipOptions, device: str | None, *, has_functions: bool) -> None:
         self._options, self._has_functions = options, has_functions
         self.counters = Counters(device)
-        self._trigger = None if options.trigger is None else options.trigger.begin(device)
+        first = {} if options.trigger is None else options.trigger.first_state()
+        self._trigger_state = {name: make_variable(each, device) for name, each in first.items()}
         self._checks_updates = False
         self.gradients_are_finite: tf.Tensor | None = None
         self.bad_before: tf.Tensor | None = None
@@ -116,9 +87,11 @@ class ReplicaChecks:
         self.gradients_are_finite = flags["gradient"]
         bad = ~tf.reduce_all(tf.stack(self._refusing(call, flags)))
         norm, too_large = tf.constant(np.nan), tf.constant(False)
-        if self._trigger is not None:
+        trigger = self._options.trigger
+        state = {name: each.read_value() for name, each in self._trigger_state.items()}
+        if trigger is not None:
             norm = _global_norm(call, gradients)
-            too_large = flags["gradient"] & ~bad & self._trigger.refuses(norm)
+            too_large = flags["gradient"] & ~bad & trigger.refuses(norm, state)
         refused = bad | too_large
         measured = statistics_if(refused, gradients, call.scale)
         counts = self.counters.in_graph()
@@ -138,9 +111,13 @@ class ReplicaChecks:
         is_checked_again = self._has_functions or self._checks_updates
         self._count(refused, counts, write, counts.in_a_row if is_checked_again else 0)
         is_taken = ~refused & ~(counts.halted > 0)
-        trigger = self._trigger
+
+        def learn(trigger: Trigger) -> None:
+            for name, value in trigger.learn(norm, state).items():
+                self._trigger_state[name].assign(value)
+
         if trigger is not None:
-            when(flags["gradient"] & is_taken, lambda: trigger.learn(norm))
+            when(flags["gradient"] & is_taken, lambda: learn(trigger))
         return is_taken if self._options.refuses else None
 
     def should_keep(self, context: StepContext, write_skip: WriteSkip) -> tf.Tensor | None:

@@ -2,15 +2,19 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
-import tensorflow as tf
 
 from gradkeeper.callbacks._text import listed
+from gradkeeper.callbacks._workers import has_several_workers
 from gradkeeper.callbacks.window import layer_of
 
 Cause: TypeAlias = Literal["gradient", "loss", "norm", "learning_rate", "state", "update"]
+CAUSES: tuple[Cause, ...] = get_args(Cause)
+
+# float32 overflows when a larger gradient is squared.
+_LARGEST_SQUARED = 1.8e19
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +53,25 @@ class GuardEvent:
     learning_rate: float = float("nan")
     capsule: Path | None = None
     own_parts: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, cause: Cause, norm: float, statistics: np.ndarray, **fields: Any) -> "GuardEvent":
+        """Return the event with these statistics.
+
+        Args:
+            cause: the cause; "norm" if it is "gradient" and only the squares are non-finite.
+            norm: the global norm; NaN to compute it from the statistics.
+            statistics: norm, largest magnitude and number of non-finite elements of each
+                gradient or value, [replicas, 3, variables].
+            **fields: the other fields.
+        """
+        norms, largest, nonfinite = (statistics[:, row] for row in range(3))
+        counts = nonfinite.astype(np.int64)
+        if cause == "gradient" and not counts.any() and (largest > _LARGEST_SQUARED).any():
+            cause = "norm"
+        if np.isnan(norm):
+            norm = float(np.linalg.norm(norms.astype(np.float64)))
+        return cls(cause=cause, norm=norm, norms=norms, nonfinite=counts, **fields)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -122,15 +145,9 @@ class GuardEvent:
             names = listed(self._bad_variables)
             return f"the {source} makes {names} non-finite; every gradient is finite."
         if not self.layers:
-            on = " on another worker" if _has_several_workers() else ""
+            on = " on another worker" if has_several_workers() else ""
             return f"non-finite gradients{on}{self._loss}."
         return f"non-finite gradients in {listed(self.layers)}{where}{self._loss}."
-
-
-def _has_several_workers() -> bool:
-    """Return True if several processes train together. Each lists the devices of all."""
-    names = [device.name for device in tf.config.list_logical_devices()]
-    return len({name.partition("/device:")[0] for name in names}) > 1
 
 
 class NonFiniteGradientError(RuntimeError):

@@ -1,13 +1,13 @@
 """Counters and log of skipped steps, and the signal that the host reads."""
 
 import weakref
-from typing import Any, NamedTuple, TypeAlias, get_args
+from typing import Any, NamedTuple, TypeAlias
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from gradkeeper.callbacks.guard.event import Cause, GuardEvent
+from gradkeeper.callbacks.guard.event import CAUSES, GuardEvent
 from gradkeeper.callbacks.instrument.graph import Replica, make_variable
 from gradkeeper.callbacks.instrument.step_context import StepContext
 from gradkeeper.callbacks.instrument.variable_names import variable_names
@@ -92,11 +92,7 @@ class Counters:
         self._counts.assign(self._counts * _KEPT_AFTER_A_HALT)
 
 
-CAUSES: tuple[Cause, ...] = get_args(Cause)
 _CAPACITY = 64
-
-# float32 overflows when a larger gradient is squared.
-_LARGEST_SQUARED = 1.8e19
 
 
 class Facts(NamedTuple):
@@ -206,18 +202,13 @@ class SkipLog:
         variables, cause = self._names.get(call, ()), CAUSES[int(first.cause)]
         if cause == "update":
             variables, logs = self._of_model(variables, call, logs)
-        norms, largest, nonfinite = logs[:, 0], logs[:, 1], logs[:, 2].astype(np.int64)
-        if cause == "gradient" and not nonfinite.any() and (largest > _LARGEST_SQUARED).any():
-            cause = "norm"
-        norm = np.linalg.norm(norms.astype(np.float64)) if np.isnan(first.norm) else first.norm
-        return GuardEvent(
+        return GuardEvent.of(
+            cause,
+            float(first.norm),
+            logs,
             step=int(step),
-            cause=cause,
             loss=float(first.loss),
-            norm=float(norm),
             variables=variables,
-            norms=norms,
-            nonfinite=nonfinite,
             rows=tuple(sorted(self._logs)),
             losses=tuple(facts[:, Facts._fields.index("loss") - 1].tolist()),
             learning_rate=float(first.learning_rate),

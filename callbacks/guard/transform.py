@@ -1,18 +1,17 @@
 """Gradient transform that skips bad train steps and records their statistics."""
 
 import weakref
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from gradkeeper.callbacks._keras_private import variables_of
 from gradkeeper.callbacks.capsule.model import state_of
-from gradkeeper.callbacks.guard.capture import FailureCapture, GraphCapture, HostCapture
-from gradkeeper.callbacks.guard.checks import ReplicaChecks, SkipOptions, WriteSkip
+from gradkeeper.callbacks.guard.capture import GraphCapture, HostCapture
+from gradkeeper.callbacks.guard.checks import ReplicaChecks, WriteSkip
 from gradkeeper.callbacks.guard.event import GuardEvent
+from gradkeeper.callbacks.guard.options import FailureCapture, SkipOptions, SkipStatus
 from gradkeeper.callbacks.guard.skip_log import Facts, HostSignal, SkipLog
 from gradkeeper.callbacks.instrument.graph import Replica, may_have_functions, when
 from gradkeeper.callbacks.instrument.losses import with_values
@@ -23,22 +22,6 @@ from gradkeeper.callbacks.instrument.step_context import (
     StepContext,
     pair_with_variables,
 )
-from gradkeeper.callbacks.instrument.step_patches import StepPatches
-
-
-@dataclass(frozen=True)
-class SkipStatus:
-    """Status of a guard between two train steps.
-
-    Attributes:
-        steps: number of train steps so far.
-        has_skips: True if a bad step was recorded since the last `drain`.
-        has_halted: True if every step is skipped until `resume`.
-    """
-
-    steps: int
-    has_skips: bool
-    has_halted: bool
 
 
 class SkipTransform(GradientTransform):
@@ -208,71 +191,3 @@ class SkipTransform(GradientTransform):
             self._signal.set()
 
         return write
-
-
-class StepModel(keras.Model):
-    """Model whose train step is a function of a custom loop, for guard and replay.
-
-    Args:
-        step: the function that computes gradients and calls the optimizers; None if each
-            optimizer call is a step.
-        optimizers: the optimizers that the function calls.
-        variables: the variables that the function trains; those of the optimizers by default.
-    """
-
-    def __init__(
-        self,
-        step: Callable[..., Any] | None,
-        optimizers: Sequence[keras.optimizers.Optimizer],
-        variables: Sequence[Any] | None = None,
-    ) -> None:
-        super().__init__(name=getattr(step, "__name__", None) or "loop")
-        self.optimizers = list(optimizers)
-        if variables is None:
-            variables = [each for one in optimizers for each in variables_of(one, None)]
-        # Wrapped in functions: Keras would track the variables as weights of this model.
-        trained = list({id(each): each for each in variables}.values())
-        self._step, self._trained = (lambda: step), (lambda: trained)
-        self.built = True
-
-    @property
-    def trainable_variables(self) -> list[Any]:
-        """Return the variables that the step trains."""
-        return self._trained()
-
-    def train_step(self, data: tuple[Any, ...]) -> Any:
-        """Call the step with the arguments in `data`, and return its result."""
-        step = self._step()
-        assert step is not None
-        return step(*data)
-
-
-class GuardedStep:
-    """Step of a custom loop under a guard. Call it with the arguments of the step.
-
-    Args:
-        model: the step as a model.
-        transform: the guard's gradient transform.
-        look: called after each step to read the skipped steps.
-
-    Attributes:
-        model: the step as a model. Pass it to `replay`.
-    """
-
-    def __init__(
-        self, model: StepModel, transform: GradientTransform, look: Callable[[], None]
-    ) -> None:
-        self.model = model
-        self._patches = StepPatches([transform], model.optimizers, model)
-        self._look = look
-
-    def __call__(self, *args: Any) -> Any:
-        """Run the step.
-
-        Raises:
-            NonFiniteGradientError: if the step was skipped and the policy ends the training.
-        """
-        with self._patches.applied():
-            result = self.model.train_step(args)
-        self._look()
-        return result

@@ -2,23 +2,15 @@
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, TypeAlias
 
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
 from gradkeeper._arguments import integer, number
-from gradkeeper.callbacks.instrument.graph import make_variable
 
-
-class TriggerState(Protocol):
-    """State of a trigger on one replica, in the graph."""
-
-    def refuses(self, norm: tf.Tensor) -> tf.Tensor:
-        """Return True if a step with this global norm, a finite scalar, must be skipped."""
-
-    def learn(self, norm: tf.Tensor) -> None:
-        """Update the state with the norm of an applied step."""
+# State of a trigger by name: arrays before the training, tensors in the train step.
+TriggerState: TypeAlias = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -37,9 +29,17 @@ class NormAbove:
     def __post_init__(self) -> None:
         number("bound", self.bound)
 
-    def begin(self, device: str | None) -> TriggerState:
-        """Return the state of the trigger for one replica."""
-        return _Bound(self.bound)
+    def first_state(self) -> TriggerState:
+        """Return the state before the training."""
+        return {}
+
+    def refuses(self, norm: Any, state: TriggerState) -> Any:
+        """Return True if a step with this global norm, a finite scalar, must be skipped."""
+        return norm > self.bound
+
+    def learn(self, norm: Any, state: TriggerState) -> TriggerState:
+        """Return the state after a step with this norm was applied."""
+        return state
 
 
 @dataclass(frozen=True)
@@ -68,51 +68,33 @@ class NormZScore:
         integer("after", self.after, minimum=2)
         integer("window", self.window, minimum=self.after)
 
-    def begin(self, device: str | None) -> TriggerState:
-        """Return the state of the trigger for one replica."""
-        return _Scores(self, device)
+    def first_state(self) -> TriggerState:
+        """Return the state before the training."""
+        return {"logs": np.zeros(self.window, np.float32), "taken": np.array(0)}
 
-
-Trigger = NormAbove | NormZScore
-
-
-class _Bound:
-    def __init__(self, bound: float) -> None:
-        self._bound = bound
-
-    def refuses(self, norm: tf.Tensor) -> tf.Tensor:
-        return norm > self._bound
-
-    def learn(self, norm: tf.Tensor) -> None:
-        pass
-
-
-class _Scores:
-    # Equal norms have a deviation of 0. At the default z, this allows a norm 20 percent larger.
-    _LEAST_DEVIATION = math.log(1.2) / 6
-
-    def __init__(self, trigger: NormZScore, device: str | None) -> None:
-        self._trigger = trigger
-        self._logs = make_variable(np.zeros(trigger.window, np.float32), device)
-        self._taken = make_variable(np.array(0), device)
-
-    def refuses(self, norm: tf.Tensor) -> tf.Tensor:
-        taken = self._taken.read_value()
-        known = tf.range(self._trigger.window, dtype=taken.dtype) < taken
-        count = tf.maximum(tf.reduce_sum(tf.cast(known, tf.float32)), 1.0)
-        logs = tf.where(known, self._logs, 0.0)
-        mean = tf.reduce_sum(logs) / count
-        square = tf.where(known, tf.square(logs - mean), 0.0)
-        deviation = tf.sqrt(tf.reduce_sum(square) / count)
-        deviation = tf.maximum(deviation, self._LEAST_DEVIATION)
+    def refuses(self, norm: Any, state: TriggerState) -> Any:
+        """Return True if a step with this global norm, a finite scalar, must be skipped."""
+        known = ops.less(ops.arange(self.window), state["taken"])
+        count = ops.maximum(ops.sum(ops.cast(known, "float32")), 1.0)
+        logs = ops.where(known, state["logs"], 0.0)
+        mean = ops.sum(logs) / count
+        square = ops.where(known, ops.square(logs - mean), 0.0)
+        deviation = ops.maximum(ops.sqrt(ops.sum(square) / count), _LEAST_DEVIATION)
         score = (_log(norm) - mean) / deviation
-        return (taken >= self._trigger.after) & (score > self._trigger.z)
+        return (state["taken"] >= self.after) & (score > self.z)
 
-    def learn(self, norm: tf.Tensor) -> None:
-        slot = tf.reshape(self._taken % self._trigger.window, [1])
-        self._logs.scatter_update(tf.IndexedSlices(tf.reshape(_log(norm), [1]), slot))
-        self._taken.assign_add(1)
+    def learn(self, norm: Any, state: TriggerState) -> TriggerState:
+        """Return the state after a step with this norm was applied."""
+        is_slot = ops.equal(ops.arange(self.window), ops.mod(state["taken"], self.window))
+        logs = ops.where(is_slot, _log(norm), state["logs"])
+        return {"logs": logs, "taken": state["taken"] + 1}
 
 
-def _log(norm: tf.Tensor) -> tf.Tensor:
-    return tf.math.log(tf.maximum(tf.cast(norm, tf.float32), 1e-30))
+Trigger: TypeAlias = NormAbove | NormZScore
+
+# Equal norms have a deviation of 0. At the default z, this allows a norm 20 percent larger.
+_LEAST_DEVIATION = math.log(1.2) / 6
+
+
+def _log(norm: Any) -> Any:
+    return ops.log(ops.maximum(ops.cast(norm, "float32"), 1e-30))

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from gradkeeper.callbacks.instrument.backend import Recorder
+from gradkeeper.callbacks._backend import Recorder
 from gradkeeper.callbacks.instrument.ownership import Owner
 from gradkeeper.callbacks.recording.reader import Records, Track, merged
 from gradkeeper.callbacks.recording.rows import StepNumbering

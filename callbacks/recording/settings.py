@@ -12,8 +12,8 @@ import keras
 import numpy as np
 
 from gradkeeper._arguments import integer, number
+from gradkeeper.callbacks._backend import Recorder
 from gradkeeper.callbacks._text import Names, patterns_of
-from gradkeeper.callbacks.instrument.backend import Recorder
 from gradkeeper.callbacks.instrument.variable_names import unique_names
 from gradkeeper.callbacks.measurements.registry import GROUPS, Measurement, measurements_from
 from gradkeeper.callbacks.recording.rows import Options

@@ -4,7 +4,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from gradkeeper.callbacks.non_finite_guard import NonFiniteGuard
 
@@ -51,12 +50,16 @@ def poisoned(*batches: int, row: int = 0, value: float = np.nan) -> tuple[np.nda
 
 
 def fit(model: keras.Model, xy: Any, *callbacks: Any, **options: Any) -> keras.callbacks.History:
+    options = {"shuffle": False, "verbose": 0, "callbacks": list(callbacks), **options}
+    if keras.backend.backend() != "tensorflow":
+        return model.fit(*xy, batch_size=BATCH, **options)
+    import tensorflow as tf
+
     batches = tf.data.Dataset.from_tensor_slices(tuple(xy)).batch(BATCH)
     # Autotuning of tf.data blocks for up to a minute where a training ends within an epoch.
     untuned = tf.data.Options()
     untuned.autotune.enabled = False
-    options = {"shuffle": False, "verbose": 0, **options}
-    return model.fit(batches.with_options(untuned), callbacks=list(callbacks), **options)
+    return model.fit(batches.with_options(untuned), **options)
 
 
 def state(model: keras.Model) -> list[np.ndarray]:

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
+from gradkeeper.callbacks.instrument.jax.observer import JaxObserver, TracedStep
 from gradkeeper.callbacks.instrument.jax.step_trace import Call, Clip, StepTrace
 from gradkeeper.callbacks.instrument.optimizers import accumulates, clip_limit_of, is_plain
-from gradkeeper.callbacks.instrument.ownership import Owned
 from gradkeeper.callbacks.instrument.variable_names import names_in_call
 from gradkeeper.callbacks.measurements.registry import Event, MeasurementContext
 from gradkeeper.callbacks.recording.facts import facts_of
@@ -67,7 +67,7 @@ class JaxCallLog:
         return empty.at[:, jnp.array(found, int)].set(values)
 
 
-class JaxRecorder(Owned):
+class JaxRecorder(JaxObserver):
     """Recorder of gradient statistics on JAX.
 
     The compiled step returns the statistics of its optimizer calls as arrays. `drain` copies the
@@ -107,7 +107,7 @@ class JaxRecorder(Owned):
         self._facts: tuple[int, RunFacts] | None = None
 
     @property
-    def measures_next(self) -> bool:
+    def measures_next(self) -> bool:  # type: ignore[override]
         """True if the next train step is measured."""
         return self._steps % self._every == 0
 
@@ -127,10 +127,12 @@ class JaxRecorder(Owned):
         self._rows.clear()
         self._every = self.options.every
 
-    def end_step(self, row: dict[int, Any] | None) -> None:
-        """Count a train step, and keep its row if it was measured."""
-        if row:
-            self._rows.append((self._steps, row))
+    def on_step(self, step: TracedStep, carry: Any) -> tuple[Any, Any]:
+        return carry, self.row_of(step.trace)
+
+    def end_step(self, outputs: dict[int, Any] | None, data: Any, state: Any) -> None:
+        if outputs:
+            self._rows.append((self._steps, outputs))
         self._steps += 1
 
     def drain(self) -> Records | None:
@@ -162,10 +164,10 @@ class JaxRecorder(Owned):
             self.has_seen_gradients = True
             index = self._log_of(call)
             if self.optimizer_logs[index].names:
-                row[index] = self._statistics(self.optimizer_logs[index], call, trace.loss)
+                row[index] = self._statistics(self.optimizer_logs[index], call, trace)
         return row
 
-    def _statistics(self, log: JaxCallLog, call: Call, loss: Any) -> dict[str, jax.Array]:
+    def _statistics(self, log: JaxCallLog, call: Call, trace: StepTrace) -> dict[str, jax.Array]:
         columns, dtype = log.columns, log.dtype
         values = zip(call.gradients, call.variables, call.before, call.after, strict=True)
         present = [each for each in values if each[0] is not None and id(each[1]) in columns]
@@ -174,13 +176,16 @@ class JaxRecorder(Owned):
         measured = statistics(gradients, dtype)
         unknown = jnp.array(jnp.nan, dtype)
         of_step = [
-            unknown if v is None else jnp.asarray(v, dtype) for v in (loss, call.learning_rate)
+            unknown if v is None else jnp.asarray(v, dtype)
+            for v in (trace.loss, call.learning_rate)
         ]
         row = {
             "measured": jnp.concatenate(
                 [log.by_column(measured, variables).reshape(-1), jnp.stack(of_step)]
             )
         }
+        if trace.is_refused is not None:
+            row["allowed"] = jnp.where(trace.is_refused, 0, 1).astype(dtype).reshape(1)
         if call.scale is not None:
             row["loss_scale"] = jnp.asarray(call.scale, dtype).reshape(1)
         if not is_plain(call.optimizer):
@@ -252,7 +257,7 @@ def _columns(log: JaxCallLog, rows: list[dict[str, np.ndarray]]) -> dict[str, Ar
     empty = {"measured": empty_row(len(log.names))}
     for row in rows:
         for name, values in row.items():
-            scalar = name == "loss_scale" or name.startswith("unclipped_norm")
+            scalar = name in ("allowed", "loss_scale") or name.startswith("unclipped_norm")
             empty.setdefault(name, np.full(values.shape, np.nan if scalar else MISSING))
     return {
         name: ArrayColumn(np.stack([row.get(name, missing) for row in rows]))

@@ -20,7 +20,7 @@ from gradkeeper.callbacks._keras_private import (
     calls_of,
     variables_of,
 )
-from gradkeeper.callbacks.instrument.optimizers import with_nested
+from gradkeeper.callbacks.instrument.optimizers import learning_rates_of, with_nested
 
 
 @dataclass
@@ -53,6 +53,7 @@ class Call:
         after: their values after it.
         scale: the factor of the loss, and so of each gradient; None for 1.
         learning_rate: the learning rate; None if there is none.
+        rates: the learning rates of the optimizer and those nested in it.
         clips: the calls of the clipping.
     """
 
@@ -64,6 +65,7 @@ class Call:
     after: list[Any] = field(default_factory=list)
     scale: Any = None
     learning_rate: Any = None
+    rates: list[Any] = field(default_factory=list)
     clips: list[Clip] = field(default_factory=list)
 
 
@@ -75,14 +77,17 @@ class StepTrace:
         optimizers: the optimizers to observe.
 
     Attributes:
+        model: the model.
         calls: the optimizer calls.
+        is_refused: whether a guard skips the step, a boolean scalar; None without a guard.
     """
 
     def __init__(
         self, model: keras.Model, optimizers: Sequence[keras.optimizers.Optimizer]
     ) -> None:
-        self._model, self._optimizers = model, optimizers
+        self.model, self._optimizers = model, optimizers
         self.calls: list[Call] = []
+        self.is_refused: Any = None
         self._value: Any = None
         self._is_of_keras = False
         self._call: Call | None = None
@@ -124,7 +129,7 @@ class StepTrace:
                 value, self._is_of_keras = found[0], False
                 if isinstance(value, tuple):  # with `has_aux`
                     value, others = value
-                    if function == self._model.compute_loss_and_updates:
+                    if function == self.model.compute_loss_and_updates:
                         value, self._is_of_keras = others[0], True
                 if not getattr(value, "shape", ()):
                     self._value = value
@@ -165,6 +170,7 @@ class StepTrace:
             rate = getattr(optimizer, "learning_rate", None)
             if rate is not None:
                 call.learning_rate = keras.ops.convert_to_tensor(rate)
+            call.rates = [keras.ops.convert_to_tensor(r) for r in learning_rates_of(optimizer)]
         self.calls.append(call)
         self._call, self._is_muted = call, scales
         try:

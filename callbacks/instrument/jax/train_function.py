@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import keras
 
-from gradkeeper.callbacks.instrument.jax.recorder import JaxRecorder
+from gradkeeper.callbacks.instrument.jax.observer import JaxObserver, TracedStep
 from gradkeeper.callbacks.instrument.jax.step_trace import StepTrace
 from gradkeeper.callbacks.instrument.optimizers import optimizers_of
 from gradkeeper.callbacks.instrument.patch import is_made_by_keras
@@ -22,11 +22,16 @@ class JaxTrainFunction(ObservedTrainFunction):
     def __init__(self, model: keras.Model, plain: Callable) -> None:
         super().__init__(model, plain)
         self._is_of_keras = is_made_by_keras(plain)
-        self._steps: dict[tuple[JaxRecorder, ...], Callable] = {}
+        self._steps: dict[tuple[JaxObserver, ...], Callable] = {}
 
-    def run_observed(self, arguments: tuple[Any, ...], observers: tuple[JaxRecorder, ...]) -> Any:
+    @property
+    def _is_compiled(self) -> bool:
+        return bool(self._model.jit_compile) and not self._model.run_eagerly
+
+    def run_observed(self, arguments: tuple[Any, ...], observers: tuple[JaxObserver, ...]) -> Any:
         if not self._is_of_keras:  # a user's train function runs unchanged
             return self._plain(*arguments)
+        observers = tuple(sorted(observers, key=lambda each: not each.changes_step))
         for observer in observers:
             if observer.timer is not None:
                 observer.timer.call_begins(observer)
@@ -44,32 +49,47 @@ class JaxTrainFunction(ObservedTrainFunction):
                 observer.timer.call_ends(observer)
         return logs, state
 
-    def _step(self, state: Any, data: Any, observers: tuple[JaxRecorder, ...]) -> tuple[Any, Any]:
-        measuring = tuple(each for each in observers if each.measures_next)
-        if measuring not in self._steps:
-            self._steps[measuring] = self._make_step(measuring, state)
-        logs, state, rows = self._steps[measuring](state, data)
-        found = dict(zip(measuring, rows, strict=True))
+    def _step(self, state: Any, data: Any, observers: tuple[JaxObserver, ...]) -> tuple[Any, Any]:
+        observing = tuple(each for each in observers if each.measures_next)
+        if observing not in self._steps:
+            self._steps[observing] = self._make_step(observing, state)
+        carries = [each.carry for each in observing]
+        logs, after, carries, outputs = self._steps[observing](state, data, carries)
+        for observer, carry in zip(observing, carries, strict=True):
+            observer.carry = carry
+        found = dict(zip(observing, outputs, strict=True))
         for observer in observers:
-            observer.end_step(found.get(observer))
-        return logs, state
+            observer.end_step(found.get(observer), data, after if self._is_compiled else state)
+        return logs, after
 
-    def _make_step(self, observers: tuple[JaxRecorder, ...], state: Any) -> Callable:
+    def _make_step(self, observers: tuple[JaxObserver, ...], state: Any) -> Callable:
         model = self._model
 
-        def observed_step(state: Any, data: Any) -> tuple[Any, Any, list[Any]]:
+        def observed_step(state: Any, data: Any, carries: list[Any]) -> tuple[Any, ...]:
             if not observers:
-                return *model.train_step(state, data), []
+                return *model.train_step(state, data), [], []
             named = [each for observer in observers for each in observer.optimizers or ()]
             every = {id(each): each for each in [*optimizers_of(model), *named]}
             trace = StepTrace(model, list(every.values()))
             with trace.recording():
-                logs, state = model.train_step(state, data)
-            return logs, state, [observer.row_of(trace) for observer in observers]
+                logs, after = model.train_step(state, data)
+            step = TracedStep(trace, state, after, logs)
+            found = [each.on_step(step, c) for each, c in zip(observers, carries, strict=True)]
+            return step.logs, step.after, [c for c, _ in found], [out for _, out in found]
 
-        if model.run_eagerly or not model.jit_compile:
+        # Arrays that are not yet on the devices of the state would compile the step twice.
+        place = jax.tree.leaves(state[2] or state)[0].sharding
+        for each in observers:
+            each.carry = jax.device_put(each.carry, place)
+        if not self._is_compiled:
             return observed_step
         shardings = None
         if keras.distribution.distribution() is not None:
-            shardings = None, jax.tree.map(lambda array: array.sharding, state), None
+            of_state = jax.tree.map(lambda array: array.sharding, state)
+            shardings = (
+                None,
+                of_state,
+                [jax.tree.map(lambda _: place, each.carry) for each in observers],
+                None,
+            )
         return jax.jit(observed_step, donate_argnums=0, out_shardings=shardings)

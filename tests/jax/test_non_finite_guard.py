@@ -1,0 +1,84 @@
+"""`NonFiniteGuard` on JAX: replicas, several optimizers, capsules, and what the host waits for.
+
+`tests/callbacks/test_non_finite_guard.py` has the tests that do not depend on the backend.
+"""
+
+import keras
+import numpy as np
+import pytest
+from guarded import BATCH, assert_alike, built, data, fit, poisoned, quiet
+
+from gradkeeper.callbacks import Capsule, GradientMonitor, NonFiniteGuard
+from gradkeeper.callbacks.capsule.model import batch_of, model_of, state_of
+
+jax = pytest.importorskip("jax")
+from jax_models import GAN
+
+from gradkeeper.callbacks.guard.jax_transform import JaxSkipTransform
+
+
+@pytest.fixture(autouse=True)
+def _capsules_in_a_folder_of_the_tests_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("steps_per_execution", [1, 4])
+def test_a_capsule_has_the_batch_and_the_state_before_the_step(steps_per_execution):
+    xy = poisoned(4, 6)
+    model, until = (built("sgd", steps_per_execution=n) for n in (steps_per_execution, 1))
+    guard = NonFiniteGuard("skip", verbose=0)
+    fit(model, xy, guard)
+    fit(until, [each[: 4 * BATCH] for each in xy])
+    first, *others = [Capsule.read(event.capsule) for event in guard.events if event.capsule]
+    assert len(others) == (1 if steps_per_execution == 1 else 0)  # of an execution, the first
+    x, y, *_ = batch_of(first, 0)
+    np.testing.assert_array_equal(x, xy[0][4 * BATCH : 5 * BATCH])
+    np.testing.assert_array_equal(y, xy[1][4 * BATCH : 5 * BATCH])
+    assert first.facts["versions"]["jax"] == jax.__version__
+    states = state_of(model_of(first)).values(), state_of(until).values()
+    for one, other in zip(*states, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_stop_does_not_wait_for_the_device(monkeypatch):
+    """Check that the host reads no flag of a running step."""
+    reads = []
+    read = JaxSkipTransform._read
+    monkeypatch.setattr(JaxSkipTransform, "_read", lambda each: reads.append(1) or read(each))
+    guard = NonFiniteGuard("stop", verbose=0)
+    fit(built("sgd"), data(), guard, epochs=2)
+    assert len(reads) <= 6  # at the beginning, and at the end of each epoch
+    assert guard.events == []
+
+
+@pytest.mark.parametrize("policy", ["skip", "stop"])
+def test_data_parallel(policy):
+    devices = keras.distribution.list_devices("cpu")
+    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=devices))
+    try:
+        left_out, guarded = built("adam"), built("adam")
+        without = (3,) if policy == "skip" else tuple(range(3, 8))
+        fit(left_out, data(without=without), quiet())
+        guard, monitor = quiet(policy), GradientMonitor(verbose=0)
+        fit(guarded, poisoned(3, row=BATCH - 1), monitor, guard)
+    finally:
+        keras.distribution.set_distribution(None)
+    assert_alike(guarded, left_out)
+    assert [event.step for event in guard.events] == [3]
+    assert np.flatnonzero(monitor.history.skipped)[0] == 3
+
+
+def test_several_optimizers_in_a_step():
+    def trained(xy):
+        keras.utils.set_random_seed(0)
+        model = GAN()
+        model.build((None, 4))
+        model.compile()
+        guard = quiet()
+        fit(model, (xy[0][:, :4], xy[1]), guard)
+        return guard, [np.array(each) for each in model.trainable_variables]
+
+    guard, guarded = trained(poisoned(3))
+    assert [(event.step, event.layers) for event in guard.events] == [(3, ("critic",))]
+    for one, other in zip(guarded, trained(data(without=(3,)))[1], strict=True):
+        np.testing.assert_array_equal(one, other)
