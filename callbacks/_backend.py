@@ -5,14 +5,16 @@ from typing import TYPE_CHECKING
 import keras
 
 if TYPE_CHECKING or keras.backend.backend() != "jax":
+    from gradkeeper.callbacks.clipping.transform import ClipTransform
     from gradkeeper.callbacks.guard.transform import SkipTransform
     from gradkeeper.callbacks.instrument.train_function import InstrumentedTrainFunction
     from gradkeeper.callbacks.recording.recorder import Recorder
 else:
+    from gradkeeper.callbacks.clipping.jax_transform import JaxClipTransform as ClipTransform
     from gradkeeper.callbacks.guard.jax_transform import JaxSkipTransform as SkipTransform
     from gradkeeper.callbacks.instrument.jax.recorder import JaxRecorder as Recorder
     from gradkeeper.callbacks.instrument.jax.train_function import (
         JaxTrainFunction as InstrumentedTrainFunction,
     )
 
-__all__ = ["InstrumentedTrainFunction", "Recorder", "SkipTransform"]
+__all__ = ["ClipTransform", "InstrumentedTrainFunction", "Recorder", "SkipTransform"]

@@ -1,33 +1,19 @@
 """Callback that clips gradients by an adaptive limit."""
 
-import os
-import zipfile
-from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Literal
 
 import keras
-import numpy as np
-import tensorflow as tf
 
 from gradkeeper._arguments import choice
-from gradkeeper.callbacks._clipping_methods import AGC, METHODS, Arrays, Limit, LimitMethod, Method
+from gradkeeper.callbacks._backend import ClipTransform
 from gradkeeper.callbacks._fit_frame import sibling_callbacks
 from gradkeeper.callbacks._step_callback import StepCallback, steps_taken
-from gradkeeper.callbacks.instrument.losses import with_values
-from gradkeeper.callbacks.instrument.observer import GradientTransform
-from gradkeeper.callbacks.instrument.optimizers import clipping_of, optimizers_of
-from gradkeeper.callbacks.instrument.step_context import (
-    Gradients,
-    OptimizerCall,
-    Variables,
-    sum_over_replicas,
-)
-from gradkeeper.callbacks.statistics.gradients import l2_norms
+from gradkeeper.callbacks.clipping.backup import StateBackup
+from gradkeeper.callbacks.clipping.methods import METHODS
+from gradkeeper.callbacks.instrument.optimizers import accumulates, clipping_of, optimizers_of
 
 
-class AdaptiveClipping(StepCallback["ClipTransform"]):
+class AdaptiveClipping(StepCallback[ClipTransform]):
     """Callback that clips gradients in the compiled step, by a limit computed from their norms.
 
         model.fit(..., callbacks=[AdaptiveClipping("zclip")])
@@ -59,6 +45,8 @@ class AdaptiveClipping(StepCallback["ClipTransform"]):
             object that is not a Keras 3 model.
     """
 
+    _backends = ("tensorflow", "jax")
+
     def __init__(
         self,
         method: Literal["autoclip", "percentile", "zclip", "agc"] = "autoclip",
@@ -79,6 +67,12 @@ class AdaptiveClipping(StepCallback["ClipTransform"]):
                 raise ValueError(
                     "The optimizer has its own clipping. Remove it, or pass "
                     f"allow_optimizer_clipping=True. Received: {optimizer.name} with {own}"
+                )
+            if keras.backend.backend() == "jax" and _accumulates_scaled(optimizer):
+                raise ValueError(
+                    "On the JAX backend, AdaptiveClipping cannot clip the gradients that a "
+                    "LossScaleOptimizer accumulates. Remove one of the two. "
+                    f"Received: {optimizer.name}"
                 )
         super().on_train_begin(logs)
         backups = sibling_callbacks(keras.callbacks.BackupAndRestore)
@@ -118,145 +112,5 @@ class AdaptiveClipping(StepCallback["ClipTransform"]):
                 backup.write(step, state)
 
 
-class ClipTransform(GradientTransform):
-    """Gradient transform that clips by a limit computed from gradient norms.
-
-    Under several replicas the norms are those of the summed gradients, so N replicas clip like
-    one device with the global batch. The arguments are those of `StepCallback`'s `make`.
-    """
-
-    clips = True
-
-    def __init__(
-        self, method: Method, model: keras.Model, *, optimizers: Any, compiled: bool
-    ) -> None:
-        super().__init__(optimizers)
-        self._method, self._compiled = method, compiled
-        # For each replica, the limits in the order of the clipping calls in a step.
-        self._limits: dict[int, dict[tuple[int, int], Limit]] = defaultdict(dict)
-        self._awaited: Arrays = {}
-
-    @property
-    def state(self) -> Arrays:
-        """Return the state of all limits, which is the same on every replica."""
-        return {
-            f"{number}/{name}": variable.numpy()
-            for number, limit in enumerate(self._limits[0].values())
-            for name, variable in limit.variables.items()
-        }
-
-    def load(self, state: Arrays) -> None:
-        """Load the state. Limits that do not exist yet load it when the first step creates them.
-
-        Raises:
-            ValueError: if the state belongs to another method or other options.
-        """
-        self._awaited = state
-        for limits in self._limits.values():
-            for number, limit in enumerate(limits.values()):
-                limit.load(_part(state, number))
-
-    def reset(self) -> None:
-        """Reset the state of all limits."""
-        self._awaited = {}
-        for limits in self._limits.values():
-            for limit in limits.values():
-                limit.reset()
-
-    def transform_before_clip(
-        self, call: OptimizerCall, gradients: Gradients, variables: Variables
-    ) -> Gradients:
-        self.has_seen_gradients = True
-        whole = gradients if call.replica.count == 1 else sum_over_replicas(gradients)
-        if isinstance(self._method, AGC):
-            pairs = zip(whole, variables, strict=True)
-            factors = [self._method.factor(gradient, variable) for gradient, variable in pairs]
-        else:
-            norm = tf.norm(l2_norms(whole, tf.float32))
-            factors = [self._limit(self._method, call).factor(norm)] * len(gradients)
-        return [
-            _times(gradient, factor) for gradient, factor in zip(gradients, factors, strict=True)
-        ]
-
-    def _limit(self, method: LimitMethod, call: OptimizerCall) -> Limit:
-        """Return the limit of this replica and of this clipping call in the step."""
-        limits = self._limits[call.replica.index]
-        key = id(call.optimizer), call.clippings
-        if key not in limits:
-            limit = Limit(method, call.replica.home(compiled=self._compiled))
-            if part := _part(self._awaited, len(limits)):
-                with ThreadPoolExecutor(1) as thread:  # outside the graph that is being traced
-                    thread.submit(limit.load, part).result()
-            limits[key] = limit
-        return limits[key]
-
-
-def _part(state: Arrays, number: int) -> Arrays:
-    """Return the state of the limit with this index."""
-    start = f"{number}/"
-    return {key.removeprefix(start): v for key, v in state.items() if key.startswith(start)}
-
-
-def _times(gradient: Any, factor: tf.Tensor) -> Any:
-    if isinstance(gradient, tf.IndexedSlices) and factor.shape.rank:
-        factor = tf.squeeze(factor, 0)  # IndexedSlices hold only some of the rows
-    return with_values(gradient, lambda values: values * tf.cast(factor, values.dtype))
-
-
-class StateBackup:
-    """File in a backup directory with the last two `states` by the optimizer's step count.
-
-    Weights and state are written one after the other. If the process is killed in between, the
-    older of the two states matches the weights.
-
-    Args:
-        folder: the `backup_dir` of BackupAndRestore.
-    """
-
-    def __init__(self, folder: str | Path) -> None:
-        self._path = Path(folder) / "adaptive_clipping.npz"
-        self._weights = Path(folder) / "latest.weights.h5"
-        self.states = self._read()
-        self._seen = self._written_at()
-
-    @property
-    def has_new_weights(self) -> bool:
-        """Return True if the weights of the backup are newer than the last state."""
-        return self._written_at() != self._seen
-
-    def write(self, step: int, state: Arrays) -> None:
-        """Add a state in an atomic write, and keep only the previous one."""
-        self._seen = self._written_at()
-        self.states = dict([*sorted(self.states.items())[-1:], (step, state)])
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        arrays: dict[str, Any] = {
-            f"{at}:{k}": v for at, each in self.states.items() for k, v in each.items()
-        }
-        temporary = self._path.with_suffix(".tmp")
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self._path)
-
-    def _read(self) -> dict[int, Arrays]:
-        states: dict[int, Arrays] = {}
-        try:
-            with np.load(self._path, allow_pickle=False) as arrays:
-                for key in arrays.files:
-                    step, name = key.split(":", 1)
-                    states.setdefault(int(step), {})[name] = arrays[key]
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise ValueError(
-                "The saved state of AdaptiveClipping cannot be read. Delete the file to start "
-                f"without a saved state. Received: {self._path}"
-            ) from error
-        return states
-
-    def _written_at(self) -> int:
-        try:
-            return self._weights.stat().st_mtime_ns
-        except FileNotFoundError:
-            return 0
+def _accumulates_scaled(optimizer: keras.optimizers.Optimizer) -> bool:
+    return isinstance(optimizer, keras.optimizers.LossScaleOptimizer) and accumulates(optimizer)

@@ -43,6 +43,9 @@ class JaxObserver(Owned):
         super().__init__(optimizers)
         self.carry: Any = {}
 
+    def begin_step(self, carry: Any) -> None:
+        """Receive the carry before the step runs, traced."""
+
     def on_step(self, step: TracedStep, carry: Any) -> tuple[Any, Any]:
         """Return the carry and the outputs of the step, traced."""
         raise NotImplementedError

@@ -13,7 +13,7 @@ import numpy as np
 
 from gradkeeper.callbacks.instrument.jax.observer import JaxObserver, TracedStep
 from gradkeeper.callbacks.instrument.jax.step_trace import Call, Clip, StepTrace
-from gradkeeper.callbacks.instrument.optimizers import accumulates, clip_limit_of, is_plain
+from gradkeeper.callbacks.instrument.optimizers import accumulates, clip_limit_of
 from gradkeeper.callbacks.instrument.variable_names import names_in_call
 from gradkeeper.callbacks.measurements.registry import Event, MeasurementContext
 from gradkeeper.callbacks.recording.facts import facts_of
@@ -188,7 +188,7 @@ class JaxRecorder(JaxObserver):
             row["allowed"] = jnp.where(trace.is_refused, 0, 1).astype(dtype).reshape(1)
         if call.scale is not None:
             row["loss_scale"] = jnp.asarray(call.scale, dtype).reshape(1)
-        if not is_plain(call.optimizer):
+        if not call.is_plain:
             for number, clip in enumerate(call.clips):
                 row |= self._of_clipping(log, call, number, clip)
         context = MeasurementContext(call, dtype, norms=measured[0])
@@ -239,7 +239,7 @@ class JaxRecorder(JaxObserver):
             tuple(names[i] for i in chosen),
             tuple(call.variables[i] for i in chosen),
             clip_limit_of(call.optimizer),
-            applies_all=is_plain(call.optimizer) or not call.clips,
+            applies_all=call.is_plain or not call.clips,
         )
         self.optimizer_logs.append(log)
         return len(self.optimizer_logs) - 1

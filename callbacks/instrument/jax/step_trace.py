@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from threading import get_ident
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import keras
@@ -20,7 +20,7 @@ from gradkeeper.callbacks._keras_private import (
     calls_of,
     variables_of,
 )
-from gradkeeper.callbacks.instrument.optimizers import learning_rates_of, with_nested
+from gradkeeper.callbacks.instrument.optimizers import is_plain, learning_rates_of, with_nested
 
 
 @dataclass
@@ -55,6 +55,7 @@ class Call:
         learning_rate: the learning rate; None if there is none.
         rates: the learning rates of the optimizer and those nested in it.
         clips: the calls of the clipping.
+        is_plain: whether the given gradients are applied unchanged in every step.
     """
 
     optimizer: keras.optimizers.Optimizer
@@ -67,6 +68,28 @@ class Call:
     learning_rate: Any = None
     rates: list[Any] = field(default_factory=list)
     clips: list[Clip] = field(default_factory=list)
+    is_plain: bool = False
+
+
+@runtime_checkable
+class Clipper(Protocol):
+    """Observer that clips where the optimizer would."""
+
+    def clip(
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        gradients: list[Any],
+        variables: Sequence[Any],
+        is_update: Any,
+    ) -> list[Any]:
+        """Return the clipped gradients, traced.
+
+        Args:
+            optimizer: the optimizer that applies the gradients.
+            gradients: the gradients, without loss scale.
+            variables: their variables.
+            is_update: whether the gradients are applied, a boolean scalar; None if they always are.
+        """
 
 
 class StepTrace:
@@ -75,6 +98,7 @@ class StepTrace:
     Args:
         model: the model.
         optimizers: the optimizers to observe.
+        clippers: observers that clip the gradients.
 
     Attributes:
         model: the model.
@@ -83,9 +107,12 @@ class StepTrace:
     """
 
     def __init__(
-        self, model: keras.Model, optimizers: Sequence[keras.optimizers.Optimizer]
+        self,
+        model: keras.Model,
+        optimizers: Sequence[keras.optimizers.Optimizer],
+        clippers: Sequence[Clipper] = (),
     ) -> None:
-        self.model, self._optimizers = model, optimizers
+        self.model, self._optimizers, self._clippers = model, optimizers, clippers
         self.calls: list[Call] = []
         self.is_refused: Any = None
         self._value: Any = None
@@ -155,7 +182,12 @@ class StepTrace:
             return apply(optimizer_variables, grads, trainable_variables)
         variables = variables_of(optimizer, None)
         call = Call(
-            optimizer, self._round_of(optimizer), variables, list(grads), list(trainable_variables)
+            optimizer,
+            self._round_of(optimizer),
+            variables,
+            list(grads),
+            list(trainable_variables),
+            is_plain=is_plain(optimizer) and not self._clippers,
         )
         mapping = [
             *zip(variables, trainable_variables, strict=True),
@@ -173,13 +205,15 @@ class StepTrace:
             call.rates = [keras.ops.convert_to_tensor(r) for r in learning_rates_of(optimizer)]
         self.calls.append(call)
         self._call, self._is_muted = call, scales
+        if scales and self._clippers:
+            grads = self._clipped_while_scaled(call)
         try:
             result = apply(optimizer_variables, grads, trainable_variables)
         finally:
             self._call, self._is_muted = None, False
         if scales:
             with keras.StatelessScope(state_mapping=mapping):
-                call.clips = _clips_of(call)
+                call.clips = _clips_of(call, grads)
         call.after = list(result[0])
         return result
 
@@ -199,12 +233,27 @@ class StepTrace:
     def _clip(
         self, optimizer: keras.optimizers.Optimizer, clip: Callable, grads: Sequence[Any]
     ) -> Any:
-        left = clip(grads)
-        if self._call is not None and not self._is_muted and self._clipped:
-            is_update = _is_update(optimizer)
-            clip_call = Clip(self._clipped[-1], list(grads), list(left), is_update)
-            self._call.clips.append(clip_call)
+        if self._call is None or self._is_muted or not self._clipped:
+            return clip(grads)
+        variables, is_update, given = self._clipped[-1], _is_update(optimizer), list(grads)
+        for each in self._clippers:
+            given = each.clip(optimizer, given, variables, is_update)
+        left = clip(given)
+        self._call.clips.append(Clip(variables, list(grads), list(left), is_update))
         return left
+
+    def _clipped_while_scaled(self, call: Call) -> list[Any]:
+        """Return the gradients of a `LossScaleOptimizer`, clipped by the clippers.
+
+        The optimizer clips in a branch, from which no state of a clipper can be returned.
+        """
+        present = [each is not None for each in call.gradients]
+        unscaled = [gradient / call.scale for gradient in call.gradients if gradient is not None]
+        variables = [v for v, there in zip(call.variables, present, strict=True) if there]
+        for each in self._clippers:
+            unscaled = each.clip(call.optimizer.inner_optimizer, unscaled, variables, None)
+        scaled = iter([gradient * call.scale for gradient in unscaled])
+        return [next(scaled) if there else None for there in present]
 
     def _round_of(self, optimizer: keras.optimizers.Optimizer) -> int:
         return sum(each.optimizer is optimizer for each in self.calls)
@@ -216,10 +265,14 @@ def _is_update(optimizer: keras.optimizers.Optimizer) -> Any:
     return None if not steps else (calls_of(optimizer) + 1) % steps == 0
 
 
-def _clips_of(call: Call) -> list[Clip]:
+def _clips_of(call: Call, given: Sequence[Any]) -> list[Clip]:
     """Return the clipping inside a `LossScaleOptimizer`, computed a second time.
 
     The optimizer clips in a branch, whose values are unknown outside of it.
+
+    Args:
+        call: the call of the optimizer.
+        given: the gradients that the optimizer receives.
     """
     inner = call.optimizer.inner_optimizer
     finite = keras.ops.all(
@@ -239,7 +292,8 @@ def _clips_of(call: Call) -> list[Clip]:
         steps = inner.gradient_accumulation_steps
         entered = [(gradient + sums[id(variable)]) / steps for gradient, variable in pairs]
         finite = finite & is_update
-    left = getattr(inner, CLIP_GRADIENTS)(entered)
+    clipped = entered if is_update is not None else [g / call.scale for g in given if g is not None]
+    left = getattr(inner, CLIP_GRADIENTS)(clipped)
     return [Clip([variable for _, variable in pairs], entered, list(left), finite)]
 
 

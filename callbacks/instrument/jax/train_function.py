@@ -7,7 +7,7 @@ import jax
 import keras
 
 from gradkeeper.callbacks.instrument.jax.observer import JaxObserver, TracedStep
-from gradkeeper.callbacks.instrument.jax.step_trace import StepTrace
+from gradkeeper.callbacks.instrument.jax.step_trace import Clipper, StepTrace
 from gradkeeper.callbacks.instrument.optimizers import optimizers_of
 from gradkeeper.callbacks.instrument.patch import is_made_by_keras
 from gradkeeper.callbacks.instrument.train_calls import ObservedTrainFunction
@@ -70,7 +70,10 @@ class JaxTrainFunction(ObservedTrainFunction):
                 return *model.train_step(state, data), [], []
             named = [each for observer in observers for each in observer.optimizers or ()]
             every = {id(each): each for each in [*optimizers_of(model), *named]}
-            trace = StepTrace(model, list(every.values()))
+            clippers = [each for each in observers if isinstance(each, Clipper)]
+            trace = StepTrace(model, list(every.values()), clippers)
+            for each, carry in zip(observers, carries, strict=True):
+                each.begin_step(carry)
             with trace.recording():
                 logs, after = model.train_step(state, data)
             step = TracedStep(trace, state, after, logs)
