@@ -33,6 +33,8 @@ class StepCallback(keras.callbacks.Callback, Generic[ObserverT]):
 
     # The backends of Keras on which the callback works.
     _backends: tuple[str, ...] = ("tensorflow",)
+    # What to know on the other backends, a sentence without full stop; "" for nothing.
+    _other_backends = ""
     # The custom loop that is running, None outside of one; and the words for it in the error of
     # `_refuse_if_running`: what the callback does, and what to use separately.
     _loop: Any = None
@@ -55,8 +57,9 @@ class StepCallback(keras.callbacks.Callback, Generic[ObserverT]):
         if not hasattr(model, "make_train_function") or type(model).__module__.startswith("tf_"):
             raise TypeError(_NOT_KERAS_3.format(name, type(model)))
         if keras.backend.backend() not in self._backends:
+            note = f" {self._other_backends}." if self._other_backends else ""
             raise RuntimeError(
-                f"{name} supports these backends of Keras: {', '.join(self._backends)}. "
+                f"{name} supports these backends of Keras: {', '.join(self._backends)}.{note} "
                 f"Received: KERAS_BACKEND={keras.backend.backend()}"
             )
         if getattr(keras.config, "is_nnx_enabled", lambda: False)():  # since Keras 3.11

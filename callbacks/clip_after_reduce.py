@@ -3,12 +3,11 @@
 from typing import Any
 
 from gradkeeper.callbacks._step_callback import StepCallback
-from gradkeeper.callbacks.instrument.observer import GradientTransform
 from gradkeeper.callbacks.instrument.optimizers import clipping_of, optimizers_of
-from gradkeeper.callbacks.instrument.step_context import Gradients, OptimizerCall
+from gradkeeper.callbacks.instrument.ownership import Owned
 
 
-class ClipAfterReduce(StepCallback["_ClipSumTransform"]):
+class ClipAfterReduce(StepCallback[Owned]):
     """Callback that applies the optimizer's own clipping after the all-reduce.
 
         model.fit(..., callbacks=[ClipAfterReduce()])
@@ -24,10 +23,12 @@ class ClipAfterReduce(StepCallback["_ClipSumTransform"]):
         TypeError: if the callback is attached to an object that is not a Keras 3 model.
     """
 
+    _other_backends = (
+        "On JAX, Keras clips the gradient of the global batch under keras.distribution.DataParallel"
+    )
+
     def __init__(self) -> None:
-        super().__init__(
-            lambda options, model, *, optimizers, compiled: _ClipSumTransform(optimizers)
-        )
+        super().__init__(_make_transform)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         optimizers = optimizers_of(self.model)
@@ -48,10 +49,7 @@ class ClipAfterReduce(StepCallback["_ClipSumTransform"]):
         self._warn_if_no_gradients("has no effect")
 
 
-class _ClipSumTransform(GradientTransform):
-    """Gradient transform that makes the optimizer clip the sum over the replicas."""
+def _make_transform(options: Any, model: Any, *, optimizers: Any, compiled: bool) -> Owned:
+    from gradkeeper.callbacks.clipping.transform import ClipSumTransform
 
-    clips_after_reduce = True
-
-    def on_gradients(self, call: OptimizerCall, gradients: Gradients) -> None:
-        self.has_seen_gradients |= self.observes(call.optimizer)
+    return ClipSumTransform(optimizers)

@@ -148,3 +148,12 @@ def _times(gradient: Any, factor: tf.Tensor) -> Any:
     if isinstance(gradient, tf.IndexedSlices) and factor.shape.rank:
         factor = tf.squeeze(factor, 0)  # IndexedSlices hold only some of the rows
     return with_values(gradient, lambda values: values * tf.cast(factor, values.dtype))
+
+
+class ClipSumTransform(GradientTransform):
+    """Gradient transform that makes the optimizer clip the sum over the replicas."""
+
+    clips_after_reduce = True
+
+    def on_gradients(self, call: OptimizerCall, gradients: Gradients) -> None:
+        self.has_seen_gradients |= self.observes(call.optimizer)

@@ -12,7 +12,7 @@ import pytest
 from jax_models import GAN
 
 import gradkeeper.callbacks
-from gradkeeper.callbacks import GradientHistory, GradientMonitor
+from gradkeeper.callbacks import ClipAfterReduce, GradientHistory, GradientMonitor
 
 jax = pytest.importorskip("jax")
 
@@ -373,3 +373,9 @@ ROWS = re.findall(r"^\| `(\w+)` \| yes \| (yes|no) \|", PAGE.read_text("utf-8"),
 def test_what_the_page_of_backends_excludes_names_its_backend(name):
     with pytest.raises(ImportError, match=f"{name} needs TensorFlow, which is not installed"):
         getattr(gradkeeper.callbacks, name)
+
+
+def test_clipping_after_the_reduction_is_not_needed():
+    model, _ = compiled("dense")
+    with pytest.raises(RuntimeError, match=r"global batch .* Received: KERAS_BACKEND=jax"):
+        ClipAfterReduce().set_model(model)
