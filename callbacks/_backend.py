@@ -10,8 +10,8 @@ if TYPE_CHECKING or keras.backend.backend() != "jax":
     from gradkeeper.callbacks.instrument.train_function import InstrumentedTrainFunction
     from gradkeeper.callbacks.recording.recorder import Recorder
 else:
-    from gradkeeper.callbacks.clipping.jax_transform import JaxClipTransform as ClipTransform
-    from gradkeeper.callbacks.guard.jax_transform import JaxSkipTransform as SkipTransform
+    from gradkeeper.callbacks.clipping.array_transform import ArrayClipTransform as ClipTransform
+    from gradkeeper.callbacks.guard.array_transform import ArraySkipTransform as SkipTransform
     from gradkeeper.callbacks.instrument.jax.recorder import JaxRecorder as Recorder
     from gradkeeper.callbacks.instrument.jax.train_function import (
         JaxTrainFunction as InstrumentedTrainFunction,

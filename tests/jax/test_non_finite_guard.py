@@ -14,7 +14,7 @@ from gradkeeper.callbacks.capsule.model import batch_of, model_of, state_of
 jax = pytest.importorskip("jax")
 from jax_models import GAN
 
-from gradkeeper.callbacks.guard.jax_transform import JaxSkipTransform
+from gradkeeper.callbacks.guard.array_transform import ArraySkipTransform
 
 
 @pytest.fixture(autouse=True)
@@ -43,8 +43,8 @@ def test_a_capsule_has_the_batch_and_the_state_before_the_step(steps_per_executi
 def test_stop_does_not_wait_for_the_device(monkeypatch):
     """Check that the host reads no flag of a running step."""
     reads = []
-    read = JaxSkipTransform._read
-    monkeypatch.setattr(JaxSkipTransform, "_read", lambda each: reads.append(1) or read(each))
+    read = ArraySkipTransform._read
+    monkeypatch.setattr(ArraySkipTransform, "_read", lambda each: reads.append(1) or read(each))
     guard = NonFiniteGuard("stop", verbose=0)
     fit(built("sgd"), data(), guard, epochs=2)
     assert len(reads) <= 6  # at the beginning, and at the end of each epoch

@@ -1,4 +1,4 @@
-"""Base of the observers of train steps on JAX."""
+"""Base of the observers of train steps on JAX and torch."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -24,8 +24,8 @@ class TracedStep:
     logs: Any
 
 
-class JaxObserver(Owned):
-    """Observer of train steps on JAX.
+class ArrayObserver(Owned):
+    """Observer of train steps on JAX and torch.
 
     The compiled step passes a carry, arrays on the device, from one observed step to the next.
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
-from gradkeeper.callbacks.instrument.jax.observer import JaxObserver, TracedStep
+from gradkeeper.callbacks.instrument.jax.observer import ArrayObserver, TracedStep
 from gradkeeper.callbacks.instrument.jax.step_trace import Call, Clip, StepTrace
 from gradkeeper.callbacks.instrument.optimizers import accumulates, clip_limit_of
 from gradkeeper.callbacks.instrument.variable_names import names_in_call
@@ -67,7 +67,7 @@ class JaxCallLog:
         return empty.at[:, jnp.array(found, int)].set(values)
 
 
-class JaxRecorder(JaxObserver):
+class JaxRecorder(ArrayObserver):
     """Recorder of gradient statistics on JAX.
 
     The compiled step returns the statistics of its optimizer calls as arrays. `drain` copies the

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import keras
 
-from gradkeeper.callbacks.instrument.jax.observer import JaxObserver, TracedStep
+from gradkeeper.callbacks.instrument.jax.observer import ArrayObserver, TracedStep
 from gradkeeper.callbacks.instrument.jax.step_trace import Clipper, StepTrace
 from gradkeeper.callbacks.instrument.optimizers import optimizers_of
 from gradkeeper.callbacks.instrument.patch import is_made_by_keras
@@ -22,13 +22,13 @@ class JaxTrainFunction(ObservedTrainFunction):
     def __init__(self, model: keras.Model, plain: Callable) -> None:
         super().__init__(model, plain)
         self._is_of_keras = is_made_by_keras(plain)
-        self._steps: dict[tuple[JaxObserver, ...], Callable] = {}
+        self._steps: dict[tuple[ArrayObserver, ...], Callable] = {}
 
     @property
     def _is_compiled(self) -> bool:
         return bool(self._model.jit_compile) and not self._model.run_eagerly
 
-    def run_observed(self, arguments: tuple[Any, ...], observers: tuple[JaxObserver, ...]) -> Any:
+    def run_observed(self, arguments: tuple[Any, ...], observers: tuple[ArrayObserver, ...]) -> Any:
         if not self._is_of_keras:  # a user's train function runs unchanged
             return self._plain(*arguments)
         observers = tuple(sorted(observers, key=lambda each: not each.changes_step))
@@ -49,7 +49,7 @@ class JaxTrainFunction(ObservedTrainFunction):
                 observer.timer.call_ends(observer)
         return logs, state
 
-    def _step(self, state: Any, data: Any, observers: tuple[JaxObserver, ...]) -> tuple[Any, Any]:
+    def _step(self, state: Any, data: Any, observers: tuple[ArrayObserver, ...]) -> tuple[Any, Any]:
         observing = tuple(each for each in observers if each.measures_next)
         if observing not in self._steps:
             self._steps[observing] = self._make_step(observing, state)
@@ -62,7 +62,7 @@ class JaxTrainFunction(ObservedTrainFunction):
             observer.end_step(found.get(observer), data, after if self._is_compiled else state)
         return logs, after
 
-    def _make_step(self, observers: tuple[JaxObserver, ...], state: Any) -> Callable:
+    def _make_step(self, observers: tuple[ArrayObserver, ...], state: Any) -> Callable:
         model = self._model
 
         def observed_step(state: Any, data: Any, carries: list[Any]) -> tuple[Any, ...]:

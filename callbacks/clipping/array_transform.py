@@ -1,12 +1,10 @@
-"""Adaptive clipping in the train step of JAX."""
+"""Adaptive clipping in the train step of JAX and torch."""
 
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import keras
-import numpy as np
+from keras import ops
 
 from gradkeeper.callbacks.clipping.methods import (
     AGC,
@@ -16,12 +14,12 @@ from gradkeeper.callbacks.clipping.methods import (
     part_of,
     require_shapes,
 )
-from gradkeeper.callbacks.instrument.jax.observer import JaxObserver, TracedStep
+from gradkeeper.callbacks.instrument.jax.observer import ArrayObserver, TracedStep
 from gradkeeper.callbacks.instrument.optimizers import optimizers_of, with_nested
-from gradkeeper.callbacks.statistics.jax_gradients import l2_norms
+from gradkeeper.callbacks.statistics.array_gradients import l2_norms
 
 
-class JaxClipTransform(JaxObserver):
+class ArrayClipTransform(ArrayObserver):
     """Observer that clips by a limit computed from gradient norms; see `ClipTransform`.
 
     Every optimizer has a limit of its own. The arguments are those of `StepCallback`'s `make`.
@@ -36,16 +34,15 @@ class JaxClipTransform(JaxObserver):
         self._ids = [id(each) for each in every]
         first = {} if isinstance(method, AGC) else method.first_values()
         self._first = {str(number): first for number, _ in enumerate(every)}
-        self.carry = jax.tree.map(jnp.asarray, self._first)
+        self.carry = keras.tree.map_structure(ops.convert_to_tensor, self._first)
         self._traced: dict[str, Any] = {}
 
     @property
     def state(self) -> Arrays:
         """Return the state of all limits."""
-        limits = jax.device_get(self.carry)
         return {
-            f"{number}/{name}": np.asarray(value)
-            for number, limit in limits.items()
+            f"{number}/{name}": ops.convert_to_numpy(value)
+            for number, limit in self.carry.items()
             for name, value in limit.items()
         }
 
@@ -58,10 +55,9 @@ class JaxClipTransform(JaxObserver):
         parts = {number: part_of(state, int(number)) for number in self._first}
         for number, part in parts.items():
             require_shapes(self._first[number], part)
-        self.carry = jax.tree.map(
-            lambda held, new: jax.device_put(jnp.asarray(new, held.dtype), held.sharding),
-            self.carry,
-            parts,
+        # On JAX, the sum keeps the devices of the arrays.
+        self.carry = keras.tree.map_structure(
+            lambda held, new: ops.zeros_like(held) + ops.cast(new, held.dtype), self.carry, parts
         )
 
     def reset(self) -> None:
@@ -87,21 +83,23 @@ class JaxClipTransform(JaxObserver):
             factors = [self._method.factor(gradient, variable) for gradient, variable in pairs]
         else:
             number = str(self._ids.index(id(optimizer)))
-            before, norm = self._traced[number], jnp.linalg.norm(l2_norms(gradients, "float32"))
+            before, norm = self._traced[number], ops.norm(l2_norms(gradients, "float32"))
             highest, after = self._method.limit(norm, before)
-            is_taken = jnp.isfinite(norm) if is_update is None else jnp.isfinite(norm) & is_update
+            is_taken = ops.isfinite(norm) if is_update is None else ops.isfinite(norm) & is_update
             self._traced[number] = {
-                name: jnp.where(is_taken, after[name], value) for name, value in before.items()
+                name: ops.where(is_taken, after[name], value) for name, value in before.items()
             }
-            factor = jnp.where(jnp.isfinite(norm), factor_of(norm, highest), 1.0)
+            factor = ops.where(ops.isfinite(norm), factor_of(norm, highest), 1.0)
             factors = [factor] * len(gradients)
-        return [g * f.astype(g.dtype) for g, f in zip(gradients, factors, strict=True)]
+        return [g * ops.cast(f, g.dtype) for g, f in zip(gradients, factors, strict=True)]
 
     def on_step(self, step: TracedStep, carry: Any) -> tuple[Any, Any]:
         """Return the state of the limits, that before the step if a guard skips it."""
         refused, after = step.trace.is_refused, self._traced
         if refused is not None:
-            after = jax.tree.map(lambda new, old: jnp.where(refused, old, new), after, carry)
+            after = keras.tree.map_structure(
+                lambda new, old: ops.where(refused, old, new), after, carry
+            )
         return after, None
 
     def end_step(self, outputs: Any, data: Any, state: Any) -> None:

@@ -1,16 +1,15 @@
-"""Guard of the train steps on JAX."""
+"""Guard of the train steps on JAX and torch."""
 
 import weakref
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import keras
 import numpy as np
+from keras import ops
 
 from gradkeeper.callbacks.capsule.model import named_state
 from gradkeeper.callbacks.guard.event import CAUSES, GuardEvent
@@ -20,7 +19,7 @@ from gradkeeper.callbacks.guard.options import (
     SkipOptions,
     SkipStatus,
 )
-from gradkeeper.callbacks.instrument.jax.observer import JaxObserver, TracedStep
+from gradkeeper.callbacks.instrument.jax.observer import ArrayObserver, TracedStep
 from gradkeeper.callbacks.instrument.jax.step_trace import Call
 from gradkeeper.callbacks.instrument.optimizers import (
     LARGEST_RATE,
@@ -28,8 +27,13 @@ from gradkeeper.callbacks.instrument.optimizers import (
     update_may_not_be_finite,
 )
 from gradkeeper.callbacks.instrument.variable_names import variable_names
-from gradkeeper.callbacks.statistics.jax_finite import all_finite, is_inexact, remain_finite
-from gradkeeper.callbacks.statistics.jax_gradients import l2_norms, statistics
+from gradkeeper.callbacks.statistics.array_finite import (
+    all_finite,
+    every,
+    is_inexact,
+    remain_finite,
+)
+from gradkeeper.callbacks.statistics.array_gradients import l2_norms, statistics
 
 _UNKNOWN = np.float32(np.nan)
 
@@ -73,19 +77,19 @@ class _Held:
     Attributes:
         step: the step, counted from the first.
         flags: whether the step was recorded as bad, and whether every later step is skipped.
-        report: scalars and statistics of a bad step; see `JaxSkipTransform.on_step`.
+        report: scalars and statistics of a bad step; see `ArraySkipTransform.on_step`.
         batch: the batch; None if it is not captured.
         state: the state before the step; None if the step has overwritten it.
     """
 
     step: int
-    flags: jax.Array
-    report: dict[str, jax.Array]
+    flags: Any
+    report: dict[str, Any]
     batch: Any
     state: Any
 
 
-class JaxSkipTransform(JaxObserver):
+class ArraySkipTransform(ArrayObserver):
     """Observer that skips a train step with a non-finite value; see `SkipTransform`.
 
     The compiled step selects each array of its state: the new one, or after a bad step the old
@@ -122,9 +126,9 @@ class JaxSkipTransform(JaxObserver):
         self._has_halted = False
         trigger = {} if options.trigger is None else options.trigger.first_state()
         self.carry = {
-            "in_a_row": np.array(0, np.int32),
-            "halted": np.array(False),
-            "trigger": {name: jnp.asarray(value) for name, value in trigger.items()},
+            "in_a_row": ops.zeros((), "int32"),
+            "halted": ops.zeros((), "bool"),
+            "trigger": keras.tree.map_structure(ops.convert_to_tensor, trigger),
         }
 
     @property
@@ -133,7 +137,7 @@ class JaxSkipTransform(JaxObserver):
         if self._events or self._has_halted:
             return True
         # Not `_read`: Keras calls a progress bar in another thread.
-        return any(bool(each.flags[0]) for each in tuple(self._held) if each.flags.is_ready())
+        return any(bool(each.flags[0]) for each in tuple(self._held) if _is_ready(each.flags))
 
     def status(self) -> SkipStatus:
         """Return the status. Blocks until the running steps have finished."""
@@ -148,11 +152,8 @@ class JaxSkipTransform(JaxObserver):
     def resume(self) -> None:
         """Stop skipping every step."""
         self._has_halted = False
-        of_counters = {"in_a_row": np.array(0, np.int32), "halted": np.array(False)}
-        place = self.carry["halted"]
-        if isinstance(place, jax.Array):
-            of_counters = jax.device_put(of_counters, place.sharding)
-        self.carry = {**self.carry, **of_counters}
+        counters = {n: ops.zeros_like(self.carry[n]) for n in ("in_a_row", "halted")}
+        self.carry = {**self.carry, **counters}
 
     def discard(self, status: SkipStatus) -> None:
         """Do nothing: the batch of a good step is released when its flags are read."""
@@ -187,8 +188,8 @@ class JaxSkipTransform(JaxObserver):
         checks, groups, trigger = self._check_calls(step, loss_is_ok, carry)
         update = self._check_update(step, groups)
         checks += [] if update is None else [update]
-        bad = jnp.any(jnp.array([False, *(each.is_bad for each in checks)]))
-        in_a_row = jnp.where(bad, carry["in_a_row"] + 1, 0)
+        bad = _any(each.is_bad for each in checks)
+        in_a_row = ops.where(bad, carry["in_a_row"] + 1, 0)
         new_halt = halted
         if options.refuses and options.halts_after:
             new_halt = halted | (in_a_row >= options.halts_after)
@@ -196,27 +197,27 @@ class JaxSkipTransform(JaxObserver):
             _refuse(step, bad | halted)
         is_logged = bad & ~halted
 
-        def report() -> dict[str, jax.Array]:
+        def report() -> dict[str, Any]:
             first = checks[-1]
             for each in reversed(checks[:-1]):
-                first = jax.tree.map(partial(jnp.where, each.is_bad), each, first)
+                first = _Check(*map(partial(ops.where, each.is_bad), each, first))
             scalars = [first.group, first.cause, loss, first.norm, first.rate]
-            found = {"scalars": jnp.stack([jnp.asarray(each, jnp.float32) for each in scalars])}
+            found = {"scalars": ops.stack([ops.cast(each, "float32") for each in scalars])}
             for group in groups:
                 measured = statistics(group.values, "float32")
                 if group.scale is not None:
-                    measured = measured.at[:2].divide(jnp.asarray(group.scale, "float32"))
+                    scale = ops.cast(group.scale, "float32")
+                    measured = measured / ops.stack([scale, scale, ops.ones_like(scale)])[:, None]
                 found[str(group.number)] = measured
             return found
 
-        shapes = jax.eval_shape(report) if checks else {}
-        found = jax.lax.cond(
-            is_logged,
-            report if checks else dict,
-            lambda: {name: jnp.zeros(each.shape, each.dtype) for name, each in shapes.items()},
-        )
+        def nothing() -> dict[str, Any]:
+            widths = {str(group.number): len(group.values) for group in groups}
+            return {"scalars": ops.zeros(5), **{n: ops.zeros((3, w)) for n, w in widths.items()}}
+
+        found = ops.cond(is_logged, report if checks else nothing, nothing)
         carry = {"in_a_row": in_a_row, "halted": new_halt, "trigger": trigger}
-        return carry, (jnp.stack([is_logged, new_halt]), found)
+        return carry, (ops.stack([is_logged, new_halt]), found)
 
     def _check_calls(
         self, step: TracedStep, loss_is_ok: Any, carry: Any
@@ -240,29 +241,29 @@ class JaxSkipTransform(JaxObserver):
             gradients = [gradient for gradient, _ in pairs]
             group = _Group(self._number_of([v for _, v in pairs]), gradients, call.scale)
             groups.append(group)
-            rates = [jnp.asarray(each) for each in call.rates]
+            rates = list(call.rates)
             flags = {
                 "gradient": all_finite(gradients, squares=squares_gradients(call.optimizer)),
                 "loss": loss_is_ok,
-                "learning_rate": jnp.all(jnp.array([True, *map(_is_usable, rates)])),
+                "learning_rate": every(map(_is_usable, rates)),
                 "state": state_is_finite,
             }
             cause: Any = CAUSES.index("norm")
             for name in reversed(flags):
-                cause = jnp.where(flags[name], cause, CAUSES.index(name))
-            bad = ~jnp.all(jnp.array(self._refusing(call, flags)))
+                cause = ops.where(flags[name], cause, CAUSES.index(name))
+            bad = ~every(self._refusing(call, flags))
             norm: Any = _UNKNOWN
             if self.options.trigger is not None:
-                norm = jnp.linalg.norm(l2_norms(gradients, "float32"))
+                norm = ops.norm(l2_norms(gradients, "float32"))
                 norm = norm if call.scale is None else norm / call.scale
                 too_large = flags["gradient"] & self.options.trigger.refuses(norm, trigger)
                 bad |= too_large
                 learned = self.options.trigger.learn(norm, trigger)
                 takes = flags["gradient"] & ~bad & ~halted
-                trigger = {n: jnp.where(takes, learned[n], old) for n, old in trigger.items()}
+                trigger = {n: ops.where(takes, learned[n], old) for n, old in trigger.items()}
             number: Any = group.number
             if states is not None:
-                number = jnp.where(cause == CAUSES.index("state"), states.number, number)
+                number = ops.where(cause == CAUSES.index("state"), states.number, number)
             checks.append(_Check(bad, cause, number, norm, _reported(rates)))
         return checks, groups + ([] if states is None else [states]), trigger
 
@@ -282,7 +283,7 @@ class JaxSkipTransform(JaxObserver):
         every = zip(variables, step.after[1], step.before[1], strict=True)
         found = [each for each in every if is_inexact(each[1])]
         if not found:
-            return None, True
+            return None, ops.convert_to_tensor(True)
         variables, after, before = map(list, zip(*found, strict=True))
         return _Group(self._number_of(variables), after), remain_finite(after, before)
 
@@ -299,7 +300,7 @@ class JaxSkipTransform(JaxObserver):
             return None
         optimizer = [] if model.optimizer is None else model.optimizer.variables
         # The variables of the model first: they are reported if one of them is non-finite.
-        bad: Any = False
+        bad: Any = ops.convert_to_tensor(False)
         number: Any = 0
         for variables, place in ((optimizer, 2), (model.trainable_variables, 0)):
             every = zip(variables, step.after[place], step.before[place], strict=True)
@@ -310,7 +311,7 @@ class JaxSkipTransform(JaxObserver):
             group = _Group(self._number_of(held), after)
             groups.append(group)
             is_bad = ~remain_finite(after, before)
-            number = jnp.where(is_bad, group.number, number)
+            number = ops.where(is_bad, group.number, number)
             bad |= is_bad
         return _Check(bad, CAUSES.index("update"), number)
 
@@ -326,7 +327,7 @@ class JaxSkipTransform(JaxObserver):
         """Read the flags of all steps. Blocks until the running steps have finished."""
         while self._held:
             each = self._held.popleft()
-            is_logged, has_halted = np.asarray(each.flags)
+            is_logged, has_halted = ops.convert_to_numpy(each.flags)
             self._has_halted = bool(has_halted)
             if is_logged:
                 self._events.append(self._event(each))
@@ -334,7 +335,7 @@ class JaxSkipTransform(JaxObserver):
                     self._kept = self._captured(each)
 
     def _event(self, held: _Held) -> GuardEvent:
-        report = jax.device_get(held.report)
+        report = {n: ops.convert_to_numpy(each) for n, each in held.report.items()}
         group, cause, loss, norm, rate = report["scalars"].tolist()
         return GuardEvent.of(
             CAUSES[int(cause)],
@@ -363,7 +364,7 @@ class JaxSkipTransform(JaxObserver):
             }
             names, variables = named_state(model)
             state = {
-                name: np.asarray(values.get(id(v), v))
+                name: ops.convert_to_numpy(values.get(id(v), v))
                 for name, v in zip(names, variables, strict=True)
             }
         return FailureCapture(held.step, batches, state)
@@ -377,7 +378,7 @@ def _loss_of(step: TracedStep) -> tuple[Any, Any]:
     values = [] if step.trace.loss is None else [step.trace.loss]
     if not values and isinstance(step.logs, Mapping):
         values = [v for name, v in step.logs.items() if name == "loss" or name.endswith("_loss")]
-    values = [jnp.asarray(each, jnp.float32) for each in values]
+    values = [ops.cast(each, "float32") for each in values]
     return (values or [_UNKNOWN])[0], all_finite(values)
 
 
@@ -385,12 +386,12 @@ def _refuse(step: TracedStep, refused: Any) -> None:
     """Restore the state before the step if it is refused."""
     others = step.trace.is_refused
     step.trace.is_refused = refused if others is None else refused | others
-    step.after = jax.tree.map(
-        lambda new, old: jnp.where(refused, old, new), step.after, step.before
+    step.after = keras.tree.map_structure(
+        lambda new, old: ops.where(refused, old, new), step.after, step.before
     )
     for call in step.trace.calls:
         call.after = [
-            jnp.where(refused, *each) for each in zip(call.before, call.after, strict=True)
+            ops.where(refused, *each) for each in zip(call.before, call.after, strict=True)
         ]
         for clip in call.clips:
             clip.is_update = ~refused if clip.is_update is None else clip.is_update & ~refused
@@ -412,12 +413,22 @@ def _logs_of(step: TracedStep) -> Any:
 
 
 def _is_usable(rate: Any) -> Any:
-    return jnp.abs(rate) <= LARGEST_RATE
+    return ops.abs(rate) <= LARGEST_RATE
 
 
 def _reported(rates: list[Any]) -> Any:
     """Return the first non-finite or too large learning rate, or else the last one."""
     found = rates[-1] if rates else _UNKNOWN
     for rate in reversed(rates):
-        found = jnp.where(_is_usable(rate), found, rate)
+        found = ops.where(_is_usable(rate), found, rate)
     return found
+
+
+def _any(flags: Iterable[Any]) -> Any:
+    return ops.any(ops.stack([ops.convert_to_tensor(False), *flags]))
+
+
+def _is_ready(array: Any) -> bool:
+    """Return True if reading the array does not wait for the device; on torch always."""
+    is_ready = getattr(array, "is_ready", None)
+    return is_ready is None or is_ready()
