@@ -53,6 +53,7 @@ class Call:
         after: their values after it.
         scale: the factor of the loss, and so of each gradient; None for 1.
         learning_rate: the learning rate; None if there is none.
+        number: number of calls of the optimizer before this one, a scalar.
         clips: the calls of the clipping.
     """
 
@@ -64,6 +65,7 @@ class Call:
     after: list[Any] = field(default_factory=list)
     scale: Any = None
     learning_rate: Any = None
+    number: Any = None
     clips: list[Clip] = field(default_factory=list)
 
 
@@ -158,6 +160,7 @@ class StepTrace:
         ]
         scales = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
         with keras.StatelessScope(state_mapping=mapping):
+            call.number = keras.ops.convert_to_tensor(calls_of(optimizer))
             call.scale = optimizer.loss_scale_factor
             if scales:
                 call.scale = keras.ops.convert_to_tensor(optimizer.dynamic_scale)
