@@ -2,6 +2,7 @@
 
     python benchmarks/detection.py
     python benchmarks/detection.py --only "*replica*" --seed 1 --csv detection.csv
+    KERAS_BACKEND=jax python benchmarks/detection.py   # the runs whose features exist on JAX
 
 Trains some 130 tiny models, 53 of them healthy, and compares the findings with the expected
 ones. False alarms are: a finding in a healthy run, a finding that the fault does not explain, and a
@@ -21,9 +22,8 @@ from typing import Annotated
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import tensorflow as tf
 import typer
-from injection.faults import two_devices
+from injection.faults import ON_JAX, prepare
 from injection.faulty import faulty_runs
 from injection.healthy import healthy_runs
 from injection.healthy_outputs import healthy_outputs
@@ -42,10 +42,13 @@ def main(
     csv_file: Annotated[Path | None, typer.Option("--csv")] = None,
 ) -> None:
     """Train all runs whose name matches and print the findings; exit with 1 if a goal is missed."""
-    two_devices()
-    tf.config.experimental.enable_op_determinism()
+    prepare()
     console = Console()
     every = [*healthy_runs(), *healthy_outputs(), *faulty_runs()]
+    if ON_JAX:
+        left = [run.name for run in every if not run.on_jax]
+        console.print(f"Not on JAX, {len(left)} of {len(every)} runs:", *left, sep="\n  ")
+        every = [run for run in every if run.on_jax]
     runs = [run for run in every if fnmatch(run.name, only)]
     if not runs:
         raise typer.BadParameter(f"No run name matches the pattern. Received: {only!r}")

@@ -8,11 +8,16 @@
     python benchmarks/overhead.py --others          # other tools that inspect gradients
     python benchmarks/overhead.py --variables       # cost per variable, up to 1,000 variables
 
+    KERAS_BACKEND=jax python benchmarks/overhead.py   # with JAX; not --optimizer, --others
+
 Blocks of 50 monitored and 50 plain steps alternate in one process. A ratio is the median over the
 blocks of the time of the monitored steps over that of the plain steps. Single steps on a busy
 machine are noisy, but neighbouring ones are equally slow. TensorFlow orders the operations of each
 trace differently, which alone changes the time of a step by some percent. Therefore each variant is
 traced several times; the table shows the median, lowest and highest ratio over the traces.
+
+On TensorFlow, single steps of a block alternate as well. On JAX, the host waits at the end of a
+block only, because it runs ahead of the device in `fit`.
 """
 
 import functools
@@ -20,19 +25,7 @@ from collections.abc import Callable
 
 import numpy as np
 import typer
-from alternating_steps import (
-    Build,
-    Times,
-    again,
-    check_numerics,
-    debugger_v2,
-    guarded,
-    monitored,
-    norms_alone,
-    second_tape,
-    under,
-    waiting,
-)
+from alternating_steps import ON_JAX, Build, Times, again, guarded, monitored
 from overhead_models import MODELS, many_variables
 from rich.console import Console
 from rich.progress import Progress
@@ -67,14 +60,25 @@ def main(
     ways: dict[str, Callable[[Build], Times]] = {
         "GradientMonitor()": lambda build: monitored(build, jit_compile, seconds)
     }
+    if others and ON_JAX:
+        raise typer.BadParameter(
+            "The other tools are tools of TensorFlow. Received: KERAS_BACKEND=jax"
+        )
+    if not ON_JAX:
+        import other_tools as tools
     if guard:
         ways |= {
             "NonFiniteGuard()": lambda build: guarded(build, jit_compile, seconds),
             "check_updates=True": lambda build: guarded(
                 build, jit_compile, seconds, check_updates=True
             ),
-            "waiting alone": lambda build: waiting(build, jit_compile, seconds),
-            "waiting and reading": lambda build: waiting(build, jit_compile, seconds, reading=True),
+        }
+    if guard and not ON_JAX:
+        ways |= {
+            "waiting alone": lambda build: tools.waiting(build, jit_compile, seconds),
+            "waiting and reading": lambda build: tools.waiting(
+                build, jit_compile, seconds, reading=True
+            ),
         }
     if optimizer:
         measure = functools.partial(
@@ -84,18 +88,18 @@ def main(
             "optimizer": measure,
             "optimizer, every 10": functools.partial(measure, every_n_steps=10),
         }
+    if floor and not ON_JAX:
+        ways["norms alone"] = lambda build: tools.norms_alone(build, jit_compile, seconds)
     if floor:
-        ways |= {
-            "norms alone": lambda build: norms_alone(build, jit_compile, seconds),
-            "the same again": lambda build: again(build, jit_compile, seconds),
-        }
+        ways["the same again"] = lambda build: again(build, jit_compile, seconds)
     if others:
         ways |= {
-            "second GradientTape": lambda build: second_tape(build, seconds),
-            "check_numerics": lambda build: under(check_numerics, build, seconds),
-            "Debugger V2": lambda build: under(debugger_v2, build, seconds),
+            "second GradientTape": lambda build: tools.second_tape(build, seconds),
+            "check_numerics": lambda build: tools.under(tools.check_numerics, build, seconds),
+            "Debugger V2": lambda build: tools.under(tools.debugger_v2, build, seconds),
         }
-    title = f"Time of a step relative to a plain step, {'XLA' if jit_compile else 'graph'}"
+    program = "JAX" if ON_JAX else "XLA" if jit_compile else "graph"
+    title = f"Time of a step relative to a plain step, {program}"
     table = Table("model", "plain step", *ways, title=title)
     medians: dict[str, list[float]] = {way: [] for way in ways}
     with Progress(transient=True) as progress:

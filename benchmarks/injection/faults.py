@@ -6,14 +6,22 @@ from functools import cache
 from typing import Any
 
 import keras
-import tensorflow as tf
 from keras import ops
+
+ON_JAX = keras.backend.backend() == "jax"
+if ON_JAX:
+    import jax
+else:
+    import tensorflow as tf
 
 REPLICAS = 2
 
 
-def two_devices() -> None:
-    """Split the CPU into two logical devices; call this before TensorFlow is initialized."""
+def prepare() -> None:
+    """Make TensorFlow deterministic, and split its CPU into two logical devices."""
+    if ON_JAX:
+        return
+    tf.config.experimental.enable_op_determinism()
     (cpu,) = tf.config.list_physical_devices("CPU")
     parts = [tf.config.LogicalDeviceConfiguration()] * REPLICAS
     tf.config.set_logical_device_configuration(cpu, parts)
@@ -21,7 +29,7 @@ def two_devices() -> None:
 
 # Two strategies over the same CPU devices in one process break their collectives.
 @cache
-def strategy() -> tf.distribute.Strategy:
+def strategy() -> "tf.distribute.Strategy":
     """Return the only multi-replica strategy of this process."""
     return tf.distribute.MirroredStrategy([f"CPU:{replica}" for replica in range(REPLICAS)])
 
@@ -90,7 +98,24 @@ class Unused(keras.layers.Layer):
 class CustomStep(keras.Model):
     """Model with a custom train step, which does not call `scale_loss`."""
 
-    def train_step(self, data: Any) -> Any:
+    def train_step(self, *arguments: Any) -> Any:
+        return self._jax_step(*arguments) if ON_JAX else self._tensorflow_step(*arguments)
+
+    def _jax_step(self, state: Any, data: Any) -> Any:
+        variables, others, of_optimizer, metrics = state
+        x, y = data
+
+        def error(variables: Any, others: Any) -> Any:
+            outputs, others = self.stateless_call(variables, others, x, training=True)
+            return ops.mean(ops.square(outputs - y)), others
+
+        (loss, others), gradients = jax.value_and_grad(error, has_aux=True)(variables, others)
+        variables, of_optimizer = self.optimizer.stateless_apply(
+            of_optimizer, self.changed(gradients), variables
+        )
+        return {"loss": loss}, (variables, others, of_optimizer, metrics)
+
+    def _tensorflow_step(self, data: Any) -> Any:
         x, y = data
         with tf.GradientTape() as tape:
             loss = self.compute_loss(x, y, self(x, training=True))
@@ -98,7 +123,7 @@ class CustomStep(keras.Model):
         self.optimizer.apply(self.changed(tape.gradient(loss, variables)), variables)
         return {"loss": loss}
 
-    def changed(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
+    def changed(self, gradients: list[Any]) -> list[Any]:
         """Return the gradients to apply."""
         return gradients
 
@@ -106,8 +131,9 @@ class CustomStep(keras.Model):
 class ClippedByHand(CustomStep):
     """Model that clips its gradients in its train step."""
 
-    def changed(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
-        return tf.clip_by_global_norm(gradients, 0.1)[0]
+    def changed(self, gradients: list[Any]) -> list[Any]:
+        norm = ops.sqrt(sum(ops.sum(ops.square(each)) for each in gradients))
+        return [each * ops.minimum(1.0, 0.1 / norm) for each in gradients]
 
 
 class KillUnits(keras.callbacks.Callback):

@@ -1,6 +1,7 @@
 """Half precision that overflows, and replicas with bad data."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from keras import optimizers as opt
@@ -28,18 +29,26 @@ def _half_precision() -> list[Run]:
     return [
         Run("NaN loss in float16", _nan_loss, "loss_scale_stuck", after, at=0),
         Run("inputs overflow float16 from a step on", _overflow, "loss_scale_stuck", after, at=50),
-        Run("custom step without scale_loss", _not_scaled, "loss_not_scaled", unscaled, at=0),
+        Run(
+            "custom step without scale_loss",
+            _not_scaled,
+            "loss_not_scaled",
+            unscaled,
+            at=0,
+            on_jax=False,
+        ),
     ]
 
 
 def _replicas() -> list[Run]:
     after = frozenset({"exploding", "spike", "nonfinite", "update_ratio", "dead", "vanishing"})
-    rule = "replica_disagreement"
-    return [
-        Run("replica with NaN in one batch", _nan_on_one, rule, frozenset({"nonfinite"}), at=44),
+    rule, nan = "replica_disagreement", frozenset({"nonfinite"})
+    runs = [
+        Run("replica with NaN in one batch", _nan_on_one, rule, nan, at=44),
         Run("replica with data 1000 times too large", _large_on_one, rule, after, at=40),
         Run("replica without a signal", _silent_on_one, rule, at=0),
     ]
+    return [replace(run, on_jax=False) for run in runs]
 
 
 def _nan_loss(random: np.random.Generator) -> Training:

@@ -153,7 +153,7 @@ def _special() -> list[Run]:
             ),
         ),
         Run("mlp in float16, loss scaled", _half_precision),
-        Run("mlp on two replicas", _two_replicas),
+        Run("mlp on two replicas", _two_replicas, on_jax=False),
     ]
 
 

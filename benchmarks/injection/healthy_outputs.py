@@ -23,7 +23,7 @@ def recording(run: Run) -> Run:
     def build(random: np.random.Generator) -> Training:
         return replace(run.build(random), measurements=("activations",))
 
-    return replace(run, build=build)
+    return replace(run, build=build, on_jax=False)
 
 
 def _dense() -> list[Run]:

@@ -7,7 +7,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from gradkeeper.callbacks import Finding, GradientHistory, GradientMonitor
 from gradkeeper.callbacks.rules import default_rules
@@ -31,7 +30,7 @@ class Training:
     data: tuple[Any, np.ndarray]
     steps_per_execution: int = 1
     callbacks: tuple[keras.callbacks.Callback, ...] = ()
-    strategy: tf.distribute.Strategy | None = None
+    strategy: Any = None
     measurements: tuple[str, ...] = ()
 
     def fit(self) -> GradientMonitor:
@@ -44,7 +43,7 @@ class Training:
                 self.optimizer,
                 self.loss,
                 steps_per_execution=self.steps_per_execution,
-                jit_compile=False,
+                jit_compile=keras.backend.backend() == "jax",  # without it, JAX runs eagerly
             )
         callbacks = [*self.callbacks, monitor]
         x, y = self.data
@@ -62,6 +61,7 @@ class Run:
         also: rules whose findings follow from the fault.
         at: first train step that the fault affects, if it is known.
         layer: part of the path of the layer that the finding must name; "" for any.
+        on_jax: whether JAX supports what the run records.
     """
 
     name: str
@@ -70,6 +70,7 @@ class Run:
     also: frozenset[str] = frozenset()
     at: int | None = None
     layer: str = ""
+    on_jax: bool = True
 
     def is_hit(self, finding: Finding) -> bool:
         """Return True if `finding` is the required one."""

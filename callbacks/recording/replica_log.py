@@ -11,14 +11,10 @@ import tensorflow as tf
 
 from gradkeeper.callbacks.instrument.graph import GraphFunction, TraceScope, make_variable, when
 from gradkeeper.callbacks.instrument.step_context import GradAndVar, StepContext, StepLoss
-from gradkeeper.callbacks.recording.rows import MISSING, Options, empty_row
+from gradkeeper.callbacks.recording.rows import LARGEST_EVERY, MISSING, Options, empty_row
 from gradkeeper.callbacks.recording.step_log import Ring, StepLog
 from gradkeeper.callbacks.statistics.gradients import is_branchless
 from gradkeeper.callbacks.statistics.groups import Review
-
-# The largest magnitudes are computed in one of this many measured steps. A power of two.
-LARGEST_EVERY = 8
-
 
 # A mask with more bits than the number of any train step.
 _NEVER = 2**62 - 1

@@ -17,6 +17,9 @@ MISSING = -1.0
 MEASURED = ("norm", "max_abs", "nonfinite")
 OF_STEP = ("loss", "learning_rate")
 
+# The largest magnitudes are computed in one of this many measured steps. A power of two.
+LARGEST_EVERY = 8
+
 
 @dataclass(frozen=True)
 class Options:

@@ -4,7 +4,7 @@ import weakref
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,13 @@ from gradkeeper.callbacks.instrument.variable_names import names_in_call
 from gradkeeper.callbacks.measurements.registry import Event, MeasurementContext
 from gradkeeper.callbacks.recording.facts import facts_of
 from gradkeeper.callbacks.recording.reader import Records, collect
-from gradkeeper.callbacks.recording.rows import MISSING, Options, Rows, empty_row
+from gradkeeper.callbacks.recording.rows import (
+    LARGEST_EVERY,
+    MISSING,
+    Options,
+    Rows,
+    empty_row,
+)
 from gradkeeper.callbacks.run_facts import RunFacts
 from gradkeeper.callbacks.statistics.jax_gradients import l2_norms, statistics
 
@@ -67,11 +73,29 @@ class JaxCallLog:
         return empty.at[:, jnp.array(found, int)].set(values)
 
 
+# Index of the log, name, and number of values, for each part of a row.
+Layout: TypeAlias = tuple[tuple[int, str, int], ...]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Row:
+    """Statistics of a train step in one array. Each array that a step returns costs host time.
+
+    Attributes:
+        values: all values, [width].
+        layout: the parts of `values`.
+    """
+
+    values: jax.Array
+    layout: Layout = field(metadata={"static": True})
+
+
 class JaxRecorder(ArrayObserver):
     """Recorder of gradient statistics on JAX.
 
-    The compiled step returns the statistics of its optimizer calls as arrays. `drain` copies the
-    arrays of all steps since the last call to the host at once.
+    The compiled step returns the statistics of its optimizer calls in one array. `drain` copies the
+    arrays of all steps since the last call to the host.
 
     Args:
         options: the recording options.
@@ -101,7 +125,7 @@ class JaxRecorder(ArrayObserver):
         self.hidden_layers: dict[str, None] = {}
         self._model = weakref.ref(model)
         self._every = options.every
-        self._rows: deque[tuple[int, dict[int, Any]]] = deque()
+        self._rows: deque[tuple[int, Row]] = deque()
         self._steps = 0
         self._order: tuple[str, ...] = ()
         self._facts: tuple[int, RunFacts] | None = None
@@ -130,8 +154,8 @@ class JaxRecorder(ArrayObserver):
     def on_step(self, step: TracedStep, carry: Any) -> tuple[Any, Any]:
         return carry, self.row_of(step.trace)
 
-    def end_step(self, outputs: dict[int, Any] | None, data: Any, state: Any) -> None:
-        if outputs:
+    def end_step(self, outputs: Row | None, data: Any, state: Any) -> None:
+        if outputs is not None:
             self._rows.append((self._steps, outputs))
         self._steps += 1
 
@@ -140,10 +164,12 @@ class JaxRecorder(ArrayObserver):
         if not self._rows:
             return None
         steps = np.array([step for step, _ in self._rows])
-        rows = jax.device_get([row for _, row in self._rows])
+        rows = [row for _, row in self._rows]
         self._rows.clear()
-        for index, log in enumerate(self.optimizer_logs):
-            log.rings = _columns(log, [row.get(index, {}) for row in rows])
+        for log in self.optimizer_logs:
+            log.rings = {}
+        for layout in dict.fromkeys(row.layout for row in rows):
+            self._read(layout, rows)
         if self._facts is None or self._facts[0] != len(self.optimizer_logs):
             facts = facts_of(self._model(), self.optimizer_logs, has_loss=True)
             self._facts = len(self.optimizer_logs), facts
@@ -155,17 +181,33 @@ class JaxRecorder(ArrayObserver):
             facts=self._facts[1],
         )
 
-    def row_of(self, trace: StepTrace) -> dict[int, dict[str, jax.Array]]:
-        """Return the statistics of a step by index of the call's log and by name, traced."""
-        row = {}
+    def _read(self, layout: Layout, rows: Sequence[Row]) -> None:
+        """Copy the rows with this layout to the columns of the logs."""
+        chosen = [i for i, row in enumerate(rows) if row.layout == layout]
+        values, end = to_host([rows[i].values for i in chosen]), 0
+        for index, name, width in layout:
+            start, end = end, end + width
+            log = self.optimizer_logs[index]
+            if name not in log.rings:
+                missing = _missing(name, len(log.names))
+                log.rings[name] = ArrayColumn(np.full((len(rows), width), missing, values.dtype))
+            log.rings[name].values[chosen] = values[:, start:end]
+
+    def row_of(self, trace: StepTrace) -> Row | None:
+        """Return the statistics of a step, traced; None without an observed optimizer call."""
+        parts: dict[tuple[int, str], jax.Array] = {}
         for call in trace.calls:
             if not self.observes(call.optimizer):
                 continue
             self.has_seen_gradients = True
             index = self._log_of(call)
             if self.optimizer_logs[index].names:
-                row[index] = self._statistics(self.optimizer_logs[index], call, trace)
-        return row
+                found = self._statistics(self.optimizer_logs[index], call, trace)
+                parts |= {(index, name): values for name, values in found.items()}
+        if not parts:
+            return None
+        layout = tuple((*key, len(values)) for key, values in parts.items())
+        return Row(jnp.concatenate(list(parts.values())), layout)
 
     def _statistics(self, log: JaxCallLog, call: Call, trace: StepTrace) -> dict[str, jax.Array]:
         columns, dtype = log.columns, log.dtype
@@ -173,7 +215,10 @@ class JaxRecorder(ArrayObserver):
         present = [each for each in values if each[0] is not None and id(each[1]) in columns]
         gradients = [_true(gradient, call.scale, dtype) for gradient, *_ in present]
         variables = [variable for _, variable, *_ in present]
-        measured = statistics(gradients, dtype)
+        # The number of the call counts all steps, of which one in `every` is measured.
+        period, every = LARGEST_EVERY * self.options.every, self.options.every
+        largest = self.options.largest or call.number % period < every
+        measured = statistics(gradients, dtype, largest)
         unknown = jnp.array(jnp.nan, dtype)
         of_step = [
             unknown if v is None else jnp.asarray(v, dtype)
@@ -252,14 +297,17 @@ def _true(gradient: Any, scale: Any, dtype: str) -> jax.Array:
     return gradient.astype(jnp.promote_types(gradient.dtype, dtype)) / scale
 
 
-def _columns(log: JaxCallLog, rows: list[dict[str, np.ndarray]]) -> dict[str, ArrayColumn]:
-    """Return the statistics of all steps by name, with empty rows for steps without the call."""
-    empty = {"measured": empty_row(len(log.names))}
-    for row in rows:
-        for name, values in row.items():
-            scalar = name in ("allowed", "loss_scale") or name.startswith("unclipped_norm")
-            empty.setdefault(name, np.full(values.shape, np.nan if scalar else MISSING))
-    return {
-        name: ArrayColumn(np.stack([row.get(name, missing) for row in rows]))
-        for name, missing in empty.items()
-    }
+def _missing(name: str, variables: int) -> float | np.ndarray:
+    """Return the values of a statistic in the row of a step without it."""
+    if name == "measured":
+        return empty_row(variables)
+    is_scalar = name in ("allowed", "loss_scale") or name.startswith("unclipped_norm")
+    return np.nan if is_scalar else MISSING
+
+
+def to_host(arrays: Sequence[jax.Array]) -> np.ndarray:
+    """Copy arrays of equal shape to the host, [arrays, ...]."""
+    if jax.default_backend() != "cpu":
+        for each in arrays:
+            each.copy_to_host_async()
+    return np.stack([np.asarray(each) for each in arrays])

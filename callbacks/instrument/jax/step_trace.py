@@ -54,6 +54,7 @@ class Call:
         scale: the factor of the loss, and so of each gradient; None for 1.
         learning_rate: the learning rate; None if there is none.
         rates: the learning rates of the optimizer and those nested in it.
+        number: number of calls of the optimizer before this one, a scalar.
         clips: the calls of the clipping.
         is_plain: whether the given gradients are applied unchanged in every step.
     """
@@ -67,6 +68,7 @@ class Call:
     scale: Any = None
     learning_rate: Any = None
     rates: list[Any] = field(default_factory=list)
+    number: Any = None
     clips: list[Clip] = field(default_factory=list)
     is_plain: bool = False
 
@@ -195,6 +197,7 @@ class StepTrace:
         ]
         scales = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
         with keras.StatelessScope(state_mapping=mapping):
+            call.number = keras.ops.convert_to_tensor(calls_of(optimizer))
             call.scale = optimizer.loss_scale_factor
             if scales:
                 call.scale = keras.ops.convert_to_tensor(optimizer.dynamic_scale)
