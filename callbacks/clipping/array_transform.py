@@ -14,7 +14,7 @@ from gradkeeper.callbacks.clipping.methods import (
     part_of,
     require_shapes,
 )
-from gradkeeper.callbacks.instrument.jax.observer import ArrayObserver, TracedStep
+from gradkeeper.callbacks.instrument.array_step import ArrayObserver, TracedStep
 from gradkeeper.callbacks.instrument.optimizers import optimizers_of, with_nested
 from gradkeeper.callbacks.statistics.array_gradients import l2_norms
 

@@ -19,8 +19,7 @@ from gradkeeper.callbacks.guard.options import (
     SkipOptions,
     SkipStatus,
 )
-from gradkeeper.callbacks.instrument.jax.observer import ArrayObserver, TracedStep
-from gradkeeper.callbacks.instrument.jax.step_trace import Call
+from gradkeeper.callbacks.instrument.array_step import ArrayObserver, Call, TracedStep
 from gradkeeper.callbacks.instrument.optimizers import (
     LARGEST_RATE,
     squares_gradients,

@@ -5,8 +5,18 @@ from typing import TYPE_CHECKING
 import keras
 
 if TYPE_CHECKING or keras.backend.backend() == "jax":
-    from gradkeeper.callbacks.statistics.jax_gradients import l2_norms, statistics
+    from gradkeeper.callbacks.statistics.jax_gradients import (
+        l2_norms,
+        statistics,
+        to_host,
+        widest_dtype,
+    )
 else:
-    from gradkeeper.callbacks.statistics.torch_gradients import l2_norms, statistics
+    from gradkeeper.callbacks.statistics.torch_gradients import (
+        l2_norms,
+        statistics,
+        to_host,
+        widest_dtype,
+    )
 
-__all__ = ["l2_norms", "statistics"]
+__all__ = ["l2_norms", "statistics", "to_host", "widest_dtype"]

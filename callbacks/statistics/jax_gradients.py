@@ -130,3 +130,16 @@ def _real(tensor: jax.Array, dtype: str) -> jax.Array:
     if not tensor.size:
         return jnp.zeros(1, dtype)
     return (jnp.abs(tensor) if jnp.iscomplexobj(tensor) else tensor).astype(dtype)
+
+
+def to_host(arrays: Sequence[jax.Array]) -> np.ndarray:
+    """Copy arrays of equal shape to the host, [arrays, ...]."""
+    if jax.default_backend() != "cpu":
+        for each in arrays:
+            each.copy_to_host_async()
+    return np.stack([np.asarray(each) for each in arrays])
+
+
+def widest_dtype() -> str:
+    """Return the widest real dtype that JAX is configured for."""
+    return "float64" if jax.config.jax_enable_x64 else "float32"

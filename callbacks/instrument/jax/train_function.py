@@ -6,11 +6,14 @@ from typing import Any
 import jax
 import keras
 
-from gradkeeper.callbacks.instrument.jax.observer import ArrayObserver, TracedStep
-from gradkeeper.callbacks.instrument.jax.step_trace import Clipper, StepTrace
+from gradkeeper.callbacks.instrument.array_recorder import Row
+from gradkeeper.callbacks.instrument.array_step import ArrayObserver, Clipper, TracedStep
+from gradkeeper.callbacks.instrument.jax.step_trace import JaxStepTrace
 from gradkeeper.callbacks.instrument.optimizers import optimizers_of
 from gradkeeper.callbacks.instrument.patch import is_made_by_keras
 from gradkeeper.callbacks.instrument.train_calls import ObservedTrainFunction
+
+jax.tree_util.register_dataclass(Row, data_fields=["values"], meta_fields=["layout"])
 
 
 class JaxTrainFunction(ObservedTrainFunction):
@@ -71,7 +74,7 @@ class JaxTrainFunction(ObservedTrainFunction):
             named = [each for observer in observers for each in observer.optimizers or ()]
             every = {id(each): each for each in [*optimizers_of(model), *named]}
             clippers = [each for each in observers if isinstance(each, Clipper)]
-            trace = StepTrace(model, list(every.values()), clippers)
+            trace = JaxStepTrace(model, list(every.values()), clippers)
             for each, carry in zip(observers, carries, strict=True):
                 each.begin_step(carry)
             with trace.recording():

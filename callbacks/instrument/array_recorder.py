@@ -1,4 +1,4 @@
-"""Recorder of the statistics that the compiled train steps of JAX return."""
+"""Recorder of the statistics of train steps on JAX and torch."""
 
 import weakref
 from collections import deque
@@ -6,13 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-import jax
-import jax.numpy as jnp
 import keras
 import numpy as np
+from keras import ops
 
-from gradkeeper.callbacks.instrument.jax.observer import ArrayObserver, TracedStep
-from gradkeeper.callbacks.instrument.jax.step_trace import Call, Clip, StepTrace
+from gradkeeper.callbacks.instrument.array_step import (
+    ArrayObserver,
+    Call,
+    Clip,
+    StepTrace,
+    TracedStep,
+)
 from gradkeeper.callbacks.instrument.optimizers import accumulates, clip_limit_of
 from gradkeeper.callbacks.instrument.variable_names import names_in_call
 from gradkeeper.callbacks.measurements.registry import Event, MeasurementContext
@@ -26,7 +30,12 @@ from gradkeeper.callbacks.recording.rows import (
     empty_row,
 )
 from gradkeeper.callbacks.run_facts import RunFacts
-from gradkeeper.callbacks.statistics.jax_gradients import l2_norms, statistics
+from gradkeeper.callbacks.statistics.array_gradients import (
+    l2_norms,
+    statistics,
+    to_host,
+    widest_dtype,
+)
 
 
 @dataclass
@@ -41,7 +50,7 @@ class ArrayColumn:
 
 
 @dataclass
-class JaxCallLog:
+class ArrayCallLog:
     """Statistics of an optimizer call; see `CallLog`."""
 
     optimizer: keras.optimizers.Optimizer
@@ -57,27 +66,27 @@ class JaxCallLog:
     def dtype(self) -> str:
         """Float64 if a variable is wider than 32 bits, so that no norm overflows."""
         wide = any(keras.backend.standardize_dtype(v.dtype) == "float64" for v in self.variables)
-        return "float64" if wide and jax.config.jax_enable_x64 else "float32"
+        return widest_dtype() if wide else "float32"
 
     @property
     def columns(self) -> dict[int, int]:
         """Column of each recorded variable, by `id`."""
         return {id(variable): column for column, variable in enumerate(self.variables)}
 
-    def by_column(self, values: jax.Array, variables: Sequence[Any]) -> jax.Array:
+    def by_column(self, values: Any, variables: Sequence[Any]) -> Any:
         """Arrange values of these variables, [rows, variables], by column."""
         found = [self.columns[id(each)] for each in variables]
         if found == list(range(len(self.names))):
             return values
-        empty = jnp.full((len(values), len(self.names)), MISSING, values.dtype)
-        return empty.at[:, jnp.array(found, int)].set(values)
+        missing = ops.full((values.shape[0], 1), MISSING, values.dtype)
+        places = [found.index(i) if i in found else len(found) for i in range(len(self.names))]
+        return ops.take(ops.concatenate([values, missing], axis=1), places, axis=1)
 
 
 # Index of the log, name, and number of values, for each part of a row.
 Layout: TypeAlias = tuple[tuple[int, str, int], ...]
 
 
-@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Row:
     """Statistics of a train step in one array. Each array that a step returns costs host time.
@@ -87,15 +96,15 @@ class Row:
         layout: the parts of `values`.
     """
 
-    values: jax.Array
-    layout: Layout = field(metadata={"static": True})
+    values: Any
+    layout: Layout
 
 
-class JaxRecorder(ArrayObserver):
-    """Recorder of gradient statistics on JAX.
+class ArrayRecorder(ArrayObserver):
+    """Recorder of gradient statistics on JAX and torch.
 
-    The compiled step returns the statistics of its optimizer calls in one array. `drain` copies the
-    arrays of all steps since the last call to the host.
+    A step returns the statistics of its optimizer calls in one array. `drain` copies the arrays of
+    all steps since the last call to the host.
 
     Args:
         options: the recording options.
@@ -121,7 +130,7 @@ class JaxRecorder(ArrayObserver):
     ) -> None:
         super().__init__(optimizers)
         self.options = options
-        self.optimizer_logs: list[JaxCallLog] = []
+        self.optimizer_logs: list[ArrayCallLog] = []
         self.hidden_layers: dict[str, None] = {}
         self._model = weakref.ref(model)
         self._every = options.every
@@ -140,7 +149,7 @@ class JaxRecorder(ArrayObserver):
         self._every = period
 
     def measure_twice(self, twice: bool) -> None:
-        """Do nothing: on JAX, the cost of measuring is not determined during the training."""
+        """Do nothing: the cost of measuring is not determined during the training."""
 
     def wait(self) -> int:
         """Return the total number of steps."""
@@ -195,7 +204,7 @@ class JaxRecorder(ArrayObserver):
 
     def row_of(self, trace: StepTrace) -> Row | None:
         """Return the statistics of a step, traced; None without an observed optimizer call."""
-        parts: dict[tuple[int, str], jax.Array] = {}
+        parts: dict[tuple[int, str], Any] = {}
         for call in trace.calls:
             if not self.observes(call.optimizer):
                 continue
@@ -206,10 +215,10 @@ class JaxRecorder(ArrayObserver):
                 parts |= {(index, name): values for name, values in found.items()}
         if not parts:
             return None
-        layout = tuple((*key, len(values)) for key, values in parts.items())
-        return Row(jnp.concatenate(list(parts.values())), layout)
+        layout = tuple((*key, values.shape[0]) for key, values in parts.items())
+        return Row(ops.concatenate(list(parts.values())), layout)
 
-    def _statistics(self, log: JaxCallLog, call: Call, trace: StepTrace) -> dict[str, jax.Array]:
+    def _statistics(self, log: ArrayCallLog, call: Call, trace: StepTrace) -> dict[str, Any]:
         columns, dtype = log.columns, log.dtype
         values = zip(call.gradients, call.variables, call.before, call.after, strict=True)
         present = [each for each in values if each[0] is not None and id(each[1]) in columns]
@@ -219,20 +228,19 @@ class JaxRecorder(ArrayObserver):
         period, every = LARGEST_EVERY * self.options.every, self.options.every
         largest = self.options.largest or call.number % period < every
         measured = statistics(gradients, dtype, largest)
-        unknown = jnp.array(jnp.nan, dtype)
+        unknown = ops.full((), np.nan, dtype)
         of_step = [
-            unknown if v is None else jnp.asarray(v, dtype)
-            for v in (trace.loss, call.learning_rate)
+            unknown if v is None else ops.cast(v, dtype) for v in (trace.loss, call.learning_rate)
         ]
         row = {
-            "measured": jnp.concatenate(
-                [log.by_column(measured, variables).reshape(-1), jnp.stack(of_step)]
+            "measured": ops.concatenate(
+                [ops.reshape(log.by_column(measured, variables), [-1]), ops.stack(of_step)]
             )
         }
         if trace.is_refused is not None:
-            row["allowed"] = jnp.where(trace.is_refused, 0, 1).astype(dtype).reshape(1)
+            row["allowed"] = ops.reshape(1 - ops.cast(trace.is_refused, dtype), [1])
         if call.scale is not None:
-            row["loss_scale"] = jnp.asarray(call.scale, dtype).reshape(1)
+            row["loss_scale"] = ops.reshape(ops.cast(call.scale, dtype), [1])
         if not call.is_plain:
             for number, clip in enumerate(call.clips):
                 row |= self._of_clipping(log, call, number, clip)
@@ -245,29 +253,30 @@ class JaxRecorder(ArrayObserver):
         return row | self._measure("update", log, updates, weights)
 
     def _of_clipping(
-        self, log: JaxCallLog, call: Call, number: int, clip: Clip
-    ) -> dict[str, jax.Array]:
+        self, log: ArrayCallLog, call: Call, number: int, clip: Clip
+    ) -> dict[str, Any]:
         chosen = [i for i, v in enumerate(clip.variables) if id(v) in log.columns]
         variables = [clip.variables[i] for i in chosen]
         norms = l2_norms([clip.left[i] for i in chosen], log.dtype)
-        is_update = True if clip.is_update is None else clip.is_update
-        norms = jnp.where(is_update, norms, MISSING)
+        is_update = clip.is_update
+        norms = norms if is_update is None else ops.where(is_update, norms, MISSING)
         row = {f"applied_norm {number}": log.by_column(norms[None], variables)[0]}
         if accumulates(call.optimizer):
             before = l2_norms([clip.entered[i] for i in chosen], log.dtype)
-            total = jnp.sqrt(jnp.sum(jnp.square(before)))
-            row[f"unclipped_norm {number}"] = jnp.where(is_update, total, jnp.nan).reshape(1)
+            total = ops.norm(before)
+            total = total if is_update is None else ops.where(is_update, total, np.nan)
+            row[f"unclipped_norm {number}"] = ops.reshape(total, [1])
         return row
 
     def _measure(
-        self, event: Event, log: JaxCallLog, pairs: list[Any], context: MeasurementContext
-    ) -> dict[str, jax.Array]:
+        self, event: Event, log: ArrayCallLog, pairs: list[Any], context: MeasurementContext
+    ) -> dict[str, Any]:
         row = {}
         for each in self.options.measurements:
             if each.event == event:
-                values = jnp.asarray(each.compute(pairs, context), log.dtype)
+                values = ops.cast(each.compute(pairs, context), log.dtype)
                 variables = [variable for _, variable in pairs]
-                row[each.name] = log.by_column(values.reshape(1, len(pairs)), variables)[0]
+                row[each.name] = log.by_column(ops.reshape(values, [1, len(pairs)]), variables)[0]
         return row
 
     def _log_of(self, call: Call) -> int:
@@ -278,7 +287,7 @@ class JaxRecorder(ArrayObserver):
         trained = [] if model is None else model.trainable_variables
         names, self._order = names_in_call(model, trained, call.variables, self.options.layers)
         chosen = [i for i, name in enumerate(names) if self.options.selects(name)]
-        log = JaxCallLog(
+        log = ArrayCallLog(
             call.optimizer,
             call.round,
             tuple(names[i] for i in chosen),
@@ -290,11 +299,11 @@ class JaxRecorder(ArrayObserver):
         return len(self.optimizer_logs) - 1
 
 
-def _true(gradient: Any, scale: Any, dtype: str) -> jax.Array:
+def _true(gradient: Any, scale: Any, dtype: str) -> Any:
     """Return the gradient without loss scale."""
     if scale is None:
         return gradient
-    return gradient.astype(jnp.promote_types(gradient.dtype, dtype)) / scale
+    return ops.cast(gradient, keras.backend.result_type(gradient.dtype, dtype)) / scale
 
 
 def _missing(name: str, variables: int) -> float | np.ndarray:
@@ -303,11 +312,3 @@ def _missing(name: str, variables: int) -> float | np.ndarray:
         return empty_row(variables)
     is_scalar = name in ("allowed", "loss_scale") or name.startswith("unclipped_norm")
     return np.nan if is_scalar else MISSING
-
-
-def to_host(arrays: Sequence[jax.Array]) -> np.ndarray:
-    """Copy arrays of equal shape to the host, [arrays, ...]."""
-    if jax.default_backend() != "cpu":
-        for each in arrays:
-            each.copy_to_host_async()
-    return np.stack([np.asarray(each) for each in arrays])
