@@ -6,6 +6,7 @@ from typing import Any, Generic, TypeVar
 import keras
 
 from gradkeeper.callbacks._backend import InstrumentedTrainFunction
+from gradkeeper.callbacks._backend_support import BackendSupport
 from gradkeeper.callbacks._fit_frame import FitFrame
 from gradkeeper.callbacks._keras_private import print_msg
 from gradkeeper.callbacks.instrument.optimizers import bypasses_apply, optimizers_of
@@ -20,7 +21,7 @@ _NOT_KERAS_3 = (
 )
 
 
-class StepCallback(keras.callbacks.Callback, Generic[ObserverT]):
+class StepCallback(BackendSupport, keras.callbacks.Callback, Generic[ObserverT]):
     """Callback with an observer inside the train steps of a run.
 
     Args:
@@ -31,8 +32,6 @@ class StepCallback(keras.callbacks.Callback, Generic[ObserverT]):
         TypeError: if the callback is attached to an object that is not a Keras 3 model.
     """
 
-    # The backends of Keras on which the callback works.
-    _backends: tuple[str, ...] = ("tensorflow",)
     # What to know on the other backends, a sentence without full stop; "" for nothing.
     _other_backends = ""
     # The custom loop that is running, None outside of one; and the words for it in the error of
@@ -56,7 +55,7 @@ class StepCallback(keras.callbacks.Callback, Generic[ObserverT]):
         # The class is not checked: Keras also trains objects that are not a keras.Model.
         if not hasattr(model, "make_train_function") or type(model).__module__.startswith("tf_"):
             raise TypeError(_NOT_KERAS_3.format(name, type(model)))
-        if keras.backend.backend() not in self._backends:
+        if not self.supports_backend():
             note = f" {self._other_backends}." if self._other_backends else ""
             raise RuntimeError(
                 f"{name} supports these backends of Keras: {', '.join(self._backends)}.{note} "

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from gradkeeper._arguments import integer
+from gradkeeper.callbacks._backend_support import BackendSupport
 from gradkeeper.callbacks.flow.gradient_flow import GradientFlow, StateFlow, gradient_flow, positive
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 _SPAN = 1e-12
 
 
-class TemporalGradientFlow(keras.callbacks.Callback):
+class TemporalGradientFlow(BackendSupport, keras.callbacks.Callback):
     """Record gradients through time before training and after epochs.
 
         flow = TemporalGradientFlow(x_batch, y_batch)

@@ -81,14 +81,17 @@ def _imported_modules_are_not_collected() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _datasets_are_not_tuned() -> Iterator[None]:
+def _usual_datasets_are_not_tuned(request: pytest.FixtureRequest) -> None:
+    if _HAS_TENSORFLOW:
+        request.getfixturevalue("datasets_are_not_tuned")
+
+
+@pytest.fixture(scope="session")
+def datasets_are_not_tuned() -> Iterator[None]:
     """Disable the autotuning of tf.data, which delays the end of a partly read dataset.
 
     Where a training ends within an epoch, freeing the dataset blocks for up to a minute.
     """
-    if not _HAS_TENSORFLOW:
-        yield
-        return
     import tensorflow as tf
 
     options = tf.data.Options()

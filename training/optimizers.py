@@ -7,7 +7,6 @@ from typing import Any, Literal
 import keras
 
 from gradkeeper._arguments import choice, no_unknown, number
-from gradkeeper.training.global_batch import on_global_batch
 from gradkeeper.training.schedules import make_schedule
 
 _K = keras.optimizers
@@ -99,7 +98,10 @@ def make_optimizer(
     )
     choice("clip_scope", clip_scope, _SCOPES)
     optimizer = OPTIMIZERS[name]
-    if clip_scope == "global_batch" and any(arguments.get(each) for each in _SCOPED):
+    is_on_tensorflow = keras.backend.backend() == "tensorflow"  # others have no `tf.distribute`
+    if clip_scope == "global_batch" and is_on_tensorflow and any(map(arguments.get, _SCOPED)):
+        from gradkeeper.training.global_batch import on_global_batch
+
         optimizer = on_global_batch(optimizer)
     return optimizer(**arguments)
 

@@ -61,10 +61,16 @@ def bench(
         return
     choice("table", table, [*TABLES, *_WORDS])
     with loading():
+        import keras
         from results.export_weights import export_weights
         from results.page import write_page
         from results.run_table import run_table
         from results.table import BenchConfig
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "`gradkeeper bench` measures on the TensorFlow backend of Keras only. "
+            f"Received: KERAS_BACKEND={keras.backend.backend()}"
+        )
     if table == _PAGE:
         _print_paths([write_page(out, out.resolve().parent / f"{out.resolve().name}.md")])
         return

@@ -1,4 +1,4 @@
-"""Helpers of all commands: one-line errors, quiet loading of TensorFlow, `key=value` options."""
+"""Helpers of all commands: one-line errors, quiet loading of Keras, `key=value` options."""
 
 import contextlib
 import json
@@ -31,13 +31,25 @@ class Commands(typer.core.TyperGroup):
             if ctx.params.get("debug"):
                 raise
             errors.print("[bold red]Error:[/]", end=" ")
-            errors.print(str(error), style="red", markup=False, soft_wrap=True)
+            errors.print(_text_of(error, ctx), style="red", markup=False, soft_wrap=True)
             raise typer.Exit(2) from None
+
+
+def _text_of(error: Exception, ctx: Any) -> str:
+    package = error.name if isinstance(error, ModuleNotFoundError) else None
+    if package not in ("tensorflow", "tensorflow_datasets"):
+        return str(error)
+    return (
+        f"`gradkeeper {ctx.invoked_subcommand}` needs TensorFlow, also on the JAX backend, where "
+        "the tasks read their data with tf.data. Install it: python -m pip install tensorflow "
+        f"tensorflow-datasets. Received: {error}, "
+        f"KERAS_BACKEND={os.environ.get('KERAS_BACKEND', '')}"
+    )
 
 
 @contextlib.contextmanager
 def loading() -> Iterator[None]:
-    """Show a loading message while TensorFlow is imported, and suppress its log lines.
+    """Show a message while Keras and TensorFlow are imported, and suppress their log lines.
 
     TensorFlow writes to the error stream directly, before its log level applies. If the user has
     set TF_CPP_MIN_LOG_LEVEL, nothing is suppressed.
@@ -46,7 +58,7 @@ def loading() -> Iterator[None]:
         yield
         return
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    with console.status("Loading TensorFlow"), _error_stream_set_aside():
+    with console.status("Loading Keras"), _error_stream_set_aside():
         yield
 
 

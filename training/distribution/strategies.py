@@ -4,15 +4,18 @@ import functools
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 import keras
-import tensorflow as tf
 
 from gradkeeper._arguments import choice
-from gradkeeper.callbacks._workers import Worker
-from gradkeeper.training.distribution import keras_private
+from gradkeeper.callbacks._workers import Worker, strategy_of
+
+if TYPE_CHECKING or keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+
+    from gradkeeper.training.distribution import keras_private
 
 
 def enable_multi_worker(model: keras.Model) -> keras.Model:
@@ -31,7 +34,8 @@ def enable_multi_worker(model: keras.Model) -> keras.Model:
     Therefore the model is built from this worker's part of the first batch, and each step's logs
     get that axis. No numbers change.
 
-    On one device or one machine nothing changes, so one script works everywhere. The model's
+    On one device, on one machine and on the JAX backend nothing changes, so one script works
+    everywhere. The model's
     class and saved files stay the same; a cloned or loaded model must be enabled again.
 
     Args:
@@ -46,7 +50,7 @@ def enable_multi_worker(model: keras.Model) -> keras.Model:
             scope of a multi-worker strategy, so that each worker would train a separate model.
         RuntimeError: if the installed Keras version was not tested.
     """
-    strategy = model.distribute_strategy
+    strategy = strategy_of(model)
     if Worker.of(strategy).count == 1:
         _refuse_lone_worker(strategy)
         return model
@@ -77,15 +81,15 @@ def workers_in_environment() -> int:
     return sum(len(cluster.get(job, ())) for job in ("chief", "worker"))
 
 
-def wait_for_all(strategy: tf.distribute.Strategy) -> None:
+def wait_for_all(strategy: "tf.distribute.Strategy | None") -> None:
     """Block until all workers have reached this call; return at once with one worker."""
-    if Worker.of(strategy).count > 1:
+    if strategy is not None and Worker.of(strategy).count > 1:
         ones = strategy.experimental_distribute_values_from_function(lambda _: tf.constant(1.0))
         strategy.reduce("SUM", ones, axis=None)
 
 
 @contextmanager
-def chief_first(strategy: tf.distribute.Strategy) -> Iterator[None]:
+def chief_first(strategy: "tf.distribute.Strategy | None") -> Iterator[None]:
     """Run the block on the chief first, so that the other workers find the files it writes."""
     is_chief = Worker.of(strategy).is_chief
     if not is_chief:
@@ -95,7 +99,7 @@ def chief_first(strategy: tf.distribute.Strategy) -> Iterator[None]:
         wait_for_all(strategy)
 
 
-def _refuse_lone_worker(strategy: tf.distribute.Strategy) -> None:
+def _refuse_lone_worker(strategy: "tf.distribute.Strategy | None") -> None:
     workers = workers_in_environment()
     if workers > 1:
         raise ValueError(
@@ -114,7 +118,7 @@ def _with_axis(step: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return step_with_axis
 
 
-def _local_part(strategy: tf.distribute.Strategy) -> Callable[[Any], Any]:
+def _local_part(strategy: "tf.distribute.Strategy") -> Callable[[Any], Any]:
     def first(value: Any) -> Any:
         return strategy.experimental_local_results(value)[0]
 
@@ -124,8 +128,8 @@ def _local_part(strategy: tf.distribute.Strategy) -> Callable[[Any], Any]:
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
 
 
-def make_strategy(name: str = "auto") -> tf.distribute.Strategy:
-    """Return a `tf.distribute` strategy by name.
+def make_strategy(name: str = "auto") -> "tf.distribute.Strategy | None":
+    """Return a `tf.distribute` strategy by name; None on the JAX backend, which has none.
 
     Each strategy is created once per process; later calls return the same object.
 
@@ -139,10 +143,17 @@ def make_strategy(name: str = "auto") -> tf.distribute.Strategy:
                 several GPUs, otherwise one_device.
 
     Raises:
-        ValueError: for an unknown name, or for "multi_worker" without `TF_CONFIG`.
+        ValueError: for an unknown name, for "multi_worker" without `TF_CONFIG`, or for several
+            devices or workers on another backend than TensorFlow.
         RuntimeError: for "multi_worker" after TensorFlow was initialized.
     """
     choice("strategy", name, STRATEGIES)
+    if keras.backend.backend() != "tensorflow":
+        workers = workers_in_environment() if name == "auto" else 0
+        if name not in ("auto", "one_device") or workers > 1:
+            of_workers = f", {workers} workers in TF_CONFIG" if workers else ""
+            _refuse_on_this_backend(f"strategy={name!r}{of_workers}")
+        return None
     if name == "auto":
         name = _usual()
     if name == "one_device":
@@ -150,19 +161,46 @@ def make_strategy(name: str = "auto") -> tf.distribute.Strategy:
     return _mirrored() if name == "mirrored" else _multi_worker()
 
 
-def name_of(strategy: tf.distribute.Strategy) -> str:
+def strategy_and_name(
+    given: "str | tf.distribute.Strategy",
+) -> tuple["tf.distribute.Strategy | None", str]:
+    """Return a strategy and its name in `STRATEGIES`, given either of them; see `make_strategy`."""
+    if isinstance(given, str):
+        return make_strategy(given), given
+    if keras.backend.backend() != "tensorflow":
+        _refuse_on_this_backend(f"strategy={given!r}")
+    return given, name_of(given)
+
+
+def _refuse_on_this_backend(received: str) -> None:
+    raise ValueError(
+        "A `tf.distribute` strategy needs the TensorFlow backend of Keras. On JAX, unset "
+        "`strategy` and TF_CONFIG. For all devices of this machine, call keras.distribution."
+        "set_distribution(keras.distribution.DataParallel()) before creating the `Experiment`. "
+        f"Received: {received}, KERAS_BACKEND={keras.backend.backend()}"
+    )
+
+
+def scope_of(strategy: "tf.distribute.Strategy | None") -> AbstractContextManager:
+    """Return the context in which a model is created under a strategy."""
+    return nullcontext() if strategy is None else strategy.scope()
+
+
+def name_of(strategy: "tf.distribute.Strategy") -> str:
     """Return the name in `STRATEGIES` that describes a given strategy."""
     if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return "multi_worker"
     return "mirrored" if isinstance(strategy, tf.distribute.MirroredStrategy) else "one_device"
 
 
-def sharded(dataset: tf.data.Dataset) -> tf.data.Dataset:
+def sharded(dataset: "tf.data.Dataset") -> "tf.data.Dataset":
     """Set the dataset of global batches to be split among the workers.
 
     Each worker reads the whole dataset (`AutoShardPolicy.DATA`), so that the workers together
     process, at every step, the same batch as one device.
     """
+    import tensorflow as tf  # tasks use tf.data on every backend
+
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     return dataset.with_options(options)
@@ -175,7 +213,7 @@ def _usual() -> str:
 
 
 @functools.cache
-def _mirrored() -> tf.distribute.Strategy:
+def _mirrored() -> "tf.distribute.Strategy":
     if tf.config.list_logical_devices("GPU"):
         return tf.distribute.MirroredStrategy()
     devices = [device.name for device in tf.config.list_logical_devices("CPU")]
@@ -185,7 +223,7 @@ def _mirrored() -> tf.distribute.Strategy:
 
 
 @functools.cache
-def _multi_worker() -> tf.distribute.Strategy:
+def _multi_worker() -> "tf.distribute.Strategy":
     if workers_in_environment() == 0:
         raise ValueError(
             "strategy='multi_worker' reads the machines from the environment variable TF_CONFIG, "

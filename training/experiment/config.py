@@ -124,7 +124,8 @@ class ExperimentConfig:
         epochs: total number of epochs, including those before a resumption; without a recipe 10.
         steps_per_epoch: train steps per epoch; by default the task's number.
         steps_per_execution, jit_compile: see `keras.Model.compile`.
-        strategy: "auto", "one_device", "mirrored" or "multi_worker", see `make_strategy`.
+        strategy: "auto", "one_device", "mirrored" or "multi_worker", see `make_strategy`; the last
+            two need the TensorFlow backend.
         seed: seed of weights, batches and dropout.
         flow: record how far back in time the gradient reaches, before the training and after
             every epoch, on a batch of 32 training examples (see `TemporalGradientFlow`).

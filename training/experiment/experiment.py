@@ -10,13 +10,14 @@ import keras
 from rich.console import Console
 
 from gradkeeper import zoo
+from gradkeeper.callbacks import GradientMonitor
 from gradkeeper.callbacks._text import with_count
 from gradkeeper.callbacks._workers import Worker
 from gradkeeper.training.distribution.strategies import (
     chief_first,
     enable_multi_worker,
-    make_strategy,
-    name_of,
+    scope_of,
+    strategy_and_name,
     wait_for_all,
 )
 from gradkeeper.training.experiment.config import AUTO, DIGEST, ExperimentConfig
@@ -34,7 +35,6 @@ from gradkeeper.training.experiment.run_directory import (
     read_json,
 )
 from gradkeeper.training.experiment.session import Session
-from gradkeeper.training.flow_regularizer import regularize_flow
 from gradkeeper.training.optimizers import make_optimizer
 from gradkeeper.training.schedules import SCHEDULES
 from gradkeeper.training.tasks import Task, load_task
@@ -70,13 +70,13 @@ class Experiment:
 
     Attributes:
         config: the `ExperimentConfig`.
-        strategy: the `tf.distribute` strategy.
+        strategy: the `tf.distribute` strategy; None on the JAX backend.
         run_dir: the run directory.
 
     Raises:
         ValueError: for an unknown setting, model, task or optimizer, two clip arguments, or a
-            number out of its range. `run` checks the options of the model and the task before it
-            writes anything.
+            number out of its range; for a setting that the backend of Keras does not support. `run`
+            checks the options of the model and the task before it writes anything.
     """
 
     def __init__(
@@ -102,9 +102,9 @@ class Experiment:
             given["task"] = task
         strategy = given.get("strategy", "auto") if strategy is None else strategy
         # Create the strategy first: several workers must connect before TensorFlow is initialized.
-        self.strategy = make_strategy(strategy) if isinstance(strategy, str) else strategy
-        given["strategy"] = strategy if isinstance(strategy, str) else name_of(strategy)
+        self.strategy, given["strategy"] = strategy_and_name(strategy)
         self.config = ExperimentConfig.from_dict({**given, **settings})
+        _require_backend(self.config)
         build_optimizer(self.config, total_steps=1)
         self.run_dir = self._place(run_dir, needed=overwrite or resume)
         self._overwrite, self._resume = overwrite, resume
@@ -178,7 +178,7 @@ class Experiment:
     def _session(self, directory: RunDirectory, task: Task, digest: Mapping[str, str]) -> Session:
         """Create the model and, for a new run, the directory."""
         steps = self.config.steps_per_epoch or task.steps_per_epoch(self.config.batch_size)
-        with self.strategy.scope():
+        with scope_of(self.strategy):
             model = enable_multi_worker(build_model(self.config, task, steps))
         stored = {**self.config.to_dict(), **digest}
         wait_for_all(self.strategy)  # all workers have checked the directory
@@ -230,6 +230,8 @@ def build_model(config: ExperimentConfig, task: Task, steps_per_epoch: int) -> k
     # Keras traces the train step twice if the first trace creates the optimizer's variables.
     model.optimizer.build(model.trainable_variables)
     if config.flow_regularizer is not None:
+        from gradkeeper.training.flow_regularizer import regularize_flow  # needs TensorFlow
+
         regularize_flow(model, config.flow_regularizer)
     return model
 
@@ -248,6 +250,20 @@ def build_optimizer(config: ExperimentConfig, *, total_steps: int) -> keras.opti
         schedule=config.schedule,
         **options,
     )
+
+
+def _require_backend(config: ExperimentConfig) -> None:
+    backend = keras.backend.backend()
+    if not GradientMonitor.supports_backend():
+        raise ValueError(
+            "An experiment needs a backend of Keras that `GradientMonitor` supports. "
+            f"Received: KERAS_BACKEND={backend}"
+        )
+    if config.flow_regularizer is not None and backend != "tensorflow":
+        raise ValueError(
+            "The flow regularizer needs the TensorFlow backend of Keras. "
+            f"Received: flow_regularizer={config.flow_regularizer}, KERAS_BACKEND={backend}"
+        )
 
 
 def _require_head(model: str, task: Task) -> None:

@@ -4,17 +4,19 @@ import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import keras
 import numpy as np
-import tensorflow as tf
 
 from gradkeeper.callbacks.capsule.model import restore, state_of
 from gradkeeper.training.distribution.strategies import wait_for_all
 from gradkeeper.training.experiment.config import ExperimentConfig
 from gradkeeper.training.experiment.run_directory import FINISHED, RunDirectory, read_json
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 _EPOCH, _STATE = "gradkeeper_epoch", "gradkeeper_state"
 _FREE_ON_RESUME = {"epochs", "data_dir", "flow", "strategy"}
@@ -43,7 +45,7 @@ class EpochBackup(keras.callbacks.BackupAndRestore):
         backup_dir: str | Path,
         *,
         writes: bool = True,
-        strategy: tf.distribute.Strategy | None = None,
+        strategy: "tf.distribute.Strategy | None" = None,
     ) -> None:
         super().__init__(str(backup_dir), delete_checkpoint=False)
         self._path = Path(backup_dir) / "latest.weights.h5"

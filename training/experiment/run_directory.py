@@ -19,7 +19,8 @@ class RunDirectory:
             `data_digest`, the SHA-256 of the user's data files, if there are any.
         prediction.json: the columns and the scaling, or the vocabulary, for `predict` and
             `generate`.
-        status.json: "running", "finished", "interrupted" or "failed"; versions; results.
+        status.json: "running", "finished", "interrupted" or "failed"; backend of Keras; versions;
+            results.
         metrics.csv: a row per epoch.
         gradients/: gradient norms per step, Parquet parts (`GradientHistory.load`); those of
             further workers in worker-1/ and so on.

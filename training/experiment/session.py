@@ -1,5 +1,6 @@
 """Execution of an experiment's `fit`, and its output files."""
 
+import importlib
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import tensorflow as tf
 from rich.console import Console
 
-from gradkeeper import __version__
 from gradkeeper.callbacks import Finding, GradientMonitor, TemporalGradientFlow
-from gradkeeper.callbacks._workers import Worker
+from gradkeeper.callbacks._workers import Worker, strategy_of
 from gradkeeper.callbacks.rules import ReplicaDisagreement
 from gradkeeper.callbacks.sinks import read_all_workers
 from gradkeeper.training.distribution.strategies import chief_first, sharded, wait_for_all
@@ -66,7 +65,7 @@ class Session:
         self._task = task
         self._model = model
         self._steps_per_epoch = steps_per_epoch
-        self._strategy = model.distribute_strategy
+        self._strategy = strategy_of(model)
         self._is_chief = Worker.of(self._strategy).is_chief
         self._backup = EpochBackup(directory.backup, writes=self._is_chief, strategy=self._strategy)
         self._first_epoch = self._backup.epoch
@@ -86,7 +85,8 @@ class Session:
             self._write_status(RUNNING)
         status = FAILED
         try:
-            self._fit(callbacks, verbose if self._is_chief else 0, title)
+            quiet = verbose == 0 or not self._is_chief
+            self._fit(callbacks, Console(highlight=False, quiet=quiet), title)
             status = FINISHED
         except KeyboardInterrupt:
             status = INTERRUPTED
@@ -100,18 +100,22 @@ class Session:
         wait_for_all(self._strategy)
         return Result.load(self._directory.path)
 
-    def _fit(self, callbacks: Sequence[keras.callbacks.Callback], verbose: int, title: str) -> None:
+    def _fit(
+        self, callbacks: Sequence[keras.callbacks.Callback], console: Console, title: str
+    ) -> None:
         batch_size, seen = self._config["batch_size"], self._first_epoch * self._steps_per_epoch
         # Attach the observers first, so that all callbacks see their numbers in the logs; attach
         # the backup last, so that no other file is older than the backup.
-        observers = [self._monitor, *self._flow()]
+        observers = [self._monitor, *self._flow(console)]
         attached = [*observers, *callbacks, self._metrics, self._timer, *self._checkpoints()]
         if self._resume and status_of(self._directory) == FINISHED:
             go_on = keras.callbacks.LambdaCallback(on_epoch_end=self._go_on)
             attached.insert(0, go_on)  # before the files of the epoch are written
         elif self._resume:  # after the backup, which restores the last state
             attached.append(keras.callbacks.LambdaCallback(on_train_begin=self._go_on))
-        progress = self._progress(verbose, title)
+        progress = TrainingProgress(
+            self._monitor, title, first_epoch=self._first_epoch, console=console
+        )
         with chief_first(self._strategy):
             evaluation = sharded(self._task.evaluation_dataset(batch_size))
         with progress:
@@ -138,19 +142,21 @@ class Session:
             self._directory.prepare(self._config, prediction=self._task.prediction_settings)
         self._write_status(RUNNING)
 
-    def _flow(self) -> list[keras.callbacks.Callback]:
+    def _flow(self, console: Console) -> list[keras.callbacks.Callback]:
         """Return the callbacks that record gradients through time, if the config enables them."""
         if not (self._config["flow"] and self._is_chief):
             return []
-        inputs, targets, *_ = next(iter(self._task.train_dataset(_FLOW_EXAMPLES)))
+        if not TemporalGradientFlow.supports_backend():
+            console.print(
+                "The run records no gradients through time: TemporalGradientFlow does not support "
+                f"the backend. Received: flow=True, KERAS_BACKEND={keras.backend.backend()}",
+                soft_wrap=True,
+            )
+            return []
+        batches = self._task.train_dataset(_FLOW_EXAMPLES).as_numpy_iterator()
+        inputs, targets, *_ = next(batches)
         flow = TemporalGradientFlow(inputs, targets)
         return [flow, FlowFiles(self._directory.flow, flow, first_epoch=self._first_epoch)]
-
-    def _progress(self, verbose: int, title: str) -> TrainingProgress:
-        console = Console(highlight=False, quiet=verbose == 0)
-        return TrainingProgress(
-            self._monitor, title, first_epoch=self._first_epoch, console=console
-        )
 
     def _checkpoints(self) -> list[keras.callbacks.Callback]:
         losses = [row["val_loss"] for row in self._metrics.rows if "val_loss" in row]
@@ -169,7 +175,8 @@ class Session:
         self._write_status(status)
         found = [finding.to_dict() for finding in self._findings()]
         write_json(self._directory.findings, found)
-        self._model.save(self._directory.model)
+        if _has_weights(self._model):
+            self._model.save(self._directory.model)
         write_run_report(Result.load(self._directory.path))
 
     def _findings(self) -> list[Finding]:
@@ -179,7 +186,7 @@ class Session:
         before = [Finding(**each) for each in read_json(path)] if path.exists() else []
         kept = [finding for finding in before if finding.step < seen]
         found = [*kept, *self._monitor.findings]
-        if Worker.of(self._strategy).count > 1:
+        if self._strategy is not None and Worker.of(self._strategy).count > 1:
             replicas = self._strategy.num_replicas_in_sync
             found += disagreements(self._directory.gradients, replicas)
         return first_of_each(found)
@@ -198,16 +205,33 @@ class Session:
                 "time_per_step": None if math.isnan(seconds) else seconds,
                 "began": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self._began)),
                 "seconds": round(time.time() - self._began, 1),
-                "versions": {
-                    "gradkeeper": __version__,
-                    "keras": keras.__version__,
-                    "tensorflow": tf.__version__,
-                },
+                "backend": keras.backend.backend(),
+                "versions": _versions(),
             },
         )
 
     def _parameters(self) -> int:
         return sum(math.prod(weight.shape) for weight in self._model.trainable_weights)
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions of gradkeeper, Keras, its backend, and the reader of the data."""
+    modules = ("gradkeeper", "keras", "tensorflow", keras.backend.backend())
+    return {name: importlib.import_module(name).__version__ for name in modules}
+
+
+def _has_weights(model: keras.Model) -> bool:
+    """Return False if an exception inside a step of JAX has left a model without weights.
+
+    Keras moves the weights into the first step of an epoch, and back after a complete step.
+    """
+    if keras.backend.backend() != "jax":
+        return True
+    try:
+        model.get_weights()
+    except (RuntimeError, TypeError):  # deleted by the step, or not moved back
+        return False
+    return True
 
 
 def disagreements(log_dir: Path, replicas: int) -> Iterator[Finding]:

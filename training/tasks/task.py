@@ -3,6 +3,7 @@
 import abc
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,6 +13,11 @@ import tensorflow as tf
 
 from gradkeeper._arguments import integer
 from gradkeeper.training.tasks.text.vocabulary import Vocabulary
+
+if keras.backend.backend() != "tensorflow":
+    # TensorFlow only reads data, and would take the memory of the GPU from the other backend.
+    with suppress(RuntimeError):  # the program has initialized TensorFlow with its own settings
+        tf.config.set_visible_devices([], "GPU")
 
 # Training seeds are 0 or larger, so no training batch repeats an evaluation split.
 EVALUATION_SEED = -1
