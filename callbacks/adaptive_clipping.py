@@ -45,7 +45,7 @@ class AdaptiveClipping(StepCallback[ClipTransform]):
             object that is not a Keras 3 model.
     """
 
-    _backends = ("tensorflow", "jax")
+    _backends = ("tensorflow", "jax", "torch")
 
     def __init__(
         self,

@@ -107,7 +107,7 @@ class GradientMonitor(StepCallback[Recorder]):
         TypeError: if the monitor is attached to an object that is not a Keras 3 model.
     """
 
-    _backends = ("tensorflow", "jax")
+    _backends = ("tensorflow", "jax", "torch")
     _loop_words = ("watches a loop", "monitor for each run")
 
     def __init__(

@@ -97,7 +97,7 @@ class NonFiniteGuard(StepCallback[SkipTransform]):
         TypeError: if the callback is attached to an object that is not a Keras 3 model.
     """
 
-    _backends = ("tensorflow", "jax")
+    _backends = ("tensorflow", "jax", "torch")
     _loop_words = ("guards a loop", "guard for each training")
 
     def __init__(
@@ -346,7 +346,7 @@ class NonFiniteGuard(StepCallback[SkipTransform]):
         """
         if self.skipped > self._skipped_before:
             return True
-        if keras.backend.backend() == "jax":
+        if keras.backend.backend() != "tensorflow":
             return self._observer is not None and self._observer.may_have_skips
         return self._may_have_events() and steps_taken(self.model) == self._taken_before
 
@@ -359,7 +359,7 @@ class NonFiniteGuard(StepCallback[SkipTransform]):
     def _options_for(self, model: keras.Model) -> SkipOptions:
         self.flush()  # last chance to read this transform if the next step uses another one
         outruns = self._policy == "skip" and (
-            model.steps_per_execution > 1 or keras.backend.backend() == "jax"
+            model.steps_per_execution > 1 or keras.backend.backend() != "tensorflow"
         )
         return dataclasses.replace(self._options, outruns_host=outruns)
 

@@ -38,6 +38,8 @@ class Promise:
         against: name of the contrast.
         contrast: arguments of `Experiment` of the contrast, which trains for as many steps.
         fails_at: the contrast must be worse than this; None without such a requirement.
+        is_faster: the contrast must be worse within the steps that the runs need, not within the
+            whole training.
         changes: further arguments of the entry's own runs.
     """
 
@@ -52,6 +54,7 @@ class Promise:
     against: str
     contrast: Mapping[str, Any]
     fails_at: float | None = UNSOLVED
+    is_faster: bool = False
     changes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -119,7 +122,9 @@ PROMISES = (
         claim="the chrono start adds over 200 steps in fewer steps than forget bias 1",
         source="Tallec, Ollivier 2018, section 3, figure 3",
         against=_BIAS_1,
-        contrast={"model": "lstm", "optimizer": "rmsprop", "learning_rate": 1e-3},
+        contrast={**_LSTM, "learning_rate": 2e-3},
+        fails_at=SOLVED,
+        is_faster=True,
     ),
     Promise(
         model="gru",
@@ -149,6 +154,7 @@ PROMISES = (
             "model_options": {"input_gate_bias": 0.0},
         },
         fails_at=SOLVED,
+        is_faster=True,
     ),
     Promise(
         model="peephole_lstm",
@@ -246,6 +252,7 @@ PROMISES = (
         against="the same with bias 1",
         contrast={**_LSTM, "model": "janet", "global_clipnorm": 5.0},
         fails_at=SOLVED,
+        is_faster=True,
     ),
     Promise(
         model="star",
@@ -406,6 +413,7 @@ PROMISES = (
         against="gru",
         contrast={**_LSTM, "model": "gru", "learning_rate": 5e-3, "epochs": 4},
         fails_at=SOLVED,
+        is_faster=True,
     ),
     Promise(
         model="seq2seq_attention",
@@ -429,7 +437,8 @@ ten minutes per run at most on two cores. The value is that of the best epoch on
 split: a mean squared error (adding; a run stops below 0.01), nats (characters, copying) or an
 accuracy. The contrast trains for the same number of steps with one seed. A seed keeps a promise if
 its value is better than a limit that the contrast fails, or, for characters, if it is as good as
-the contrast. Published numbers are of the paper's task and scale."""
+the contrast. Where the claim is about fewer steps, the value of the contrast is that within the
+steps of the longest run of the entry. Published numbers are of the paper's task and scale."""
 
 
 def _measure(config: BenchConfig) -> Iterator[Measurement]:
@@ -467,15 +476,17 @@ def contrast_label(promise: Promise) -> str:
     return f"{first.model}-contrast"
 
 
-def _value(promise: Promise, run: Run) -> float:
+def _value(promise: Promise, run: Run, steps: float = math.inf) -> float:
+    """Return the value of the best epoch within a number of train steps."""
     if promise.quantity == ACCURACY:
-        return max(run.result.metrics["val_accuracy"])
-    return run.best_loss
+        return max(run.values("val_accuracy", steps))
+    return min(filter(math.isfinite, run.values("val_loss", steps)), default=math.nan)
 
 
 def _measurements(promise: Promise, runs: list[Run], contrast: Run) -> Iterator[Measurement]:
     values = sorted(_value(promise, run) for run in runs)
-    other = _value(promise, contrast)
+    longest = max(run.result.metrics["step"][-1] for run in runs)
+    other = _value(promise, contrast, longest if promise.is_faster else math.inf)
     kept = sum(promise.is_kept(value, other) for value in values)
     common: dict[str, Any] = {
         "model": promise.model,

@@ -69,6 +69,12 @@ class Run:
         pairs = zip(metrics["step"], metrics["val_loss"], strict=True)
         return next((int(step) for step, loss in pairs if loss < limit), None)
 
+    def values(self, name: str, steps: float = math.inf) -> list[float]:
+        """Return the values of a metric after each epoch, within a number of train steps."""
+        metrics = self.result.metrics
+        pairs = zip(metrics["step"], metrics[name], strict=True)
+        return [value for step, value in pairs if step <= steps]
+
     @property
     def best_loss(self) -> float:
         """Lowest validation loss over the epochs; NaN if none is finite."""

@@ -132,6 +132,7 @@ class ArrayRecorder(ArrayObserver):
         self.options = options
         self.optimizer_logs: list[ArrayCallLog] = []
         self.hidden_layers: dict[str, None] = {}
+        self.needs_values = any(each.event == "update" for each in options.measurements)
         self._model = weakref.ref(model)
         self._every = options.every
         self._rows: deque[tuple[int, Row]] = deque()
@@ -248,6 +249,8 @@ class ArrayRecorder(ArrayObserver):
         row |= self._measure(
             "gradients", log, list(zip(gradients, variables, strict=True)), context
         )
+        if not self.needs_values:
+            return row
         updates = [(after - before, v) for _, v, before, after in present]
         weights = MeasurementContext(call, dtype, weights=[before for *_, before, _ in present])
         return row | self._measure("update", log, updates, weights)

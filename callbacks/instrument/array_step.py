@@ -194,9 +194,11 @@ class ArrayObserver(Owned):
         changes_step: whether the observer may change the state after the step. Such an observer
             acts before the others.
         measures_next: whether the next step is observed.
+        needs_values: whether the observer needs the values of trained variables before an update.
     """
 
     changes_step = False
+    needs_values = False
     measures_next = True
 
     def __init__(self, optimizers: Any = None) -> None:

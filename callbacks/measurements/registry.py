@@ -8,10 +8,10 @@ import keras
 
 from gradkeeper._arguments import choice
 
-if TYPE_CHECKING or keras.backend.backend() != "jax":
+if TYPE_CHECKING or keras.backend.backend() == "tensorflow":
     from gradkeeper.callbacks.statistics.gradients import l2_norms
 else:
-    from gradkeeper.callbacks.statistics.jax_gradients import l2_norms
+    from gradkeeper.callbacks.statistics.array_gradients import l2_norms
 
 Tensor: TypeAlias = Any  # of the backend
 Event: TypeAlias = Literal["gradients", "update", "outputs"]

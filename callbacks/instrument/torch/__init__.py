@@ -1,0 +1,1 @@
+"""Observation of train steps on the torch backend."""

@@ -1,0 +1,126 @@
+"""Trace of a train step of torch: optimizer calls, clipping and loss.
+
+The step runs eagerly. The patches exist only while it runs.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from threading import get_ident
+from typing import Any
+
+import keras
+import torch
+
+from gradkeeper.callbacks._keras_private import (
+    APPLY_GRADIENTS,
+    CLIP_GRADIENTS,
+    calls_of,
+    variables_of,
+)
+from gradkeeper.callbacks.instrument.array_step import Call, StepTrace, replaced
+from gradkeeper.callbacks.instrument.optimizers import (
+    is_plain,
+    learning_rates_of,
+    loss_scale,
+    with_nested,
+)
+
+
+class TorchStepTrace(StepTrace):
+    """Record of a train step of torch; see `StepTrace`.
+
+    Args:
+        model: the model.
+        optimizers: the optimizers to observe.
+        clippers: observers that clip the gradients.
+        keeps_values: whether to copy the trained variables before each update.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        optimizers: Sequence[keras.optimizers.Optimizer],
+        clippers: Sequence[Any] = (),
+        *,
+        keeps_values: bool = False,
+    ) -> None:
+        super().__init__(model, optimizers, clippers)
+        self._keeps_values = keeps_values
+        self._value: torch.Tensor | None = None
+
+    @property
+    def loss(self) -> Any:
+        if self._value is None or not self.calls:
+            return self._value
+        scale = self.calls[-1].scale
+        return self._value if scale is None else self._value / scale
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            stack.enter_context(self._reads_loss())
+            for optimizer in self._optimizers:
+                stack.enter_context(replaced(optimizer, "apply", self._apply))
+                for each in with_nested(optimizer):
+                    stack.enter_context(replaced(each, APPLY_GRADIENTS, self._apply_gradients))
+                    stack.enter_context(replaced(each, CLIP_GRADIENTS, self._clip))
+            yield
+
+    @contextmanager
+    def _reads_loss(self) -> Iterator[None]:
+        """Read the scalars on which this thread calls `backward`."""
+        backward, thread = torch.Tensor.backward, get_ident()
+
+        def read(tensor: torch.Tensor, *args: Any, **options: Any) -> None:
+            if get_ident() == thread and not tensor.shape:
+                self._value = tensor.detach()
+            backward(tensor, *args, **options)
+
+        torch.Tensor.backward = read
+        try:
+            yield
+        finally:
+            torch.Tensor.backward = backward
+
+    def _apply(
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        apply: Callable,
+        grads: Sequence[Any],
+        trainable_variables: Sequence[Any] | None = None,
+    ) -> None:
+        variables = variables_of(optimizer, trainable_variables)
+        if self._call is not None or not variables:
+            return apply(grads, trainable_variables)
+        call = Call(
+            optimizer,
+            self._round_of(optimizer),
+            variables,
+            list(grads),
+            [_copy(each) for each in variables] if self._keeps_values else [None] * len(variables),
+            scale=_copied(loss_scale(optimizer, variables)),
+            number=_copied(calls_of(optimizer)),
+            is_plain=is_plain(optimizer) and not self._clippers,
+        )
+        rate = getattr(optimizer, "learning_rate", None)
+        call.learning_rate = _copied(rate)
+        call.rates = [_copied(each) for each in learning_rates_of(optimizer)]
+        self.calls.append(call)
+        self._call = call
+        try:
+            apply(grads, trainable_variables)
+        finally:
+            self._call = None
+        call.after = [each.value if self._keeps_values else None for each in variables]
+        return None
+
+
+def _copy(variable: Any) -> torch.Tensor:
+    return variable.value.detach().clone()
+
+
+def _copied(value: Any) -> Any:
+    """Return the current value of a variable or scalar as a tensor; None for None."""
+    if value is None:
+        return None
+    return keras.ops.convert_to_tensor(value).detach().clone()

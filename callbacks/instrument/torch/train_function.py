@@ -1,0 +1,88 @@
+"""The observed train function of torch."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import torch
+
+from gradkeeper.callbacks.instrument.array_step import ArrayObserver, Clipper, TracedStep
+from gradkeeper.callbacks.instrument.optimizers import optimizers_of
+from gradkeeper.callbacks.instrument.patch import is_made_by_keras
+from gradkeeper.callbacks.instrument.torch.step_trace import TorchStepTrace
+from gradkeeper.callbacks.instrument.train_calls import ObservedTrainFunction
+
+
+class TorchTrainFunction(ObservedTrainFunction):
+    """Observed train function of torch. The train step runs eagerly.
+
+    If an observer may change the state after the step, the variables are copied before each step.
+    """
+
+    def __init__(self, model: keras.Model, plain: Callable) -> None:
+        super().__init__(model, plain)
+        self._is_of_keras = is_made_by_keras(plain)
+
+    def run_observed(self, arguments: tuple[Any, ...], observers: tuple[ArrayObserver, ...]) -> Any:
+        if not self._is_of_keras:  # a user's train function runs unchanged
+            return self._plain(*arguments)
+        observers = tuple(sorted(observers, key=lambda each: not each.changes_step))
+        for observer in observers:
+            if observer.timer is not None:
+                observer.timer.call_begins(observer)
+        ((data,),) = arguments
+        observing = [each for each in observers if each.measures_next]
+        logs, before, outputs = self._step(data, observing)
+        found = dict(zip(observing, outputs, strict=True))
+        for observer in observers:
+            observer.end_step(found.get(observer), data, before)
+            if observer.timer is not None:
+                observer.timer.call_ends(observer)
+        return logs
+
+    def _step(self, data: Any, observers: list[ArrayObserver]) -> tuple[Any, Any, list[Any]]:
+        model = self._model
+        if not observers:
+            return self._plain((data,)), None, []
+        named = [each for observer in observers for each in observer.optimizers or ()]
+        every = {id(each): each for each in [*optimizers_of(model), *named]}
+        changes = any(each.changes_step for each in observers)
+        trace = TorchStepTrace(
+            model,
+            list(every.values()),
+            [each for each in observers if isinstance(each, Clipper)],
+            keeps_values=changes or any(each.needs_values for each in observers),
+        )
+        before = _state_of(model) if changes else None
+        for each in observers:
+            each.begin_step(each.carry)
+        with trace.recording():
+            logs = model.train_step(data)
+        with torch.no_grad():
+            after = _variables_of(model) if changes else None
+            values = None if after is None else [[v.value for v in some] for some in after]
+            step = TracedStep(trace, before, values, logs)
+            outputs = []
+            for each in observers:
+                each.carry, output = each.on_step(step, each.carry)
+                outputs.append(output)
+            if after is not None and step.after is not values:
+                for some, new in zip(after, step.after, strict=True):
+                    for variable, value in zip(some, new, strict=True):
+                        variable.assign(value)
+        return step.logs, before, outputs
+
+
+def _variables_of(model: keras.Model) -> list[list[Any]]:
+    """Return the variables of the model in the four lists of a state; see `TracedStep`."""
+    optimizer = [each for one in optimizers_of(model) for each in one.variables]
+    return [
+        model.trainable_variables,
+        model.non_trainable_variables,
+        optimizer,
+        model.metrics_variables,
+    ]
+
+
+def _state_of(model: keras.Model) -> list[list[torch.Tensor]]:
+    return [[each.value.detach().clone() for each in some] for some in _variables_of(model)]
