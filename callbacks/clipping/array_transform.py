@@ -77,7 +77,6 @@ class ArrayClipTransform(ArrayObserver):
         """Return the clipped gradients, traced; see `Clipper`. Non-finite ones are not changed."""
         if id(optimizer) not in self._ids:
             return gradients
-        self.has_seen_gradients = True
         if isinstance(self._method, AGC):
             pairs = zip(gradients, variables, strict=True)
             factors = [self._method.factor(gradient, variable) for gradient, variable in pairs]
@@ -95,6 +94,7 @@ class ArrayClipTransform(ArrayObserver):
 
     def on_step(self, step: TracedStep, carry: Any) -> tuple[Any, Any]:
         """Return the state of the limits, that before the step if a guard skips it."""
+        self.has_seen_gradients |= any(self.observes(each.optimizer) for each in step.trace.calls)
         refused, after = step.trace.is_refused, self._traced
         if refused is not None:
             after = keras.tree.map_structure(

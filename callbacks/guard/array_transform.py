@@ -103,6 +103,8 @@ class ArraySkipTransform(ArrayObserver):
         compiled: whether the step is compiled.
     """
 
+    needs_state = True
+
     def __init__(
         self,
         options: SkipOptions,
@@ -385,13 +387,20 @@ def _refuse(step: TracedStep, refused: Any) -> None:
     """Restore the state before the step if it is refused."""
     others = step.trace.is_refused
     step.trace.is_refused = refused if others is None else refused | others
-    step.after = keras.tree.map_structure(
-        lambda new, old: ops.where(refused, old, new), step.after, step.before
-    )
+    if not step.is_compiled:
+        if not bool(refused):
+            return
+        step.after = step.before
+    else:
+        step.after = keras.tree.map_structure(
+            lambda new, old: ops.where(refused, old, new), step.after, step.before
+        )
     for call in step.trace.calls:
-        call.after = [
-            ops.where(refused, *each) for each in zip(call.before, call.after, strict=True)
-        ]
+        if step.is_compiled:
+            pairs = zip(call.before, call.after, strict=True)
+            call.after = [ops.where(refused, old, new) for old, new in pairs]
+        else:
+            call.after = call.before
         for clip in call.clips:
             clip.is_update = ~refused if clip.is_update is None else clip.is_update & ~refused
     step.logs = _logs_of(step)

@@ -296,7 +296,7 @@ class ArrayRecorder(ArrayObserver):
             tuple(names[i] for i in chosen),
             tuple(call.variables[i] for i in chosen),
             clip_limit_of(call.optimizer),
-            applies_all=call.is_plain or not call.clips,
+            applies_all=call.is_plain or not (call.clips or accumulates(call.optimizer)),
         )
         self.optimizer_logs.append(log)
         return len(self.optimizer_logs) - 1

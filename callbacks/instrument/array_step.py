@@ -176,12 +176,14 @@ class TracedStep:
         before: the state before the step.
         after: the state after the step.
         logs: the logs of the step.
+        is_compiled: whether the values are unknown while the step is traced.
     """
 
     trace: StepTrace
     before: Any
     after: Any
     logs: Any
+    is_compiled: bool
 
 
 class ArrayObserver(Owned):
@@ -193,11 +195,13 @@ class ArrayObserver(Owned):
         carry: the carry of the next step, nested dicts of arrays.
         changes_step: whether the observer may change the state after the step. Such an observer
             acts before the others.
+        needs_state: whether the observer needs the state before the step after it.
         measures_next: whether the next step is observed.
         needs_values: whether the observer needs the values of trained variables before an update.
     """
 
     changes_step = False
+    needs_state = False
     needs_values = False
     measures_next = True
 

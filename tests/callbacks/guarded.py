@@ -4,6 +4,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from models import of_backend
 
 from gradkeeper.callbacks.non_finite_guard import NonFiniteGuard
 
@@ -24,12 +25,15 @@ def built(optimizer: Any = "adam", dtype: str | None = None, **options: Any) -> 
         keras.Input((6,)),
         keras.layers.Dense(5, "tanh", dtype=dtype),
         keras.layers.BatchNormalization(dtype=dtype),
-        keras.layers.Dropout(0.3, dtype=dtype),
+        keras.layers.Dropout(0.3, seed=5, dtype=dtype),
         keras.layers.Dense(1, dtype=dtype),
     ]
     model = keras.Sequential(layers)
     model.compile(
-        optimizer, "mse", metrics=[keras.metrics.MeanAbsoluteError(name="mae")], **options
+        optimizer,
+        "mse",
+        metrics=[keras.metrics.MeanAbsoluteError(name="mae")],
+        **of_backend(options),
     )
     return model
 

@@ -90,7 +90,7 @@ def test_agc_is_the_papers_equation_3(name, run_eagerly):
     before = [keras.ops.convert_to_numpy(each) for each in model.trainable_variables]
 
     def loss(_):
-        return keras.ops.mean(keras.ops.square(model(x, training=True) - y))
+        return keras.ops.mean(keras.ops.square(keras.ops.subtract(model(x, training=True), y)))
 
     _, wanted = gradients(loss, model, [])
     fit(model, (x, y), batch_size=len(x), callbacks=[AdaptiveClipping("agc", clipping=0.05)])

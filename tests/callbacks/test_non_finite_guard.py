@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from guarded import BATCH, WAYS, assert_alike, built, data, fit, poisoned, quiet, state
+from models import of_backend
 
 from gradkeeper.callbacks import GradientMonitor
 from gradkeeper.callbacks.guard import NonFiniteGradientError, NormZScore
@@ -292,7 +293,7 @@ def test_bad_arguments(arguments, message):
 def test_the_event_names_the_layers_when_every_element_is_bad(value, jit_compile):
     keras.utils.set_random_seed(3)
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(2), keras.layers.Dense(6)])
-    model.compile("sgd", "mse", jit_compile=jit_compile)
+    model.compile("sgd", "mse", **of_backend({"jit_compile": jit_compile}))
     guard = NonFiniteGuard(verbose=0, capsule_dir=None)
     fit(model, (np.full((8, 6), value, "float32"), np.zeros((8, 6), "float32")), guard)
     (event,) = guard.events

@@ -79,7 +79,7 @@ class JaxTrainFunction(ObservedTrainFunction):
                 each.begin_step(carry)
             with trace.recording():
                 logs, after = model.train_step(state, data)
-            step = TracedStep(trace, state, after, logs)
+            step = TracedStep(trace, state, after, logs, self._is_compiled)
             found = [each.on_step(step, c) for each, c in zip(observers, carries, strict=True)]
             return step.logs, step.after, [c for c, _ in found], [out for _, out in found]
 

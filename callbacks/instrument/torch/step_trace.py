@@ -47,10 +47,11 @@ class TorchStepTrace(StepTrace):
         super().__init__(model, optimizers, clippers)
         self._keeps_values = keeps_values
         self._value: torch.Tensor | None = None
+        self._is_unscaled = False
 
     @property
     def loss(self) -> Any:
-        if self._value is None or not self.calls:
+        if self._value is None or self._is_unscaled or not self.calls:
             return self._value
         scale = self.calls[-1].scale
         return self._value if scale is None else self._value / scale
@@ -61,6 +62,7 @@ class TorchStepTrace(StepTrace):
             stack.enter_context(self._reads_loss())
             for optimizer in self._optimizers:
                 stack.enter_context(replaced(optimizer, "apply", self._apply))
+                stack.enter_context(replaced(optimizer, "scale_loss", self._scale_loss))
                 for each in with_nested(optimizer):
                     stack.enter_context(replaced(each, APPLY_GRADIENTS, self._apply_gradients))
                     stack.enter_context(replaced(each, CLIP_GRADIENTS, self._clip))
@@ -68,11 +70,11 @@ class TorchStepTrace(StepTrace):
 
     @contextmanager
     def _reads_loss(self) -> Iterator[None]:
-        """Read the scalars on which this thread calls `backward`."""
+        """Read the scalars on which this thread calls `backward`, unless the loss is known."""
         backward, thread = torch.Tensor.backward, get_ident()
 
         def read(tensor: torch.Tensor, *args: Any, **options: Any) -> None:
-            if get_ident() == thread and not tensor.shape:
+            if get_ident() == thread and not (tensor.shape or self._is_unscaled):
                 self._value = tensor.detach()
             backward(tensor, *args, **options)
 
@@ -81,6 +83,10 @@ class TorchStepTrace(StepTrace):
             yield
         finally:
             torch.Tensor.backward = backward
+
+    def _scale_loss(self, optimizer: Any, scale_loss: Callable, loss: torch.Tensor) -> torch.Tensor:
+        self._value, self._is_unscaled = loss.detach(), True
+        return scale_loss(loss)
 
     def _apply(
         self,

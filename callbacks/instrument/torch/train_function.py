@@ -46,30 +46,32 @@ class TorchTrainFunction(ObservedTrainFunction):
             return self._plain((data,)), None, []
         named = [each for observer in observers for each in observer.optimizers or ()]
         every = {id(each): each for each in [*optimizers_of(model), *named]}
-        changes = any(each.changes_step for each in observers)
+        keeps = any(each.needs_state for each in observers)
         trace = TorchStepTrace(
             model,
             list(every.values()),
             [each for each in observers if isinstance(each, Clipper)],
-            keeps_values=changes or any(each.needs_values for each in observers),
+            keeps_values=any(each.needs_values for each in observers),
         )
-        before = _state_of(model) if changes else None
+        before = _values_of(model, copied=True) if keeps else None
+        generators = _states_of_generators() if keeps else []
         for each in observers:
             each.begin_step(each.carry)
         with trace.recording():
             logs = model.train_step(data)
         with torch.no_grad():
-            after = _variables_of(model) if changes else None
-            values = None if after is None else [[v.value for v in some] for some in after]
-            step = TracedStep(trace, before, values, logs)
+            after = _values_of(model) if keeps else None
+            step = TracedStep(trace, before, after, logs, is_compiled=False)
             outputs = []
             for each in observers:
                 each.carry, output = each.on_step(step, each.carry)
                 outputs.append(output)
-            if after is not None and step.after is not values:
-                for some, new in zip(after, step.after, strict=True):
-                    for variable, value in zip(some, new, strict=True):
+            if keeps and step.after is before:
+                for some, values in zip(_variables_of(model), before, strict=True):
+                    for variable, value in zip(some, values, strict=True):
                         variable.assign(value)
+                for restore, state in generators:
+                    restore(state)
         return step.logs, before, outputs
 
 
@@ -84,5 +86,18 @@ def _variables_of(model: keras.Model) -> list[list[Any]]:
     ]
 
 
-def _state_of(model: keras.Model) -> list[list[torch.Tensor]]:
-    return [[each.value.detach().clone() for each in some] for some in _variables_of(model)]
+def _values_of(model: keras.Model, *, copied: bool = False) -> list[list[torch.Tensor]]:
+    """Return the values of the variables, [4 lists]; see `TracedStep`."""
+    values = [[each.value.detach() for each in some] for some in _variables_of(model)]
+    return [[each.clone() for each in some] for some in values] if copied else values
+
+
+def _states_of_generators() -> list[tuple[Callable, Any]]:
+    """Return the states of torch's global random generators, each with its setter.
+
+    A `Dropout` without a seed draws from them.
+    """
+    states: list[tuple[Callable, Any]] = [(torch.set_rng_state, torch.get_rng_state())]
+    if torch.cuda.is_available():
+        states.append((torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all()))
+    return states
