@@ -1,5 +1,7 @@
 """Models that cannot be trained because of their architecture or initialization."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 from keras import layers
@@ -56,12 +58,13 @@ def _vanishing() -> list[Run]:
 
 
 def _missing() -> list[Run]:
-    return [
+    runs = [
         Run("output that the loss does not use", _unused_head, "missing", at=0, layer="unused"),
         Run("encoder behind stop_gradient", _detached, "missing", at=0, layer="encoder"),
         Run("kernel that no call uses", _unused_kernel, "missing", at=0, layer="unused"),
         Run("bottleneck rounded to integers", _rounded, "missing", at=0, layer="encoder"),
     ]
+    return [replace(run, on_jax=False) for run in runs]  # JAX returns zeros
 
 
 def _exploding() -> list[Run]:

@@ -351,6 +351,16 @@ def test_one_step_in_three_is_measured():
     assert monitor.history.steps.tolist() == [0, 3, 6, 9]
 
 
+def test_largest_magnitudes_are_recorded_in_one_of_eight_steps_or_in_each():
+    model, data = compiled("dense")
+    monitor, every = GradientMonitor(rules=[]), GradientMonitor(rules=[], watch=["max_abs"])
+    fit(model, data, monitor, every, epochs=4)
+    known, all_known = (np.isfinite(each.history.value("max_abs")) for each in (monitor, every))
+    assert np.flatnonzero(known.all(axis=1)).tolist() == [0, 8, 16]
+    assert not known[1:8].any()
+    assert all_known.all()
+
+
 @pytest.mark.parametrize(
     "options",
     [{"measurements": ["activations"]}, {"measurements": ["optimizer"]}, {"budget": 0.1},
