@@ -23,9 +23,7 @@ class ClipAfterReduce(StepCallback[Owned]):
         TypeError: if the callback is attached to an object that is not a Keras 3 model.
     """
 
-    _other_backends = (
-        "On JAX, Keras clips the gradient of the global batch under keras.distribution.DataParallel"
-    )
+    _other_backends = "On JAX and torch, Keras clips the gradient of the global batch"
 
     def __init__(self) -> None:
         super().__init__(_make_transform)

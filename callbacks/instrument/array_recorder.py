@@ -296,10 +296,15 @@ class ArrayRecorder(ArrayObserver):
             tuple(names[i] for i in chosen),
             tuple(call.variables[i] for i in chosen),
             clip_limit_of(call.optimizer),
-            applies_all=call.is_plain or not (call.clips or accumulates(call.optimizer)),
+            applies_all=call.is_plain or not (call.clips or _may_not_apply(call.optimizer)),
         )
         self.optimizer_logs.append(log)
         return len(self.optimizer_logs) - 1
+
+
+def _may_not_apply(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Return True if a call of the optimizer may change no variable."""
+    return accumulates(optimizer) or isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
 
 
 def _true(gradient: Any, scale: Any, dtype: str) -> Any:

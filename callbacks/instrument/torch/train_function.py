@@ -76,18 +76,20 @@ class TorchTrainFunction(ObservedTrainFunction):
 
 
 def _variables_of(model: keras.Model) -> list[list[Any]]:
-    """Return the variables of the model in the four lists of a state; see `TracedStep`."""
-    optimizer = [each for one in optimizers_of(model) for each in one.variables]
+    """Return the variables of a state, see `TracedStep`, and those of further optimizers."""
+    first = model.optimizer
+    others = [each for each in optimizers_of(model) if each is not first]
     return [
         model.trainable_variables,
         model.non_trainable_variables,
-        optimizer,
+        [] if first is None else first.variables,
         model.metrics_variables,
+        [variable for each in others for variable in each.variables],
     ]
 
 
 def _values_of(model: keras.Model, *, copied: bool = False) -> list[list[torch.Tensor]]:
-    """Return the values of the variables, [4 lists]; see `TracedStep`."""
+    """Return the values of `_variables_of`."""
     values = [[each.value.detach() for each in some] for some in _variables_of(model)]
     return [[each.clone() for each in some] for some in values] if copied else values
 

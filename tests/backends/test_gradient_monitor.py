@@ -1,21 +1,25 @@
-"""`GradientMonitor` on JAX: true norms, unchanged training, no patches left."""
+"""`GradientMonitor` on JAX and torch: true norms, unchanged training, no patches left."""
 
 import importlib.util
 import itertools
 import re
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-from jax_models import GAN
+from own_steps import GAN, OwnStep
 
 import gradkeeper.callbacks
 from gradkeeper.callbacks import ClipAfterReduce, GradientHistory, GradientMonitor
-
-jax = pytest.importorskip("jax")
 from gradkeeper.callbacks.instrument import array_recorder as recorder
+
+BACKEND = keras.backend.backend()
+if BACKEND == "jax":
+    import jax
+else:
+    import torch
 
 layers, optimizers = keras.layers, keras.optimizers
 STEPS, BATCH = 50, 8
@@ -73,24 +77,6 @@ def several():
     return optimizers.MultiOptimizer(lambda v: plain if "out" in v.path else adam)
 
 
-class OwnStep(keras.Sequential):
-    """Model with its own train step, as the guide to custom train steps on JAX shows it."""
-
-    def train_step(self, state, data):
-        variables, others, optimizer_variables, metrics = state
-        x, y = data
-
-        def loss_of(variables, others):
-            predicted, others = self.stateless_call(variables, others, x, training=True)
-            return keras.ops.mean(keras.ops.square(predicted - y)), others
-
-        (loss, others), grads = jax.value_and_grad(loss_of, 0, True)(variables, others)
-        variables, optimizer_variables = self.optimizer.stateless_apply(
-            optimizer_variables, grads=grads, trainable_variables=variables
-        )
-        return {"loss": loss}, (variables, others, optimizer_variables, metrics)
-
-
 SETTINGS = {
     "plain": (sgd, {}),
     "clipnorm": (lambda: sgd(clipnorm=0.1), {}),
@@ -104,6 +90,8 @@ SETTINGS = {
     "run_eagerly": (sgd, {"run_eagerly": True}),
     "jit_compile=False": (sgd, {"jit_compile": False}),
 }
+if BACKEND == "torch":
+    del SETTINGS["steps_per_execution"]
 
 
 @contextmanager
@@ -149,14 +137,21 @@ def fit(model, data, *callbacks, epochs=STEPS // 5):
 
 
 def true_norms(model, data, weights):
-    """Return the norm of each gradient at these weights, by a plain `jax.grad`, [steps, vars]."""
+    """Return the norm of each gradient at these weights, [steps, vars].
+
+    The gradients are those of `jax.grad` or `torch.autograd.grad`.
+    """
     others = [each.value for each in model.non_trainable_variables]
 
     def loss(variables, x, y):
         predicted, _ = model.stateless_call(variables, others, x, training=True)
         return keras.ops.mean(keras.ops.square(predicted - y))
 
-    gradient = jax.jit(jax.grad(loss))
+    def torch_gradient(variables, x, y):
+        variables = [torch.tensor(each, requires_grad=True) for each in variables]
+        return torch.autograd.grad(loss(variables, *map(torch.tensor, (x, y))), variables)
+
+    gradient = jax.jit(jax.grad(loss)) if BACKEND == "jax" else torch_gradient
     rows = []
     for step, variables in enumerate(weights):
         batch = slice(step % 5 * BATCH, (step % 5 + 1) * BATCH)
@@ -182,7 +177,7 @@ def test_norms_are_true_and_the_training_is_unchanged(setting, kind):
     if setting == "multi_optimizer" and not hasattr(optimizers, "MultiOptimizer"):
         pytest.skip("since Keras 3.15")
     half = setting == "mixed_float16"
-    if half and kind == "attention":
+    if half and kind == "attention" and BACKEND == "jax":
         pytest.skip("JAX has no float16 attention on a CPU")
     epochs = 2 if setting in ("run_eagerly", "jit_compile=False") else STEPS // 5
     plain, data = compiled(kind, setting)
@@ -208,11 +203,15 @@ def test_norms_are_true_and_the_training_is_unchanged(setting, kind):
     assert_nothing_remains(model)
 
 
+PATCHED = {"apply", "scale_loss", "stateless_apply", "_clip_gradients"}
+
+
 def assert_nothing_remains(model):
     for optimizer in (model.optimizer, *vars(model.optimizer).get("optimizers", [])):
-        assert not {"stateless_apply", "_clip_gradients"} & set(vars(optimizer))
-    assert "JaxTrainFunction" not in str(type(model.train_function))
-    assert jax.value_and_grad.__module__.startswith("jax")
+        assert not PATCHED & set(vars(optimizer))
+    assert "Proxy" not in str(type(model.train_function))
+    differentiate = jax.value_and_grad if BACKEND == "jax" else torch.Tensor.backward
+    assert differentiate.__module__.startswith(("jax", "torch"))
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -221,7 +220,7 @@ def test_norms_equal_those_in_float64(kind):
     keras.config.set_floatx("float64")
     keras.config.set_dtype_policy("float64")
     try:
-        with jax.enable_x64(True):
+        with jax.enable_x64(True) if BACKEND == "jax" else nullcontext():
             plain, data = compiled(kind)
             weights = Weights()
             fit(plain, data, weights, epochs=1)
@@ -261,6 +260,7 @@ def test_applied_norms_updates_and_scalars_equal_numpy():
     assert history.clip_fraction == 1.0
 
 
+@pytest.mark.skipif(BACKEND != "jax", reason="keras.distribution is for JAX")
 def test_several_devices_record_the_global_batch():
     def norms(distribution):
         keras.distribution.set_distribution(distribution)
@@ -324,9 +324,10 @@ def test_nothing_remains_after_an_exception(error):
         fit(model, data, monitor, Interrupt())
     monitor.close()
     assert len(monitor.history) == 3
-    assert_nothing_remains(model)
+    assert not PATCHED & set(vars(model.optimizer))
     fit(model, data, monitor, epochs=1)
     assert len(monitor.history) == 8
+    assert_nothing_remains(model)
 
 
 def test_records_reach_rules_files_logs_and_report(tmp_path):
@@ -351,6 +352,7 @@ def test_one_step_in_three_is_measured():
     assert monitor.history.steps.tolist() == [0, 3, 6, 9]
 
 
+@pytest.mark.skipif(BACKEND != "jax", reason="torch computes them in each step")
 def test_largest_magnitudes_are_recorded_in_one_of_eight_steps_or_in_each():
     model, data = compiled("dense")
     monitor, every = GradientMonitor(rules=[]), GradientMonitor(rules=[], watch=["max_abs"])
@@ -367,21 +369,27 @@ def test_largest_magnitudes_are_recorded_in_one_of_eight_steps_or_in_each():
      {"histograms": True}],
 )  # fmt: skip
 def test_settings_that_need_tensorflow_are_refused(options):
-    with pytest.raises(ValueError, match="on the TensorFlow backend, not on jax"):
+    with pytest.raises(ValueError, match=f"on the TensorFlow backend, not on {BACKEND}"):
         GradientMonitor(**options)
 
 
 def test_a_custom_loop_is_refused():
     monitor = GradientMonitor()
-    with pytest.raises(RuntimeError, match="KERAS_BACKEND=jax"), monitor.watch(sgd()):
+    with pytest.raises(RuntimeError, match=f"KERAS_BACKEND={BACKEND}"), monitor.watch(sgd()):
         pass
 
 
 PAGE = Path(__file__).parents[2] / "docs" / "backends.md"
-ROWS = re.findall(r"^\| `(\w+)` \| yes \| (yes|no) \|", PAGE.read_text("utf-8"), re.MULTILINE)
+COLUMN = {"jax": 1, "torch": 2}[BACKEND]
+ROWS = [
+    (cells[0].strip(" `"), cells[1 + COLUMN].strip())
+    for line in PAGE.read_text("utf-8").splitlines()
+    if re.match(r"\| `\w+` \| yes \|", line)
+    for cells in [line.strip("|").split("|")]
+]
 
 
-@pytest.mark.parametrize("name", [name for name, on_jax in ROWS if on_jax == "no"])
+@pytest.mark.parametrize("name", [name for name, here in ROWS if here == "no"])
 @pytest.mark.skipif(importlib.util.find_spec("tensorflow") is not None, reason="has TensorFlow")
 def test_what_the_page_of_backends_excludes_names_its_backend(name):
     with pytest.raises(ImportError, match=f"{name} needs TensorFlow, which is not installed"):
@@ -390,5 +398,5 @@ def test_what_the_page_of_backends_excludes_names_its_backend(name):
 
 def test_clipping_after_the_reduction_is_not_needed():
     model, _ = compiled("dense")
-    with pytest.raises(RuntimeError, match=r"global batch .* Received: KERAS_BACKEND=jax"):
+    with pytest.raises(RuntimeError, match=rf"global batch.* Received: KERAS_BACKEND={BACKEND}"):
         ClipAfterReduce().set_model(model)
