@@ -4,6 +4,7 @@ import weakref
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import keras
@@ -68,7 +69,7 @@ class ArrayCallLog:
         wide = any(keras.backend.standardize_dtype(v.dtype) == "float64" for v in self.variables)
         return widest_dtype() if wide else "float32"
 
-    @property
+    @cached_property
     def columns(self) -> dict[int, int]:
         """Column of each recorded variable, by `id`."""
         return {id(variable): column for column, variable in enumerate(self.variables)}

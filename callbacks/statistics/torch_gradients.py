@@ -1,13 +1,10 @@
-"""Statistics of gradients with torch, exact even if float32 squares over- or underflow."""
+"""Statistics of gradients with torch. Squares are summed in float64, which cannot overflow."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-
-# Squares of magnitudes between these limits neither overflow nor lose precision in float32.
-_LEAST, _MOST = 1e-15, 1e15
 
 
 def statistics(gradients: Sequence[torch.Tensor], dtype: str, largest: Any = True) -> torch.Tensor:
@@ -22,14 +19,12 @@ def statistics(gradients: Sequence[torch.Tensor], dtype: str, largest: Any = Tru
     if not gradients:
         return torch.zeros((3, 0), dtype=wanted)
     with torch.no_grad():
-        tensors = [_real(each, wanted) for each in gradients]
-        magnitudes = torch.stack(torch._foreach_norm(tensors, float("inf")))
-        is_safe = ((magnitudes >= _LEAST) & (magnitudes <= _MOST)) | (magnitudes == 0)
-        unit = torch.where(is_safe | ~torch.isfinite(magnitudes), 1.0, magnitudes)
-        scaled = torch._foreach_div(tensors, list(unit.unbind()))
-        norms = unit * torch.stack(torch._foreach_norm(scaled))
-        bad = torch.stack([torch.sum(~torch.isfinite(each)) for each in tensors])
-        return torch.stack([norms, magnitudes, bad.to(wanted)])
+        tensors = [_real(each) for each in gradients]
+        norms = torch._foreach_norm(tensors, 2, dtype=torch.float64)
+        magnitudes = torch._foreach_norm(tensors, float("inf"))
+        # Zero times a non-finite number is NaN. The norm of order 0 counts what is not zero.
+        bad = torch._foreach_norm(torch._foreach_mul(tensors, 0.0), 0)
+        return torch.stack([torch.stack(each).to(wanted) for each in (norms, magnitudes, bad)])
 
 
 def l2_norms(tensors: Sequence[torch.Tensor], dtype: str) -> torch.Tensor:
@@ -47,9 +42,9 @@ def widest_dtype() -> str:
     return "float64"
 
 
-def _real(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Return a real tensor of this dtype with the same magnitudes, of at least one element."""
-    tensor = tensor.detach()
+def _real(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a real tensor with the same magnitudes, at least float32 and one element."""
     if not tensor.numel():
-        return torch.zeros(1, dtype=dtype, device=tensor.device)
-    return (tensor.abs() if tensor.is_complex() else tensor).to(dtype)
+        return torch.zeros(1, device=tensor.device)
+    tensor = tensor.detach().abs() if tensor.is_complex() else tensor.detach()
+    return tensor.float() if tensor.dtype.itemsize < 4 else tensor

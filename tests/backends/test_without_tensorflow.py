@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from gradkeeper.training import make_optimizer, make_strategy
 from gradkeeper.training.cli import app
 
+BACKENDS = ("jax",)
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tensorflow") is not None, reason="has TensorFlow"
 )

@@ -6,7 +6,7 @@ The step runs eagerly. The patches exist only while it runs.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from threading import get_ident
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import torch
@@ -20,14 +20,28 @@ from gradkeeper.callbacks._keras_private import (
 from gradkeeper.callbacks.instrument.array_step import Call, StepTrace, replaced
 from gradkeeper.callbacks.instrument.optimizers import (
     is_plain,
-    learning_rates_of,
     loss_scale,
+    nested_optimizers,
     with_nested,
 )
 
 
+class _Parts(NamedTuple):
+    """What does not change about an optimizer.
+
+    Attributes:
+        nested: the optimizer and those nested in it.
+        leaves: those of them that have a learning rate of their own.
+        is_plain: see `Call`.
+    """
+
+    nested: list[keras.optimizers.Optimizer]
+    leaves: list[keras.optimizers.Optimizer]
+    is_plain: bool
+
+
 class TorchStepTrace(StepTrace):
-    """Record of a train step of torch; see `StepTrace`.
+    """Record of a train step of torch, which is used again for each step; see `StepTrace`.
 
     Args:
         model: the model.
@@ -46,6 +60,7 @@ class TorchStepTrace(StepTrace):
     ) -> None:
         super().__init__(model, optimizers, clippers)
         self._keeps_values = keeps_values
+        self._parts = {id(each): self._parts_of(each) for each in optimizers}
         self._value: torch.Tensor | None = None
         self._is_unscaled = False
 
@@ -56,14 +71,21 @@ class TorchStepTrace(StepTrace):
         scale = self.calls[-1].scale
         return self._value if scale is None else self._value / scale
 
+    def _parts_of(self, optimizer: keras.optimizers.Optimizer) -> _Parts:
+        leaves = [each for each in with_nested(optimizer) if not nested_optimizers(each)]
+        plain = is_plain(optimizer) and not self._clippers
+        return _Parts(with_nested(optimizer), leaves, plain)
+
     @contextmanager
     def recording(self) -> Iterator[None]:
+        self.calls, self.is_refused = [], None
+        self._value, self._is_unscaled = None, False
         with ExitStack() as stack:
             stack.enter_context(self._reads_loss())
             for optimizer in self._optimizers:
                 stack.enter_context(replaced(optimizer, "apply", self._apply))
                 stack.enter_context(replaced(optimizer, "scale_loss", self._scale_loss))
-                for each in with_nested(optimizer):
+                for each in self._parts[id(optimizer)].nested:
                     stack.enter_context(replaced(each, APPLY_GRADIENTS, self._apply_gradients))
                     stack.enter_context(replaced(each, CLIP_GRADIENTS, self._clip))
             yield
@@ -106,11 +128,12 @@ class TorchStepTrace(StepTrace):
             [_copy(each) for each in variables] if self._keeps_values else [None] * len(variables),
             scale=_copied(loss_scale(optimizer, variables)),
             number=_copied(calls_of(optimizer)),
-            is_plain=is_plain(optimizer) and not self._clippers,
+            is_plain=self._parts[id(optimizer)].is_plain,
         )
         rate = getattr(optimizer, "learning_rate", None)
         call.learning_rate = _copied(rate)
-        call.rates = [_copied(each) for each in learning_rates_of(optimizer)]
+        leaves = self._parts[id(optimizer)].leaves
+        call.rates = [_copied(getattr(each, "learning_rate", None)) for each in leaves]
         self.calls.append(call)
         self._call = call
         try:

@@ -22,6 +22,7 @@ class TorchTrainFunction(ObservedTrainFunction):
     def __init__(self, model: keras.Model, plain: Callable) -> None:
         super().__init__(model, plain)
         self._is_of_keras = is_made_by_keras(plain)
+        self._traces: dict[tuple[ArrayObserver, ...], TorchStepTrace] = {}
 
     def run_observed(self, arguments: tuple[Any, ...], observers: tuple[ArrayObserver, ...]) -> Any:
         if not self._is_of_keras:  # a user's train function runs unchanged
@@ -44,15 +45,8 @@ class TorchTrainFunction(ObservedTrainFunction):
         model = self._model
         if not observers:
             return self._plain((data,)), None, []
-        named = [each for observer in observers for each in observer.optimizers or ()]
-        every = {id(each): each for each in [*optimizers_of(model), *named]}
         keeps = any(each.needs_state for each in observers)
-        trace = TorchStepTrace(
-            model,
-            list(every.values()),
-            [each for each in observers if isinstance(each, Clipper)],
-            keeps_values=any(each.needs_values for each in observers),
-        )
+        trace = self._trace_for(observers)
         before = _values_of(model, copied=True) if keeps else None
         generators = _states_of_generators() if keeps else []
         for each in observers:
@@ -73,6 +67,19 @@ class TorchTrainFunction(ObservedTrainFunction):
                 for restore, state in generators:
                     restore(state)
         return step.logs, before, outputs
+
+    def _trace_for(self, observers: list[ArrayObserver]) -> TorchStepTrace:
+        key = tuple(observers)
+        if key not in self._traces:
+            named = [each for observer in observers for each in observer.optimizers or ()]
+            every = {id(each): each for each in [*optimizers_of(self._model), *named]}
+            self._traces[key] = TorchStepTrace(
+                self._model,
+                list(every.values()),
+                [each for each in observers if isinstance(each, Clipper)],
+                keeps_values=any(each.needs_values for each in observers),
+            )
+        return self._traces[key]
 
 
 def _variables_of(model: keras.Model) -> list[list[Any]]:
