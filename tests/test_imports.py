@@ -13,8 +13,8 @@ PACKAGES = ("callbacks", "zoo", "training")
 
 # Folders and modules of callbacks/ that use TensorFlow. All others work with NumPy arrays.
 USES_TENSORFLOW = {
-    *("instrument", "statistics", "measurements", "guard", "capsule", "diagnosis", "flow"),
-    *("_clipping_methods", "adaptive_clipping"),
+    *("instrument", "statistics", "measurements", "guard", "capsule", "diagnosis"),
+    *("_clipping_methods", "adaptive_clipping", "flow.derivatives"),
     *("recording.recorder", "recording.replica_log", "recording.activation_log"),
     "recording.step_log",
 }
