@@ -45,6 +45,7 @@ class TemporalGradientFlow(BackendSupport, keras.callbacks.Callback):
     Raises:
         ValueError: if `every_epochs` is below 1, or, at the start of training, if the model has
             no recurrent layer.
+        RuntimeError: as in `gradient_flow`.
     """
 
     def __init__(

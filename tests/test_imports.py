@@ -13,8 +13,9 @@ PACKAGES = ("callbacks", "zoo", "training")
 
 # Folders and modules of callbacks/ that use TensorFlow. All others work with NumPy arrays.
 USES_TENSORFLOW = {
-    *("instrument", "statistics", "measurements", "guard", "capsule", "diagnosis", "flow"),
-    "clipping",
+    *("instrument", "statistics", "measurements", "diagnosis"),
+    *("guard.transform", "guard.checks", "guard.skip_log", "guard.capture", "guard.loop"),
+    *("clipping.transform", "flow.derivatives"),
     *("recording.recorder", "recording.replica_log", "recording.activation_log"),
     "recording.step_log",
 }

@@ -8,9 +8,9 @@ from unittest import mock
 
 import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
-from gradkeeper.callbacks.flow.unrolled import Steps
+from gradkeeper.callbacks.flow.unrolled import Calls, Layers, Steps
 
 # The gates of Keras's cells in the order in which `call` applies `recurrent_activation`, and the
 # weight of a state's old value: (gates, state, gate).
@@ -34,9 +34,9 @@ class GateRecorder:
     path: str
     cell: Any
     calls: list[Steps]
-    gates: dict[tuple[int, int], dict[str, tf.Tensor]] = field(default_factory=dict)
+    gates: dict[tuple[int, int], dict[str, Any]] = field(default_factory=dict)
 
-    def record_gate(self, name: str, value: tf.Tensor) -> tf.Tensor:
+    def record_gate(self, name: str, value: Any) -> Any:
         """Record a gate of the current time step, [batch, units], and return it."""
         self._current()[name] = value
         return value
@@ -51,11 +51,11 @@ class GateRecorder:
         """
         steps = self.calls[call]
         times = [self.gates.get((call, time), {}) for time in sorted(steps.given)]
-        gates = {name: tf.stack([_widen(each[name]) for each in times]) for name in times[0]}
-        carry = {name: tf.convert_to_tensor(each) for name, each in self._carry(gates).items()}
+        gates = {name: ops.stack([_widen(each[name]) for each in times]) for name in times[0]}
+        carry = {name: ops.convert_to_tensor(each) for name, each in self._carry(gates).items()}
         first = steps.states[0][0]
         shape = (len(times), first.shape[0])
-        there = np.ones(shape, bool) if steps.mask is None else steps.mask.numpy().T
+        there = np.ones(shape, bool) if steps.mask is None else ops.convert_to_numpy(steps.mask).T
         if not there.any():
             raise ValueError(
                 f"All time steps are masked. Pass other inputs. Received: {self.path} with "
@@ -63,7 +63,7 @@ class GateRecorder:
             )
         return self._arrays(gates, there), self._arrays(carry, there)
 
-    def _arrays(self, tensors: dict[str, tf.Tensor], there: np.ndarray) -> dict[str, np.ndarray]:
+    def _arrays(self, tensors: dict[str, Any], there: np.ndarray) -> dict[str, np.ndarray]:
         found = {}
         for name, tensor in tensors.items():
             values = np.asarray(tensor, np.float64)
@@ -76,14 +76,14 @@ class GateRecorder:
             found[name] = np.where(there[..., None], values, np.nan)
         return found
 
-    def _carry(self, gates: dict[str, tf.Tensor]) -> dict[str, Any]:
+    def _carry(self, gates: dict[str, Any]) -> dict[str, Any]:
         known = _KERAS_CELLS.get(type(self.cell).call)
         if known is not None:
             _, state, gate = known
             return {state: gates[gate]}
         return self.cell.carry(gates) if hasattr(self.cell, "carry") else {}
 
-    def _current(self) -> dict[str, tf.Tensor]:
+    def _current(self) -> dict[str, Any]:
         """Return the gates recorded in the current time step.
 
         Before the loop, Keras runs the cells of `StackedRNNCells` once for their dropout masks.
@@ -102,7 +102,7 @@ class GateRecorder:
             return mock.patch.dict(vars(self.cell), record_gate=self.record_gate)
         activation = self.cell.recurrent_activation
 
-        def recorded(sums: tf.Tensor) -> tf.Tensor:
+        def recorded(sums: Any) -> Any:
             return self.record_gate(known[0][len(self._current())], activation(sums))
 
         # Assignment through `vars` bypasses Keras's attribute tracking.
@@ -110,9 +110,7 @@ class GateRecorder:
 
 
 @contextmanager
-def gates_recorded(
-    layers: dict[str, keras.layers.RNN], seen: dict[str, list[Steps]]
-) -> Iterator[list[GateRecorder]]:
+def gates_recorded(layers: Layers, seen: Calls) -> Iterator[list[GateRecorder]]:
     """Record the gates of the layers' cells inside the block.
 
     Args:
@@ -137,6 +135,7 @@ def gates_recorded(
         yield recorders
 
 
-def _widen(value: tf.Tensor) -> tf.Tensor:
+def _widen(value: Any) -> Any:
     """Cast a half-precision tensor to float32."""
-    return tf.cast(value, tf.float32) if value.dtype.size < 4 else value
+    is_half = keras.backend.standardize_dtype(value.dtype) in ("float16", "bfloat16")
+    return ops.cast(value, "float32") if is_half else value

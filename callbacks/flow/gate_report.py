@@ -9,9 +9,9 @@ import keras
 import numpy as np
 
 from gradkeeper._arguments import number
+from gradkeeper.callbacks.flow.backend import unrolled_pass
 from gradkeeper.callbacks.flow.gate_recorder import GateRecorder, gates_recorded
-from gradkeeper.callbacks.flow.unrolled import in_tensors, layers_to_unroll, unrolled
-from gradkeeper.callbacks.instrument.rollback import forward_pass_undone, functions_run_eagerly
+from gradkeeper.callbacks.flow.unrolled import in_tensors, layers_to_unroll
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -219,16 +219,13 @@ def gate_report(model: keras.Model, x: Any, *, low: float = 0.1, high: float = 0
     Raises:
         ValueError: if the model has no recurrent layer or none with known gates, if a gate is not
             finite, or if all steps are masked.
+        RuntimeError: if the backend of Keras is neither TensorFlow nor JAX; on JAX, if a recurrent
+            layer is called inside `jax.jit`, `jax.checkpoint` or `jax.vmap`.
     """
     number("low", low, "(0, 1)")
     number("high", high, "(0, 1)")
     layers = layers_to_unroll(model)
-    with (
-        functions_run_eagerly(),
-        forward_pass_undone(model),
-        unrolled(layers) as seen,
-        gates_recorded(layers, seen) as recorders,
-    ):
+    with unrolled_pass(model, layers) as seen, gates_recorded(layers, seen) as recorders:
         model(in_tensors(x), training=False)
     report = _report([each for each in recorders if each.calls], low, high)
     if not report.gates and not report.carries:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
-from gradkeeper.callbacks.flow.unrolled import Steps, in_tensors, layers_to_unroll, unrolled
-from gradkeeper.callbacks.instrument.rollback import forward_pass_undone, functions_run_eagerly
+from gradkeeper.callbacks.flow.backend import state_gradients
+from gradkeeper.callbacks.flow.unrolled import Steps, in_tensors, layers_to_unroll
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -200,6 +200,8 @@ def gradient_flow(
     Raises:
         ValueError: if the model has no recurrent layer, or neither is the model compiled nor
             `loss` given.
+        RuntimeError: if the backend of Keras is neither TensorFlow nor JAX; on JAX, if a recurrent
+            layer is called inside `jax.jit`, `jax.checkpoint` or `jax.vmap`.
     """
     layers = layers_to_unroll(model)
     if loss is None and not model.compiled:
@@ -207,18 +209,18 @@ def gradient_flow(
             f"Compile the model or pass `loss`. Received: model={model.name!r}, loss=None"
         )
     x, y = in_tensors(x), in_tensors(y)
-    with functions_run_eagerly(), forward_pass_undone(model):
-        with tf.GradientTape() as tape, unrolled(layers, tape) as seen:
-            outputs = model(x, training=training)
-            value = loss(outputs) if loss else model.compute_loss(x, y, outputs, training=training)
-        calls = [
-            (path if number == 1 else f"{path}, call {number}", steps)
-            for path, called in seen.items()
-            for number, steps in enumerate(called, 1)
-        ]
-        gradients = tape.gradient(value, [steps.states for _, steps in calls])
-    pairs = zip(calls, gradients, strict=True)
-    flows = [flow for (name, steps), each in pairs for flow in _flows(name, steps, each)]
+
+    def compute_loss() -> Any:
+        outputs = model(x, training=training)
+        return loss(outputs) if loss else model.compute_loss(x, y, outputs, training=training)
+
+    value, seen, gradients = state_gradients(model, layers, compute_loss)
+    flows = [
+        flow
+        for path, calls in seen.items()
+        for number, (steps, each) in enumerate(zip(calls, gradients[path], strict=True), 1)
+        for flow in _flows(path if number == 1 else f"{path}, call {number}", steps, each)
+    ]
     return GradientFlow(tuple(flows), float(value))
 
 
@@ -226,20 +228,16 @@ def _flows(layer: str, steps: Steps, gradients: dict[int, list[Any]]) -> Iterato
     """Yield the flow of each of a layer's states."""
     times = list(steps.states)
     for number in range(len(steps.states[times[0]])):
-        norms = np.stack(
-            [_norms(steps.states[time][number], gradients[time][number]) for time in sorted(times)]
-        )
+        norms = np.stack([_norms(gradients[time][number]) for time in sorted(times)])
         if steps.mask is not None:
-            norms = np.where(steps.mask.numpy().T, norms, np.nan)
+            norms = np.where(ops.convert_to_numpy(steps.mask).T, norms, np.nan)
         name = ("h", "c")[number] if number < 2 else f"state {number}"
         yield StateFlow(layer, name, norms, backwards=times[0] > times[-1])
 
 
-def _norms(state: tf.Tensor, gradient: Any) -> np.ndarray:
-    """Return the norm per example, [batch]; 0 if the loss does not depend on the state."""
-    if gradient is None:
-        return np.zeros(state.shape[0])
-    flat = np.asarray(gradient.numpy(), np.float64).reshape(state.shape[0], -1)
+def _norms(gradient: Any) -> np.ndarray:
+    """Return the norm per example, [batch]."""
+    flat = np.asarray(ops.convert_to_numpy(gradient), np.float64).reshape(gradient.shape[0], -1)
     return np.linalg.norm(flat, axis=1)
 
 

@@ -6,10 +6,10 @@ from typing import Any, TypeAlias
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from gradkeeper.callbacks.flow.unrolled import StepJacobian, in_tensors, layers_to_unroll, unrolled
-from gradkeeper.callbacks.instrument.rollback import forward_pass_undone, functions_run_eagerly
+from gradkeeper.callbacks.flow.backend import unrolled_pass
+from gradkeeper.callbacks.flow.step_jacobian import StepJacobian
+from gradkeeper.callbacks.flow.unrolled import in_tensors, layers_to_unroll
 
 Product: TypeAlias = Callable[[np.ndarray], np.ndarray]
 
@@ -182,15 +182,15 @@ def spectral_report(model: keras.Model, x: Any = None, *, exponents: int = 4) ->
 
     Raises:
         ValueError: if the model has no recurrent layer, or a kernel is not finite.
+        RuntimeError: if the backend of Keras is neither TensorFlow nor JAX; on JAX, if a recurrent
+            layer is called inside `jax.jit`, `jax.checkpoint` or `jax.vmap`.
     """
     layers = layers_to_unroll(model)
     found = {path: LayerSpectrum(path, _kernels(path, each.cell)) for path, each in layers.items()}
     if x is None:
         return SpectralReport(found)
-    tape = tf.GradientTape(watch_accessed_variables=False)
-    with functions_run_eagerly(), forward_pass_undone(model):
-        with tape, unrolled(layers, tape) as seen:
-            model(in_tensors(x), training=False)
+    with unrolled_pass(model, layers) as seen:
+        model(in_tensors(x), training=False)
         for path, layer in layers.items():
             if seen[path]:
                 step = StepJacobian(layer.cell, seen[path][0])
