@@ -219,8 +219,8 @@ def gate_report(model: keras.Model, x: Any, *, low: float = 0.1, high: float = 0
     Raises:
         ValueError: if the model has no recurrent layer or none with known gates, if a gate is not
             finite, or if all steps are masked.
-        RuntimeError: if the backend of Keras is neither TensorFlow nor JAX; on JAX, if a recurrent
-            layer is called inside `jax.jit`, `jax.checkpoint` or `jax.vmap`.
+        RuntimeError: on JAX, if a recurrent layer is called inside `jax.jit`, `jax.checkpoint` or
+            `jax.vmap`.
     """
     number("low", low, "(0, 1)")
     number("high", high, "(0, 1)")

@@ -200,8 +200,8 @@ def gradient_flow(
     Raises:
         ValueError: if the model has no recurrent layer, or neither is the model compiled nor
             `loss` given.
-        RuntimeError: if the backend of Keras is neither TensorFlow nor JAX; on JAX, if a recurrent
-            layer is called inside `jax.jit`, `jax.checkpoint` or `jax.vmap`.
+        RuntimeError: on JAX, if a recurrent layer is called inside `jax.jit`, `jax.checkpoint` or
+            `jax.vmap`.
     """
     layers = layers_to_unroll(model)
     if loss is None and not model.compiled:

@@ -182,8 +182,8 @@ def spectral_report(model: keras.Model, x: Any = None, *, exponents: int = 4) ->
 
     Raises:
         ValueError: if the model has no recurrent layer, or a kernel is not finite.
-        RuntimeError: if the backend of Keras is neither TensorFlow nor JAX; on JAX, if a recurrent
-            layer is called inside `jax.jit`, `jax.checkpoint` or `jax.vmap`.
+        RuntimeError: on JAX, if a recurrent layer is called inside `jax.jit`, `jax.checkpoint` or
+            `jax.vmap`.
     """
     layers = layers_to_unroll(model)
     found = {path: LayerSpectrum(path, _kernels(path, each.cell)) for path, each in layers.items()}

@@ -48,14 +48,8 @@ def layers_to_unroll(model: keras.Model) -> Layers:
     """Return the recurrent layers of a model by path.
 
     Raises:
-        RuntimeError: if the backend of Keras is neither TensorFlow nor JAX.
         ValueError: if the model has no recurrent layer.
     """
-    if keras.backend.backend() not in ("tensorflow", "jax"):
-        raise RuntimeError(
-            "Gradients through time support these backends of Keras: tensorflow, jax. "
-            f"Received: KERAS_BACKEND={keras.backend.backend()}"
-        )
     layers = recurrent_layers(model)
     if not layers:
         raise ValueError(
