@@ -22,7 +22,7 @@ from gradkeeper.callbacks.statistics.array_gradients import l2_norms
 class ArrayClipTransform(ArrayObserver):
     """Observer that clips by a limit computed from gradient norms; see `ClipTransform`.
 
-    Every optimizer has a limit of its own. The arguments are those of `StepCallback`'s `make`.
+    Each optimizer has its own limit. The arguments are those of `StepCallback`'s `make`.
     """
 
     def __init__(

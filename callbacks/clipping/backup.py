@@ -1,4 +1,4 @@
-"""Backup of the state of `AdaptiveClipping` beside the backup of the weights."""
+"""Backup of the state of `AdaptiveClipping` in the directory of the weights."""
 
 import os
 import zipfile

@@ -1,4 +1,4 @@
-"""Train steps on JAX and torch: what is recorded of a step, and the base of its observers."""
+"""Train steps on JAX and torch: the record of a step, and the base class of its observers."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager

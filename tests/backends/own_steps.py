@@ -1,4 +1,4 @@
-"""Models with train steps of their own, and plain gradients, on JAX and torch."""
+"""Models with custom train steps on JAX and torch."""
 
 from typing import Any
 

@@ -27,11 +27,11 @@ from gradkeeper.callbacks.instrument.optimizers import (
 
 
 class _Parts(NamedTuple):
-    """What does not change about an optimizer.
+    """Constant properties of an optimizer.
 
     Attributes:
         nested: the optimizer and those nested in it.
-        leaves: those of them that have a learning rate of their own.
+        leaves: those of them that contain no optimizer.
         is_plain: see `Call`.
     """
 
