@@ -106,7 +106,7 @@ def _loop(path: str, layer: keras.layers.RNN, step: Callable, calls: list[Steps]
         mask = mask[0] if isinstance(mask, (list, tuple)) else mask
         steps = Steps(mask=None if mask is None else ops.cast(mask, "bool"))
         calls.append(steps)
-        states = keras.tree.map_structure(ops.convert_to_tensor, initial_state)
+        states = keras.tree.map_structure(ops.copy, initial_state)  # may be variables
         inputs = ops.unstack(sequences, axis=1)
         order = range(len(inputs))
         output, outputs = None, []
