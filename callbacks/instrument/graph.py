@@ -296,6 +296,8 @@ def unmerged_output(tensor: tf.Tensor, copies: dict[int, tf.Tensor]) -> tf.Tenso
     fusing = _FUSED_WITH_BIAS | (_SUMS if tensor.dtype.size < 4 else set())
     is_fused = _has_bias(tensor.op) and not consumers.isdisjoint(fusing)
     is_chain = tensor.op.type in _REORDERED and not consumers.isdisjoint(_REORDERED)
+    # A second consumer, such as the projection behind a normalization: no rewrite, hence no copy.
+    is_chain = is_chain and not _feeds_product(tensor)
     return _copied(tensor, copies, is_needed=is_fused) if is_fused or is_chain else tensor
 
 
@@ -317,6 +319,15 @@ def _consumer_types(tensor: tf.Tensor) -> set[str]:
     for each in tensor.consumers():
         types |= _consumer_types(each.outputs[0]) if each.type == "Identity" else {each.type}
     return types
+
+
+def _feeds_product(tensor: tf.Tensor) -> bool:
+    """Return True if a matrix product or convolution reads the tensor, perhaps in another shape."""
+    return any(
+        each.type in _PRODUCTS
+        or (each.type in ("Identity", "Reshape") and _feeds_product(each.outputs[0]))
+        for each in tensor.consumers()
+    )
 
 
 def _has_bias(operation: tf.Operation) -> bool:

@@ -7,7 +7,8 @@ import tensorflow as tf
 from gradkeeper.callbacks.instrument.graph import unmerged_output
 from gradkeeper.callbacks.instrument.layer_outputs import AttentionScores, LayerOutput
 from gradkeeper.callbacks.measurements.registry import MEASUREMENTS, Measurement
-from gradkeeper.callbacks.statistics.saturation import Saturation, saturation_of
+from gradkeeper.callbacks.statistics.reductions import sum_of_rows
+from gradkeeper.callbacks.statistics.saturation import Saturation, is_zero, saturation_of
 
 # Columns of an output: the number of elements and their statistics, and the number of queries of an
 # attention layer and the statistics of their weights.
@@ -34,52 +35,63 @@ def activations(outputs: Sequence[LayerOutput], dtype: tf.DType) -> tf.Tensor:
     rows, units = [], []
     for output in outputs:
         tensor = tf.cast(unmerged_output(output.tensor, copies), dtype)
-        row, largest = _statistics(output, tensor, saturation_of(output.layer))
+        row, is_active = _statistics(output, tensor, saturation_of(output.layer))
         unknown = [tf.constant(float("nan"), dtype)] * 4
         scores = output.attention
         row += unknown if scores is None else _of_attention(scores, output.mask, dtype)
         rows.append(tf.stack(row))
-        units.append(tf.cast(tf.not_equal(largest, 0), dtype))
+        units.append(tf.cast(is_active, dtype))
     return tf.concat([*rows, *units], axis=0)
 
 
 def _statistics(
     output: LayerOutput, tensor: tf.Tensor, saturation: Saturation | None
 ) -> tuple[list[tf.Tensor], tf.Tensor]:
-    """Return the first six columns, and the largest magnitude of each unit, [units]."""
+    """Return the first six columns, and whether each unit was not zero everywhere, [units]."""
     dtype, mask = tensor.dtype, output.mask
     count = tf.cast(tf.size(tensor), dtype)
+    units = units_of(output)
+    examples = tf.shape(tensor)[0] if (tensor.shape.rank or 0) > 2 else 1
+
+    def matrices_of(each: tf.Tensor) -> tf.Tensor:
+        return tf.reshape(each, [examples, -1, units])
+
     there = None
     if mask is not None:
         more = tensor.shape.rank - mask.shape.rank
         count *= tf.reduce_mean(tf.cast(mask, dtype))
         there = tf.reshape(mask, tf.concat([tf.shape(mask), tf.ones([more], tf.int32)], 0))
-        there = tf.reshape(there & tf.ones_like(tensor, tf.bool), [-1, units_of(output)])
-    values = tf.reshape(tensor, [-1, units_of(output)])
+        there = matrices_of(there & tf.ones_like(tensor, tf.bool))
+    values = matrices_of(tensor)
 
     def counted(each: tf.Tensor) -> tf.Tensor:
         return each if there is None else tf.where(there, each, tf.zeros_like(each))
 
+    def sums_of(each: tf.Tensor) -> tf.Tensor:
+        return sum_of_rows(tf.cast(counted(each), dtype))
+
     def mean_of(each: tf.Tensor) -> tf.Tensor:
-        # By unit first: XLA adds up all elements one after the other on a CPU.
-        sums = tf.reduce_sum(tf.cast(counted(each), dtype), axis=0)
-        return tf.reduce_sum(sums / count)
+        return tf.reduce_sum(sums_of(each) / count)
 
     mean = mean_of(values)
-    largest = tf.reduce_max(tf.abs(counted(values)), axis=0)
-    saturated = tf.constant(float("nan"), dtype)
-    if saturation is not None:
-        saturated = mean_of(saturation(values))
+    largest = tf.maximum(tf.reduce_max(counted(values)), -tf.reduce_min(counted(values)))
+    zeros_by_unit = sums_of(tf.equal(values, 0))
+    positions = count / units if there is None else sums_of(there)
+    zeros = tf.reduce_sum(zeros_by_unit / count)
+    if saturation is None:
+        saturated = tf.constant(float("nan"), dtype)
+    else:
+        saturated = zeros if saturation is is_zero else mean_of(saturation(values))
     row = [
         count,
         mean,
-        mean_of(tf.square(values - mean)),
+        mean_of(tf.math.squared_difference(values, mean)),
         # A maximum may ignore NaN; a mean does not.
-        tf.where(tf.math.is_nan(mean), mean, tf.reduce_max(largest)),
-        mean_of(tf.equal(values, 0)),
+        tf.where(tf.math.is_nan(mean), mean, largest),
+        zeros,
         saturated,
     ]
-    return row, largest
+    return row, zeros_by_unit < positions
 
 
 def _of_attention(
@@ -89,27 +101,33 @@ def _of_attention(
 
     A query that attends to no key, and a masked query, do not count.
     """
-    logits, visible = scores.logits(), scores.visible()
+    logits, seen = scores.logits(), scores.visible()
     shape = tf.shape(logits)
-    seen = tf.ones_like(logits, tf.bool) if visible is None else tf.broadcast_to(visible, shape)
     if mask is not None and mask.shape.rank == 2 and scores.key_axes == 1:
         heads = [1] * (logits.shape.rank - 3)
         batch, queries = tf.unstack(tf.shape(mask))
-        seen &= tf.reshape(mask, [batch, *heads, queries, 1])
+        counted = tf.reshape(mask, [batch, *heads, queries, 1])
+        seen = counted if seen is None else seen & counted
     keys = tf.reduce_prod(shape[-scores.key_axes :])
-    seen = tf.reshape(seen, [-1, keys])
-    logits = tf.where(seen, tf.reshape(logits, [-1, keys]), tf.cast(-1e9, logits.dtype))
-    log_weights = tf.nn.log_softmax(logits)
-    entropy = -tf.reduce_sum(tf.exp(log_weights) * log_weights, axis=1)
-    visible_keys = tf.reduce_sum(tf.cast(seen, logits.dtype), axis=1)
+    logits = tf.reshape(logits, [-1, keys])
+    visible_keys = tf.cast(tf.fill(tf.shape(logits)[:1], keys), logits.dtype)
+    if seen is not None:
+        seen = tf.reshape(tf.broadcast_to(seen, shape), [-1, keys])
+        logits = tf.where(seen, logits, tf.cast(-1e9, logits.dtype))
+        visible_keys = tf.reduce_sum(tf.cast(seen, logits.dtype), axis=1)
+    largest = tf.reduce_max(logits, axis=1)
+    shifted = logits - largest[:, tf.newaxis]
+    weights = tf.exp(shifted)
+    total = tf.reduce_sum(weights, axis=1)
+    entropy = tf.math.log(total) - tf.reduce_sum(weights * shifted, axis=1) / total
     attends = visible_keys > 0
     count = tf.reduce_sum(tf.cast(attends, logits.dtype))
 
     def mean_of(each: tf.Tensor) -> tf.Tensor:
         return tf.reduce_sum(tf.where(attends, each, tf.zeros_like(each))) / count
 
-    largest = mean_of(tf.math.log(tf.maximum(visible_keys, 1)))
-    row = count, tf.reduce_max(logits), mean_of(entropy), largest
+    highest = mean_of(tf.math.log(tf.maximum(visible_keys, 1)))
+    row = count, tf.reduce_max(largest), mean_of(entropy), highest
     return [tf.cast(each, dtype) for each in row]
 
 

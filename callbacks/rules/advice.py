@@ -28,7 +28,9 @@ class FirstStep:
         loss: loss of the step; NaN where unknown.
         norm: global gradient norm of the step before clipping.
         sizes: estimated root mean square of the inputs of each layer that has a kernel and a
-            bias, by layer path, in the order of the model.
+            bias, by layer path, in the order of the model. Layers whose bias does not change the
+            loss, and the projections of attention layers, are not included.
+        first_layer: path of the first layer with a variable; "" without one.
         last_layer: path of the last layer with a kernel; "" without one.
         saturated: advice on the first recurrent layer, if its gradient is exactly zero in the
             first two steps with a finite gradient; otherwise "".
@@ -38,7 +40,7 @@ class FirstStep:
         self.step: int | None = None
         self.loss = self.norm = np.nan
         self.sizes: dict[str, float] = {}
-        self.last_layer = self.saturated = ""
+        self.first_layer = self.last_layer = self.saturated = ""
         self._seen, self._may_be_saturated = 0, False
 
     def follow(self, window: Window) -> int | None:
@@ -63,6 +65,7 @@ class FirstStep:
         self.loss = float(window.scalar("loss")[row])
         self.norm = float(window.global_norm[row])
         self.sizes = _input_sizes(window, row)
+        self.first_layer = next(map(layer_of, window.variables), "")
         owners = [layer_of(name) for name in window.variables if name.endswith("/kernel")]
         self.last_layer = owners[-1] if owners else ""
         return row
@@ -74,8 +77,12 @@ class FirstStep:
         return max(sizes) / sizes[0] if sizes and sizes[0] > 0 else np.nan
 
     def input_advice(self) -> str:
-        """Return advice to standardize the inputs; "" if the inputs are not large."""
-        layer, size = next(iter(self.sizes.items()), ("", np.nan))
+        """Return advice to standardize the inputs; "" if they are not large or not known.
+
+        They are known if the first layer with a variable has an estimate: behind a normalization,
+        an embedding or another layer without one, `sizes` has no inputs of the model.
+        """
+        layer, size = self.first_layer, self.sizes.get(self.first_layer, np.nan)
         if self.saturated or not size >= _LARGE_INPUT:
             return self.saturated
         return (
@@ -141,9 +148,26 @@ def _input_sizes(window: Window, row: int) -> dict[str, float]:
     for name, norm in norms.items():
         layer, shape = layer_of(name), window.facts.shapes.get(name, ())
         bias = norms.get(f"{layer}/bias", 0.0)
-        if name == f"{layer}/kernel" and len(shape) > 1 and bias > 0:
+        is_kernel = name == f"{layer}/kernel" and len(shape) > 1
+        if is_kernel and bias > 0 and not _ignores_bias(window.facts, layer):
             sizes[layer] = float(norm / bias / np.sqrt(float(np.prod(shape[:-1]))))
     return sizes
+
+
+def _ignores_bias(facts: RunFacts, layer: str) -> bool:
+    """Return True if the gradient of the layer's bias may be nothing but rounding error.
+
+    Batch normalization subtracts a bias again, and a softmax of attention logits does not depend on
+    the bias of the keys.
+    """
+    parent, types = layer.rpartition("/")[0], facts.layer_types
+    if types.get(parent, "").endswith("Attention"):
+        return True
+    siblings = [path for path in types if path.rpartition("/")[0] == parent]
+    if facts.activations.get(layer) != "linear" or layer not in siblings:
+        return False
+    later = siblings[siblings.index(layer) + 1 :]
+    return any(types[path] == "BatchNormalization" for path in later)
 
 
 def _saturation(window: Window, row: int) -> str:

@@ -33,7 +33,8 @@ class GradientSpike(Rule):
     increase the standard deviation.
 
     A spike is reported `settle` measured steps later, and only if no step within `settle` steps
-    explodes (by the defaults of `ExplodingGradient`) or has a non-finite gradient.
+    explodes (by the defaults of `ExplodingGradient`) or has a non-finite gradient. The finding is a
+    note ("info") if clipping reduced the applied norm to less than `ratio` times the median.
 
     Args:
         ratio: smallest ratio of the norm to the median of the 20 preceding norms.
@@ -113,7 +114,10 @@ class GradientSpike(Rule):
     def _spike(
         self, window: Window, row: int, usual: float, largest_before: float, z: float
     ) -> Finding:
-        norm = float(window.global_norm[row])
+        norm, applied = (
+            float(norms[row]) for norms in (window.global_norm, window.applied_global_norm)
+        )
+        is_held = bool(window.clipped[row]) and applied < self._ratio * usual
         layer, layer_norm = largest_layer(window, row)
         padding = "an all-padding sequence, " if _has_sequences(window.facts) else ""
         limit = self._healthy.limit(int(window.steps[row]))
@@ -121,6 +125,7 @@ class GradientSpike(Rule):
         return self._finding(
             window.steps[row],
             layer=layer,
+            severity="info" if is_held else "warning",
             message=(
                 f"The gradient norm jumps to {norm:.3g}, {norm / usual:.3g} times the median of "
                 f"the preceding steps ({usual:.3g}; z-score {z:.1f}). The largest layer norm is "

@@ -44,8 +44,13 @@ def _softmax(y: tf.Tensor) -> tf.Tensor:
     return _sigmoid(tf.reduce_max(y, axis=-1, keepdims=True)) & tf.ones_like(y, tf.bool)
 
 
+def is_zero(y: tf.Tensor) -> tf.Tensor:
+    """Return where outputs are zero: the saturation of ReLU."""
+    return tf.equal(y, 0)
+
+
 def _relu(largest: float | None = None) -> Saturation:
-    return lambda y: tf.equal(y, 0) if largest is None else tf.equal(y, 0) | tf.equal(y, largest)
+    return is_zero if largest is None else lambda y: tf.equal(y, 0) | tf.equal(y, largest)
 
 
 def _elu(bound: float) -> Saturation:
@@ -64,7 +69,7 @@ _BY_FUNCTION: dict[Any, Saturation] = {
     keras.activations.hard_sigmoid: _outside(0, 1),
     keras.activations.hard_tanh: _outside(-1, 1),
     keras.activations.softmax: _softmax,
-    keras.activations.relu: _relu(),
+    keras.activations.relu: is_zero,
     keras.activations.relu6: _relu(6),
     keras.activations.elu: _elu(1),
     keras.activations.selu: _elu(_SELU_BOUND),

@@ -1,10 +1,15 @@
 """Advice from the first step: scale of the inputs, initial weights, activations, targets."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
+from histories import window
 
 from gradkeeper.callbacks import ClipAdvisor, GradientMonitor
+from gradkeeper.callbacks.rules.advice import FirstStep
+from gradkeeper.callbacks.run_facts import RunFacts
 
 L = keras.layers
 LARGE = keras.initializers.RandomNormal(stddev=5.0, seed=0)
@@ -83,6 +88,33 @@ def test_a_dead_layer_with_large_initial_weights_is_not_blamed_on_the_targets():
     (finding,) = (each for each in monitor.findings if each.rule == "dead")
     assert "smaller initial weights" in finding.advice
     assert "the targets are large" not in finding.advice
+
+
+def first_step(monitor):
+    first = FirstStep()
+    first.follow(monitor.history.since(0))
+    return first
+
+
+def test_a_bias_that_changes_nothing_does_not_indicate_large_inputs():
+    x, y = standardized(5, 4)
+    inputs = keras.Input((5, 4))
+    hidden = L.MultiHeadAttention(1, 4)(inputs, inputs)
+    hidden = L.BatchNormalization()(L.Dense(4, name="centered")(hidden))
+    hidden = L.Dense(4, "relu", name="seen")(hidden)
+    layers = [keras.Model(inputs, hidden), L.Flatten(), L.Dense(1, name="out")]
+    first = first_step(fitted(layers, sgd(1e-3), x[:16], y[:16], epochs=1))
+    assert [path.rpartition("/")[2] for path in first.sizes] == ["seen", "out"]
+    assert first.growth < 10
+
+
+@pytest.mark.parametrize("before", [(), ("norm/gamma",)])
+def test_the_inputs_are_large_only_if_the_first_layer_reads_them(before):
+    variables = (*before, "dense/kernel", "dense/bias")
+    run = window([[*(1.0 for _ in before), 1e3, 1.0]], variables=variables)
+    first = FirstStep()
+    first.follow(dataclasses.replace(run, facts=RunFacts(shapes={"dense/kernel": (4, 2)})))
+    assert ("gradients of dense indicate" in first.input_advice()) == (not before)
 
 
 def sales():

@@ -280,6 +280,7 @@ def fragile():
     h = layers.Activation("tanh")(layers.Dense(32)(x))
     h = layers.Add()([h, layers.Dense(32)(h)])
     h = layers.Rescaling(1.7)(layers.Rescaling(0.37, 0.1)(layers.Add()([h, layers.Dense(32)(h)])))
+    h = layers.Add()([h, layers.Dense(32)(h)])  # two consumers, one of which is a product
     return keras.Model(x, layers.Dense(1)(h))
 
 
@@ -297,7 +298,7 @@ def test_training_is_bit_identical():
         keras.config.set_dtype_policy("float32")
     for plain, *watched in zip(*weights, strict=True):
         np.testing.assert_array_equal([plain, plain], watched)
-    assert [len(each.history.activations.names) for each in watching] == [9, 9]
+    assert [len(each.history.activations.names) for each in watching] == [11, 11]
     assert [len(each.history) for each in watching] == [3, 2]
 
 

@@ -187,6 +187,16 @@ def test_a_spike_lies_between_noise_and_explosion(factor):
     assert (spikes, explosions) == {4: ([], []), 30: ([60], []), 2000: ([], [60])}[factor]
 
 
+@pytest.mark.parametrize(("limit", "severity"), [(2.0, "info"), (20.0, "warning")])
+def test_a_spike_is_a_note_if_its_update_is_clipped_to_a_usual_norm(limit, severity):
+    norms = np.array(CALM * 100)
+    norms[60] *= 30
+    total = np.linalg.norm(norms, axis=1, keepdims=True)
+    applied = norms * np.minimum(1, limit / total)
+    (finding,) = GradientSpike().check(window(norms, applied=applied))
+    assert (finding.step, finding.severity) == (60, severity)
+
+
 def test_a_spike_that_leads_to_an_explosion_or_to_nan_is_left_to_those():
     for norm, steps in ((1e5, []), (NAN, []), (1.0, [60])):
         norms = np.array(CALM * 100)

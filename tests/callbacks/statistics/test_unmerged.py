@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from gradkeeper.callbacks.instrument.graph import unmerged, unscaled
+from gradkeeper.callbacks.instrument.graph import unmerged, unmerged_output, unscaled
 from gradkeeper.callbacks.statistics.gradients import l2_norms, measurable
 
 RANDOM = np.random.default_rng(0)
@@ -56,6 +56,19 @@ def test_a_copy_is_another_operation_with_the_same_value(combine):
     a, b = (tf.constant(RANDOM.normal(size=5), tf.float32) for _ in range(2))
     one, other = both(a, b)
     np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("has_product", [False, True])
+def test_an_output_that_a_matrix_product_reads_as_well_is_not_copied(has_product):
+    @tf.function
+    def both(a):
+        output = a + 1.0
+        total = output + a
+        product = tf.matmul(tf.reshape(output, [1, -1]), tf.ones([5, 1]))
+        assert (unmerged_output(output if has_product else total, {}) is output) == has_product
+        return total * 2.0, product
+
+    both(tf.constant(RANDOM.normal(size=5), tf.float32))
 
 
 def test_results_of_other_operations_are_not_copied():
