@@ -1,4 +1,4 @@
-"""Models with train steps of their own."""
+"""Models with custom train steps."""
 
 import jax
 import keras
