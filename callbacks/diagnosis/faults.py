@@ -164,8 +164,8 @@ DIVISION_BY_SMALL = Fault(
 ZERO_NORM = Fault(
     "0 divided by 0",
     "The divisor is a norm or a standard deviation of 0. Add an epsilon under the root, x / "
-    "sqrt(sum(x²) + epsilon), or use keras.ops.normalize. With an epsilon outside the root, the "
-    "gradient of the root remains infinite.",
+    "sqrt(sum(x²) + epsilon). With an epsilon outside the root, the gradient of the root remains "
+    "infinite.",
 )
 POLE = Fault(
     "argument at a pole of the function",

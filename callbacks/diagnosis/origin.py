@@ -19,7 +19,7 @@ _FORM = frozenset(
 )
 # These operations occur between densities and their weighted, normalised sum.
 _SUMMING = _FORM | {"Sum", "Mean", "Mul", "RealDiv", "AddV2", "Neg", "Max", "Pack", "ConcatV2"}
-_SUMMING |= {"MatMul", "BatchMatMulV2", "Einsum", "GatherV2", "Prod", "Transpose", "Maximum"}
+_SUMMING |= {"MatMul", "BatchMatMulV2", "Einsum", "GatherV2", "Prod", "Transpose", "Maximum", "Abs"}
 # In units of machine epsilon times the largest operand. Rounding errors of a variance, a squared
 # distance and an eigenvalue, over 4 to 1e6 numbers in float32, float16 and bfloat16, reach 7.
 _ROUNDING = 64

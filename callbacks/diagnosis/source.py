@@ -30,7 +30,8 @@ _BACKWARD = str(Path("tensorflow/python/eager/imperative_grad.py"))
 _DIRECTORIES = ("layers", "losses", "regularizers", "constraints", "optimizers")
 _TELLING = tuple(str(_SOURCE / name) for name in _DIRECTORIES)
 _NOT_TELLING = (str(_SOURCE / "layers/layer.py"), str(_SOURCE / "optimizers/base_optimizer.py"))
-# A stack frame of this code means that an optimizer update is running.
+# A stack frame of this function means that an optimizer update is running. The frames of a JAX
+# traceback have copies of the code objects.
 _APPLY = keras.optimizers.Optimizer.apply.__code__
 _OWN_PARTS = (str(_SOURCE / "optimizers"), str(_SOURCE / "backend"), *_BACKENDS)
 OptimizerPart: TypeAlias = Literal["update", "constraint"]
@@ -88,7 +89,7 @@ def optimizer_part(stack: Stack) -> OptimizerPart | None:
     inner: str | None = None
     for frame, _ in stack:
         path = frame.f_code.co_filename
-        if frame.f_code is _APPLY:
+        if (path, frame.f_code.co_name) == (_APPLY.co_filename, _APPLY.co_name):
             is_own = inner is None or inner.startswith(_OWN_PARTS)
             return "update" if is_own else "constraint"
         inner = path

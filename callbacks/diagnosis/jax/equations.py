@@ -11,6 +11,7 @@ from jax.extend.core import ClosedJaxpr
 
 # TensorFlow's type of the operation that computes the same as a primitive. Others keep their name.
 _KINDS = {
+    "abs": "Abs",
     "acos": "Acos",
     "acosh": "Acosh",
     "add": "AddV2",

@@ -6,7 +6,7 @@ the last operation to the first, the derivative of each one, which JAX provides.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -63,11 +63,13 @@ class _Context:
     Attributes:
         tape: the list of the evaluated equations, for a later backward pass; None without one.
         layers: paths of the layers around a called jaxpr.
+        calls: the equations that call the jaxpr, the innermost first.
         node: the equation that is being differentiated; None in a forward pass.
     """
 
     tape: list[_Node] | None = None
     layers: tuple[str, ...] = ()
+    calls: tuple[Any, ...] = ()
     node: _Node | None = None
 
 
@@ -102,7 +104,7 @@ class Recorder(OperationTrace):
         self.losses: list[Value] = []
         self._paths, self._on_mark = paths, on_mark
         self._constants: dict[int, Value] = {}
-        self._equations: dict[int, Any] = {}
+        self._calls: dict[int, tuple[Any, ...]] = {}
         self._pullbacks: dict[Any, _Pullback] = {}
 
     def change(self, variable: int, contents: Value) -> None:
@@ -141,15 +143,20 @@ class Recorder(OperationTrace):
             return inputs
         if equation.primitive is VALUE_AND_GRAD:
             return self._value_and_gradients(equation, inputs)
-        inside = _Context(context.tape, self._layers(equation, context), context.node)
+        inside = replace(
+            context,
+            layers=self._layers(equation, context),
+            calls=(equation, *context.calls),
+        )
         if name == "cond":
             branch = equation.params["branches"][int(inputs[0].array)]
             return self.run(closed(branch), inputs[1:], inside)
-        if name == "while":
+        # In a loop under `jax.vmap`, each example has its own condition.
+        if name == "while" and not equation.params["cond_jaxpr"].out_avals[0].shape:
             return self._loop(equation, inputs, inside)
         if (jaxpr := called(equation)) is not None and name in CUSTOM:
-            untaped = _Context(None, inside.layers, context.node)
-            results = self._renamed(equation, self.run(jaxpr, inputs, untaped), inputs, inside)
+            results = self.run(jaxpr, inputs, replace(inside, tape=None))
+            results = self._renamed(equation, results, inputs, inside)
         elif jaxpr is not None:
             return self.run(jaxpr, inputs, inside)
         else:
@@ -177,7 +184,7 @@ class Recorder(OperationTrace):
             result = each
             if each.key in taken:
                 result = Value.of(each.array)
-                self._record(equation, [each], [result], context, kind="Identity")
+                self._record([each], [result], context, kind="Identity")
             taken.add(result.key)
             found.append(result)
         return found
@@ -187,7 +194,7 @@ class Recorder(OperationTrace):
         if node is not None and _is_recomputed(equation, inputs, node):
             return node.outputs
         results = list(map(Value.of, evaluate(equation, arrays_in(inputs))))
-        self._record(equation, inputs, results, context)
+        self._record(inputs, results, context)
         return results
 
     def _layers(self, equation: Any, context: _Context) -> tuple[str, ...]:
@@ -196,13 +203,13 @@ class Recorder(OperationTrace):
 
     def _record(
         self,
-        equation: Any,
         inputs: list[Value],
         outputs: list[Value],
         context: _Context,
         *,
         kind: str | None = None,
-    ) -> Operation:
+    ) -> None:
+        equation = context.calls[0]
         numbers = arrays_of(outputs)
         node = context.node
         forward = None if node is None else self.maker_of(node.outputs[0].key)
@@ -222,7 +229,7 @@ class Recorder(OperationTrace):
             is_half=any(each.dtype == np.float16 for each in outputs),
             primitive=equation.primitive.name,
         )
-        self._equations[operation.number] = equation
+        self._calls[operation.number] = context.calls
         if not operation.is_finite:
             if not any_nan(arrays_of(inputs)):
                 operation.tensors, operation.attributes = inputs, {"equation": equation}
@@ -231,10 +238,11 @@ class Recorder(OperationTrace):
                 operation.source = self._source(operation)
             operation.forward.source = self._source(operation.forward)
         self.add(operation, inputs, outputs)
-        return operation
 
     def _source(self, operation: Operation) -> Source | None:
-        return source_of(stack_of(self._equations[operation.number]))
+        """Return the source line of an operation, or else of the innermost call around it."""
+        stacks = map(stack_of, self._calls[operation.number])
+        return next(filter(None, map(source_of, stacks)), None)
 
     def _value_and_gradients(self, equation: Any, inputs: list[Value]) -> list[Value]:
         params = equation.params
@@ -245,12 +253,12 @@ class Recorder(OperationTrace):
             if [each.key for each in inputs].count(inputs[position].key) > 1:
                 separate[position] = Value.of(inputs[position].array)
                 given = [inputs[position]], [separate[position]]
-                self._record(equation, *given, _Context(), kind="Identity")
+                self._record(*given, _Context(calls=(equation,)), kind="Identity")
         count = len(params["jaxpr"].constvars)
         jaxpr = ClosedJaxpr(params["jaxpr"], arrays_in(separate[:count]))
         for value in separate[:count]:
             self._constants[id(value.array)] = value
-        results = self.run(jaxpr, separate[count:], _Context(tape))
+        results = self.run(jaxpr, separate[count:], _Context(tape, calls=(equation,)))
         self.targets.append(results[0])
         self.losses.append(results[params["loss"]])
         found = self._backward(tape, results[0], [separate[each] for each in params["wrt"]])
