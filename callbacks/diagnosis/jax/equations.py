@@ -10,7 +10,7 @@ import jax
 from jax.extend.core import ClosedJaxpr
 
 # TensorFlow's type of the operation that computes the same as a primitive. Others keep their name.
-_KINDS = {
+KINDS = {
     "abs": "Abs",
     "acos": "Acos",
     "acosh": "Acosh",
@@ -90,7 +90,7 @@ def kind_of(equation: Any) -> str:
     name = equation.primitive.name
     if name == "integer_pow":
         return _INTEGER_POWERS.get(equation.params["y"], "Pow")
-    return _KINDS.get(name, name)
+    return KINDS.get(name, name)
 
 
 def scope_of_layer(number: int) -> Any:

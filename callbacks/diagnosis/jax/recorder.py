@@ -28,6 +28,7 @@ from gradkeeper.callbacks.diagnosis.jax.equations import (
     marked,
     stack_of,
 )
+from gradkeeper.callbacks.diagnosis.jax.moves import moved
 from gradkeeper.callbacks.diagnosis.jax.values import Value, arrays_in
 from gradkeeper.callbacks.diagnosis.operations import (
     Operation,
@@ -193,7 +194,10 @@ class Recorder(OperationTrace):
         node = context.node
         if node is not None and _is_recomputed(equation, inputs, node):
             return node.outputs
-        results = list(map(Value.of, evaluate(equation, arrays_in(inputs))))
+        arrays = arrays_in(inputs)
+        result = moved(equation, arrays)
+        found = evaluate(equation, arrays) if result is None else [jnp.asarray(result)]
+        results = list(map(Value.of, found))
         self._record(inputs, results, context)
         return results
 
