@@ -3,6 +3,8 @@
 `_clip_gradients`: the only place to read a gradient after Keras has clipped it and before Keras
     applies it; `apply` does both in one call.
 `_backend_apply_gradients`: which variables the gradients in `_clip_gradients` belong to, on JAX.
+`_symbolic_build`: creates the metrics passed to `compile`, as `fit` does on JAX before the first
+    train step; without it, a train step cannot be traced.
 `_accumulated_gradients`: the sums of a gradient accumulation, for the norm before clipping on JAX.
 `_iterations`: the number of calls of an optimizer; `iterations` is the number of updates, which is
     smaller with gradient accumulation.
@@ -155,6 +157,11 @@ def metric_variables(model: keras.Model) -> list[Any]:
     return [*model.metrics_variables, *(each for metric in metrics for each in metric.variables)]
 
 
+def build_metrics(model: keras.Model, batch: Any) -> None:
+    """Create the metrics passed to `compile`, which the first train step needs on JAX."""
+    model._symbolic_build(data_batch=batch)
+
+
 def mask_of(tensors: Any) -> Any:
     """Return the mask of each tensor of a nested structure; None for a tensor without a mask."""
     return keras.tree.map_structure(lambda each: getattr(each, "_keras_mask", None), tensors)
@@ -183,6 +190,7 @@ __all__ = [
     "COMPUTE_ATTENTION",
     "Moments",
     "accumulated_gradients",
+    "build_metrics",
     "calls_of",
     "dot_product_equation",
     "is_inference",

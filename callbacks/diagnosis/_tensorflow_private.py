@@ -37,9 +37,6 @@ _GRADIENT = backprop._gradient_function.__code__
 _BACKWARD = backprop.imperative_grad.imperative_grad.__code__
 _OWN_GRADIENT = (custom_gradient.__file__, "actual_grad_fn")
 
-# Search of the stack for source lines ends at a backward pass.
-BACKWARD_FILE = _BACKWARD.co_filename
-
 
 @contextmanager
 def operations_watched(watcher: Watcher) -> Iterator[None]:

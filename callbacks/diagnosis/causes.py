@@ -21,8 +21,9 @@ from gradkeeper.callbacks.diagnosis.origin import (
     has_empty_segment,
     introduces_infinity,
     is_rounding,
+    subtracts_maximum,
 )
-from gradkeeper.callbacks.diagnosis.step import StepTrace
+from gradkeeper.callbacks.diagnosis.step_trace import StepTrace
 from gradkeeper.callbacks.diagnosis.verdict import Place
 from gradkeeper.callbacks.instrument.optimizers import LARGEST_RATE, with_nested
 
@@ -81,8 +82,7 @@ def _other_fault(
     if any(bool(np.isinf(each).any()) for each in numbers):
         return faults.INDETERMINATE
     if wide or smaller:
-        # Attributes hold the DataType enum value: float16 is 19.
-        if 19 not in (operation.attributes.get("DstT"), operation.attributes.get("T")):
+        if not operation.is_half:
             return faults.OVERFLOW
         return faults.HALF_OVERFLOW_BACKWARD if place == "backward" else faults.HALF_OVERFLOW
     if wide is None and smaller is None:
@@ -99,6 +99,8 @@ def _in_context(fault: Fault, operation: Operation, trace: OperationTrace) -> Fa
         return faults.ZERO_NORM
     if fault is faults.ROOT_OF_NEGATIVE and not is_rounding(trace, operation):
         return faults.ROOT_OF_NEGATIVE_ARGUMENT
+    if fault is faults.INDETERMINATE and subtracts_maximum(trace, operation):
+        return faults.ALL_MASKED
     if fault is faults.OVERFLOW and has_empty_segment(trace, operation):
         return faults.EMPTY_SEGMENT
     return fault
@@ -144,10 +146,11 @@ def _division(over: np.ndarray, under: np.ndarray) -> Fault | None:
     return faults.DIVISION_BY_SMALL if sizes.flat[quotients.argmax()] < 1 else None
 
 
-def _power(base: np.ndarray, exponent: np.ndarray) -> Fault | None:
+def _power(base: np.ndarray, exponent: np.ndarray | float = -1.0) -> Fault | None:
+    # On JAX, an integer exponent is not among the inputs. A singular one is negative.
     if ((base == 0) & (exponent < 0)).any():
         return faults.DIVISION_BY_ZERO
-    return _first(((base < 0) & (exponent % 1 != 0), faults.ROOT_OF_NEGATIVE))
+    return _first(((base < 0) & (np.mod(exponent, 1) != 0), faults.ROOT_OF_NEGATIVE))
 
 
 def _softmax(scores: np.ndarray, *_: np.ndarray) -> Fault | None:

@@ -62,13 +62,13 @@ ROOT_OF_NEGATIVE = Fault(
 GRADIENT_OF_ROOT = Fault(
     "gradient of a root at 0",
     "The derivative of a root is infinite at 0, and that of a norm is undefined: use sqrt(x + "
-    "epsilon). A where() around the root does not help, because TensorFlow also differentiates "
-    "the branch that is not taken.",
+    "epsilon). A where() around the root does not help, because the branch that is not taken is "
+    "differentiated as well.",
 )
 GRADIENT_OF_LOG = Fault(
     "gradient of a logarithm at 0",
     "Keep the argument above 0: use log(maximum(x, epsilon)). A where() around the logarithm "
-    "does not help, because TensorFlow also differentiates the branch that is not taken, and 0 "
+    "does not help, because the branch that is not taken is differentiated as well, and 0 "
     "times infinity is NaN.",
 )
 GRADIENT_OF_POWER = Fault(
@@ -78,8 +78,8 @@ GRADIENT_OF_POWER = Fault(
 GRADIENT_OF_DIVISION = Fault(
     "gradient of a division by a number too small",
     "The derivative of a/x is proportional to 1/x²: keep the divisor above an epsilon, as in a / "
-    "maximum(x, epsilon). A where() around the division does not help, because TensorFlow also "
-    "differentiates the branch that is not taken.",
+    "maximum(x, epsilon). A where() around the division does not help, because the branch that "
+    "is not taken is differentiated as well.",
 )
 OUT_OF_DOMAIN = Fault(
     "argument outside the function's domain",
@@ -164,8 +164,8 @@ DIVISION_BY_SMALL = Fault(
 ZERO_NORM = Fault(
     "0 divided by 0",
     "The divisor is a norm or a standard deviation of 0. Add an epsilon under the root, x / "
-    "sqrt(sum(x²) + epsilon), or use keras.ops.normalize. With an epsilon outside the root, the "
-    "gradient of the root remains infinite.",
+    "sqrt(sum(x²) + epsilon). With an epsilon outside the root, the gradient of the root remains "
+    "infinite.",
 )
 POLE = Fault(
     "argument at a pole of the function",
@@ -189,7 +189,7 @@ EXTREME_OF_NOTHING = Fault(
 )
 EMPTY_SEGMENT = Fault(
     "maximum or minimum of an empty segment",
-    "For an empty segment, TensorFlow returns the lowest (or highest) number of the dtype. "
+    "The result of an empty segment is the lowest (or highest) number of the dtype. "
     "Replace it before further computation: where(count > 0, result, 0).",
 )
 SINGULAR_MATRIX = Fault(
@@ -223,7 +223,7 @@ GRADIENT_OF_ANGLE = Fault(
 GRADIENT_OF_NORM = Fault(
     "gradient of a norm at 0",
     "The norm has no gradient at 0: use sqrt(sum(x²) + epsilon). A where() around the norm does "
-    "not help, because TensorFlow also differentiates the branch that is not taken.",
+    "not help, because the branch that is not taken is differentiated as well.",
 )
 HALF_OVERFLOW_BACKWARD = Fault(
     "overflow of float16",

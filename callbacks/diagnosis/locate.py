@@ -1,15 +1,20 @@
 """Diagnosis of a recorded train step."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from gradkeeper.callbacks.diagnosis import faults
-from gradkeeper.callbacks.diagnosis._tensorflow_private import key_of
+from gradkeeper.callbacks.diagnosis.backend import (
+    is_finite_with,
+    key_of,
+    scaled_down,
+    tensors_in,
+    widened,
+)
 from gradkeeper.callbacks.diagnosis.causes import (
     MATRIX_KINDS,
     bad_rates,
@@ -20,43 +25,26 @@ from gradkeeper.callbacks.diagnosis.causes import (
 )
 from gradkeeper.callbacks.diagnosis.faults import Fault
 from gradkeeper.callbacks.diagnosis.operations import Operation, all_finite, numbers_of, range_of
-from gradkeeper.callbacks.diagnosis.origin import (
-    Origin,
-    is_finite_with,
-    is_masked,
-    origin_of,
-    scaled_down,
-    widened,
-)
+from gradkeeper.callbacks.diagnosis.origin import Origin, is_masked, origin_of
 from gradkeeper.callbacks.diagnosis.source import raising_source
-from gradkeeper.callbacks.diagnosis.step import LayerCall, StepTrace, bad_among
+from gradkeeper.callbacks.diagnosis.step_trace import LayerCall, StepTrace, bad_among
 from gradkeeper.callbacks.diagnosis.verdict import Place, Verdict
 
 
-def locate(
-    trace: StepTrace,
-    batch: Any,
-    replica: int,
-    *,
-    names: Mapping[int, str],
-    bad: Sequence[int],
-    lost: Sequence[int],
-) -> Verdict:
+def locate(trace: StepTrace, replica: int, *, names: Mapping[int, str]) -> Verdict:
     """Locate the first non-finite value of a step.
 
     Args:
         trace: the recorded step.
-        batch: the argument of `train_step`.
         replica: the replica that the batch belongs to.
-        names: names of the variables of the model and its optimizers, by the keys of their handles.
-        bad: keys of the variables that were non-finite before the step.
-        lost: keys of the variables that became non-finite during the step.
+        names: names of the variables of the model and its optimizers, by their keys.
     """
+    batch, lost = trace.batch, trace.lost
     known: dict[str, Any] = {"replica": replica, "loss": trace.mean_loss, "path": _path(trace)}
     results = trace.bad_results
     data = _bad_parts(batch)
     keys = [*map(key_of, results), *map(trace.operations.contents_of, lost)]
-    origin = origin_of(trace.operations, keys, {*data, *bad})
+    origin = origin_of(trace.operations, keys, {*data, *trace.bad_before})
     if trace.refusal is not None and origin is None:
         return _by_refusal(trace, trace.refusal, known)
     if not keys and bad_rates(trace.rates):
@@ -76,7 +64,7 @@ def locate(
     handle = _handle(origin)
     if handle is not None:
         return _by_variable(trace, names.get(handle, ""), known)
-    return _by_operation(trace, origin, batch, known)
+    return _by_operation(trace, origin, known)
 
 
 def _handle(origin: Origin) -> int | None:
@@ -96,7 +84,7 @@ def _by_variable(trace: StepTrace, name: str, known: dict[str, Any]) -> Verdict:
     return Verdict("weights", layer=layer or None, fault=faults.BAD_WEIGHT, **known)
 
 
-def _by_operation(trace: StepTrace, origin: Origin, batch: Any, known: dict[str, Any]) -> Verdict:
+def _by_operation(trace: StepTrace, origin: Origin, known: dict[str, Any]) -> Verdict:
     operation = origin.operation
     assert operation is not None
     forward = _forward_of(trace, operation)
@@ -113,37 +101,35 @@ def _by_operation(trace: StepTrace, origin: Origin, batch: Any, known: dict[str,
     return Verdict(
         place,
         layer=layer,
-        operation=operation.kind,
-        gradient_of=operation.gradient_of.kind if operation.gradient_of else None,
+        operation=operation.name,
+        gradient_of=operation.gradient_of.name if operation.gradient_of else None,
         source=operation.source or (forward.source if forward else None),
         inputs=range_of(operation.tensors),
-        fault=_fault_in_step(fault, trace, operation, place, batch),
+        fault=_fault_in_step(fault, trace, operation, place),
         finite_in_float64=wide,
         finite_at_smaller_scale=smaller,
         **known,
     )
 
 
-def _fault_in_step(
-    fault: Fault, trace: StepTrace, operation: Operation, place: Place, batch: Any
-) -> Fault:
+def _fault_in_step(fault: Fault, trace: StepTrace, operation: Operation, place: Place) -> Fault:
     """Refine the fault of an operation by the step that contains it."""
     if place == "optimizer":
         return fault_of_update(trace, operation, fault)
-    if _is_empty(batch):
+    if _is_empty(trace.batch):
         return faults.EMPTY_BATCH
     if trace.has_finite_loss and place == "forward" and is_masked(trace.operations, operation):
         return faults.not_taken(fault)
     return fault
 
 
-def _by_refusal(trace: StepTrace, refusal: tf.errors.OpError, known: dict[str, Any]) -> Verdict:
-    layer = trace.layers.interrupted
+def _by_refusal(trace: StepTrace, refusal: Any, known: dict[str, Any]) -> Verdict:
+    layer = trace.interrupted
     after: Place = "backward" if trace.operations.targets else "loss"
     operation = re.search(r"\[Op:(\w+)\]", refusal.message)
     kind = operation[1] if operation else None
     return Verdict(
-        after if layer is None and trace.layers.calls else "forward",
+        after if layer is None and trace.calls else "forward",
         layer=layer,
         operation=kind,
         source=raising_source(refusal),
@@ -155,7 +141,7 @@ def _by_refusal(trace: StepTrace, refusal: tf.errors.OpError, known: dict[str, A
 
 def _by_layers(trace: StepTrace, known: dict[str, Any]) -> Verdict:
     """Return a verdict from layers and variables alone, if the operations lead to no origin."""
-    for call in trace.layers.calls:
+    for call in trace.calls:
         if all_finite(call.given) and not all_finite(call.returned):
             return Verdict("forward", layer=call.path, **known)
     if bad_among(trace.losses):
@@ -204,23 +190,23 @@ def _first_bad_variable(trace: StepTrace, layer: str | None) -> str | None:
 
 def _path(trace: StepTrace) -> tuple[LayerCall, ...]:
     """Return the layer calls with the gradients with respect to their outputs."""
-    for call in trace.layers.calls:
+    for call in trace.calls:
         makers = filter(None, map(trace.operations.maker_of, call.outputs))
         call.gradient = next(filter(None, map(trace.operations.gradient_at, makers)), None)
-    return tuple(trace.layers.calls)
+    return tuple(trace.calls)
 
 
 def _bad_parts(batch: Any) -> dict[int, str]:
     """Return the locations of non-finite values in the batch, by tensor key."""
     found: dict[int, str] = {}
     for path, part in keras.tree.flatten_with_path(batch):
-        for tensor in bad_among(tf.nest.flatten(part, expand_composites=True)):
+        for tensor in bad_among(tensors_in(part)):
             place = "".join(f"[{step!r}]" for step in path) or "all of it"
             found[key_of(tensor) or 0] = place + _rows(tensor)
     return found
 
 
-def _rows(tensor: tf.Tensor) -> str:
+def _rows(tensor: Any) -> str:
     """Return the indices of the non-finite examples as text."""
     numbers = numbers_of(tensor)
     if numbers is None or numbers.ndim == 0:
@@ -232,5 +218,5 @@ def _rows(tensor: tf.Tensor) -> str:
 
 def _is_empty(batch: Any) -> bool:
     """Return True if the batch has no examples."""
-    parts = [each for each in keras.tree.flatten(batch) if tf.is_tensor(each)]
-    return any(each.shape.rank and each.shape[0] == 0 for each in parts)
+    shapes = [getattr(each, "shape", ()) for each in keras.tree.flatten(batch)]
+    return any(tuple(shape)[:1] == (0,) for shape in shapes)

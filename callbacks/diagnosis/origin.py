@@ -1,19 +1,15 @@
-"""Search for the operation that produced the first non-finite value, and rerun of operations."""
+"""Search for the operation that produced the first non-finite value."""
 
-import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import ml_dtypes
 import numpy as np
-import tensorflow as tf
 
 from gradkeeper.callbacks.diagnosis.operations import (
     Operation,
     OperationTrace,
     arrays_of,
-    numbers_of,
     range_of,
 )
 
@@ -23,7 +19,7 @@ _FORM = frozenset(
 )
 # These operations occur between densities and their weighted, normalised sum.
 _SUMMING = _FORM | {"Sum", "Mean", "Mul", "RealDiv", "AddV2", "Neg", "Max", "Pack", "ConcatV2"}
-_SUMMING |= {"MatMul", "BatchMatMulV2", "Einsum", "GatherV2", "Prod", "Transpose", "Maximum"}
+_SUMMING |= {"MatMul", "BatchMatMulV2", "Einsum", "GatherV2", "Prod", "Transpose", "Maximum", "Abs"}
 # In units of machine epsilon times the largest operand. Rounding errors of a variance, a squared
 # distance and an eigenvalue, over 4 to 1e6 numbers in float32, float16 and bfloat16, reach 7.
 _ROUNDING = 64
@@ -33,6 +29,12 @@ def divides_by_norm(trace: OperationTrace, division: Operation) -> bool:
     """Return True if the divisor is a root, such as a norm or a standard deviation."""
     before = _behind(trace, division.inputs[1:2], _FORM | {"Maximum", "AddV2"})
     return any(each.kind in ("Sqrt", "EuclideanNorm") for each in before)
+
+
+def subtracts_maximum(trace: OperationTrace, operation: Operation) -> bool:
+    """Return True for the difference of scores and their maximum, as in a softmax."""
+    before = _behind(trace, operation.inputs[1:2], _FORM | {"Maximum"})
+    return operation.kind == "Sub" and any(each.kind == "Max" for each in before)
 
 
 def exponentials(trace: OperationTrace, logarithm: Operation) -> list[Operation]:
@@ -64,7 +66,7 @@ def is_rounding(trace: OperationTrace, operation: Operation) -> bool:
     for each in _behind(trace, operation.inputs[:1], _FORM | {"AddV2", "Maximum"}):
         if each.kind == "Sub" and each.given is not None:
             scales.append(each.given.magnitude)
-    unit = float(ml_dtypes.finfo(argument.dtype.as_numpy_dtype).eps)
+    unit = float(ml_dtypes.finfo(argument.dtype.name).eps)
     return -numbers.lowest <= _ROUNDING * unit * max(scales)
 
 
@@ -212,60 +214,3 @@ def _infinities(
         if not before and not introduces_infinity(operation):
             found.append(operation)
     return found, visited & leaves
-
-
-_SMALLER = 2.0**-10
-# Attributes that name the dtype of a result.
-_TYPES = frozenset({"DstT", "T", "Tcomplex", "Tout", "Treal", "dtype", "out_type"})
-
-
-def widened(tensor: tf.Tensor) -> tf.Tensor:
-    """Return a real tensor in float64, a complex one in complex128, others unchanged."""
-    return tf.cast(tensor, _wide(tensor.dtype))
-
-
-def _wide(dtype: tf.DType) -> tf.DType:
-    if dtype.is_complex:
-        return tf.complex128
-    return tf.float64 if dtype.is_floating else dtype
-
-
-def scaled_down(tensor: tf.Tensor) -> tf.Tensor:
-    """Return the tensor divided by 1,024."""
-    return tensor * tf.cast(_SMALLER, tensor.dtype)
-
-
-def is_finite_with(change: Callable[[Any], tf.Tensor], operation: Operation) -> bool | None:
-    """Return True if an operation is finite with other inputs; None if it cannot run with them.
-
-    Args:
-        change: the change of the real and complex inputs: `widened` or `scaled_down`.
-        operation: the operation.
-    """
-    function = getattr(tf.raw_ops, operation.kind, None)
-    # An operation on a resource changes the model, or depends on its changed state.
-    has_resource = any(each.dtype == tf.resource for each in operation.tensors)
-    if function is None or not operation.tensors or has_resource:
-        return None
-    inputs = [each if numbers_of(each) is None else change(each) for each in operation.tensors]
-    try:
-        arguments = _arguments(function, inputs, operation.attributes, wide=change is widened)
-        results = function(**arguments)
-    except (TypeError, ValueError, tf.errors.OpError):
-        return None  # no kernel for float64, or ambiguous arguments
-    some = results if isinstance(results, (list, tuple)) else [results]
-    return all(bool(np.isfinite(each).all()) for each in arrays_of(some))
-
-
-def _arguments(
-    function: Any, inputs: list[Any], attributes: dict[str, Any], *, wide: bool
-) -> dict[str, Any]:
-    names = [name for name in inspect.signature(function).parameters if name != "name"]
-    given = {name: attributes[name] for name in names if name in attributes}
-    if wide:
-        given |= {name: _wide(tf.as_dtype(given[name])) for name in _TYPES & given.keys()}
-    free = [name for name in names if name not in attributes]
-    if "N" in attributes:  # the first argument is a list of N tensors
-        count = len(inputs) - (len(free) - 1)
-        inputs = [inputs[:count], *inputs[count:]]
-    return {**dict(zip(free, inputs, strict=True)), **given}

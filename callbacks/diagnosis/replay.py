@@ -1,14 +1,13 @@
 """Replay of a capsule: runs the step again and chooses the advice."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from gradkeeper.callbacks.capsule.capsule import Capsule, CapsuleError
 from gradkeeper.callbacks.capsule.model import (
@@ -19,11 +18,18 @@ from gradkeeper.callbacks.capsule.model import (
     restore,
     state_of,
 )
-from gradkeeper.callbacks.diagnosis._tensorflow_private import key_of
+from gradkeeper.callbacks.diagnosis.backend import (
+    FAILURES,
+    ends_well,
+    run_step,
+    scaled_down,
+    to_tensors,
+    wide_numbers,
+    widened,
+    with_numbers,
+)
 from gradkeeper.callbacks.diagnosis.faults import OVERFLOW
 from gradkeeper.callbacks.diagnosis.locate import locate
-from gradkeeper.callbacks.diagnosis.origin import scaled_down, widened
-from gradkeeper.callbacks.diagnosis.step import StepTrace, bad_among, run_step
 from gradkeeper.callbacks.diagnosis.verdict import Verdict
 from gradkeeper.callbacks.instrument.variable_names import layer_paths
 
@@ -90,7 +96,7 @@ def replay(
     batch: Any = None,
     trust_model: bool = False,
 ) -> Verdict:
-    """Run the step of a capsule eagerly and locate its first non-finite value.
+    """Run the step of a capsule operation by operation and locate its first non-finite value.
 
     Args:
         capsule: the capsule or its directory.
@@ -143,8 +149,7 @@ def _batches(capsule: Capsule, batch: Any) -> dict[int, Any]:
     If only the loss was non-finite, the capsule does not record the replica: return all batches.
     """
     if batch is not None:
-        in_tensors = keras.tree.map_structure(tf.convert_to_tensor, batch)
-        return {next(iter(capsule.replicas), 0): in_tensors}
+        return {next(iter(capsule.replicas), 0): to_tensors(batch)}
     some = capsule.replicas[:1] or range(max(len(capsule.forms), 1))
     return {replica: batch_of(capsule, replica) for replica in some}
 
@@ -157,63 +162,34 @@ def verdict_of_step(
     Args:
         model: the compiled and built model; the step changes its state.
         batch: the argument of `train_step`.
-        compiled: whether to reproduce the random numbers and gradients of XLA.
+        compiled: whether to reproduce the random numbers and gradients of XLA; on JAX, they are
+            the same in any case.
         replica: the replica that the batch belongs to.
     """
     names, variables = named_state(model)
-    handles = [_handle(each) for each in variables]
-    bad = _not_finite(variables)
-    trace = run_step(model, batch, compiled=compiled)
-    named = {h: n.partition(": ")[2] for h, n in zip(handles, names, strict=True)}
-    lost = [each for each in _not_finite(variables) if each not in bad]
-    return locate(trace, batch, replica, names=named, bad=bad, lost=lost)
-
-
-def _handle(variable: keras.Variable) -> int:
-    key = key_of(variable.value.handle)
-    assert key is not None
-    return key
-
-
-def _not_finite(variables: list[keras.Variable]) -> list[int]:
-    return [_handle(each) for each in variables if bad_among([each.value])]
+    trace = run_step(model, batch, variables, compiled=compiled)
+    named = {k: n.partition(": ")[2] for k, n in zip(trace.variables, names, strict=True)}
+    return locate(trace, replica, names=named)
 
 
 def _is_finite_at_smaller_scale(capsule: Capsule, model: keras.Model, batch: Any) -> bool:
     """Return True if the step is finite with inputs divided by 1,024."""
     prepare(model, capsule)
     x, *rest = batch if isinstance(batch, tuple) else (batch,)
-    x = _with_numbers(x, scaled_down)
+    x = with_numbers(x, scaled_down)
     smaller = (x, *rest) if isinstance(batch, tuple) else x
-    return _ends_well(run_step(model, smaller, compiled=capsule.is_compiled))
+    return ends_well(model, smaller, compiled=capsule.is_compiled)
 
 
 def _is_finite_in_float64(capsule: Capsule, batch: Any, *, trust_model: bool) -> bool | None:
     """Return True if the step is finite in float64; None if it cannot run in float64."""
-    before = keras.config.floatx()
-    keras.config.set_floatx("float64")
-    try:
-        model = model_of(capsule, dtype="float64", trust_model=trust_model)
-        batch = _with_numbers(batch, widened)
-        return _ends_well(run_step(model, batch, compiled=capsule.is_compiled))
-    except (CapsuleError, TypeError, ValueError, tf.errors.OpError):
-        return None  # custom code may not support float64
-    finally:
-        keras.config.set_floatx(before)
-
-
-def _ends_well(trace: StepTrace) -> bool:
-    return trace.refusal is None and not trace.bad_results
-
-
-def _with_numbers(structure: Any, change: Callable[[tf.Tensor], tf.Tensor]) -> Any:
-    """Change the real and complex tensors of a structure."""
-
-    def changed(part: Any) -> Any:
-        is_number = tf.is_tensor(part) and (part.dtype.is_floating or part.dtype.is_complex)
-        return change(part) if is_number else part
-
-    return tf.nest.map_structure(changed, structure, expand_composites=True)
+    with wide_numbers():
+        try:
+            model = model_of(capsule, dtype="float64", trust_model=trust_model)
+            batch = with_numbers(batch, widened)
+            return ends_well(model, batch, compiled=capsule.is_compiled)
+        except (CapsuleError, *FAILURES):
+            return None  # custom code may not support float64
 
 
 @contextmanager

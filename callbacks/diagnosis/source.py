@@ -1,34 +1,39 @@
 """Source lines of operations."""
 
 import linecache
-import sys
 import sysconfig
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from traceback import walk_stack, walk_tb
+from traceback import walk_tb
 from types import FrameType
 from typing import Literal, TypeAlias
 
 import keras
-import tensorflow as tf
 
-from gradkeeper.callbacks.diagnosis._tensorflow_private import BACKWARD_FILE
+Stack: TypeAlias = Iterable[tuple[FrameType, int]]
 
-_CALLBACKS = Path(__file__).parent.parent
-_TENSORFLOW, _KERAS = Path(tf.__file__).parent, Path(keras.__file__).parent
+_DIAGNOSIS, _KERAS = Path(__file__).parent, Path(keras.__file__).parent
 _SOURCE, _STDLIB = _KERAS / "src", Path(sysconfig.get_path("stdlib"))
-_LIBRARIES = (*map(str, (_TENSORFLOW, _KERAS, _STDLIB, _CALLBACKS)), "<frozen")
-# These functions run the step, or a random operation of it.
-_STEP = str(Path(__file__).parent / "step.py")
+_BACKENDS = tuple(
+    str(Path(found.origin).parent)
+    for name in ("tensorflow", "jax")
+    if (found := find_spec(name)) is not None and found.origin is not None
+)
+_LIBRARIES = (*_BACKENDS, *map(str, (_KERAS, _STDLIB, _DIAGNOSIS.parent)), "<frozen")
+# These functions run the step, or a random operation of it. TensorFlow runs a backward pass in
+# this file.
 _STEP_FUNCTIONS = ("run_step", "compiled")
+_BACKWARD = str(Path("tensorflow/python/eager/imperative_grad.py"))
 # Of the lines in Keras, only those in these directories show what is computed.
 _DIRECTORIES = ("layers", "losses", "regularizers", "constraints", "optimizers")
 _TELLING = tuple(str(_SOURCE / name) for name in _DIRECTORIES)
 _NOT_TELLING = (str(_SOURCE / "layers/layer.py"), str(_SOURCE / "optimizers/base_optimizer.py"))
-# A stack frame of this code means that an optimizer update is running.
+# A stack frame of this function means that an optimizer update is running. The frames of a JAX
+# traceback have copies of the code objects.
 _APPLY = keras.optimizers.Optimizer.apply.__code__
-_OWN_PARTS = (str(_SOURCE / "optimizers"), str(_SOURCE / "backend"), str(_TENSORFLOW))
+_OWN_PARTS = (str(_SOURCE / "optimizers"), str(_SOURCE / "backend"), *_BACKENDS)
 OptimizerPart: TypeAlias = Literal["update", "constraint"]
 
 
@@ -52,23 +57,39 @@ class Source:
         return f"{path}:{self.line}" + (f": {text}" if text else "")
 
 
-def calling_source() -> Source | None:
+def source_of(stack: Stack) -> Source | None:
     """Return the innermost stack line of user code, or else of a Keras layer or loss.
 
     The search ends at the frame that runs the step or its backward pass.
+
+    Args:
+        stack: frames with line numbers, the innermost first.
     """
-    return _innermost(walk_stack(sys._getframe(1)))
+    of_keras: Source | None = None
+    for frame, line in stack:
+        path = frame.f_code.co_filename
+        is_step = path.startswith(str(_DIAGNOSIS)) and frame.f_code.co_name in _STEP_FUNCTIONS
+        if is_step or path.endswith(_BACKWARD):
+            break
+        if path.startswith(_TELLING) and path not in _NOT_TELLING:
+            of_keras = of_keras or Source(path, line, False)
+        elif not path.startswith(_LIBRARIES) and not _is_foreign(path):
+            return Source(path, line, True)
+    return of_keras
 
 
-def optimizer_part() -> OptimizerPart | None:
+def optimizer_part(stack: Stack) -> OptimizerPart | None:
     """Return the part of an optimizer's `apply` that is running; None outside of `apply`.
 
     Keras calls constraints directly from `apply`, and everything else through its own methods.
+
+    Args:
+        stack: frames with line numbers, the innermost first.
     """
     inner: str | None = None
-    for frame, _ in walk_stack(sys._getframe(1)):
+    for frame, _ in stack:
         path = frame.f_code.co_filename
-        if frame.f_code is _APPLY:
+        if (path, frame.f_code.co_name) == (_APPLY.co_filename, _APPLY.co_name):
             is_own = inner is None or inner.startswith(_OWN_PARTS)
             return "update" if is_own else "constraint"
         inner = path
@@ -77,21 +98,7 @@ def optimizer_part() -> OptimizerPart | None:
 
 def raising_source(error: Exception) -> Source | None:
     """Return the innermost traceback line of user code, or else of a Keras layer or loss."""
-    return _innermost(reversed(list(walk_tb(error.__traceback__))))
-
-
-def _innermost(stack: Iterable[tuple[FrameType, int]]) -> Source | None:
-    of_keras: Source | None = None
-    for frame, line in stack:
-        path = frame.f_code.co_filename
-        is_step = path == _STEP and frame.f_code.co_name in _STEP_FUNCTIONS
-        if is_step or path == BACKWARD_FILE:
-            break
-        if path.startswith(_TELLING) and path not in _NOT_TELLING:
-            of_keras = of_keras or Source(path, line, False)
-        elif not path.startswith(_LIBRARIES) and not _is_foreign(path):
-            return Source(path, line, True)
-    return of_keras
+    return source_of(reversed(list(walk_tb(error.__traceback__))))
 
 
 def _is_foreign(path: str) -> bool:

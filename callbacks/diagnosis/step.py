@@ -8,7 +8,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from traceback import walk_stack
 from typing import Any
@@ -18,38 +18,26 @@ import keras
 import tensorflow as tf
 
 from gradkeeper.callbacks.diagnosis._tensorflow_private import key_of, slopes_as_in_xla
-from gradkeeper.callbacks.diagnosis.operations import OperationTrace, Range, all_finite, range_of
+from gradkeeper.callbacks.diagnosis.eager_operations import EagerTrace
+from gradkeeper.callbacks.diagnosis.operations import range_of
+from gradkeeper.callbacks.diagnosis.step_trace import (
+    LayerCall,
+    StepTrace,
+    bad_among,
+    rates_of,
+    watched_layers,
+)
 from gradkeeper.callbacks.instrument.losses import as_tensor, mean_loss
 from gradkeeper.callbacks.instrument.observer import StepObserver
-from gradkeeper.callbacks.instrument.optimizers import optimizers_of, with_nested
+from gradkeeper.callbacks.instrument.optimizers import optimizers_of
 from gradkeeper.callbacks.instrument.patch import AttributePatch
 from gradkeeper.callbacks.instrument.rollback import functions_run_eagerly
 from gradkeeper.callbacks.instrument.step_context import Gradients, OptimizerCall, StepContext
 from gradkeeper.callbacks.instrument.step_patches import StepPatches
-from gradkeeper.callbacks.instrument.variable_names import layer_paths, variable_names
+from gradkeeper.callbacks.instrument.variable_names import variable_names
 
 # The stack frame of this code holds the layer as `self`.
 _LAYER_CALL = inspect.unwrap(keras.layers.Layer.__call__).__code__
-
-
-@dataclass
-class LayerCall:
-    """One call of a layer.
-
-    Attributes:
-        path: path of the layer, from the model on. An operation of a functional model, such as
-            `keras.ops.log`, counts as a layer.
-        given: range of the inputs; None if no input is a floating-point tensor.
-        returned: range of the outputs.
-        outputs: keys of the outputs.
-        gradient: range of the gradient with respect to the outputs; None if not recorded.
-    """
-
-    path: str
-    given: Range | None
-    returned: Range | None = None
-    outputs: list[int | None] = field(default_factory=list)
-    gradient: Range | None = None
 
 
 class LayerTrace:
@@ -64,7 +52,7 @@ class LayerTrace:
     """
 
     def __init__(self, model: keras.Model) -> None:
-        self._layers = layer_paths(model)
+        self._layers = watched_layers(model)
         self._paths = {id(layer): path for path, layer in self._layers}
         self._stack: list[str] = []
         self.calls: list[LayerCall] = []
@@ -87,7 +75,7 @@ class LayerTrace:
     def watching(self) -> Iterator[None]:
         """Record layer calls inside the block."""
         with ExitStack() as stack:
-            for path, layer in (*self._layers, *_bare_operations(self._layers)):
+            for path, layer in self._layers:
                 patch = AttributePatch(layer, "call", partial(self._watched, path))
                 stack.callback(patch.revert)
                 patch.apply()
@@ -113,85 +101,24 @@ class LayerTrace:
         return result
 
 
-def _bare_operations(layers: list[tuple[str, keras.layers.Layer]]) -> list[tuple[str, Any]]:
-    """Return the operations of functional models that are not layers, with their paths."""
-    found: dict[int, tuple[str, Any]] = {}
-    for number, (path, layer) in enumerate(layers):
-        for each in getattr(layer, "operations", ()):
-            if not isinstance(each, keras.layers.Layer):
-                found.setdefault(id(each), (f"{path}/{each.name}" if number else each.name, each))
-    return list(found.values())
-
-
 def _tensors(structure: Any) -> list[Any]:
     return [each for each in keras.tree.flatten(structure) if isinstance(each, tf.Tensor)]
 
 
-@dataclass(frozen=True)
-class Update:
-    """One call of an optimizer's `apply`.
-
-    Attributes:
-        optimizer: the optimizer.
-        begin: number of operations executed before the call.
-        gradients: range of the gradients passed to the call.
-    """
-
-    optimizer: keras.optimizers.Optimizer
-    begin: int
-    gradients: Range | None
-
-
 @dataclass
-class StepTrace(StepObserver):
-    """Record of a train step.
-
-    Attributes:
-        operations: the executed operations.
-        layers: the layer calls.
-        losses: the return values of `compute_loss`.
-        gradients: gradients by variable name; None if a variable has none. If a step computes
-            several for a variable, the first non-finite one, or else the last.
-        updates: the optimizer calls.
-        rates: learning rates of all optimizers before the step.
-        refusal: error of the operation that rejected its inputs and ended the step.
-    """
-
-    model: keras.Model
-    operations: OperationTrace
-    layers: LayerTrace
-    losses: list[tf.Tensor] = field(default_factory=list)
-    gradients: dict[str, Any] = field(default_factory=dict)
-    updates: list[Update] = field(default_factory=list)
-    rates: list[float] = field(default_factory=list)
-    refusal: tf.errors.InvalidArgumentError | None = None
+class EagerStepTrace(StepTrace, StepObserver):
+    """Record of an eager train step of TensorFlow."""
 
     def on_loss(self, context: StepContext, value: Any) -> None:
         losses = map(as_tensor, keras.tree.flatten(value))
         self.losses += [each for each in losses if tf.is_tensor(each)]
 
     def on_gradients(self, call: OptimizerCall, gradients: Gradients) -> None:
-        names = variable_names(self.model, call.variables)
-        for name, gradient in zip(names, gradients, strict=False):
-            if not bad_among([self.gradients.get(name)]):
-                self.gradients[name] = gradient
-        given = range_of(_values_of(gradients))
-        self.updates.append(Update(call.optimizer, len(self.operations.operations), given))
-
-    @property
-    def has_finite_loss(self) -> bool:
-        """Return True if every loss is finite."""
-        # A custom train step may differentiate a tensor that `compute_loss` did not return.
-        return not bad_among([*self.losses, *self.operations.targets])
-
-    @property
-    def bad_results(self) -> list[tf.Tensor]:
-        """Return the non-finite losses and gradients."""
-        return bad_among([*self.losses, *self.operations.targets, *self.gradients.values()])
+        values = [g.values if isinstance(g, tf.IndexedSlices) else g for g in gradients]
+        self.add_update(call.optimizer, variable_names(self.model, call.variables), values)
 
     @property
     def mean_loss(self) -> float | None:
-        """Return the mean loss; None if the step has none."""
         mean = mean_loss(self.losses or self.operations.targets, tf.float32)
         return None if mean is None else float(mean)
 
@@ -219,19 +146,25 @@ def _drawn_by_xla() -> Iterator[None]:
         yield
 
 
-def run_step(model: keras.Model, batch: Any, *, compiled: bool = False) -> StepTrace:
+def run_step(
+    model: keras.Model, batch: Any, variables: Sequence[Any] = (), *, compiled: bool = False
+) -> StepTrace:
     """Run and record the model's `train_step`, which changes the model's state.
 
     Args:
         model: the compiled and built model.
         batch: the argument of `train_step`.
+        variables: the variables whose contents are checked before and after the step.
         compiled: whether to reproduce the random numbers and the gradients of roots and
             reciprocals of a step compiled by XLA.
     """
     layers = LayerTrace(model)
+    operations = EagerTrace(layers.current)
     optimizers = optimizers_of(model)
-    trace = StepTrace(model, OperationTrace(layers.current), layers)
-    trace.rates = [rate for each in optimizers for rate in _rates(each)]
+    trace = EagerStepTrace(model, operations, layers.calls, batch)
+    trace.rates = [rate for each in optimizers for rate in rates_of(each)]
+    trace.variables = list(map(_handle, variables))
+    trace.bad_before = _not_finite(variables)
     patches = StepPatches([trace], optimizers, model)
     with (
         functions_run_eagerly(),
@@ -239,27 +172,48 @@ def run_step(model: keras.Model, batch: Any, *, compiled: bool = False) -> StepT
         slopes_as_in_xla() if compiled else nullcontext(),
         layers.watching(),
         patches.applied(),
-        trace.operations.watching(),
+        operations.watching(),
     ):
         try:
             model.train_step(batch)
         except tf.errors.InvalidArgumentError as error:
             trace.refusal = error  # under XLA or on a GPU, the operation returns NaN instead
+    trace.interrupted = layers.interrupted
+    trace.lost = [each for each in _not_finite(variables) if each not in trace.bad_before]
     return trace
 
 
-def bad_among(values: Sequence[Any]) -> list[tf.Tensor]:
-    """Return the non-finite tensors among `values`."""
-    return [each for each in _values_of(values) if not all_finite(range_of([each]))]
+def ends_well(model: keras.Model, batch: Any, *, compiled: bool = False) -> bool:
+    """Run the model's `train_step`, and return True if its losses and gradients are finite."""
+    trace = run_step(model, batch, compiled=compiled)
+    return trace.refusal is None and not trace.bad_results
 
 
-def _values_of(tensors: Sequence[Any]) -> list[tf.Tensor]:
-    """Return the tensors without other objects; for `IndexedSlices`, their values."""
-    parts = [each.values if isinstance(each, tf.IndexedSlices) else each for each in tensors]
-    return [each for each in parts if tf.is_tensor(each)]
+def _handle(variable: keras.Variable) -> int:
+    key = key_of(variable.value.handle)
+    assert key is not None
+    return key
 
 
-def _rates(optimizer: keras.optimizers.Optimizer) -> list[float]:
-    """Return the learning rates of an optimizer and of its inner optimizers."""
-    rates = [getattr(each, "learning_rate", None) for each in with_nested(optimizer)]
-    return [float(keras.ops.convert_to_numpy(each)) for each in rates if each is not None]
+def _not_finite(variables: Sequence[keras.Variable]) -> list[int]:
+    return [_handle(each) for each in variables if bad_among([each.value])]
+
+
+def to_tensors(batch: Any) -> Any:
+    """Return a batch with tensors in place of arrays."""
+    return keras.tree.map_structure(tf.convert_to_tensor, batch)
+
+
+def tensors_in(structure: Any) -> list[tf.Tensor]:
+    """Return the tensors of a structure, including the parts of ragged and sparse tensors."""
+    return [x for x in tf.nest.flatten(structure, expand_composites=True) if tf.is_tensor(x)]
+
+
+def with_numbers(structure: Any, change: Callable[[tf.Tensor], tf.Tensor]) -> Any:
+    """Change the real and complex tensors of a structure."""
+
+    def changed(part: Any) -> Any:
+        is_number = tf.is_tensor(part) and (part.dtype.is_floating or part.dtype.is_complex)
+        return change(part) if is_number else part
+
+    return tf.nest.map_structure(changed, structure, expand_composites=True)

@@ -10,7 +10,7 @@ import numpy as np
 from gradkeeper.callbacks.diagnosis.faults import Fault
 from gradkeeper.callbacks.diagnosis.operations import Range, all_finite
 from gradkeeper.callbacks.diagnosis.source import Source
-from gradkeeper.callbacks.diagnosis.step import LayerCall
+from gradkeeper.callbacks.diagnosis.step_trace import LayerCall
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +42,8 @@ class Verdict:
         variable: the non-finite variable, or the one whose gradient is the first non-finite one
             in the backward pass.
         data: location in the batch, such as "[0], example 3"; None if the batch is finite.
-        operation: TensorFlow's operation type; None if no operation produced the value.
+        operation: TensorFlow's operation type, or the JAX primitive; None if no operation produced
+            the value.
         gradient_of: the forward operation whose gradient the operation belongs to.
         source: the line of code that called the operation, or the forward operation.
         inputs: range of the operation's inputs.

@@ -121,9 +121,10 @@ def _needs_arguments(function: Any) -> bool:
 
 def _print_capsule(capsule: "Capsule") -> None:
     facts, versions = capsule.facts, capsule.facts["versions"]
+    backend = next(each for each in ("tensorflow", "jax", "torch") if each in versions)
     console.print(
         f"[bold]Step {capsule.step:,}[/] of {facts['model']['name']} "
-        f"(keras {versions['keras']}, tensorflow {versions['tensorflow']}): "
+        f"(keras {versions['keras']}, {backend} {versions[backend]}): "
         f"loss {facts['loss']:.4g}, gradient norm {facts['norm']:.4g}, policy {facts['policy']}",
         soft_wrap=True,
     )

@@ -11,6 +11,7 @@ from keras import layers, ops
 from planted import BAD, BATCH, Built, Data, Planted, dense, numbers, stacked, with_row, zeros
 from planted_in_keras import IN_KERAS
 from planted_in_own import IN_OWN, Own
+from planted_in_tensorflow import IN_TENSORFLOW
 
 from gradkeeper.callbacks import Verdict, replay
 from gradkeeper.callbacks.capsule import Capsule
@@ -26,7 +27,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "several steps": {"jit_compile": False, "steps_per_execution": 4},
     "xla and several steps": {"jit_compile": True, "steps_per_execution": 4},
 }
-FAULTS = {each.build.__name__: each for each in (*IN_KERAS, *IN_OWN)}
+WITH_CODE = [*IN_OWN, *IN_TENSORFLOW]
+FAULTS = {each.build.__name__: each for each in (*IN_KERAS, *WITH_CODE)}
 
 
 def batches(data: Data) -> tf.data.Dataset:
@@ -77,7 +79,7 @@ def test_the_capsule_alone_is_enough_for_layers_of_keras(planted, tmp_path):
     assert_as_planted(replay(capsule.path), planted)
 
 
-@pytest.mark.parametrize("planted", IN_OWN, ids=lambda each: each.build.__name__)
+@pytest.mark.parametrize("planted", WITH_CODE, ids=lambda each: each.build.__name__)
 def test_a_replay_with_the_model_for_custom_parts(planted, tmp_path):
     trained = trained_eagerly(planted)
     capsule = bad_step(trained, tmp_path)
