@@ -3,6 +3,7 @@
     python benchmarks/overhead.py                   # five models, in graph mode
     python benchmarks/overhead.py --jit-compile     # with XLA
     python benchmarks/overhead.py --guard           # also NonFiniteGuard(), and its lower bound
+    python benchmarks/overhead.py --activations     # also with measurements=["activations"]
     python benchmarks/overhead.py --optimizer       # also with measurements=["optimizer"]
     python benchmarks/overhead.py --floor           # lower bound of a monitor, and pure noise
     python benchmarks/overhead.py --others          # other tools that inspect gradients
@@ -46,6 +47,7 @@ def main(
     traces: int = 5,
     jit_compile: bool = False,
     guard: bool = False,
+    activations: bool = False,
     optimizer: bool = False,
     floor: bool = False,
     others: bool = False,
@@ -80,14 +82,15 @@ def main(
                 build, jit_compile, seconds, reading=True
             ),
         }
-    if optimizer:
+    for name, is_chosen in (("activations", activations), ("optimizer", optimizer)):
         measure = functools.partial(
-            monitored, jit_compile=jit_compile, seconds=seconds, measurements=["optimizer"]
+            monitored, jit_compile=jit_compile, seconds=seconds, measurements=[name]
         )
-        ways |= {
-            "optimizer": measure,
-            "optimizer, every 10": functools.partial(measure, every_n_steps=10),
-        }
+        if is_chosen:
+            ways |= {
+                name: measure,
+                f"{name}, every 10": functools.partial(measure, every_n_steps=10),
+            }
     if floor and not ON_JAX:
         ways["norms alone"] = lambda build: tools.norms_alone(build, jit_compile, seconds)
     if floor:

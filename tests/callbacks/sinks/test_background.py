@@ -97,6 +97,18 @@ def printed(capsys):
     return [line for line in capsys.readouterr().out.splitlines() if line]
 
 
+def test_a_resumed_run_writes_the_steps_since_its_backup_again(remote):
+    first = Run(remote).flush().wait()
+    first.sink.close()
+    resumed = Run(remote)
+    assert list(resumed.sink.truncate_from(5)) == []
+    again = window(np.ones((10, 3)), first=5)
+    resumed.history.append(again)
+    resumed.sink.write(again)
+    resumed.wait()
+    assert remote.steps == [*range(10), *range(5, 15)]
+
+
 def test_a_sink_that_answers_has_everything(remote, tmp_path, capsys):
     run = Run(remote)
     for _ in range(3):
