@@ -17,6 +17,6 @@ def __getattr__(name: str) -> Any:
         if error.name != "tensorflow":
             raise
         raise ImportError(
-            f"{name} needs TensorFlow, which is not installed: it supports only the TensorFlow "
-            f"backend of Keras. Received: gradkeeper.callbacks.{name}"
+            f"{name} needs TensorFlow, which is not installed. docs/backends.md lists what works "
+            f"on each backend of Keras. Received: gradkeeper.callbacks.{name}"
         ) from error

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import keras
 
-if TYPE_CHECKING or keras.backend.backend() != "jax":
+if TYPE_CHECKING or keras.backend.backend() == "tensorflow":
     from gradkeeper.callbacks.diagnosis._tensorflow_private import key_of
     from gradkeeper.callbacks.diagnosis.rerun import (
         FAILURES,
@@ -20,7 +20,7 @@ if TYPE_CHECKING or keras.backend.backend() != "jax":
         to_tensors,
         with_numbers,
     )
-else:
+elif keras.backend.backend() == "jax":
     from gradkeeper.callbacks.diagnosis.jax.rerun import (
         FAILURES,
         is_finite_with,
@@ -36,6 +36,11 @@ else:
         with_numbers,
     )
     from gradkeeper.callbacks.diagnosis.jax.values import key_of
+else:
+    raise ImportError(
+        "A replay supports these backends of Keras: tensorflow, jax. "
+        f"Received: KERAS_BACKEND={keras.backend.backend()}"
+    )
 
 __all__ = [
     "FAILURES",
