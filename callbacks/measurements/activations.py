@@ -32,22 +32,35 @@ def activations(outputs: Sequence[LayerOutput], dtype: tf.DType) -> tf.Tensor:
         dtype: the dtype of the result.
     """
     copies: dict[int, tf.Tensor] = {}
-    rows, units = [], []
+    sums, attention, units = [], [], []
     for output in outputs:
         tensor = tf.cast(unmerged_output(output.tensor, copies), dtype)
-        row, is_active = _statistics(output, tensor, saturation_of(output.layer))
+        row, is_active = _sums(output, tensor, saturation_of(output.layer))
+        sums += row
         unknown = [tf.constant(float("nan"), dtype)] * 4
         scores = output.attention
-        row += unknown if scores is None else _of_attention(scores, output.mask, dtype)
-        rows.append(tf.stack(row))
-        units.append(tf.cast(is_active, dtype))
-    return tf.concat([*rows, *units], axis=0)
+        attention += unknown if scores is None else _of_attention(scores, output.mask, dtype)
+        units.append(is_active)
+    # Together for all outputs: small operations take longer to start than to run.
+    columns = tf.unstack(tf.reshape(tf.stack(sums), [len(outputs), -1]), axis=1)
+    count, total, squares, highest, lowest, zeros, saturated = columns
+    mean = total / count
+    # A maximum may ignore NaN; a mean does not.
+    largest = tf.where(tf.math.is_nan(mean), mean, tf.maximum(highest, -lowest))
+    rows = [count, mean, squares / count, largest, zeros / count, saturated / count]
+    more = tf.reshape(tf.stack(attention), [len(outputs), -1])
+    table = tf.concat([tf.stack(rows, axis=1), more], axis=1)
+    return tf.concat([tf.reshape(table, [-1]), tf.cast(tf.concat(units, axis=0), dtype)], axis=0)
 
 
-def _statistics(
+def _sums(
     output: LayerOutput, tensor: tf.Tensor, saturation: Saturation | None
 ) -> tuple[list[tf.Tensor], tf.Tensor]:
-    """Return the first six columns, and whether each unit was not zero everywhere, [units]."""
+    """Return sums over the elements, and whether each unit was not zero everywhere, [units].
+
+    The sums: number, sum, sum of squared differences from the mean, highest and lowest value,
+    number of zeros and of saturated elements.
+    """
     dtype, mask = tensor.dtype, output.mask
     count = tf.cast(tf.size(tensor), dtype)
     units = units_of(output)
@@ -67,30 +80,29 @@ def _statistics(
     def counted(each: tf.Tensor) -> tf.Tensor:
         return each if there is None else tf.where(there, each, tf.zeros_like(each))
 
-    def sums_of(each: tf.Tensor) -> tf.Tensor:
+    def by_unit(each: tf.Tensor) -> tf.Tensor:
         return sum_of_rows(tf.cast(counted(each), dtype))
 
-    def mean_of(each: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_sum(sums_of(each) / count)
+    def sum_of(each: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_sum(by_unit(each))
 
-    mean = mean_of(values)
-    largest = tf.maximum(tf.reduce_max(counted(values)), -tf.reduce_min(counted(values)))
-    zeros_by_unit = sums_of(tf.equal(values, 0))
-    positions = count / units if there is None else sums_of(there)
-    zeros = tf.reduce_sum(zeros_by_unit / count)
+    total = sum_of(values)
+    zeros_by_unit = by_unit(tf.equal(values, 0))
+    zeros = tf.reduce_sum(zeros_by_unit)
     if saturation is None:
         saturated = tf.constant(float("nan"), dtype)
     else:
-        saturated = zeros if saturation is is_zero else mean_of(saturation(values))
+        saturated = zeros if saturation is is_zero else sum_of(saturation(values))
     row = [
         count,
-        mean,
-        mean_of(tf.math.squared_difference(values, mean)),
-        # A maximum may ignore NaN; a mean does not.
-        tf.where(tf.math.is_nan(mean), mean, largest),
+        total,
+        sum_of(tf.math.squared_difference(values, total / count)),
+        tf.reduce_max(counted(values)),
+        tf.reduce_min(counted(values)),
         zeros,
         saturated,
     ]
+    positions = tf.cast(tf.size(tensor) // units, dtype) if there is None else by_unit(there)
     return row, zeros_by_unit < positions
 
 
