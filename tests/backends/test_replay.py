@@ -6,11 +6,20 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+
+if keras.backend.backend() != "jax":
+    pytest.skip("a replay supports TensorFlow and JAX", allow_module_level=True)
+
+import jax
+import jax.numpy as jnp
 from keras import layers
+from own_steps import GAN
 from planted import BATCH, Planted, dense, stacked
+from planted_in_jax import IN_JAX, Concrete, train_step_of_ones_own
 from planted_in_keras import IN_KERAS
 from planted_in_own import IN_OWN, Own
 from planted_steps import FAILING
+from singular import SINGULAR
 from typer.testing import CliRunner
 
 from gradkeeper.callbacks import Capsule, NonFiniteGuard, Verdict, replay
@@ -18,17 +27,10 @@ from gradkeeper.callbacks.capsule import CapsuleError
 from gradkeeper.callbacks.capsule.model import state_of
 from gradkeeper.callbacks.capsule.writer import Contents, write_capsule
 from gradkeeper.callbacks.diagnosis import plot_verdict
-from gradkeeper.callbacks.diagnosis.replay import verdict_of_step
-from gradkeeper.callbacks.guard import NormAbove
-
-jax = pytest.importorskip("jax")
-import jax.numpy as jnp
-from own_steps import GAN
-from planted_in_jax import IN_JAX, Concrete, train_step_of_ones_own
-from singular import SINGULAR
-
 from gradkeeper.callbacks.diagnosis.jax.equations import KINDS
 from gradkeeper.callbacks.diagnosis.jax.step import run_step
+from gradkeeper.callbacks.diagnosis.replay import verdict_of_step
+from gradkeeper.callbacks.guard import NormAbove
 
 FAULTS = {each.build.__name__: each for each in (*IN_KERAS, *IN_OWN, *IN_JAX)}
 STEPS = {each.build.__name__: each for each in FAILING}
