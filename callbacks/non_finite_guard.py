@@ -347,7 +347,7 @@ class NonFiniteGuard(StepCallback[SkipTransform]):
         if self.skipped > self._skipped_before:
             return True
         if keras.backend.backend() != "tensorflow":
-            return self._observer is not None and self._observer.may_have_skips
+            return self._observer is not None and self._observer.has_unread_skips
         return self._may_have_events() and steps_taken(self.model) == self._taken_before
 
     def _may_have_events(self) -> bool:

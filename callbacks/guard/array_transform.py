@@ -135,10 +135,14 @@ class ArraySkipTransform(ArrayObserver):
     @property
     def may_have_skips(self) -> bool:
         """Return True if a finished step was recorded as bad. Does not wait for running steps."""
-        if self._events or self._has_halted:
-            return True
-        # Not `_read`: Keras calls a progress bar in another thread.
-        return any(bool(each.flags[0]) for each in tuple(self._held) if _is_ready(each.flags))
+        self._read(waits=False)
+        return bool(self._events) or self._has_halted
+
+    @property
+    def has_unread_skips(self) -> bool:
+        """Return the same, without reading the steps: Keras calls a progress bar in a thread."""
+        held = [each.flags for each in tuple(self._held) if _is_ready(each.flags)]
+        return bool(self._events) or any(bool(ops.convert_to_numpy(each)[0]) for each in held)
 
     def status(self) -> SkipStatus:
         """Return the status. Blocks until the running steps have finished."""
@@ -324,9 +328,13 @@ class ArraySkipTransform(ArrayObserver):
             self._names.append(variable_names(self._model(), variables))
         return self._keys.index(key)
 
-    def _read(self) -> None:
-        """Read the flags of all steps. Blocks until the running steps have finished."""
-        while self._held:
+    def _read(self, *, waits: bool = True) -> None:
+        """Read the flags of the steps, and release their batches.
+
+        Args:
+            waits: whether to block until the running steps have finished.
+        """
+        while self._held and (waits or _is_ready(self._held[0].flags)):
             each = self._held.popleft()
             is_logged, has_halted = ops.convert_to_numpy(each.flags)
             self._has_halted = bool(has_halted)

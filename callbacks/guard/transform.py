@@ -74,6 +74,11 @@ class SkipTransform(GradientTransform):
         """Return True if a skipped step may be pending."""
         return self._signal.is_set or not self._signal.is_supported
 
+    @property
+    def has_unread_skips(self) -> bool:
+        """Return the same."""
+        return self.may_have_skips
+
     def status(self) -> SkipStatus:
         """Return the status. Blocks until the running steps have finished."""
         self._signal.is_set = False
