@@ -373,3 +373,8 @@ ROWS = re.findall(r"^\| `(\w+)` \| yes \| (yes|no) \|", PAGE.read_text("utf-8"),
 def test_what_the_page_of_backends_excludes_names_its_backend(name):
     with pytest.raises(ImportError, match=f"{name} needs TensorFlow, which is not installed"):
         getattr(gradkeeper.callbacks, name)
+
+
+@pytest.mark.parametrize("name", [name for name, on_jax in ROWS if on_jax == "yes"])
+def test_what_the_page_of_backends_includes_can_be_imported(name):
+    assert callable(getattr(gradkeeper.callbacks, name))
