@@ -201,7 +201,7 @@ def test_a_replay_uses_the_dropout_masks_of_the_step(tmp_path):
 
 @pytest.mark.slow
 def test_the_gradients_are_those_of_jax():
-    """The recorder differentiates each operation by itself."""
+    """The recorder differentiates each operation separately."""
     some = [
         layers.Conv1D(4, 2, activation="gelu"),
         layers.BatchNormalization(),

@@ -77,7 +77,7 @@ KINDS = {
     "zeta": "Zeta",
 }
 _INTEGER_POWERS = {2: "Square", -1: "Reciprocal"}
-# Primitives that call a function with a derivative of its own.
+# Primitives that call a function with a custom derivative.
 CUSTOM = ("custom_jvp_call", "custom_vjp_call")
 # Primitives that call a jaxpr once.
 _CALLING = frozenset({"jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint", *CUSTOM})
