@@ -9,12 +9,12 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from jax_models import GAN
 
 import gradkeeper.callbacks
 from gradkeeper.callbacks import GradientHistory, GradientMonitor
 
 jax = pytest.importorskip("jax")
+from jax_models import GAN
 
 layers, optimizers = keras.layers, keras.optimizers
 STEPS, BATCH = 50, 8
