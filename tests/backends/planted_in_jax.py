@@ -41,9 +41,11 @@ def mapped() -> Built:
 class Inline(keras.Model):
     """Model that computes its loss in `train_step`."""
 
+    activation: str | None = "relu"
+
     def __init__(self) -> None:
-        super().__init__()
-        self.body = dense("body", 1.0, activation="relu")
+        super().__init__(name="inline")
+        self.body = dense("body", 1.0, activation=self.activation)
 
     def call(self, x: Any) -> Any:
         return self.body(x)
@@ -79,6 +81,15 @@ class WithVjp(Inline):
             return loss, pullback(jnp.ones_like(loss))[0]
 
         return both
+
+
+class RootWithVjp(WithVjp):
+    """Model with the gradient of a root at 0, which the replay leaves to JAX."""
+
+    activation = None
+
+    def call(self, x: Any) -> Any:
+        return jnp.exp(jnp.sqrt(jnp.square(self.body(x))))
 
 
 class Concrete(Inline):
@@ -172,6 +183,11 @@ def with_bad_last(x: np.ndarray) -> np.ndarray:
     return x
 
 
+def root_with_vjp() -> Built:
+    model, data = train_step_of_ones_own(RootWithVjp)
+    return model, {**data, "x": with_row(numbers(3), 0)}
+
+
 IN_JAX = [
     Planted(gradient_of_ones_own, "backward", "own", "division by 0", line="gradient / x"),
     Planted(mapped, "forward", "own", "0 divided by 0", line="row / jnp.sum(row)"),
@@ -186,6 +202,7 @@ IN_JAX = [
         "overflow of the optimizer's update",
         line="self.rate * gradient",
     ),
+    Planted(root_with_vjp, "forward", "inline", "division by 0", line="jnp.sqrt"),
     Planted(empty_batch, "loss", None, "a batch without examples"),
     Planted(gradient_penalty, "backward", None, "gradient of a root at 0", line="jnp.linalg.norm"),
     Planted(in_a_branch_after_a_loop, "forward", "own", "logarithm of 0", line="jax.lax.cond"),

@@ -42,6 +42,7 @@ EXCLUDED = {
     "update_by_hand": "a train step of TensorFlow; see `planted_in_jax`",
     "empty_batch": "a train step of TensorFlow; see `planted_in_jax`",
 }
+SLOW = ("recurrent", "through_time")
 # Layers in the verdict that differ from TensorFlow.
 LAYERS = {"gru": "rnn"}  # Keras computes a GRU on JAX without its cell
 
@@ -49,6 +50,12 @@ LAYERS = {"gru": "rnn"}  # Keras computes a GRU on JAX without its cell
 @pytest.fixture(autouse=True)
 def seed():
     keras.utils.set_random_seed(3)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_operations_are_released():
+    yield
+    jax.clear_caches()
 
 
 def batch_of_step(planted: Planted, of: dict[str, Any]) -> tuple[Any, ...]:
@@ -112,9 +119,7 @@ def test_the_cause_of_a_singular_operation(name):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(each, marks=pytest.mark.slow)
-        if each in ("recurrent", "through_time")
-        else each
+        pytest.param(each, marks=[pytest.mark.slow] if each in SLOW else [])
         for each in STEPS
         if each not in EXCLUDED
     ],
@@ -205,7 +210,7 @@ def test_the_gradients_are_those_of_jax():
         layers.LSTM(3, return_sequences=True),
         layers.LayerNormalization(),
         layers.Dropout(0.5),
-        layers.SimpleRNN(3),
+        layers.Flatten(),
         dense(activation="softmax"),
     ]
     x = np.random.default_rng(0).normal(size=(4, 4, 2)).astype("float32")

@@ -119,6 +119,8 @@ def mark(event: str, number: int, arrays: Sequence[Any]) -> None:
 
 def marked(equation: Any) -> tuple[str, int] | None:
     """Return the event and the number of an equation of `mark`; None for others."""
+    if is_transposed(equation):
+        return None
     found = _MARK.fullmatch(str(equation.source_info.name_stack))
     return (found[1], int(found[2])) if found else None
 

@@ -6,7 +6,7 @@ the last operation to the first, the derivative of each one, which JAX provides.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -19,16 +19,15 @@ from gradkeeper.callbacks.diagnosis.jax.equations import (
     CUSTOM,
     called,
     closed,
-    depends_on,
     evaluate,
     is_transposed,
     kind_of,
     layers_of,
-    live,
     marked,
     stack_of,
 )
 from gradkeeper.callbacks.diagnosis.jax.moves import moved
+from gradkeeper.callbacks.diagnosis.jax.tape import Context, Node, Pullback
 from gradkeeper.callbacks.diagnosis.jax.values import Value, arrays_in
 from gradkeeper.callbacks.diagnosis.operations import (
     Operation,
@@ -38,53 +37,6 @@ from gradkeeper.callbacks.diagnosis.operations import (
     range_of,
 )
 from gradkeeper.callbacks.diagnosis.source import Source, optimizer_part, source_of
-
-
-@dataclass
-class _Node:
-    """An evaluated equation, for the backward pass.
-
-    Attributes:
-        equation: the equation.
-        inputs: its inputs.
-        outputs: its results.
-        active: positions of the inputs that the gradient passes on to.
-    """
-
-    equation: Any
-    inputs: list[Value]
-    outputs: list[Value]
-    active: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Context:
-    """Surroundings of an equation.
-
-    Attributes:
-        tape: the list of the evaluated equations, for a later backward pass; None without one.
-        layers: paths of the layers around a called jaxpr.
-        calls: the equations that call the jaxpr, the innermost first.
-        node: the equation that is being differentiated; None in a forward pass.
-    """
-
-    tape: list[_Node] | None = None
-    layers: tuple[str, ...] = ()
-    calls: tuple[Any, ...] = ()
-    node: _Node | None = None
-
-
-@dataclass(frozen=True)
-class _Pullback:
-    """Derivative of an equation: from gradients of its results to gradients of its inputs.
-
-    Attributes:
-        jaxpr: a function of the gradients and of the equation's inputs.
-        reaches: for each active input, whether its gradient depends on those of the results.
-    """
-
-    jaxpr: ClosedJaxpr
-    reaches: list[bool] = field(default_factory=list)
 
 
 class Recorder(OperationTrace):
@@ -106,7 +58,7 @@ class Recorder(OperationTrace):
         self._paths, self._on_mark = paths, on_mark
         self._constants: dict[int, Value] = {}
         self._calls: dict[int, tuple[Any, ...]] = {}
-        self._pullbacks: dict[Any, _Pullback] = {}
+        self._pullbacks: dict[Any, Pullback] = {}
 
     def change(self, variable: int, contents: Value) -> None:
         """Record the contents of a variable after the step."""
@@ -119,10 +71,10 @@ class Recorder(OperationTrace):
         return self._constants[id(array)]
 
     def run(
-        self, jaxpr: ClosedJaxpr, inputs: Sequence[Value], context: _Context | None = None
+        self, jaxpr: ClosedJaxpr, inputs: Sequence[Value], context: Context | None = None
     ) -> list[Value]:
         """Evaluate a jaxpr and return its results."""
-        context = context or _Context()
+        context = context or Context()
         known = dict(zip(jaxpr.jaxpr.constvars, map(self.constant, jaxpr.consts), strict=True))
         known |= zip(jaxpr.jaxpr.invars, inputs, strict=True)
 
@@ -136,7 +88,7 @@ class Recorder(OperationTrace):
             known |= zip(equation.outvars, results, strict=True)
         return list(map(read, jaxpr.jaxpr.outvars))
 
-    def _results(self, equation: Any, inputs: list[Value], context: _Context) -> list[Value]:
+    def _results(self, equation: Any, inputs: list[Value], context: Context) -> list[Value]:
         name = equation.primitive.name
         if name == "optimization_barrier":
             if (event := marked(equation)) is not None:
@@ -157,16 +109,16 @@ class Recorder(OperationTrace):
             return self._loop(equation, inputs, inside)
         if (jaxpr := called(equation)) is not None and name in CUSTOM:
             results = self.run(jaxpr, inputs, replace(inside, tape=None))
-            results = self._renamed(equation, results, inputs, inside)
+            results = self._renamed(results, inputs, inside)
         elif jaxpr is not None:
             return self.run(jaxpr, inputs, inside)
         else:
             results = self._unit(equation, inputs, inside)
         if context.tape is not None:
-            context.tape.append(_Node(equation, inputs, results))
+            context.tape.append(Node(equation, inputs, results))
         return results
 
-    def _loop(self, equation: Any, inputs: list[Value], context: _Context) -> list[Value]:
+    def _loop(self, equation: Any, inputs: list[Value], context: Context) -> list[Value]:
         condition, body = (closed(equation.params[f"{x}_jaxpr"]) for x in ("cond", "body"))
         first = equation.params["cond_nconsts"]
         second = first + equation.params["body_nconsts"]
@@ -175,9 +127,7 @@ class Recorder(OperationTrace):
             carry = self.run(body, [*fixed, *carry], context)
         return carry
 
-    def _renamed(
-        self, equation: Any, results: list[Value], inputs: list[Value], context: _Context
-    ) -> list[Value]:
+    def _renamed(self, results: list[Value], inputs: list[Value], context: Context) -> list[Value]:
         """Return the results, with a new key for each that is an input or another result."""
         taken = {each.key for each in inputs}
         found = []
@@ -190,9 +140,9 @@ class Recorder(OperationTrace):
             found.append(result)
         return found
 
-    def _unit(self, equation: Any, inputs: list[Value], context: _Context) -> list[Value]:
+    def _unit(self, equation: Any, inputs: list[Value], context: Context) -> list[Value]:
         node = context.node
-        if node is not None and _is_recomputed(equation, inputs, node):
+        if node is not None and node.computes(equation, inputs):
             return node.outputs
         arrays = arrays_in(inputs)
         result = moved(equation, arrays)
@@ -201,7 +151,7 @@ class Recorder(OperationTrace):
         self._record(inputs, results, context)
         return results
 
-    def _layers(self, equation: Any, context: _Context) -> tuple[str, ...]:
+    def _layers(self, equation: Any, context: Context) -> tuple[str, ...]:
         own = tuple(self._paths[each] for each in layers_of(equation))
         return own or context.layers
 
@@ -209,7 +159,7 @@ class Recorder(OperationTrace):
         self,
         inputs: list[Value],
         outputs: list[Value],
-        context: _Context,
+        context: Context,
         *,
         kind: str | None = None,
     ) -> None:
@@ -250,25 +200,25 @@ class Recorder(OperationTrace):
 
     def _value_and_gradients(self, equation: Any, inputs: list[Value]) -> list[Value]:
         params = equation.params
-        tape: list[_Node] = []
+        tape: list[Node] = []
         # A value may be passed twice, and be differentiated only once.
         separate = list(inputs)
         for position in params["wrt"]:
             if [each.key for each in inputs].count(inputs[position].key) > 1:
                 separate[position] = Value.of(inputs[position].array)
                 given = [inputs[position]], [separate[position]]
-                self._record(*given, _Context(calls=(equation,)), kind="Identity")
+                self._record(*given, Context(calls=(equation,)), kind="Identity")
         count = len(params["jaxpr"].constvars)
         jaxpr = ClosedJaxpr(params["jaxpr"], arrays_in(separate[:count]))
         for value in separate[:count]:
             self._constants[id(value.array)] = value
-        results = self.run(jaxpr, separate[count:], _Context(tape, calls=(equation,)))
+        results = self.run(jaxpr, separate[count:], Context(tape, calls=(equation,)))
         self.targets.append(results[0])
         self.losses.append(results[params["loss"]])
         found = self._backward(tape, results[0], [separate[each] for each in params["wrt"]])
         return [*results, *found]
 
-    def _backward(self, tape: list[_Node], value: Value, wrt: list[Value]) -> list[Value]:
+    def _backward(self, tape: list[Node], value: Value, wrt: list[Value]) -> list[Value]:
         """Return the gradients of a value with respect to others."""
         active = {each.key for each in wrt}
         for node in tape:
@@ -295,54 +245,28 @@ class Recorder(OperationTrace):
         return [gradients.get(x.key, zero) for x, zero in zip(wrt, zeros, strict=True)]
 
     def _passed_on(
-        self, node: _Node, have: tuple[int, ...], given: list[Value]
+        self, node: Node, have: tuple[int, ...], given: list[Value]
     ) -> list[tuple[int, Value]]:
         """Return the gradients of the inputs of a node, by position."""
         inputs = [*given, *node.inputs]
         pullback = self._pullback(node, have, inputs)
-        found = self.run(pullback.jaxpr, inputs, _Context(node=node))
+        found = self.run(pullback.jaxpr, inputs, Context(node=node))
         every = zip(node.active, found, pullback.reaches, strict=True)
         return [(position, gradient) for position, gradient, reaches in every if reaches]
 
-    def _pullback(self, node: _Node, have: tuple[int, ...], inputs: list[Value]) -> _Pullback:
-        equation, arrays = node.equation, arrays_in(inputs)
-
-        def pull(given: list[Any], primals: list[Any]) -> Any:
-            def function(*active: Any) -> list[Any]:
-                every = list(primals)
-                for position, value in zip(node.active, active, strict=True):
-                    every[position] = value
-                results = evaluate(equation, every)
-                return [results[n] for n in have]
-
-            _, back = jax.vjp(function, *(primals[n] for n in node.active))
-            return back(given)
-
+    def _pullback(self, node: Node, have: tuple[int, ...], inputs: list[Value]) -> Pullback:
+        arrays = arrays_in(inputs)
         shapes = tuple((each.shape, each.dtype) for each in arrays)
-        params = tuple(sorted(equation.params.items(), key=lambda each: each[0]))
-        key: Any = (equation.primitive, params, shapes, node.active, have)
+        params = tuple(sorted(node.equation.params.items(), key=lambda each: each[0]))
+        key: Any = (node.equation.primitive, params, shapes, node.active, have)
         try:
             known = self._pullbacks.get(key)
         except TypeError:  # a parameter without hash
             key, known = len(self._pullbacks), None
         if known is None:
-            with jax.disable_jit():
-                traced = jax.make_jaxpr(pull)(arrays[: len(have)], arrays[len(have) :])
-            jaxpr = traced.jaxpr.replace(eqns=live(traced.jaxpr))
-            reaches = depends_on(jaxpr, jaxpr.invars[: len(have)])
-            known = _Pullback(ClosedJaxpr(jaxpr, traced.consts), reaches)
-            self._pullbacks[key] = known
+            known = self._pullbacks[key] = Pullback.of(node, have, arrays)
         return known
 
-    def _sum(self, one: Value, other: Value, node: _Node) -> Value:
+    def _sum(self, one: Value, other: Value, node: Node) -> Value:
         jaxpr = jax.make_jaxpr(jnp.add)(one.array, other.array)
-        return self.run(jaxpr, [one, other], _Context(node=node))[0]
-
-
-def _is_recomputed(equation: Any, inputs: list[Value], node: _Node) -> bool:
-    """Return True if a derivative computes the results of the forward operation again."""
-    return (
-        equation.primitive is node.equation.primitive
-        and [each.key for each in inputs] == [each.key for each in node.inputs]
-        and equation.params == node.equation.params
-    )
+        return self.run(jaxpr, [one, other], Context(node=node))[0]

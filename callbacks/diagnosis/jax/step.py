@@ -42,7 +42,7 @@ class _Marks:
         self._layers = watched_layers(model)
         self._numbers = {id(layer): number for number, (_, layer) in enumerate(self._layers)}
         self._updates: list[tuple[keras.optimizers.Optimizer, list[str]]] = []
-        self._open: list[LayerCall] = []
+        self._open: dict[int, list[LayerCall]] = {}
         self.trace: StepTrace | None = None
 
     @property
@@ -104,9 +104,9 @@ class _Marks:
         elif event == "in":
             call = LayerCall(self._layers[number][0], range_of(values))
             trace.calls.append(call)
-            self._open.append(call)
-        else:
-            call = self._open.pop()
+            self._open.setdefault(number, []).append(call)
+        elif calls := self._open.get(number):
+            call = calls.pop()
             call.returned, call.outputs = range_of(values), [each.key for each in values]
 
 
@@ -134,9 +134,10 @@ def run_step(
     recorder = Recorder(marks.paths, marks.seen)
     trace = marks.trace = StepTrace(model, recorder)
     trace.rates = [rate for each in optimizers_of(model) for rate in rates_of(each)]
-    trace.batch = keras.tree.map_structure(_as_value, batch)
-    inputs = [x for x in keras.tree.flatten(trace.batch) if isinstance(x, Value)]
-    jaxpr, form = _traced(model, marks, state, trace.batch, inputs)
+    arrays, joined = _split(batch)
+    inputs = list(map(Value.of, arrays))
+    trace.batch = joined(inputs)
+    jaxpr, form = _traced(model, marks, state, batch)
     before = [each for some in state for each in some]
     results = recorder.run(jaxpr, [*before, *inputs])
     logs, after = form(results)
@@ -160,19 +161,34 @@ def run_step(
 
 def ends_well(model: keras.Model, batch: Any, *, compiled: bool = False) -> bool:
     """Run the model's `train_step`, and return True if its loss and gradients are finite."""
-    state = tuple([each.value for each in some] for some in _lists(model, batch))
+    state = [[each.value for each in some] for some in _lists(model, batch)]
+    arrays, joined = _split(batch)
 
     @jax.jit
-    def are_finite(state: Any) -> Any:
+    def are_finite(state: Any, arrays: list[Any]) -> Any:
         trace = JaxStepTrace(model, optimizers_of(model))
         with trace.recording():
-            logs, _ = model.train_step(state, batch)
+            logs, _ = model.train_step(tuple(state), joined(arrays))
         losses = _losses_in(logs) if trace.loss is None else [trace.loss]
         gradients = [each for call in trace.calls for each in call.gradients]
         values = [each for each in (*losses, *gradients) if each is not None]
         return jnp.all(jnp.array([jnp.isfinite(each).all() for each in values]))
 
-    return bool(are_finite(state))
+    return bool(are_finite(state, arrays))
+
+
+def _split(structure: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
+    """Return the arrays of a structure, and a function that puts others in their places."""
+    parts = keras.tree.flatten(structure)
+    places = [n for n, each in enumerate(parts) if is_array(each)]
+
+    def joined(arrays: list[Any]) -> Any:
+        every = list(parts)
+        for n, array in zip(places, arrays, strict=True):
+            every[n] = array
+        return keras.tree.pack_sequence_as(structure, every)
+
+    return [parts[n] for n in places], joined
 
 
 def _lists(model: keras.Model, batch: Any) -> list[list[Any]]:
@@ -188,24 +204,20 @@ def _lists(model: keras.Model, batch: Any) -> list[list[Any]]:
 
 
 def _traced(
-    model: keras.Model, marks: _Marks, state: list[list[Value]], batch: Any, inputs: list[Value]
+    model: keras.Model, marks: _Marks, state: list[list[Value]], batch: Any
 ) -> tuple[Any, Callable[[list[Value]], tuple[Any, Any]]]:
     """Return the jaxpr of the step, and a function that gives its results their structure."""
     returned: list[Any] = []
+    arrays, joined = _split(batch)
 
     def step(state: Any, arrays: list[Any]) -> list[Any]:
-        of_inputs = dict(zip([each.key for each in inputs], arrays, strict=True))
-        data = keras.tree.map_structure(
-            lambda each: of_inputs[each.key] if isinstance(each, Value) else each, batch
-        )
-        results, structure = jax.tree.flatten(model.train_step(tuple(state), data))
+        results, structure = jax.tree.flatten(model.train_step(tuple(state), joined(arrays)))
         returned[:] = [results, structure]
         return [each for each in results if is_array(each)]
 
-    arrays = [arrays_in(some) for some in state], arrays_in(inputs)
     try:
         with jax.disable_jit(), traced_whole(model), marks.made():
-            jaxpr = jax.make_jaxpr(step)(*arrays)
+            jaxpr = jax.make_jaxpr(step)(list(map(arrays_in, state)), arrays)
     except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
         raise CapsuleError(
             "On JAX, a replay supports only a train step that jax.jit can compile. "
@@ -221,15 +233,8 @@ def _traced(
     return jaxpr, form
 
 
-def _as_value(part: Any) -> Any:
-    return Value.of(part) if is_array(part) else part
-
-
 def _losses_in(logs: Any) -> list[Any]:
-    """Return the loss in the logs of a train step that differentiates without `jax.value_and_grad`.
-
-    Its values are those of the loss function itself.
-    """
+    """Return the loss in the logs of a train step that does not call `jax.value_and_grad`."""
     loss = logs.get("loss") if isinstance(logs, dict) else None
     return [] if loss is None else [loss]
 
