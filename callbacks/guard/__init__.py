@@ -1,13 +1,27 @@
 """The parts of `NonFiniteGuard`: triggers, events and guarded steps of custom loops."""
 
-import lazy_loader
+from typing import TYPE_CHECKING, Any
 
-# `loop` requires TensorFlow.
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "event": ["GuardEvent", "NonFiniteGradientError"],
-        "loop": ["GuardedStep", "StepModel"],
-        "trigger": ["NormAbove", "NormZScore"],
-    },
-)
+from gradkeeper.callbacks.guard.event import GuardEvent, NonFiniteGradientError
+from gradkeeper.callbacks.guard.trigger import NormAbove, NormZScore
+
+if TYPE_CHECKING:
+    from gradkeeper.callbacks.guard.loop import GuardedStep, StepModel
+
+__all__ = [
+    "GuardEvent",
+    "GuardedStep",
+    "NonFiniteGradientError",
+    "NormAbove",
+    "NormZScore",
+    "StepModel",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Return a name of `loop`, which requires TensorFlow."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from gradkeeper.callbacks.guard import loop
+
+    return getattr(loop, name)

@@ -67,7 +67,7 @@ ENTRIES = (
                 activation="gelu",
                 radius_range=(0.99, 0.9999),
                 batch_size=50,
-                steps=6_000,
+                steps=10_000,
             ),
         ),
     ),
