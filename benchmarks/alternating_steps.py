@@ -12,8 +12,11 @@ from overhead_models import Built
 
 from gradkeeper.callbacks import GradientMonitor
 
-if keras.backend.backend() == "jax":
+BACKEND = keras.backend.backend()
+if BACKEND == "jax":
     import jax
+elif BACKEND == "torch":
+    import torch
 
 # Seconds per plain step and per other step, [blocks] each.
 Times: TypeAlias = tuple[np.ndarray, np.ndarray]
@@ -21,7 +24,7 @@ Build: TypeAlias = Callable[[], Built]
 
 BLOCK = 50
 SETTLE = 150  # the monitor measures its own cost in the first steps
-ON_JAX = keras.backend.backend() == "jax"
+ON_JAX = BACKEND == "jax"
 # Steps of one model in a row. On JAX, the host runs ahead of the device, as in `fit`.
 IN_A_ROW = BLOCK if ON_JAX else 1
 
@@ -36,6 +39,10 @@ def compiled(build: Build, jit_compile: bool) -> tuple[keras.Model, Iterator]:
     if ON_JAX:
         model.train_on_batch(*batch)  # creates the variables of optimizer and metrics
         return model, itertools.repeat(batch)
+    if BACKEND == "torch":
+        tensors = tuple(torch.tensor(each) for each in batch)
+        model.train_on_batch(*tensors)
+        return model, itertools.repeat((tensors,))
     import tensorflow as tf
 
     return model, iter(tf.data.Dataset.from_tensors(batch).repeat())
@@ -72,6 +79,8 @@ class Runner:
                     self._callbacks.on_train_batch_begin(step)
                     if ON_JAX:
                         logs, self._state = self._model.train_function(self._state, self._data)
+                    elif BACKEND == "torch":
+                        logs = self._model.train_function(next(self._data))
                     else:
                         logs = self._model.train_function(self._data)
                     self._callbacks.on_train_batch_end(step, logs)

@@ -26,7 +26,7 @@ from collections.abc import Callable
 
 import numpy as np
 import typer
-from alternating_steps import ON_JAX, Build, Times, again, guarded, monitored
+from alternating_steps import BACKEND, Build, Times, again, guarded, monitored
 from overhead_models import MODELS, many_variables
 from rich.console import Console
 from rich.progress import Progress
@@ -62,11 +62,11 @@ def main(
     ways: dict[str, Callable[[Build], Times]] = {
         "GradientMonitor()": lambda build: monitored(build, jit_compile, seconds)
     }
-    if others and ON_JAX:
+    if others and BACKEND != "tensorflow":
         raise typer.BadParameter(
-            "The other tools are tools of TensorFlow. Received: KERAS_BACKEND=jax"
+            f"The other tools are tools of TensorFlow. Received: KERAS_BACKEND={BACKEND}"
         )
-    if not ON_JAX:
+    if BACKEND == "tensorflow":
         import other_tools as tools
     if guard:
         ways |= {
@@ -75,7 +75,7 @@ def main(
                 build, jit_compile, seconds, check_updates=True
             ),
         }
-    if guard and not ON_JAX:
+    if guard and BACKEND == "tensorflow":
         ways |= {
             "waiting alone": lambda build: tools.waiting(build, jit_compile, seconds),
             "waiting and reading": lambda build: tools.waiting(
@@ -91,7 +91,7 @@ def main(
                 name: measure,
                 f"{name}, every 10": functools.partial(measure, every_n_steps=10),
             }
-    if floor and not ON_JAX:
+    if floor and BACKEND == "tensorflow":
         ways["norms alone"] = lambda build: tools.norms_alone(build, jit_compile, seconds)
     if floor:
         ways["the same again"] = lambda build: again(build, jit_compile, seconds)
@@ -101,7 +101,7 @@ def main(
             "check_numerics": lambda build: tools.under(tools.check_numerics, build, seconds),
             "Debugger V2": lambda build: tools.under(tools.debugger_v2, build, seconds),
         }
-    program = "JAX" if ON_JAX else "XLA" if jit_compile else "graph"
+    program = {"jax": "JAX", "torch": "torch"}.get(BACKEND, "XLA" if jit_compile else "graph")
     title = f"Time of a step relative to a plain step, {program}"
     table = Table("model", "plain step", *ways, title=title)
     medians: dict[str, list[float]] = {way: [] for way in ways}
