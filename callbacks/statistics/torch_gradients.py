@@ -1,4 +1,4 @@
-"""Statistics of gradients with torch. Squares are summed in float64, which cannot overflow."""
+"""Statistics of gradients with torch, exact even if float32 squares over- or underflow."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,30 +6,50 @@ from typing import Any
 import numpy as np
 import torch
 
+# Above this norm, the squares that underflow in float32 are negligible.
+_LEAST = 1e-15
+
 
 def statistics(gradients: Sequence[torch.Tensor], dtype: str, largest: Any = True) -> torch.Tensor:
     """Return L2 norm, largest magnitude and number of non-finite elements, [3, gradients].
 
+    On a CPU, plain norms are used where they are exact. On an accelerator, reading them would make
+    the host wait for the device.
+
     Args:
         gradients: the gradients, of any shapes.
         dtype: dtype of the result.
-        largest: has no effect: the largest magnitudes are always computed.
+        largest: whether the largest magnitudes are needed, a boolean scalar. If it is false, the
+            magnitude of a gradient is NaN where the norm does not require it.
     """
     wanted = getattr(torch, dtype)
     if not gradients:
         return torch.zeros((3, 0), dtype=wanted)
     with torch.no_grad():
-        tensors = [_real(each) for each in gradients]
-        norms = torch._foreach_norm(tensors, 2, dtype=torch.float64)
-        magnitudes = torch._foreach_norm(tensors, float("inf"))
-        # Zero times a non-finite number is NaN. The norm of order 0 counts what is not zero.
-        bad = torch._foreach_norm(torch._foreach_mul(tensors, 0.0), 0)
-        return torch.stack([torch.stack(each).to(wanted) for each in (norms, magnitudes, bad)])
+        tensors = [_real(each, wanted) for each in gradients]
+        if tensors[0].device.type != "cpu":
+            return _careful(tensors, wanted)
+        norms = torch.stack(torch._foreach_norm(tensors, 2)).to(wanted)
+        if not bool(((norms >= _LEAST) & torch.isfinite(norms)).all()):
+            return _careful(tensors, wanted)
+        magnitudes = torch.full_like(norms, float("nan"))
+        if bool(largest):
+            magnitudes = torch.stack(torch._foreach_norm(tensors, float("inf"))).to(wanted)
+        return torch.stack([norms, magnitudes, torch.zeros_like(norms)])
+
+
+def _careful(tensors: list[torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
+    """Return the statistics for any values, with squares in float64, which cannot overflow."""
+    norms = torch._foreach_norm(tensors, 2, dtype=torch.float64)
+    magnitudes = torch._foreach_norm(tensors, float("inf"))
+    # Zero times a non-finite number is NaN. The norm of order 0 counts what is not zero.
+    bad = torch._foreach_norm(torch._foreach_mul(tensors, 0.0), 0)
+    return torch.stack([torch.stack(each).to(dtype) for each in (norms, magnitudes, bad)])
 
 
 def l2_norms(tensors: Sequence[torch.Tensor], dtype: str) -> torch.Tensor:
     """Return the L2 norm of each tensor, [tensors]; NaN or Inf if it contains NaN or Inf."""
-    return statistics(tensors, dtype)[0]
+    return statistics(tensors, dtype, largest=False)[0]
 
 
 def to_host(arrays: Sequence[torch.Tensor]) -> np.ndarray:
@@ -42,9 +62,9 @@ def widest_dtype() -> str:
     return "float64"
 
 
-def _real(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a real tensor with the same magnitudes, at least float32 and one element."""
+def _real(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return a real tensor of this dtype with the same magnitudes, of at least one element."""
     if not tensor.numel():
-        return torch.zeros(1, device=tensor.device)
+        return torch.zeros(1, dtype=dtype, device=tensor.device)
     tensor = tensor.detach().abs() if tensor.is_complex() else tensor.detach()
-    return tensor.float() if tensor.dtype.itemsize < 4 else tensor
+    return tensor.to(dtype)

@@ -353,7 +353,6 @@ def test_one_step_in_three_is_measured():
     assert monitor.history.steps.tolist() == [0, 3, 6, 9]
 
 
-@pytest.mark.skipif(BACKEND != "jax", reason="torch computes them in each step")
 def test_largest_magnitudes_are_recorded_in_one_of_eight_steps_or_in_each():
     model, data = compiled("dense")
     monitor, every = GradientMonitor(rules=[]), GradientMonitor(rules=[], watch=["max_abs"])
