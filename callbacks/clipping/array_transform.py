@@ -14,7 +14,7 @@ from gradkeeper.callbacks.clipping.methods import (
     part_of,
     require_shapes,
 )
-from gradkeeper.callbacks.instrument.array_step import ArrayObserver, TracedStep
+from gradkeeper.callbacks.instrument.array_step import ArrayObserver, ObservedStep
 from gradkeeper.callbacks.instrument.optimizers import optimizers_of, with_nested
 from gradkeeper.callbacks.statistics.array_gradients import l2_norms
 
@@ -92,7 +92,7 @@ class ArrayClipTransform(ArrayObserver):
             factors = [factor] * len(gradients)
         return [g * ops.cast(f, g.dtype) for g, f in zip(gradients, factors, strict=True)]
 
-    def on_step(self, step: TracedStep, carry: Any) -> tuple[Any, Any]:
+    def on_step(self, step: ObservedStep, carry: Any) -> tuple[Any, Any]:
         """Return the state of the limits, that before the step if a guard skips it."""
         self.has_seen_gradients |= any(self.observes(each.optimizer) for each in step.trace.calls)
         refused, after = step.trace.is_refused, self._traced

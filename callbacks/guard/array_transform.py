@@ -19,7 +19,7 @@ from gradkeeper.callbacks.guard.options import (
     SkipOptions,
     SkipStatus,
 )
-from gradkeeper.callbacks.instrument.array_step import ArrayObserver, Call, TracedStep
+from gradkeeper.callbacks.instrument.array_step import ArrayObserver, Call, ObservedStep
 from gradkeeper.callbacks.instrument.optimizers import (
     LARGEST_RATE,
     squares_gradients,
@@ -180,7 +180,7 @@ class ArraySkipTransform(ArrayObserver):
         if self._keeps and self.options.outruns_host:
             self._read()
 
-    def on_step(self, step: TracedStep, carry: Any) -> tuple[Any, Any]:
+    def on_step(self, step: ObservedStep, carry: Any) -> tuple[Any, Any]:
         """Check the step, traced, and restore its state if it is bad.
 
         Returns:
@@ -225,7 +225,7 @@ class ArraySkipTransform(ArrayObserver):
         return carry, (ops.stack([is_logged, new_halt]), found)
 
     def _check_calls(
-        self, step: TracedStep, loss_is_ok: Any, carry: Any
+        self, step: ObservedStep, loss_is_ok: Any, carry: Any
     ) -> tuple[list[_Check], list[_Group], dict[str, Any]]:
         """Check what each optimizer call receives.
 
@@ -280,19 +280,19 @@ class ArraySkipTransform(ArrayObserver):
             chosen["gradient"] = flags["gradient"] | (flags["loss"] & (call.scale >= 1.0))
         return list(chosen.values())
 
-    def _states(self, step: TracedStep) -> tuple[_Group | None, Any]:
+    def _states(self, step: ObservedStep) -> tuple[_Group | None, Any]:
         """Return the layer states, and whether those that were finite still are."""
         model = self._model()
         assert model is not None
         variables = model.non_trainable_variables
-        every = zip(variables, step.after[1], step.before[1], strict=True)
-        found = [each for each in every if is_inexact(each[1])]
+        states = zip(variables, step.after[1], step.before[1], strict=True)
+        found = [each for each in states if is_inexact(each[1])]
         if not found:
             return None, ops.convert_to_tensor(True)
         variables, after, before = map(list, zip(*found, strict=True))
         return _Group(self._number_of(variables), after), remain_finite(after, before)
 
-    def _check_update(self, step: TracedStep, groups: list[_Group]) -> _Check | None:
+    def _check_update(self, step: ObservedStep, groups: list[_Group]) -> _Check | None:
         """Check the variables after the update where finite gradients may make them non-finite."""
         model = self._model()
         calls = [each for each in step.trace.calls if self.observes(each.optimizer)]
@@ -308,8 +308,8 @@ class ArraySkipTransform(ArrayObserver):
         bad: Any = ops.convert_to_tensor(False)
         number: Any = 0
         for variables, place in ((optimizer, 2), (model.trainable_variables, 0)):
-            every = zip(variables, step.after[place], step.before[place], strict=True)
-            found = [each for each in every if is_inexact(each[1])]
+            values = zip(variables, step.after[place], step.before[place], strict=True)
+            found = [each for each in values if is_inexact(each[1])]
             if not found:
                 continue
             held, after, before = map(list, zip(*found, strict=True))
@@ -379,10 +379,10 @@ class ArraySkipTransform(ArrayObserver):
         return FailureCapture(held.step, batches, state)
 
 
-def _loss_of(step: TracedStep) -> tuple[Any, Any]:
+def _loss_of(step: ObservedStep) -> tuple[Any, Any]:
     """Return the loss of the step and whether it is finite; NaN and True if it is unknown.
 
-    The loss is that of `jax.value_and_grad`, or else the values "loss" and "*_loss" of the logs.
+    The loss is that of the trace, or else the values "loss" and "*_loss" of the logs.
     """
     values = [] if step.trace.loss is None else [step.trace.loss]
     if not values and isinstance(step.logs, Mapping):
@@ -391,7 +391,7 @@ def _loss_of(step: TracedStep) -> tuple[Any, Any]:
     return (values or [_UNKNOWN])[0], all_finite(values)
 
 
-def _refuse(step: TracedStep, refused: Any) -> None:
+def _refuse(step: ObservedStep, refused: Any) -> None:
     """Restore the state before the step if it is refused."""
     others = step.trace.is_refused
     step.trace.is_refused = refused if others is None else refused | others
@@ -414,7 +414,7 @@ def _refuse(step: TracedStep, refused: Any) -> None:
     step.logs = _logs_of(step)
 
 
-def _logs_of(step: TracedStep) -> Any:
+def _logs_of(step: ObservedStep) -> Any:
     """Return the logs of the step with the metrics of the restored state.
 
     A custom train step need not update the metrics of the model: its logs are not changed.

@@ -15,8 +15,8 @@ from gradkeeper.callbacks.instrument.array_step import (
     ArrayObserver,
     Call,
     Clip,
+    ObservedStep,
     StepTrace,
-    TracedStep,
 )
 from gradkeeper.callbacks.instrument.optimizers import accumulates, clip_limit_of
 from gradkeeper.callbacks.instrument.variable_names import names_in_call
@@ -162,7 +162,7 @@ class ArrayRecorder(ArrayObserver):
         self._rows.clear()
         self._every = self.options.every
 
-    def on_step(self, step: TracedStep, carry: Any) -> tuple[Any, Any]:
+    def on_step(self, step: ObservedStep, carry: Any) -> tuple[Any, Any]:
         return carry, self.row_of(step.trace)
 
     def end_step(self, outputs: Row | None, data: Any, state: Any) -> None:

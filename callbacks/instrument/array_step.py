@@ -8,7 +8,10 @@ from typing import Any, Protocol, runtime_checkable
 import keras
 
 from gradkeeper.callbacks._keras_private import calls_of
+from gradkeeper.callbacks.instrument.optimizers import optimizers_of
 from gradkeeper.callbacks.instrument.ownership import Owned
+from gradkeeper.callbacks.instrument.patch import is_made_by_keras
+from gradkeeper.callbacks.instrument.train_calls import ObservedTrainFunction
 
 
 @dataclass
@@ -168,8 +171,11 @@ def replaced(owner: Any, name: str, replacement: Callable) -> Iterator[None]:
 
 
 @dataclass
-class TracedStep:
-    """A train step under trace. The state has four lists, as in `keras.Model.train_step` on JAX.
+class ObservedStep:
+    """A train step, under trace or run eagerly.
+
+    The state has four lists, as in `keras.Model.train_step` on JAX; on torch, a fifth has the
+    variables of further optimizers.
 
     Attributes:
         trace: the optimizer calls and the loss.
@@ -212,8 +218,8 @@ class ArrayObserver(Owned):
     def begin_step(self, carry: Any) -> None:
         """Receive the carry before the step runs, traced."""
 
-    def on_step(self, step: TracedStep, carry: Any) -> tuple[Any, Any]:
-        """Return the carry and the outputs of the step, traced."""
+    def on_step(self, step: ObservedStep, carry: Any) -> tuple[Any, Any]:
+        """Return the carry and the outputs of the step; called where the step runs or is traced."""
         raise NotImplementedError
 
     def end_step(self, outputs: Any, data: Any, state: Any) -> None:
@@ -226,3 +232,33 @@ class ArrayObserver(Owned):
                 it.
         """
         raise NotImplementedError
+
+
+class ArrayTrainFunction(ObservedTrainFunction):
+    """Observed train function of JAX and torch. A user's train function runs unchanged."""
+
+    def __init__(self, model: keras.Model, plain: Callable) -> None:
+        super().__init__(model, plain)
+        self._is_of_keras = is_made_by_keras(plain)
+
+    def run_observed(self, arguments: tuple[Any, ...], observers: tuple[ArrayObserver, ...]) -> Any:
+        if not self._is_of_keras:
+            return self._plain(*arguments)
+        observers = tuple(sorted(observers, key=lambda each: not each.changes_step))
+        for observer in observers:
+            if observer.timer is not None:
+                observer.timer.call_begins(observer)
+        result = self._run(arguments, observers)
+        for observer in observers:
+            if observer.timer is not None:
+                observer.timer.call_ends(observer)
+        return result
+
+    def _run(self, arguments: tuple[Any, ...], observers: tuple[ArrayObserver, ...]) -> Any:
+        """Run the train function. The observers that change the step come first."""
+        raise NotImplementedError
+
+    def _optimizers(self, observers: Sequence[ArrayObserver]) -> list[keras.optimizers.Optimizer]:
+        """Return the optimizers of the model, and those that the observers name."""
+        named = [each for observer in observers for each in observer.optimizers or ()]
+        return list({id(each): each for each in [*optimizers_of(self._model), *named]}.values())

@@ -7,16 +7,18 @@ import jax
 import keras
 
 from gradkeeper.callbacks.instrument.array_recorder import Row
-from gradkeeper.callbacks.instrument.array_step import ArrayObserver, Clipper, TracedStep
+from gradkeeper.callbacks.instrument.array_step import (
+    ArrayObserver,
+    ArrayTrainFunction,
+    Clipper,
+    ObservedStep,
+)
 from gradkeeper.callbacks.instrument.jax.step_trace import JaxStepTrace
-from gradkeeper.callbacks.instrument.optimizers import optimizers_of
-from gradkeeper.callbacks.instrument.patch import is_made_by_keras
-from gradkeeper.callbacks.instrument.train_calls import ObservedTrainFunction
 
 jax.tree_util.register_dataclass(Row, data_fields=["values"], meta_fields=["layout"])
 
 
-class JaxTrainFunction(ObservedTrainFunction):
+class JaxTrainFunction(ArrayTrainFunction):
     """Observed train function of JAX: its compiled step also returns what the observers record.
 
     The host keeps the returned arrays and does not wait for them.
@@ -24,20 +26,13 @@ class JaxTrainFunction(ObservedTrainFunction):
 
     def __init__(self, model: keras.Model, plain: Callable) -> None:
         super().__init__(model, plain)
-        self._is_of_keras = is_made_by_keras(plain)
         self._steps: dict[tuple[ArrayObserver, ...], Callable] = {}
 
     @property
     def _is_compiled(self) -> bool:
         return bool(self._model.jit_compile) and not self._model.run_eagerly
 
-    def run_observed(self, arguments: tuple[Any, ...], observers: tuple[ArrayObserver, ...]) -> Any:
-        if not self._is_of_keras:  # a user's train function runs unchanged
-            return self._plain(*arguments)
-        observers = tuple(sorted(observers, key=lambda each: not each.changes_step))
-        for observer in observers:
-            if observer.timer is not None:
-                observer.timer.call_begins(observer)
+    def _run(self, arguments: tuple[Any, ...], observers: tuple[ArrayObserver, ...]) -> Any:
         state, iterator = arguments
         data = next(iterator)  # without a batch, StopIteration ends the epoch
         logs, state = self._step(state, data, observers)
@@ -47,9 +42,6 @@ class JaxTrainFunction(ObservedTrainFunction):
             except StopIteration:
                 break
             logs, state = self._step(state, data, observers)
-        for observer in observers:
-            if observer.timer is not None:
-                observer.timer.call_ends(observer)
         return logs, state
 
     def _step(self, state: Any, data: Any, observers: tuple[ArrayObserver, ...]) -> tuple[Any, Any]:
@@ -71,15 +63,13 @@ class JaxTrainFunction(ObservedTrainFunction):
         def observed_step(state: Any, data: Any, carries: list[Any]) -> tuple[Any, ...]:
             if not observers:
                 return *model.train_step(state, data), [], []
-            named = [each for observer in observers for each in observer.optimizers or ()]
-            every = {id(each): each for each in [*optimizers_of(model), *named]}
             clippers = [each for each in observers if isinstance(each, Clipper)]
-            trace = JaxStepTrace(model, list(every.values()), clippers)
+            trace = JaxStepTrace(model, self._optimizers(observers), clippers)
             for each, carry in zip(observers, carries, strict=True):
                 each.begin_step(carry)
             with trace.recording():
                 logs, after = model.train_step(state, data)
-            step = TracedStep(trace, state, after, logs, self._is_compiled)
+            step = ObservedStep(trace, state, after, logs, self._is_compiled)
             found = [each.on_step(step, c) for each, c in zip(observers, carries, strict=True)]
             return step.logs, step.after, [c for c, _ in found], [out for _, out in found]
 

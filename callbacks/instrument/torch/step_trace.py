@@ -19,6 +19,7 @@ from gradkeeper.callbacks._keras_private import (
 )
 from gradkeeper.callbacks.instrument.array_step import Call, StepTrace, replaced
 from gradkeeper.callbacks.instrument.optimizers import (
+    build_like_apply,
     is_plain,
     loss_scale,
     nested_optimizers,
@@ -48,6 +49,10 @@ class TorchStepTrace(StepTrace):
         optimizers: the optimizers to observe.
         clippers: observers that clip the gradients.
         keeps_values: whether to copy the trained variables before each update.
+
+    Attributes:
+        first_values: the variables of the optimizers that the step has built, with copies of
+            their values before the update.
     """
 
     def __init__(
@@ -61,6 +66,7 @@ class TorchStepTrace(StepTrace):
         super().__init__(model, optimizers, clippers)
         self._keeps_values = keeps_values
         self._parts = {id(each): self._parts_of(each) for each in optimizers}
+        self.first_values: list[tuple[Any, torch.Tensor]] = []
         self._value: torch.Tensor | None = None
         self._is_unscaled = False
 
@@ -78,7 +84,7 @@ class TorchStepTrace(StepTrace):
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        self.calls, self.is_refused = [], None
+        self.calls, self.is_refused, self.first_values = [], None, []
         self._value, self._is_unscaled = None, False
         with ExitStack() as stack:
             stack.enter_context(self._reads_loss())
@@ -120,12 +126,17 @@ class TorchStepTrace(StepTrace):
         variables = variables_of(optimizer, trainable_variables)
         if self._call is not None or not variables:
             return apply(grads, trainable_variables)
+        if not optimizer.built:
+            build_like_apply(optimizer, variables)
+            self.first_values += [(each, copy_of(each)) for each in optimizer.variables]
         call = Call(
             optimizer,
             self._round_of(optimizer),
             variables,
             list(grads),
-            [_copy(each) for each in variables] if self._keeps_values else [None] * len(variables),
+            [copy_of(each) for each in variables]
+            if self._keeps_values
+            else [None] * len(variables),
             scale=_copied(loss_scale(optimizer, variables)),
             number=_copied(calls_of(optimizer)),
             is_plain=self._parts[id(optimizer)].is_plain,
@@ -144,7 +155,8 @@ class TorchStepTrace(StepTrace):
         return None
 
 
-def _copy(variable: Any) -> torch.Tensor:
+def copy_of(variable: Any) -> torch.Tensor:
+    """Return a copy of the value of a variable."""
     return variable.value.detach().clone()
 
 

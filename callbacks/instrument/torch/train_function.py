@@ -6,14 +6,17 @@ from typing import Any
 import keras
 import torch
 
-from gradkeeper.callbacks.instrument.array_step import ArrayObserver, Clipper, TracedStep
+from gradkeeper.callbacks.instrument.array_step import (
+    ArrayObserver,
+    ArrayTrainFunction,
+    Clipper,
+    ObservedStep,
+)
 from gradkeeper.callbacks.instrument.optimizers import optimizers_of
-from gradkeeper.callbacks.instrument.patch import is_made_by_keras
-from gradkeeper.callbacks.instrument.torch.step_trace import TorchStepTrace
-from gradkeeper.callbacks.instrument.train_calls import ObservedTrainFunction
+from gradkeeper.callbacks.instrument.torch.step_trace import TorchStepTrace, copy_of
 
 
-class TorchTrainFunction(ObservedTrainFunction):
+class TorchTrainFunction(ArrayTrainFunction):
     """Observed train function of torch. The train step runs eagerly.
 
     If an observer may change the state after the step, the variables are copied before each step.
@@ -21,49 +24,46 @@ class TorchTrainFunction(ObservedTrainFunction):
 
     def __init__(self, model: keras.Model, plain: Callable) -> None:
         super().__init__(model, plain)
-        self._is_of_keras = is_made_by_keras(plain)
         self._traces: dict[tuple[ArrayObserver, ...], TorchStepTrace] = {}
 
-    def run_observed(self, arguments: tuple[Any, ...], observers: tuple[ArrayObserver, ...]) -> Any:
-        if not self._is_of_keras:  # a user's train function runs unchanged
-            return self._plain(*arguments)
-        observers = tuple(sorted(observers, key=lambda each: not each.changes_step))
-        for observer in observers:
-            if observer.timer is not None:
-                observer.timer.call_begins(observer)
+    def _run(self, arguments: tuple[Any, ...], observers: tuple[ArrayObserver, ...]) -> Any:
         ((data,),) = arguments
         observing = [each for each in observers if each.measures_next]
         logs, before, outputs = self._step(data, observing)
         found = dict(zip(observing, outputs, strict=True))
         for observer in observers:
             observer.end_step(found.get(observer), data, before)
-            if observer.timer is not None:
-                observer.timer.call_ends(observer)
         return logs
 
     def _step(self, data: Any, observers: list[ArrayObserver]) -> tuple[Any, Any, list[Any]]:
         model = self._model
         if not observers:
             return self._plain((data,)), None, []
-        keeps = any(each.needs_state for each in observers)
         trace = self._trace_for(observers)
-        before = _values_of(model, copied=True) if keeps else None
-        generators = _states_of_generators() if keeps else []
+        variables, before = _variables_of(model), None
+        generators: list[tuple[Callable, Any]] = []
+        if any(each.needs_state for each in observers):
+            before = [[copy_of(each) for each in some] for some in variables]
+            generators = _states_of_generators()
         for each in observers:
             each.begin_step(each.carry)
         with trace.recording():
             logs = model.train_step(data)
         with torch.no_grad():
-            after = _values_of(model) if keeps else None
-            step = TracedStep(trace, before, after, logs, is_compiled=False)
+            after = None
+            if before is not None:
+                after = [[each.value.detach() for each in some] for some in variables]
+            step = ObservedStep(trace, before, after, logs, is_compiled=False)
             outputs = []
             for each in observers:
                 each.carry, output = each.on_step(step, each.carry)
                 outputs.append(output)
-            if keeps and step.after is before:
-                for some, values in zip(_variables_of(model), before, strict=True):
+            if before is not None and step.after is before:
+                for some, values in zip(variables, before, strict=True):
                     for variable, value in zip(some, values, strict=True):
                         variable.assign(value)
+                for variable, value in trace.first_values:
+                    variable.assign(value)
                 for restore, state in generators:
                     restore(state)
         return step.logs, before, outputs
@@ -71,11 +71,9 @@ class TorchTrainFunction(ObservedTrainFunction):
     def _trace_for(self, observers: list[ArrayObserver]) -> TorchStepTrace:
         key = tuple(observers)
         if key not in self._traces:
-            named = [each for observer in observers for each in observer.optimizers or ()]
-            every = {id(each): each for each in [*optimizers_of(self._model), *named]}
             self._traces[key] = TorchStepTrace(
                 self._model,
-                list(every.values()),
+                self._optimizers(observers),
                 [each for each in observers if isinstance(each, Clipper)],
                 keeps_values=any(each.needs_values for each in observers),
             )
@@ -83,7 +81,7 @@ class TorchTrainFunction(ObservedTrainFunction):
 
 
 def _variables_of(model: keras.Model) -> list[list[Any]]:
-    """Return the variables of a state, see `TracedStep`, and those of further optimizers."""
+    """Return the variables of a state, see `ObservedStep`, and those of further optimizers."""
     first = model.optimizer
     others = [each for each in optimizers_of(model) if each is not first]
     return [
@@ -93,12 +91,6 @@ def _variables_of(model: keras.Model) -> list[list[Any]]:
         model.metrics_variables,
         [variable for each in others for variable in each.variables],
     ]
-
-
-def _values_of(model: keras.Model, *, copied: bool = False) -> list[list[torch.Tensor]]:
-    """Return the values of `_variables_of`."""
-    values = [[each.value.detach() for each in some] for some in _variables_of(model)]
-    return [[each.clone() for each in some] for some in values] if copied else values
 
 
 def _states_of_generators() -> list[tuple[Callable, Any]]:
