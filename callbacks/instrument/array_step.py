@@ -174,8 +174,8 @@ def replaced(owner: Any, name: str, replacement: Callable) -> Iterator[None]:
 class ObservedStep:
     """A train step, under trace or run eagerly.
 
-    The state has four lists, as in `keras.Model.train_step` on JAX; on torch, a fifth has the
-    variables of further optimizers.
+    The state has four lists, as in `keras.Model.train_step` on JAX. On torch, a fifth list has the
+    variables of further optimizers, and those of layers that Keras does not list.
 
     Attributes:
         trace: the optimizer calls and the loss.

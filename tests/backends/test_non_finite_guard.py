@@ -111,3 +111,27 @@ def test_the_first_step_is_bad_and_builds_an_optimizer():
 
     for one, other in zip(trained(poisoned(0)), trained(data(without=(0,))), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+class Total(keras.Layer):
+    """Layer with a variable that Keras does not list."""
+
+    def build(self, shape):
+        vars(self)["total"] = keras.Variable(0.0, trainable=False)
+
+    def call(self, x):
+        self.total.assign(self.total + keras.ops.sum(keras.ops.stop_gradient(x)))
+        return x
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="Keras on JAX keeps no such value")
+def test_variables_that_keras_does_not_list():
+    def total(xy):
+        keras.utils.set_random_seed(0)
+        layer = Total()
+        model = keras.Sequential([keras.Input((6,)), layer, keras.layers.Dense(1)])
+        model.compile("sgd", "mse")
+        fit(model, xy, quiet())
+        return float(layer.total)
+
+    assert total(poisoned(5)) == total(data(without=(5,))) != 0

@@ -14,6 +14,7 @@ from gradkeeper.callbacks.instrument.array_step import (
 )
 from gradkeeper.callbacks.instrument.optimizers import optimizers_of
 from gradkeeper.callbacks.instrument.torch.step_trace import TorchStepTrace, copy_of
+from gradkeeper.callbacks.instrument.variable_names import unlisted_variables
 
 
 class TorchTrainFunction(ArrayTrainFunction):
@@ -81,7 +82,7 @@ class TorchTrainFunction(ArrayTrainFunction):
 
 
 def _variables_of(model: keras.Model) -> list[list[Any]]:
-    """Return the variables of a state, see `ObservedStep`, and those of further optimizers."""
+    """Return the variables of a state; see `ObservedStep`."""
     first = model.optimizer
     others = [each for each in optimizers_of(model) if each is not first]
     return [
@@ -89,7 +90,7 @@ def _variables_of(model: keras.Model) -> list[list[Any]]:
         model.non_trainable_variables,
         [] if first is None else first.variables,
         model.metrics_variables,
-        [variable for each in others for variable in each.variables],
+        [*unlisted_variables(model), *(each for one in others for each in one.variables)],
     ]
 
 
