@@ -10,12 +10,15 @@ import keras
 import numpy as np
 
 from gradkeeper.callbacks.capsule.capsule import Capsule, CapsuleError, State, pack
+from gradkeeper.callbacks.instrument.generators import global_generators
 from gradkeeper.callbacks.instrument.optimizers import optimizers_of
 from gradkeeper.callbacks.instrument.variable_names import unlisted_variables, variable_names
 
 
 def named_state(model: keras.Model) -> tuple[list[str], list[Any]]:
     """Return the model's weights, moving averages, seeds, layer states and optimizers, with names.
+
+    On torch, the state includes the global random generators.
 
     A name contains the variable's position, such as "trainable 0: dense/kernel". A copy of the
     model finds its variable by position.
@@ -24,6 +27,7 @@ def named_state(model: keras.Model) -> tuple[list[str], list[Any]]:
         "trainable": model.trainable_variables,
         "other": model.non_trainable_variables,
         "unlisted": unlisted_variables(model),
+        "generator": list(global_generators()),
         **{f"optimizer {n},": each.variables for n, each in enumerate(optimizers_of(model))},
     }
     names: list[str] = []
@@ -54,6 +58,8 @@ def restore(model: keras.Model, state: Mapping[str, np.ndarray]) -> list[str]:
     own = {_place(name): variable for name, variable in zip(names, variables, strict=True)}
     for name, value in state.items():
         variable = own.pop(_place(name), None)
+        if variable is None and _place(name).startswith("generator"):
+            continue  # of another backend or device
         if variable is None:
             raise ValueError(
                 f"The model differs from the capsule's: it has no {name!r}. Received: {names}"

@@ -168,6 +168,10 @@ def _in_bounds(low: float, high: float) -> _Rule:
     )
 
 
+def _normalization(over: Callable[[np.ndarray], tuple[int, ...]]) -> _Rule:
+    return lambda x, *_: _first((np.ptp(x, axis=over(x)) == 0, faults.ZERO_VARIANCE))
+
+
 def _if_empty(fault: Fault) -> _Rule:
     return lambda x, *_: fault if x.size == 0 else None
 
@@ -194,6 +198,9 @@ _RULES: dict[str, Fault | _Rule] = {
     **dict.fromkeys(
         ("SoftmaxCrossEntropyWithLogits", "SparseSoftmaxCrossEntropyWithLogits"), _softmax
     ),
+    # On torch, a normalization is one operation.
+    "native_layer_norm": _normalization(lambda x: (-1,)),
+    "native_batch_norm": _normalization(lambda x: (0, *range(2, x.ndim))),
     **dict.fromkeys(("Exp", "Expm1", "Sinh", "Cosh"), faults.EXP_OVERFLOW),
     **dict.fromkeys(("Asin", "Acos", "Atanh", "Erfinv"), _in_bounds(-1.0, 1.0)),
     **dict.fromkeys(("Betainc", "Igamma", "Igammac"), faults.OUT_OF_DOMAIN),

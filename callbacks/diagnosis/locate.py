@@ -1,6 +1,5 @@
 """Diagnosis of a recorded train step."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,8 +25,7 @@ from gradkeeper.callbacks.diagnosis.causes import (
 from gradkeeper.callbacks.diagnosis.faults import Fault
 from gradkeeper.callbacks.diagnosis.operations import Operation, all_finite, numbers_of, range_of
 from gradkeeper.callbacks.diagnosis.origin import Origin, is_masked, origin_of
-from gradkeeper.callbacks.diagnosis.source import raising_source
-from gradkeeper.callbacks.diagnosis.step_trace import LayerCall, StepTrace, bad_among
+from gradkeeper.callbacks.diagnosis.step_trace import LayerCall, Refusal, StepTrace, bad_among
 from gradkeeper.callbacks.diagnosis.verdict import Place, Verdict
 
 
@@ -123,18 +121,16 @@ def _fault_in_step(fault: Fault, trace: StepTrace, operation: Operation, place: 
     return fault
 
 
-def _by_refusal(trace: StepTrace, refusal: Any, known: dict[str, Any]) -> Verdict:
+def _by_refusal(trace: StepTrace, refusal: Refusal, known: dict[str, Any]) -> Verdict:
     layer = trace.interrupted
     after: Place = "backward" if trace.operations.targets else "loss"
-    operation = re.search(r"\[Op:(\w+)\]", refusal.message)
-    kind = operation[1] if operation else None
     return Verdict(
         after if layer is None and trace.calls else "forward",
         layer=layer,
-        operation=kind,
-        source=raising_source(refusal),
-        fault=faults.NOT_INVERTIBLE if kind in MATRIX_KINDS else faults.REFUSED,
-        message=re.sub(r"\{\{.*?\}\}|\[Op:.*", "", refusal.message).strip(),
+        operation=refusal.kind,
+        source=refusal.source,
+        fault=faults.NOT_INVERTIBLE if refusal.kind in MATRIX_KINDS else faults.REFUSED,
+        message=refusal.message,
         **known,
     )
 

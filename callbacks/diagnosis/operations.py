@@ -95,8 +95,8 @@ class Operation:
 
     Attributes:
         number: index in order of execution.
-        kind: TensorFlow's operation type, such as "Log". A JAX primitive has the type of the
-            operation that computes the same.
+        kind: TensorFlow's operation type, such as "Log". An operation of JAX or torch has the type
+            of the one that computes the same.
         inputs: keys of the inputs. A variable that this step has changed is represented by the
             key of its contents, not by the key of its handle.
         outputs: keys of the outputs and of the contents of the variables that it changed.
@@ -113,7 +113,7 @@ class Operation:
         given: range of the inputs, for the kinds whose range explains a later fault.
         returned: range of the outputs, for the same kinds.
         is_half: whether it computes in float16.
-        primitive: name of the JAX primitive; None on TensorFlow.
+        primitive: name of the operation on JAX or torch; None on TensorFlow.
     """
 
     number: int

@@ -1,11 +1,9 @@
 """Rerun of an operation of TensorFlow with other inputs."""
 
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -27,17 +25,6 @@ def _wide(dtype: tf.DType) -> tf.DType:
     if dtype.is_complex:
         return tf.complex128
     return tf.float64 if dtype.is_floating else dtype
-
-
-@contextmanager
-def wide_numbers() -> Iterator[None]:
-    """Use float64 in new layers inside the block."""
-    before = keras.config.floatx()
-    keras.config.set_floatx("float64")
-    try:
-        yield
-    finally:
-        keras.config.set_floatx(before)
 
 
 def scaled_down(tensor: tf.Tensor) -> tf.Tensor:

@@ -18,16 +18,22 @@ _DIAGNOSIS, _KERAS = Path(__file__).parent, Path(keras.__file__).parent
 _SOURCE, _STDLIB = _KERAS / "src", Path(sysconfig.get_path("stdlib"))
 _BACKENDS = tuple(
     str(Path(found.origin).parent)
-    for name in ("tensorflow", "jax")
+    for name in ("tensorflow", "jax", "torch")
     if (found := find_spec(name)) is not None and found.origin is not None
 )
 _LIBRARIES = (*_BACKENDS, *map(str, (_KERAS, _STDLIB, _DIAGNOSIS.parent)), "<frozen")
-# These functions run the step, or a random operation of it. TensorFlow runs a backward pass in
-# this file.
+# These functions run the step, or a random operation of it. TensorFlow and torch run a backward
+# pass in these files.
 _STEP_FUNCTIONS = ("run_step", "compiled")
-_BACKWARD = str(Path("tensorflow/python/eager/imperative_grad.py"))
+_BACKWARD = (
+    str(Path("tensorflow/python/eager/imperative_grad.py")),
+    str(Path("torch/autograd/graph.py")),
+)
 # Of the lines in Keras, only those in these directories show what is computed.
-_DIRECTORIES = ("layers", "losses", "regularizers", "constraints", "optimizers")
+_DIRECTORIES = (
+    *("layers", "losses", "regularizers", "constraints", "optimizers"),
+    "backend/torch/optimizers",
+)
 _TELLING = tuple(str(_SOURCE / name) for name in _DIRECTORIES)
 _NOT_TELLING = (str(_SOURCE / "layers/layer.py"), str(_SOURCE / "optimizers/base_optimizer.py"))
 # A stack frame of this function means that an optimizer update is running. The frames of a JAX
@@ -44,7 +50,7 @@ class Source:
     Attributes:
         path: path of the file.
         line: line number.
-        is_own: whether the file belongs to neither Keras nor TensorFlow.
+        is_own: whether the file belongs to neither Keras nor its backend.
     """
 
     path: str

@@ -4,13 +4,11 @@ TensorFlow's stateless random operations return different numbers under XLA. An 
 reproduces the dropout masks of a compiled step only if each random operation is compiled as well.
 """
 
-import inspect
-import sys
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from traceback import walk_stack
 from typing import Any
 from unittest import mock
 
@@ -18,91 +16,17 @@ import keras
 import tensorflow as tf
 
 from gradkeeper.callbacks.diagnosis._tensorflow_private import key_of, slopes_as_in_xla
+from gradkeeper.callbacks.diagnosis.eager_layers import LayerTrace
 from gradkeeper.callbacks.diagnosis.eager_operations import EagerTrace
-from gradkeeper.callbacks.diagnosis.operations import range_of
-from gradkeeper.callbacks.diagnosis.step_trace import (
-    LayerCall,
-    StepTrace,
-    bad_among,
-    rates_of,
-    watched_layers,
-)
+from gradkeeper.callbacks.diagnosis.source import raising_source
+from gradkeeper.callbacks.diagnosis.step_trace import Refusal, StepTrace, bad_among, rates_of
 from gradkeeper.callbacks.instrument.losses import as_tensor, mean_loss
 from gradkeeper.callbacks.instrument.observer import StepObserver
 from gradkeeper.callbacks.instrument.optimizers import optimizers_of
-from gradkeeper.callbacks.instrument.patch import AttributePatch
 from gradkeeper.callbacks.instrument.rollback import functions_run_eagerly
 from gradkeeper.callbacks.instrument.step_context import Gradients, OptimizerCall, StepContext
 from gradkeeper.callbacks.instrument.step_patches import StepPatches
 from gradkeeper.callbacks.instrument.variable_names import variable_names
-
-# The stack frame of this code holds the layer as `self`.
-_LAYER_CALL = inspect.unwrap(keras.layers.Layer.__call__).__code__
-
-
-class LayerTrace:
-    """Calls of a model's layers made inside `watching`, in order of execution.
-
-    Args:
-        model: the model.
-
-    Attributes:
-        calls: the recorded calls.
-        interrupted: path of the innermost layer whose call raised an error.
-    """
-
-    def __init__(self, model: keras.Model) -> None:
-        self._layers = watched_layers(model)
-        self._paths = {id(layer): path for path, layer in self._layers}
-        self._stack: list[str] = []
-        self.calls: list[LayerCall] = []
-        self.interrupted: str | None = None
-
-    def current(self) -> tuple[str, ...]:
-        """Return the paths of the layers that are running, the outermost first.
-
-        The last one may run code around its `call`, such as a cast of its inputs.
-        """
-        for frame, _ in walk_stack(sys._getframe(1)):
-            if frame.f_code is LayerTrace._call.__code__:
-                break
-            if frame.f_code is _LAYER_CALL:
-                preparing = self._paths.get(id(frame.f_locals["self"]))
-                return tuple(self._stack) if preparing is None else (*self._stack, preparing)
-        return tuple(self._stack)
-
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Record layer calls inside the block."""
-        with ExitStack() as stack:
-            for path, layer in self._layers:
-                patch = AttributePatch(layer, "call", partial(self._watched, path))
-                stack.callback(patch.revert)
-                patch.apply()
-            yield
-
-    def _watched(self, path: str, layer: keras.Operation) -> Callable:
-        return partial(self._call, path, layer.call)
-
-    def _call(self, path: str, original: Callable, /, *args: Any, **kwargs: Any) -> Any:
-        noted = LayerCall(path, range_of(_tensors((args, kwargs))))
-        self.calls.append(noted)
-        self._stack.append(path)
-        try:
-            result = original(*args, **kwargs)
-        except BaseException:
-            self.interrupted = self.interrupted or path
-            raise
-        finally:
-            self._stack.pop()
-        outputs = _tensors(result)
-        noted.returned = range_of(outputs)
-        noted.outputs = [key_of(each) for each in outputs]
-        return result
-
-
-def _tensors(structure: Any) -> list[Any]:
-    return [each for each in keras.tree.flatten(structure) if isinstance(each, tf.Tensor)]
 
 
 @dataclass
@@ -121,6 +45,10 @@ class EagerStepTrace(StepTrace, StepObserver):
     def mean_loss(self) -> float | None:
         mean = mean_loss(self.losses or self.operations.targets, tf.float32)
         return None if mean is None else float(mean)
+
+
+def _tensors(structure: Any) -> list[Any]:
+    return [each for each in keras.tree.flatten(structure) if isinstance(each, tf.Tensor)]
 
 
 _DISTRIBUTIONS = ("binomial", "categorical", "gamma", "normal", "truncated_normal", "uniform")
@@ -158,7 +86,7 @@ def run_step(
         compiled: whether to reproduce the random numbers and the gradients of roots and
             reciprocals of a step compiled by XLA.
     """
-    layers = LayerTrace(model)
+    layers = LayerTrace(model, _tensors, key_of)
     operations = EagerTrace(layers.current)
     optimizers = optimizers_of(model)
     trace = EagerStepTrace(model, operations, layers.calls, batch)
@@ -177,10 +105,17 @@ def run_step(
         try:
             model.train_step(batch)
         except tf.errors.InvalidArgumentError as error:
-            trace.refusal = error  # under XLA or on a GPU, the operation returns NaN instead
+            # Under XLA or on a GPU, the operation returns NaN instead.
+            trace.refusal = _refusal(error)
     trace.interrupted = layers.interrupted
     trace.lost = [each for each in _not_finite(variables) if each not in trace.bad_before]
     return trace
+
+
+def _refusal(error: tf.errors.InvalidArgumentError) -> Refusal:
+    operation = re.search(r"\[Op:(\w+)\]", error.message)
+    message = re.sub(r"\{\{.*?\}\}|\[Op:.*", "", error.message).strip()
+    return Refusal(operation[1] if operation else None, message, raising_source(error))
 
 
 def ends_well(model: keras.Model, batch: Any, *, compiled: bool = False) -> bool:

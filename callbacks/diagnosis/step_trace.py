@@ -14,6 +14,7 @@ from gradkeeper.callbacks.diagnosis.operations import (
     arrays_of,
     range_of,
 )
+from gradkeeper.callbacks.diagnosis.source import Source
 from gradkeeper.callbacks.instrument.optimizers import with_nested
 from gradkeeper.callbacks.instrument.variable_names import layer_paths
 
@@ -53,6 +54,21 @@ class Update:
     gradients: Range | None
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """Error of an operation that rejects its inputs.
+
+    Attributes:
+        kind: the operation's type; None if unknown.
+        message: the error message.
+        source: the line of code that called the operation.
+    """
+
+    kind: str | None
+    message: str
+    source: Source | None
+
+
 @dataclass
 class StepTrace:
     """Record of a train step.
@@ -71,7 +87,7 @@ class StepTrace:
         variables: keys of the variables of `named_state`, in its order.
         bad_before: keys of the variables that were non-finite before the step.
         lost: keys of the variables that became non-finite during the step.
-        refusal: error of the operation that rejected its inputs and ended the step.
+        refusal: the error that ended the step; None if it did not end with one.
         interrupted: path of the innermost layer whose call raised an error.
     """
 
@@ -86,7 +102,7 @@ class StepTrace:
     variables: list[int] = field(default_factory=list)
     bad_before: list[int] = field(default_factory=list)
     lost: list[int] = field(default_factory=list)
-    refusal: Exception | None = None
+    refusal: Refusal | None = None
     interrupted: str | None = None
 
     @property

@@ -19,7 +19,12 @@ from gradkeeper.callbacks.guard.options import (
     SkipOptions,
     SkipStatus,
 )
-from gradkeeper.callbacks.instrument.array_step import ArrayObserver, Call, ObservedStep
+from gradkeeper.callbacks.instrument.array_step import (
+    ArrayObserver,
+    Call,
+    ObservedStep,
+    state_variables,
+)
 from gradkeeper.callbacks.instrument.optimizers import (
     LARGEST_RATE,
     squares_gradients,
@@ -361,15 +366,10 @@ class ArraySkipTransform(ArrayObserver):
         batches = [held.batch] if self.options.keeps_batch else NOT_REQUESTED
         state, model = None, self._model()
         if held.state is not None and model is not None:
-            lists = (
-                model.trainable_variables,
-                model.non_trainable_variables,
-                [] if model.optimizer is None else model.optimizer.variables,
-            )
             values = {
                 id(variable): value
-                for variables, part in zip(lists, held.state, strict=False)
-                for variable, value in zip(variables, part, strict=True)
+                for variables, part in zip(state_variables(model), held.state, strict=False)
+                for variable, value in zip(variables, part, strict=False)
             }
             names, variables = named_state(model)
             state = {

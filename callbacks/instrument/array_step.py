@@ -8,10 +8,12 @@ from typing import Any, Protocol, runtime_checkable
 import keras
 
 from gradkeeper.callbacks._keras_private import calls_of
+from gradkeeper.callbacks.instrument.generators import global_generators
 from gradkeeper.callbacks.instrument.optimizers import optimizers_of
 from gradkeeper.callbacks.instrument.ownership import Owned
 from gradkeeper.callbacks.instrument.patch import is_made_by_keras
 from gradkeeper.callbacks.instrument.train_calls import ObservedTrainFunction
+from gradkeeper.callbacks.instrument.variable_names import unlisted_variables
 
 
 @dataclass
@@ -170,12 +172,29 @@ def replaced(owner: Any, name: str, replacement: Callable) -> Iterator[None]:
             attributes[name] = before
 
 
+def state_variables(model: keras.Model) -> list[list[Any]]:
+    """Return the variables that a step may change.
+
+    The first four lists are those of `keras.Model.train_step` on JAX. The fifth has the variables
+    of layers that Keras does not list, and torch's generators. Each further optimizer has a list.
+    An optimizer that a step builds appends variables to its list.
+    """
+    first = model.optimizer
+    return [
+        model.trainable_variables,
+        model.non_trainable_variables,
+        [] if first is None else first.variables,
+        model.metrics_variables,
+        [*unlisted_variables(model), *global_generators()],
+        *(each.variables for each in optimizers_of(model) if each is not first),
+    ]
+
+
 @dataclass
 class ObservedStep:
     """A train step, under trace or run eagerly.
 
-    The state has four lists, as in `keras.Model.train_step` on JAX. On torch, a fifth list has the
-    variables of further optimizers, and those of layers that Keras does not list.
+    The state has the lists of `state_variables`; on JAX, the first four.
 
     Attributes:
         trace: the optimizer calls and the loss.

@@ -92,7 +92,8 @@ class GAN(keras.Model):
         ):
             self.zero_grad()
             made = x @ self.generator.kernel.value
-            loss = sign * ops.mean(made @ self.critic.kernel.value)
+            scores = made @ self.critic.kernel.value
+            loss = sign * ops.mean(scores)
             loss.backward()
             variables = network.trainable_variables
             with torch.no_grad():

@@ -1,12 +1,10 @@
 """Rerun of an operation of JAX with other inputs."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import keras
 import numpy as np
 
 from gradkeeper.callbacks.diagnosis.jax.equations import evaluate
@@ -17,18 +15,6 @@ FAILURES = (TypeError, ValueError, NotImplementedError, jax.errors.JaxRuntimeErr
 _SMALLER = 2.0**-10
 # Parameters that name the dtype of a result.
 _TYPES = ("new_dtype", "preferred_element_type", "dtype")
-
-
-@contextmanager
-def wide_numbers() -> Iterator[None]:
-    """Use float64 in new layers inside the block, and let JAX compute in float64."""
-    before = keras.config.floatx()
-    keras.config.set_floatx("float64")
-    try:
-        with jax.enable_x64(True):
-            yield
-    finally:
-        keras.config.set_floatx(before)
 
 
 def scaled_down(array: Any) -> jax.Array:

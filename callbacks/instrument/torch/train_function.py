@@ -11,10 +11,9 @@ from gradkeeper.callbacks.instrument.array_step import (
     ArrayTrainFunction,
     Clipper,
     ObservedStep,
+    state_variables,
 )
-from gradkeeper.callbacks.instrument.optimizers import optimizers_of
 from gradkeeper.callbacks.instrument.torch.step_trace import TorchStepTrace, copy_of
-from gradkeeper.callbacks.instrument.variable_names import unlisted_variables
 
 
 class TorchTrainFunction(ArrayTrainFunction):
@@ -41,11 +40,9 @@ class TorchTrainFunction(ArrayTrainFunction):
         if not observers:
             return self._plain((data,)), None, []
         trace = self._trace_for(observers)
-        variables, before = _variables_of(model), None
-        generators: list[tuple[Callable, Any]] = []
+        variables, before = state_variables(model), None
         if any(each.needs_state for each in observers):
             before = [[copy_of(each) for each in some] for some in variables]
-            generators = _states_of_generators()
         for each in observers:
             each.begin_step(each.carry)
         with trace.recording():
@@ -65,8 +62,6 @@ class TorchTrainFunction(ArrayTrainFunction):
                         variable.assign(value)
                 for variable, value in trace.first_values:
                     variable.assign(value)
-                for restore, state in generators:
-                    restore(state)
         return step.logs, before, outputs
 
     def _trace_for(self, observers: list[ArrayObserver]) -> TorchStepTrace:
@@ -79,27 +74,3 @@ class TorchTrainFunction(ArrayTrainFunction):
                 keeps_values=any(each.needs_values for each in observers),
             )
         return self._traces[key]
-
-
-def _variables_of(model: keras.Model) -> list[list[Any]]:
-    """Return the variables of a state; see `ObservedStep`."""
-    first = model.optimizer
-    others = [each for each in optimizers_of(model) if each is not first]
-    return [
-        model.trainable_variables,
-        model.non_trainable_variables,
-        [] if first is None else first.variables,
-        model.metrics_variables,
-        [*unlisted_variables(model), *(each for one in others for each in one.variables)],
-    ]
-
-
-def _states_of_generators() -> list[tuple[Callable, Any]]:
-    """Return the states of torch's global random generators, each with its setter.
-
-    A `Dropout` without a seed draws from them.
-    """
-    states: list[tuple[Callable, Any]] = [(torch.set_rng_state, torch.get_rng_state())]
-    if torch.cuda.is_available():
-        states.append((torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all()))
-    return states

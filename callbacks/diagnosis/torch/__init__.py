@@ -1,0 +1,1 @@
+"""Replay of a train step on torch."""
