@@ -75,7 +75,8 @@ def _one_nan(random: np.random.Generator, at: int) -> Training:
 def _nan_in_sequences(random: np.random.Generator, at: int) -> Training:
     x, y = data.waves(random, 100)
     x[data.batch(at)][0, 7] = np.nan
-    optimizer = opt.AdamW(1e-3, global_clipnorm=1.0)
+    # The norms have a median of 3; a limit of 1 changes every update, which `clip_always` reports.
+    optimizer = opt.AdamW(1e-3, global_clipnorm=5.0)
     return Training(models.transformer(), optimizer, CLASSES, (x, y))
 
 

@@ -21,8 +21,9 @@ class UpdateRatio(Rule):
     The ratio is the norm of the update divided by the norm of the weights, over all variables of
     a layer; about 1e-3 is usual. The rule reports a layer if the median ratio of the last
     updates and the last ratio are outside the bounds. It reports the whole model after a single
-    update whose norm exceeds the norm of all weights: such an update replaces the weights, and
-    the ratios of later updates look normal.
+    update whose norm exceeds twice the norm of all weights: such an update replaces the weights,
+    and the ratios of later updates look normal. The first update of a healthy linear model can be
+    as large as its weights; those of a learning rate that is too high are four times as large.
 
     The rule requires update norms and weight norms (`watch`). It ignores:
 
@@ -48,7 +49,7 @@ class UpdateRatio(Rule):
         low: float = 1e-8,
         high: float = 0.1,
         patience: int = 20,
-        overwritten: float = 1.0,
+        overwritten: float = 2.0,
     ) -> None:
         self._low = number("low", low)
         self._high = number("high", high, f"({self._low}, inf]")
