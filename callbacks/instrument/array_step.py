@@ -160,9 +160,17 @@ def is_update_of(optimizer: keras.optimizers.Optimizer) -> Any:
 @contextmanager
 def replaced(owner: Any, name: str, replacement: Callable) -> Iterator[None]:
     """Call `replacement(owner, method, ...)` instead of a method inside the block."""
-    method, attributes = getattr(owner, name), vars(owner)
+    method = getattr(owner, name)
+    with assigned(owner, name, lambda *args, **named: replacement(owner, method, *args, **named)):
+        yield
+
+
+@contextmanager
+def assigned(owner: Any, name: str, function: Callable) -> Iterator[None]:
+    """Call a function instead of a method inside the block."""
+    attributes = vars(owner)
     before = attributes.get(name)
-    attributes[name] = lambda *args, **named: replacement(owner, method, *args, **named)
+    attributes[name] = function
     try:
         yield
     finally:

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import shutil
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -11,7 +12,12 @@ import pytest
 from own_steps import GAN, OwnStep
 
 import gradkeeper.callbacks
-from gradkeeper.callbacks import ClipAfterReduce, GradientHistory, GradientMonitor
+from gradkeeper.callbacks import (
+    ClipAfterReduce,
+    GradientHistory,
+    GradientMonitor,
+    NonFiniteGuard,
+)
 from gradkeeper.callbacks.instrument import array_recorder as recorder
 
 BACKEND = keras.backend.backend()
@@ -201,6 +207,31 @@ def test_norms_are_true_and_the_training_is_unchanged(setting, kind):
     rtol = 3e-2 if half else 1e-5
     np.testing.assert_allclose(history.norms[finite], wanted[finite], rtol=rtol, atol=1e-6)
     assert np.isfinite(history.loss).all()
+    assert_nothing_remains(model)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BACKEND != "torch" or not shutil.which("g++"), reason="torch.compile needs g++")
+def test_torch_compiles_the_observed_step_once():
+    def trained(*callbacks):
+        torch.compiler.reset()
+        torch._dynamo.utils.counters.clear()
+        model, data = compiled("dense", "global_clipnorm")
+        model.jit_compile = True
+        fit(model, data, *callbacks, epochs=2)
+        return model, torch._dynamo.utils.counters["stats"]["unique_graphs"]
+
+    plain, graphs = trained()
+    monitor = GradientMonitor(rules=[])
+    model, graphs_of_observed = trained(monitor, NonFiniteGuard("skip", verbose=0))
+    assert 0 < graphs_of_observed <= graphs
+    for one, other in zip(plain.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-6)
+    eager, data = compiled("dense", "global_clipnorm")
+    wanted = GradientMonitor(rules=[])
+    fit(eager, data, wanted, epochs=2)
+    np.testing.assert_allclose(monitor.history.norms, wanted.history.norms, rtol=1e-5)
+    np.testing.assert_allclose(monitor.history.loss, wanted.history.loss, rtol=1e-5)
     assert_nothing_remains(model)
 
 

@@ -1,10 +1,12 @@
 """Trace of a train step of torch: optimizer calls, clipping and loss.
 
-The step runs eagerly. The patches exist only while it runs.
+The patches exist only while the step runs. Each replaces a method by the same function in every
+step, because `torch.compile` compiles the step again for another function. The functions themselves
+run eagerly.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from threading import get_ident
 from typing import Any, NamedTuple
 
@@ -17,7 +19,7 @@ from gradkeeper.callbacks._keras_private import (
     calls_of,
     variables_of,
 )
-from gradkeeper.callbacks.instrument.array_step import Call, StepTrace, replaced
+from gradkeeper.callbacks.instrument.array_step import Call, StepTrace, assigned
 from gradkeeper.callbacks.instrument.optimizers import (
     build_like_apply,
     is_plain,
@@ -65,10 +67,14 @@ class TorchStepTrace(StepTrace):
     ) -> None:
         super().__init__(model, optimizers, clippers)
         self._keeps_values = keeps_values
+        self._is_compiled = bool(getattr(model, "jit_compile", False))
+        self._functions: dict[tuple[int, str], Callable] = {}
+        self._methods: dict[tuple[int, str], Callable] = {}
         self._parts = {id(each): self._parts_of(each) for each in optimizers}
         self.first_values: list[tuple[Any, torch.Tensor]] = []
         self._value: torch.Tensor | None = None
         self._is_unscaled = False
+        self._thread = get_ident()
 
     @property
     def loss(self) -> Any:
@@ -89,24 +95,45 @@ class TorchStepTrace(StepTrace):
         with ExitStack() as stack:
             stack.enter_context(self._reads_loss())
             for optimizer in self._optimizers:
-                stack.enter_context(replaced(optimizer, "apply", self._apply))
-                stack.enter_context(replaced(optimizer, "scale_loss", self._scale_loss))
+                stack.enter_context(self._replaced(optimizer, "apply", self._apply))
+                stack.enter_context(self._replaced(optimizer, "scale_loss", self._scale_loss))
                 for each in self._parts[id(optimizer)].nested:
-                    stack.enter_context(replaced(each, APPLY_GRADIENTS, self._apply_gradients))
-                    stack.enter_context(replaced(each, CLIP_GRADIENTS, self._clip))
+                    function = self._apply_gradients
+                    stack.enter_context(self._replaced(each, APPLY_GRADIENTS, function))
+                    stack.enter_context(self._replaced(each, CLIP_GRADIENTS, self._clip))
             yield
+
+    def _replaced(
+        self, owner: Any, name: str, replacement: Callable
+    ) -> AbstractContextManager[None]:
+        """Call `replacement(owner, method, ...)` instead of a method inside the block."""
+        key = id(owner), name
+
+        def call(*args: Any, **named: Any) -> Any:
+            return replacement(owner, self._methods[key], *args, **named)
+
+        self._methods[key] = getattr(owner, name)
+        return assigned(owner, name, self._eager(key, call))
+
+    def _eager(self, key: tuple[int, str], function: Callable) -> Callable:
+        """Return the function of the first call with this key, which runs eagerly."""
+        if key not in self._functions:
+            self._functions[key] = (
+                torch.compiler.disable(function) if self._is_compiled else function
+            )
+        return self._functions[key]
 
     @contextmanager
     def _reads_loss(self) -> Iterator[None]:
         """Read the scalars on which this thread calls `backward`, unless the loss is known."""
-        backward, thread = torch.Tensor.backward, get_ident()
+        backward, self._thread = torch.Tensor.backward, get_ident()
 
         def read(tensor: torch.Tensor, *args: Any, **options: Any) -> None:
-            if get_ident() == thread and not (tensor.shape or self._is_unscaled):
+            if get_ident() == self._thread and not (tensor.shape or self._is_unscaled):
                 self._value = tensor.detach()
             backward(tensor, *args, **options)
 
-        torch.Tensor.backward = read
+        torch.Tensor.backward = self._eager((0, "backward"), read)
         try:
             yield
         finally:

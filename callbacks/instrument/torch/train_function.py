@@ -17,7 +17,7 @@ from gradkeeper.callbacks.instrument.torch.step_trace import TorchStepTrace, cop
 
 
 class TorchTrainFunction(ArrayTrainFunction):
-    """Observed train function of torch. The train step runs eagerly.
+    """Observed train function of torch.
 
     If an observer may change the state after the step, the variables are copied before each step.
     """
@@ -46,7 +46,7 @@ class TorchTrainFunction(ArrayTrainFunction):
         for each in observers:
             each.begin_step(each.carry)
         with trace.recording():
-            logs = model.train_step(data)
+            logs = self._plain((data,))
         with torch.no_grad():
             after = None
             if before is not None:
