@@ -96,7 +96,8 @@ class TorchStepTrace(StepTrace):
             stack.enter_context(self._reads_loss())
             for optimizer in self._optimizers:
                 stack.enter_context(self._replaced(optimizer, "apply", self._apply))
-                stack.enter_context(self._replaced(optimizer, "scale_loss", self._scale_loss))
+                if not self._is_compiled:  # `torch.compile` would divide the step there
+                    stack.enter_context(self._replaced(optimizer, "scale_loss", self._scale_loss))
                 for each in self._parts[id(optimizer)].nested:
                     function = self._apply_gradients
                     stack.enter_context(self._replaced(each, APPLY_GRADIENTS, function))
