@@ -163,17 +163,29 @@ class TinyShakespeare(CharacterTask):
     tensorflow-datasets. Inputs, targets and baseline: see `CharacterTask`.
 
     Args:
+        training_fraction: Fraction of the training text that is used, from its start. With a small
+            fraction, a large model overfits within a short training.
         data_dir: See `Task`.
         **options: `length` and `preprocessing`, see `CharacterTask`; `seed`.
     """
 
     name = "tiny_shakespeare"
 
-    def __init__(self, *, data_dir: str | PathLike[str] | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        training_fraction: float = 1.0,
+        data_dir: str | PathLike[str] | None = None,
+        **options: Any,
+    ) -> None:
+        share = number("training_fraction", training_fraction, "(0, 1]")
         builder = prepared(tfds.builder, "tiny_shakespeare", data_dir=data_dir)
         train, evaluation = (
             # A split has a single example, the whole text.
             examples_of(builder, split).get_single_element()["text"].numpy().decode()
             for split in (tfds.Split.TRAIN, tfds.Split.VALIDATION)
         )
-        super().__init__(train, evaluation, data_dir=data_dir, **options)
+        # Without a fraction, the options are those of runs before this argument existed.
+        own = {} if share == 1 else {"training_fraction": share}
+        train = train[: round(len(train) * share)]
+        super().__init__(train, evaluation, options=own, data_dir=data_dir, **options)

@@ -137,6 +137,16 @@ class TestTinyShakespeare:
         assert inputs.shape == (55_769 // 50, 50)
         assert shakespeare.vocabulary.decode(inputs[0]).startswith("?\n\nGREMIO:\nGood morrow")
 
+    def test_a_fraction_of_the_training_text(self, shakespeare):
+        folder = shakespeare.data_dir
+        tenth = load_task("tiny_shakespeare", data_dir=folder, training_fraction=0.1)
+        assert tenth.steps_per_epoch(50) == 40
+        assert tenth.options["training_fraction"] == 0.1
+        inputs, _ = batches(tenth.evaluation_dataset(500), 1)[0]
+        assert tenth.vocabulary.decode(inputs[0]).startswith("?\n\nGREMIO:")
+        with pytest.raises(ValueError, match="`training_fraction` must be"):
+            load_task("tiny_shakespeare", data_dir=folder, training_fraction=0.0)
+
     def test_letters(self, shakespeare):
         letters = load_task(
             "tiny_shakespeare", data_dir=shakespeare.data_dir, preprocessing="letters", length=20
