@@ -8,6 +8,7 @@ import keras
 import torch
 
 from gradkeeper.callbacks.flow.unrolled import Calls, Layers, Place, cell_step, unrolled
+from gradkeeper.callbacks.instrument.generators import generators_restored
 
 
 @contextmanager
@@ -68,6 +69,8 @@ def vjp(function: Callable) -> Callable:
     return product
 
 
-def _stateless() -> keras.StatelessScope:
-    """Return a scope in which no variable changes; losses of layers are collected."""
-    return keras.StatelessScope(collect_losses=True)
+@contextmanager
+def _stateless() -> Iterator[None]:
+    """Change no variable and no random generator inside the block; collect losses of layers."""
+    with generators_restored(), keras.StatelessScope(collect_losses=True):
+        yield

@@ -1,5 +1,7 @@
 """Global random generators of torch, in the form of variables."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -54,3 +56,14 @@ def global_generators() -> tuple[GlobalGenerator, ...]:
 
     devices = ["cpu", *(f"cuda:{n}" for n in range(torch.cuda.device_count()))]
     return tuple(GlobalGenerator(torch.device(each)) for each in devices)
+
+
+@contextmanager
+def generators_restored() -> Iterator[None]:
+    """Restore the states of the global generators after the block."""
+    before = [(each, each.value) for each in global_generators()]
+    try:
+        yield
+    finally:
+        for each, value in before:
+            each.assign(value)

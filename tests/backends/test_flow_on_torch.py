@@ -5,10 +5,13 @@ import keras
 import numpy as np
 import pytest
 
+if keras.backend.backend() != "torch":
+    pytest.skip("the tests call torch", allow_module_level=True)
+
+import torch
+
 from gradkeeper.callbacks import TemporalGradientFlow, gate_report, gradient_flow, spectral_report
 from gradkeeper.zoo.layers import MGU
-
-BACKENDS = ("torch",)
 
 L = keras.layers
 BATCH, TIME, FEATURES, UNITS = 2, 4, 3, 3
@@ -109,3 +112,12 @@ def test_the_callback_changes_nothing_of_a_training():
     assert history == expected
     for one, other in zip(plain, variables, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_dropout_of_the_flow_leaves_the_random_numbers_of_the_training():
+    model = model_of(L.LSTM(UNITS, dropout=0.5), L.Dropout(0.5))
+    torch.manual_seed(3)
+    wanted = torch.rand(4)
+    torch.manual_seed(3)
+    gradient_flow(model, X, loss=keras.ops.sum, training=True)
+    torch.testing.assert_close(torch.rand(4), wanted, rtol=0, atol=0)

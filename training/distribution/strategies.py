@@ -174,9 +174,10 @@ def strategy_and_name(
 
 def _refuse_on_this_backend(received: str) -> None:
     raise ValueError(
-        "A `tf.distribute` strategy needs the TensorFlow backend of Keras. On JAX, unset "
-        "`strategy` and TF_CONFIG. For all devices of this machine, call keras.distribution."
-        "set_distribution(keras.distribution.DataParallel()) before creating the `Experiment`. "
+        "A `tf.distribute` strategy needs the TensorFlow backend of Keras. On other backends, "
+        "unset `strategy` and TF_CONFIG. For all devices of this machine, on JAX, call keras."
+        "distribution.set_distribution(keras.distribution.DataParallel()) before creating the "
+        "`Experiment`. "
         f"Received: {received}, KERAS_BACKEND={keras.backend.backend()}"
     )
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 _EPOCH, _STATE = "gradkeeper_epoch", "gradkeeper_state"
+_GENERATOR = "generator"  # begins the name of a torch random generator in `state_of`
 _FREE_ON_RESUME = {"epochs", "data_dir", "flow", "strategy"}
 _ORIGIN = {"recipe", "sources"}  # where settings come from; the settings themselves are compared
 _BYTES_AT_ONCE = 1 << 20
@@ -49,6 +50,7 @@ class EpochBackup(keras.callbacks.BackupAndRestore):
     ) -> None:
         super().__init__(str(backup_dir), delete_checkpoint=False)
         self._path = Path(backup_dir) / "latest.weights.h5"
+        self._generators: dict[str, np.ndarray] = {}
         self._writes, self._strategy = writes, strategy
 
     @property
@@ -77,7 +79,15 @@ class EpochBackup(keras.callbacks.BackupAndRestore):
             optimizer.build(self.model.trainable_variables)
         self.model.load_weights(self._path)
         with h5py.File(self._path) as file:
-            restore(self.model, {place: np.array(kept) for place, kept in file[_STATE].items()})
+            state = {place: np.array(kept) for place, kept in file[_STATE].items()}
+        restore(self.model, state)
+        self._generators = {n: kept for n, kept in state.items() if n.startswith(_GENERATOR)}
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        # On torch, the data loader has drawn a number since `on_train_begin`.
+        if self._generators:
+            restore(self.model, self._generators)
+            self._generators = {}
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Do nothing: backups are written at the end of an epoch only."""
@@ -95,7 +105,8 @@ class EpochBackup(keras.callbacks.BackupAndRestore):
             beside = file.create_group(_STATE)
             for name, values in state_of(self.model).items():
                 place = name.partition(":")[0]
-                if place.startswith("other"):  # random seeds, which Keras does not save
+                # Random seeds and the random generators of torch, which Keras does not save.
+                if place.startswith(("other", _GENERATOR)):
                     beside[place] = values
         with unfinished.open("rb") as file:
             os.fsync(file.fileno())
