@@ -160,7 +160,7 @@ ENTRIES = (
         initialization="Orthogonal U, biases 0: i and f start at 0.5.",
         recipes=(
             adding(200),
-            shakespeare(),
+            shakespeare(learning_rate=1e-2),
         ),
     ),
 )

@@ -152,7 +152,7 @@ ENTRIES = (
         ),
         initialization="Transform bias -2: t starts at 0.12.",
         symbols={"L": "recurrence_depth", "b_t,l at the start": "transform_bias"},
-        recipes=(shakespeare(units=114, recurrence_depth=4, learning_rate=2e-3, epochs=3),),
+        recipes=(shakespeare(units=114, recurrence_depth=4, learning_rate=4e-3),),
     ),
     ModelInfo(
         name="np_rnn",
