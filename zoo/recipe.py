@@ -160,12 +160,14 @@ def shakespeare(
     learning_rate: float = 3e-3,
     batch_size: int = 50,
     epochs: int = 5,
+    training_fraction: float = 1.0,
     **model: Any,
 ) -> Recipe:
     """Return a recipe for characters of Shakespeare; `model` are arguments of `create_model`."""
+    cut = {} if training_fraction == 1 else {"training_fraction": training_fraction}
     return Recipe(
         task="tiny_shakespeare",
-        task_options={"length": length},
+        task_options={"length": length, **cut},
         model={"units": 128, **model},
         training={
             "optimizer": "adam",

@@ -7,6 +7,11 @@ from gradkeeper.zoo.recipe import OfLength, Recipe, adding, shakespeare
 # The start of W and U in the code of FastRNN.
 _NORMAL = {"class_name": "RandomNormal", "config": {"stddev": 0.1}}
 
+# A text so short that the network without zoneout overfits within the training.
+_OVERFITTING = shakespeare(
+    units=256, learning_rate=4e-3, length=100, batch_size=32, epochs=70, training_fraction=0.05
+)
+
 ENTRIES = (
     ModelInfo.of_layer(
         IndRNN,
@@ -128,7 +133,7 @@ ENTRIES = (
         ),
         initialization="As in `lstm`. Zoneout keeps 5 % of h and 50 % of c.",
         symbols={"d_c": "cell_zoneout", "d_h": "zoneout"},
-        recipes=(shakespeare(units=256, learning_rate=2e-3, length=100, batch_size=32, epochs=5),),
+        recipes=(_OVERFITTING,),
     ),
     ModelInfo.of_layer(
         ZoneoutGRU,
@@ -140,7 +145,7 @@ ENTRIES = (
         ),
         initialization="As in `gru`. Zoneout keeps 10 % of h.",
         symbols={"d": "zoneout"},
-        recipes=(shakespeare(units=256, learning_rate=1e-3, length=100, batch_size=32, epochs=5),),
+        recipes=(_OVERFITTING,),
     ),
     ModelInfo.of_layer(
         RHN,
