@@ -501,8 +501,11 @@ def _measurements(promise: Promise, runs: list[Run], contrast: Run) -> Iterator[
 
 
 def _draw(measurements: Sequence[Measurement]) -> Figure:
-    """Plot each entry's error divided by that of its contrast."""
+    """Plot each entry's error divided by that of its contrast; at the left edge, 1/1,000 or less."""
     rows: dict[str, dict[str, float]] = {}
+    seeds = {
+        each.model: each.seeds.count(",") + 1 for each in measurements if each.quantity == KEPT
+    }
     accuracies = {each.model for each in measurements if f"; {ACCURACY};" in each.setting}
     for each in measurements:
         rows.setdefault(each.model, {})[each.quantity] = (
@@ -513,11 +516,11 @@ def _draw(measurements: Sequence[Measurement]) -> Figure:
     for row, (name, numbers) in enumerate(reversed(rows.items())):
         errors = [numbers[quantity] for quantity in (LOWEST, MEDIAN, HIGHEST, CONTRAST)]
         *own, contrast = [1 - each if name in accuracies else each for each in errors]
-        colour = MEASURED if numbers[KEPT] == len(SEEDS) else PUBLISHED
-        axes.scatter([max(each, 1e-6) / contrast for each in own], [row] * 3, s=24, color=colour)
+        colour = MEASURED if numbers[KEPT] == seeds[name] else PUBLISHED
+        axes.scatter([max(each / contrast, 1e-3) for each in own], [row] * 3, s=24, color=colour)
     axes.axvline(1, color=LINE, linewidth=1, linestyle="--", label="the contrast")
-    axes.scatter([], [], s=24, color=MEASURED, label="kept by three seeds")
-    axes.scatter([], [], s=24, color=PUBLISHED, label="not kept by all")
+    axes.scatter([], [], s=24, color=MEASURED, label="kept by all seeds")
+    axes.scatter([], [], s=24, color=PUBLISHED, label="not kept by all seeds")
     axes.set_yticks(range(len(rows)), list(reversed(rows)), fontsize="small")
     axes.set(xscale="log", xlabel="error, divided by that of the contrast")
     style_axes(axes)

@@ -125,8 +125,9 @@ def _promise(info: zoo.ModelInfo) -> str:
         return ""
     claim, *_ = rows["median"]["setting"].partition(";")
     numbers = {name: f"{float(row['value']):.3g}" for name, row in rows.items()}
+    seeds = rows["median"]["seeds"].count(",") + 1
     return (
-        f"**Promise.** {prose(claim)}. Kept by {numbers['seeds that keep it']} of 3 seeds: "
+        f"**Promise.** {prose(claim)}. Kept by {numbers['seeds that keep it']} of {seeds} seeds: "
         f"{numbers['lowest']} to {numbers['highest']}, contrast {numbers['contrast']} "
         "([all promises](../results.md#promises-of-the-papers))."
     )

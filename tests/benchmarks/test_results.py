@@ -1,6 +1,7 @@
 """`benchmarks/results` and `gradkeeper bench`: runs, tables, CSV files, the page, the weights."""
 
 import dataclasses
+import itertools
 import json
 import math
 import shutil
@@ -8,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -28,7 +30,8 @@ from results.table import TABLES, BenchConfig, load_table
 
 pytestmark = [pytest.mark.eager, pytest.mark.usefixtures("undrawn")]
 
-RESULTS = Path(__file__).parents[2] / "docs" / "results"
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "docs" / "results"
 MEASURED = [name for name in TABLES if (RESULTS / f"{name}.csv").is_file()]
 OF_BAI = ["adding_600", "adding_zoo", "copying_1000", "jsb_chorales", "clipping"]
 SMALL = {
@@ -181,6 +184,25 @@ def test_every_promise_has_a_recipe_and_runs_that_experiment_accepts():
         assert (one.task, one.batch_size) == (other.task, other.batch_size)
         assert other.epochs <= one.epochs
         assert {**one.to_dict(), "seed": 0} != {**other.to_dict(), "seed": 0}
+
+
+def test_the_promises_in_the_readme_are_those_of_the_results():
+    lines = (ROOT / "README.md").read_text("utf-8").splitlines()
+    first = lines.index("| model | promise | model | contrast |") + 2
+    rows = list(itertools.takewhile(lambda line: line.startswith("|"), lines[first:]))
+    assert len(rows) == 5
+    measured: dict[str, dict[str, Any]] = {}
+    for each in read_measurements(RESULTS / "promises.csv"):
+        measured.setdefault(each.model, {})[each.quantity] = each
+    for row in rows:
+        name, claim, *numbers = (cell.strip(" `") for cell in row.strip("|").split("|"))
+        found = measured[name]
+        assert found["median"].setting.startswith(f"{claim};")
+        assert found[promises.KEPT].value == found["median"].seeds.count(",") + 1
+        for quantity, text in zip(("median", "contrast"), numbers, strict=True):
+            value = found[quantity].value
+            shown = f"{100 * value:.3g} %" if text.endswith("%") else f"{value:.3g}"
+            assert text == shown
 
 
 def test_promises_share_a_contrast_only_if_its_experiment_is_the_same():
