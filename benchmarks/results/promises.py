@@ -501,7 +501,7 @@ def _measurements(promise: Promise, runs: list[Run], contrast: Run) -> Iterator[
 
 
 def _draw(measurements: Sequence[Measurement]) -> Figure:
-    """Plot each entry's error divided by that of its contrast; at the left edge, 1/1,000 or less."""
+    """Plot each entry's error divided by that of its contrast, and 0.001 in place of less."""
     rows: dict[str, dict[str, float]] = {}
     seeds = {
         each.model: each.seeds.count(",") + 1 for each in measurements if each.quantity == KEPT

@@ -10,6 +10,7 @@ from planted import BATCH, Planted
 from gradkeeper.callbacks import Verdict
 from gradkeeper.callbacks.capsule.model import state_of
 from gradkeeper.callbacks.capsule.writer import Contents, write_capsule
+from gradkeeper.callbacks.diagnosis.replay import verdict_of_step
 
 if keras.backend.backend() == "jax":
     from gradkeeper.callbacks.diagnosis.jax.equations import KINDS
@@ -60,7 +61,15 @@ def as_here(planted: Any) -> Any:
     return dataclasses.replace(planted, **different)
 
 
-def batch_of_step(planted: Planted, of: dict[str, Any]) -> tuple[Any, ...]:
+def verdict_of(planted: Planted) -> Verdict:
+    """Return the verdict of the replay of the bad step."""
+    model, data = planted.build()
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+    return verdict_of_step(model, _batch_of_step(planted, data))
+
+
+def _batch_of_step(planted: Planted, of: dict[str, Any]) -> tuple[Any, ...]:
     rows = slice(planted.step * BATCH, (planted.step + 1) * BATCH)
     parts = [of[name] for name in ("x", "y", "sample_weight") if name in of]
     parts = [tuple(each) if isinstance(each, list) else each for each in parts]

@@ -11,7 +11,7 @@ from planted import BATCH, dense, stacked
 from planted_in_keras import IN_KERAS
 from planted_in_own import IN_OWN
 from planted_steps import FAILING
-from replayed import EXCLUDED, as_here, assert_as_planted, batch_of_step, capsule_of
+from replayed import EXCLUDED, as_here, assert_as_planted, capsule_of, verdict_of
 from typer.testing import CliRunner
 
 from gradkeeper.callbacks import Capsule, NonFiniteGuard, replay
@@ -45,10 +45,7 @@ def _compiled_operations_are_released():
 @pytest.mark.parametrize("name", [each for each in FAULTS if each not in EXCLUDED[BACKEND]])
 def test_a_planted_fault(name):
     planted = FAULTS[name]
-    model, data = planted.build()
-    if not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
-    verdict = verdict_of_step(model, batch_of_step(planted, data))
+    verdict = verdict_of(planted)
     assert_as_planted(verdict, planted)
     if name in OWN and planted.place != "loss":
         assert verdict.source.path == planted.build.__code__.co_filename
@@ -82,7 +79,7 @@ def test_the_capsule_alone_is_enough_for_layers_of_keras(tmp_path):
     """Check the verdict of a compiled run, its text, its picture, and the command."""
     planted = FAULTS["exponential"]
     model, xy = planted.build()
-    model.jit_compile = True
+    model.jit_compile = BACKEND == "jax"
     guard = NonFiniteGuard("skip", capsule_dir=tmp_path, verbose=0)
     model.fit(xy["x"], xy["y"], batch_size=BATCH, shuffle=False, verbose=0, callbacks=[guard])
     path = guard.events[0].capsule
@@ -120,7 +117,7 @@ def test_a_capsule_of_tensorflow():
 def test_a_replay_uses_the_dropout_masks_of_the_step(tmp_path):
     """Identify the masks by the loss; examples, targets and weights are equal in all steps."""
     x = np.ones((16 * BATCH, 32), "float32")
-    model, xy = stacked([layers.Dropout(0.5), dense(kernel=1.0)], x, jit_compile=True)
+    model, xy = stacked([layers.Dropout(0.5), dense(kernel=1.0)], x, jit_compile=BACKEND == "jax")
     weights = np.ones(16 * BATCH, "float32")
     weights[13 * BATCH : 14 * BATCH] = 1e6
     trigger = NormAbove(1e5)

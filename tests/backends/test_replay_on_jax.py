@@ -15,7 +15,7 @@ from keras import layers
 from planted import dense, stacked
 from planted_in_jax import IN_JAX, Concrete, train_step_of_ones_own
 from planted_in_own import Own
-from replayed import EXCLUDED, assert_as_planted, batch_of_step
+from replayed import EXCLUDED, assert_as_planted, verdict_of
 from singular import SINGULAR
 
 from gradkeeper.callbacks.capsule import CapsuleError
@@ -38,12 +38,7 @@ def _compiled_operations_are_released():
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_planted_fault(name):
-    planted = FAULTS[name]
-    model, data = planted.build()
-    if not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
-    verdict = verdict_of_step(model, batch_of_step(planted, data))
-    assert_as_planted(verdict, planted)
+    assert_as_planted(verdict_of(FAULTS[name]), FAULTS[name])
 
 
 @pytest.mark.parametrize("name", SINGULAR)

@@ -14,7 +14,7 @@ import torch
 from keras import layers
 from planted_in_own import Own
 from planted_in_torch import IN_TORCH, not_positive_definite
-from replayed import EXCLUDED, assert_as_planted, batch_of_step
+from replayed import EXCLUDED, assert_as_planted, verdict_of
 
 from gradkeeper.callbacks.diagnosis.replay import verdict_of_step
 
@@ -92,12 +92,7 @@ def seed():
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_planted_fault(name):
-    planted = FAULTS[name]
-    model, data = planted.build()
-    if not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
-    verdict = verdict_of_step(model, batch_of_step(planted, data))
-    assert_as_planted(verdict, planted)
+    assert_as_planted(verdict_of(FAULTS[name]), FAULTS[name])
 
 
 @pytest.mark.parametrize("name", SINGULAR)
