@@ -140,7 +140,7 @@ class Task(abc.ABC):
                 are equal.
         """
         if endless:
-            return self._batches_from(batch_size, 0)
+            return without_autotuning(self._batches_from(batch_size, 0))
         return epoch_by_epoch(
             lambda epoch: self._batches_from(batch_size, epoch), self.steps_per_epoch(batch_size)
         )
@@ -178,6 +178,17 @@ def epoch_by_epoch(
     batches = epoch.flat_map(lambda start: batches_from(start).take(steps))
     counted = tf.data.experimental.assert_cardinality(steps)
     return batches.apply(counted).prefetch(tf.data.AUTOTUNE)
+
+
+def without_autotuning(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Disable the autotuning of tf.data, which delays the end of a training by up to a minute.
+
+    The autotuning thread sleeps for a time that doubles up to a minute. A dataset that is read in
+    part is freed only after it wakes up.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return batches.with_options(options)
 
 
 def endless(batches: tf.data.Dataset) -> tf.data.Dataset:
