@@ -7,50 +7,28 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 if TYPE_CHECKING or keras.backend.backend() == "tensorflow":
-    from gradkeeper.callbacks.diagnosis._tensorflow_private import key_of
-    from gradkeeper.callbacks.diagnosis.rerun import FAILURES, is_finite_with, scaled_down, widened
-    from gradkeeper.callbacks.diagnosis.step import (
-        ends_well,
-        run_step,
-        tensors_in,
-        to_tensors,
-        with_numbers,
-    )
+    from gradkeeper.callbacks.diagnosis import _tensorflow_private as values
+    from gradkeeper.callbacks.diagnosis import rerun, step
 elif keras.backend.backend() == "jax":
-    from gradkeeper.callbacks.diagnosis.jax.rerun import (
-        FAILURES,
-        is_finite_with,
-        scaled_down,
-        widened,
-    )
-    from gradkeeper.callbacks.diagnosis.jax.step import (
-        ends_well,
-        run_step,
-        tensors_in,
-        to_tensors,
-        with_numbers,
-    )
-    from gradkeeper.callbacks.diagnosis.jax.values import key_of
+    from gradkeeper.callbacks.diagnosis.jax import rerun, step, values
 elif keras.backend.backend() == "torch":
-    from gradkeeper.callbacks.diagnosis.torch.rerun import (
-        FAILURES,
-        is_finite_with,
-        scaled_down,
-        widened,
-    )
-    from gradkeeper.callbacks.diagnosis.torch.step import (
-        ends_well,
-        run_step,
-        tensors_in,
-        to_tensors,
-        with_numbers,
-    )
-    from gradkeeper.callbacks.diagnosis.torch.values import key_of
+    from gradkeeper.callbacks.diagnosis.torch import rerun, step, values
 else:
     raise ImportError(
         "A replay supports these backends of Keras: tensorflow, jax, torch. "
         f"Received: KERAS_BACKEND={keras.backend.backend()}"
     )
+
+FAILURES = rerun.FAILURES
+ends_well = step.ends_well
+is_finite_with = rerun.is_finite_with
+key_of = values.key_of
+run_step = step.run_step
+scaled_down = rerun.scaled_down
+tensors_in = step.tensors_in
+to_tensors = step.to_tensors
+widened = rerun.widened
+with_numbers = step.with_numbers
 
 
 @contextmanager
@@ -68,18 +46,3 @@ def wide_numbers() -> Iterator[None]:
             yield
     finally:
         keras.config.set_floatx(before)
-
-
-__all__ = [
-    "FAILURES",
-    "ends_well",
-    "is_finite_with",
-    "key_of",
-    "run_step",
-    "scaled_down",
-    "tensors_in",
-    "to_tensors",
-    "wide_numbers",
-    "widened",
-    "with_numbers",
-]

@@ -46,10 +46,10 @@ EXCLUDED = {
         "empty_batch": "a train step of TensorFlow; see `planted_in_jax`",
     },
     "torch": {
-        "empty_selection": "a layer of TensorFlow; see `test_replay_on_torch`",
+        "empty_selection": "a layer of TensorFlow; see `planted_in_torch`",
         "label_out_of_range": "torch raises an IndexError",
-        "update_by_hand": "a train step of TensorFlow; see `test_replay_on_torch`",
-        "empty_batch": "a train step of TensorFlow; see `test_replay_on_torch`",
+        "update_by_hand": "a train step of TensorFlow; see `planted_in_torch`",
+        "empty_batch": "a train step of TensorFlow; see `planted_in_torch`",
         "norm_at_zero": "the gradient of a norm at 0 is 0",
     },
 }

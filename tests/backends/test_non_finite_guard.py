@@ -97,6 +97,19 @@ def test_several_optimizers_in_a_step():
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason='on JAX, "warn" writes no capsule')
+def test_a_capsule_of_an_applied_step_has_each_optimizer_before_the_step():
+    model = GAN()
+    model.build((None, 4))
+    model.compile()
+    x, y = poisoned(3)
+    guard = NonFiniteGuard("warn", verbose=0)
+    fit(model, (x[:, :4], y), guard)
+    capsule = Capsule.read(guard.events[0].capsule)
+    counts = [int(value) for name, value in capsule.state.items() if "iteration" in name]
+    assert (capsule.step, counts) == (3, [3, 3])
+
+
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="JAX needs a built optimizer")
 def test_the_first_step_is_bad_and_builds_an_optimizer():
     def trained(xy):

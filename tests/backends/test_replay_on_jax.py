@@ -13,16 +13,13 @@ import jax
 import jax.numpy as jnp
 from keras import layers
 from planted import dense, stacked
-from planted_in_jax import IN_JAX, Concrete, train_step_of_ones_own
+from planted_in_jax import Concrete, train_step_of_ones_own
 from planted_in_own import Own
-from replayed import EXCLUDED, assert_as_planted, verdict_of
 from singular import SINGULAR
 
 from gradkeeper.callbacks.capsule import CapsuleError
 from gradkeeper.callbacks.diagnosis.jax.step import run_step
 from gradkeeper.callbacks.diagnosis.replay import verdict_of_step
-
-FAULTS = {each.build.__name__: each for each in IN_JAX}
 
 
 @pytest.fixture(autouse=True)
@@ -34,11 +31,6 @@ def seed():
 def _compiled_operations_are_released():
     yield
     jax.clear_caches()
-
-
-@pytest.mark.parametrize("name", FAULTS)
-def test_a_planted_fault(name):
-    assert_as_planted(verdict_of(FAULTS[name]), FAULTS[name])
 
 
 @pytest.mark.parametrize("name", SINGULAR)
@@ -88,10 +80,6 @@ def test_the_gradients_are_those_of_jax():
     assert len(trace.gradients) == len(gradients) == len(model.trainable_variables)
     for one, other in zip(trace.gradients.values(), gradients, strict=True):
         np.testing.assert_allclose(one.numpy(), other, rtol=2e-4, atol=1e-6)
-
-
-def test_excluded_train_steps_of_tensorflow_are_here():
-    assert EXCLUDED["jax"].keys() & FAULTS.keys() == {"update_by_hand", "empty_batch"}
 
 
 def test_a_train_step_that_cannot_be_compiled_is_refused():

@@ -13,12 +13,9 @@ if keras.backend.backend() != "torch":
 import torch
 from keras import layers
 from planted_in_own import Own
-from planted_in_torch import IN_TORCH, not_positive_definite
-from replayed import EXCLUDED, assert_as_planted, verdict_of
+from planted_in_torch import not_positive_definite
 
 from gradkeeper.callbacks.diagnosis.replay import verdict_of_step
-
-FAULTS = {each.build.__name__: each for each in IN_TORCH}
 
 
 class Singular(NamedTuple):
@@ -90,11 +87,6 @@ def seed():
     keras.utils.set_random_seed(3)
 
 
-@pytest.mark.parametrize("name", FAULTS)
-def test_a_planted_fault(name):
-    assert_as_planted(verdict_of(FAULTS[name]), FAULTS[name])
-
-
 @pytest.mark.parametrize("name", SINGULAR)
 def test_the_cause_of_a_singular_operation(name):
     row = SINGULAR[name]
@@ -118,8 +110,3 @@ def test_an_operation_that_raises_an_error():
     assert verdict.fault.name == "a matrix that cannot be inverted or decomposed"
     assert "not positive-definite" in verdict.message
     assert "torch.linalg.cholesky" in str(verdict.source)
-
-
-def test_excluded_train_steps_of_tensorflow_are_here():
-    excluded = {"update_by_hand", "empty_batch", "empty_selection"}
-    assert EXCLUDED["torch"].keys() & FAULTS.keys() == excluded

@@ -127,14 +127,16 @@ class TorchStepTrace(StepTrace):
     @contextmanager
     def _reads_loss(self) -> Iterator[None]:
         """Read the scalars on which this thread calls `backward`, unless the loss is known."""
-        backward, self._thread = torch.Tensor.backward, get_ident()
+        key = id(torch.Tensor), "backward"
+        backward = self._methods[key] = torch.Tensor.backward
+        self._thread = get_ident()
 
         def read(tensor: torch.Tensor, *args: Any, **options: Any) -> None:
             if get_ident() == self._thread and not (tensor.shape or self._is_unscaled):
                 self._value = tensor.detach()
-            backward(tensor, *args, **options)
+            self._methods[key](tensor, *args, **options)
 
-        torch.Tensor.backward = self._eager((0, "backward"), read)
+        torch.Tensor.backward = self._eager(key, read)
         try:
             yield
         finally:
