@@ -63,7 +63,7 @@ class ArrayCallLog:
     applies_all: bool = False
     rings: dict[str, ArrayColumn] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def dtype(self) -> str:
         """Float64 if a variable is wider than 32 bits, so that no norm overflows."""
         wide = any(keras.backend.standardize_dtype(v.dtype) == "float64" for v in self.variables)

@@ -40,8 +40,9 @@ class TorchTrainFunction(ArrayTrainFunction):
         if not observers:
             return self._plain((data,)), None, []
         trace = self._trace_for(observers)
-        variables, before = state_variables(model), None
+        variables, before = [], None
         if any(each.needs_state for each in observers):
+            variables = state_variables(model)
             before = [[copy_of(each) for each in some] for some in variables]
         for each in observers:
             each.begin_step(each.carry)
