@@ -104,21 +104,44 @@ def datasets_are_not_tuned() -> Iterator[None]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _models_are_freed() -> Iterator[None]:
-    """Free a module's models at its end.
+    """Free a module's models at its end."""
+    yield
+    if _HAS_TENSORFLOW:
+        import keras
+
+        keras.backend.clear_session()
+        _free_graphs()
+
+
+@pytest.fixture(autouse=True)
+def _graphs_are_freed() -> Iterator[None]:
+    """Free the graphs of earlier tests of a module once there are many."""
+    yield
+    if _HAS_TENSORFLOW and len(_custom_gradients()) > _MANY:
+        _free_graphs()
+
+
+# Gradients of about ten calls of `fit`, which hold some 200 MB.
+_MANY = 20
+
+
+def _custom_gradients() -> list[str]:
+    """Return the names of the gradients that TensorFlow has registered for traced calls.
 
     For every traced call of a `tf.custom_gradient`, which Keras uses, TensorFlow registers a
     gradient under a new name. The registry is never emptied and holds the whole graph, 3 to 7 MB
     per `fit`.
     """
-    yield
-    if _HAS_TENSORFLOW:
-        import keras
-        from tensorflow.python.framework import ops
+    from tensorflow.python.framework import ops
 
-        keras.backend.clear_session()
-        gradients = ops.gradient_registry._registry
-        for name in [each for each in gradients if each.startswith("CustomGradient-")]:
-            del gradients[name]
+    return [each for each in ops.gradient_registry._registry if each.startswith("CustomGradient-")]
+
+
+def _free_graphs() -> None:
+    from tensorflow.python.framework import ops
+
+    for name in _custom_gradients():
+        del ops.gradient_registry._registry[name]
     gc.collect()
     if sys.platform == "linux":  # XLA's compiler leaves about 100 MB of free memory in the heap
         ctypes.CDLL(None).malloc_trim(0)
