@@ -23,7 +23,8 @@ class ClipAlways(Rule):
 
     With SGD without momentum, every step then has the same length, learning rate times limit:
     training becomes normalized gradient descent. With an adaptive optimizer (Adam, RMSprop,
-    Lion), the step length does not scale with the gradient, and clipping changes little.
+    Lion), the step length does not scale with the gradient, and clipping changes little: the
+    finding is a note.
 
     Args:
         share: fraction of the updates changed by clipping from which the rule reports, 0 to 1.
@@ -83,14 +84,16 @@ class ClipAlways(Rule):
             "last_step": step,
         }
         at = "" if numbers["limit"] is None else f" at {numbers['limit']:g}"
+        first = self._first.advice(window.facts)
         return self._finding(
             np.nanmin(last["step"]),
+            severity="info" if window.facts.is_adaptive and not first else "warning",
             message=(
                 f"Clipping{at} changed {numbers['share']:.0%} of the last {numbers['updates']} "
                 f"updates. The norm before clipping has median {numbers['percentile_50']:.3g} "
                 f"and 90th percentile {numbers['percentile_90']:.3g}."
             ),
-            advice=self._first.advice(window.facts) or _advice(numbers, limit, window.facts),
+            advice=first or _advice(numbers, limit, window.facts),
             **numbers,
         )
 

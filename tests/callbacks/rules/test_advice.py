@@ -83,6 +83,7 @@ def test_the_advice_against_an_explosion_works(fault):
 @pytest.mark.parametrize("optimizer", ["Adam", "RMSprop", "Lion"])
 def test_a_limit_under_an_adaptive_optimizer_leaves_the_learning_rate(optimizer):
     finding = found(trained(optimizer, 1e-2, clip=0.01), "clip_always")
+    assert finding.severity == "info"
     assert "keep the learning rate" in finding.advice
     assert "lower the learning rate" not in finding.advice
     limit = number(r"global_clipnorm=([\d.e+-]+),", finding.advice)
@@ -95,6 +96,7 @@ def test_a_limit_under_an_adaptive_optimizer_leaves_the_learning_rate(optimizer)
 
 def test_a_limit_under_plain_descent_is_raised_and_the_learning_rate_lowered():
     finding = found(trained("SGD", 1.0, clip=0.05), "clip_always")
+    assert finding.severity == "warning"
     limit = number(r"global_clipnorm=([\d.e+-]+),", finding.advice)
     rate = number(r"-fold to ([\d.e-]+)\.$", finding.advice)
     mended = trained("SGD", rate, clip=limit)
