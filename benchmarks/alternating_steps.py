@@ -22,8 +22,9 @@ elif BACKEND == "torch":
 Times: TypeAlias = tuple[np.ndarray, np.ndarray]
 Build: TypeAlias = Callable[[], Built]
 
-BLOCK = 50
-SETTLE = 150  # the monitor measures its own cost in the first steps
+# On TensorFlow, the monitor measures its own cost in the first steps. Steps of recurrent layers on
+# torch take up to a second.
+BLOCK, SETTLE = (10, 10) if BACKEND == "torch" else (50, 150)
 ON_JAX = BACKEND == "jax"
 # Steps of one model in a row. On JAX, the host runs ahead of the device, as in `fit`.
 IN_A_ROW = BLOCK if ON_JAX else 1

@@ -10,15 +10,17 @@
     python benchmarks/overhead.py --variables       # cost per variable, up to 1,000 variables
 
     KERAS_BACKEND=jax python benchmarks/overhead.py   # with JAX; not --optimizer, --others
+    KERAS_BACKEND=torch python benchmarks/overhead.py # with torch; the same
 
-Blocks of 50 monitored and 50 plain steps alternate in one process. A ratio is the median over the
-blocks of the time of the monitored steps over that of the plain steps. Single steps on a busy
-machine are noisy, but neighbouring ones are equally slow. TensorFlow orders the operations of each
-trace differently, which alone changes the time of a step by some percent. Therefore each variant is
-traced several times; the table shows the median, lowest and highest ratio over the traces.
+Blocks of 50 monitored and 50 plain steps (10 on torch) alternate in one process. A ratio is the
+median over the blocks of the time of the monitored steps over that of the plain steps. Single steps
+on a busy machine are noisy, but neighbouring ones are equally slow. TensorFlow orders the
+operations of each trace differently, which alone changes the time of a step by some percent.
+Therefore each variant is traced several times; the table shows the median, lowest and highest ratio
+over the traces.
 
-On TensorFlow, single steps of a block alternate as well. On JAX, the host waits at the end of a
-block only, because it runs ahead of the device in `fit`.
+On TensorFlow and torch, single steps of a block alternate as well. On JAX, the host waits at the
+end of a block only, because it runs ahead of the device in `fit`.
 """
 
 import functools

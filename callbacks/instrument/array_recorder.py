@@ -32,6 +32,7 @@ from gradkeeper.callbacks.recording.rows import (
 )
 from gradkeeper.callbacks.run_facts import RunFacts
 from gradkeeper.callbacks.statistics.array_gradients import (
+    joined,
     l2_norms,
     statistics,
     to_host,
@@ -218,7 +219,8 @@ class ArrayRecorder(ArrayObserver):
         if not parts:
             return None
         layout = tuple((*key, values.shape[0]) for key, values in parts.items())
-        return Row(ops.concatenate(list(parts.values())), layout)
+        values = list(parts.values())
+        return Row(values[0] if len(values) == 1 else ops.concatenate(values), layout)
 
     def _statistics(self, log: ArrayCallLog, call: Call, trace: StepTrace) -> dict[str, Any]:
         columns, dtype = log.columns, log.dtype
@@ -230,15 +232,11 @@ class ArrayRecorder(ArrayObserver):
         period, every = LARGEST_EVERY * self.options.every, self.options.every
         largest = self.options.largest or call.number % period < every
         measured = statistics(gradients, dtype, largest)
-        unknown = ops.full((), np.nan, dtype)
         of_step = [
-            unknown if v is None else ops.cast(v, dtype) for v in (trace.loss, call.learning_rate)
+            ops.full((), np.nan, dtype) if value is None else value
+            for value in (trace.loss, call.learning_rate)
         ]
-        row = {
-            "measured": ops.concatenate(
-                [ops.reshape(log.by_column(measured, variables), [-1]), ops.stack(of_step)]
-            )
-        }
+        row = {"measured": joined([log.by_column(measured, variables), *of_step], dtype)}
         if trace.is_refused is not None:
             row["allowed"] = ops.reshape(1 - ops.cast(trace.is_refused, dtype), [1])
         if call.scale is not None:

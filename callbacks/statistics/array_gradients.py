@@ -6,6 +6,7 @@ import keras
 
 if TYPE_CHECKING or keras.backend.backend() == "jax":
     from gradkeeper.callbacks.statistics.jax_gradients import (
+        joined,
         l2_norms,
         statistics,
         to_host,
@@ -13,10 +14,11 @@ if TYPE_CHECKING or keras.backend.backend() == "jax":
     )
 else:
     from gradkeeper.callbacks.statistics.torch_gradients import (
+        joined,
         l2_norms,
         statistics,
         to_host,
         widest_dtype,
     )
 
-__all__ = ["l2_norms", "statistics", "to_host", "widest_dtype"]
+__all__ = ["joined", "l2_norms", "statistics", "to_host", "widest_dtype"]

@@ -132,6 +132,11 @@ def _real(tensor: jax.Array, dtype: str) -> jax.Array:
     return (jnp.abs(tensor) if jnp.iscomplexobj(tensor) else tensor).astype(dtype)
 
 
+def joined(arrays: Sequence[jax.Array], dtype: str) -> jax.Array:
+    """Return the elements of all arrays, [elements]."""
+    return jnp.concatenate([jnp.ravel(each).astype(dtype) for each in arrays])
+
+
 def to_host(arrays: Sequence[jax.Array]) -> np.ndarray:
     """Copy arrays of equal shape to the host, [arrays, ...]."""
     if jax.default_backend() != "cpu":

@@ -171,10 +171,13 @@ class TorchStepTrace(StepTrace):
             number=_copied(calls_of(optimizer)),
             is_plain=self._parts[id(optimizer)].is_plain,
         )
-        rate = getattr(optimizer, "learning_rate", None)
-        call.learning_rate = _copied(rate)
-        leaves = self._parts[id(optimizer)].leaves
-        call.rates = [_copied(getattr(each, "learning_rate", None)) for each in leaves]
+        call.learning_rate = _copied(getattr(optimizer, "learning_rate", None))
+        call.rates = [
+            call.learning_rate
+            if each is optimizer
+            else _copied(getattr(each, "learning_rate", None))
+            for each in self._parts[id(optimizer)].leaves
+        ]
         self.calls.append(call)
         self._call = call
         try:
