@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 _STARTED = time.monotonic()
+_MANY = 20  # gradients of some ten calls of `fit`, see `_custom_gradients`
 
 # `python -m pytest` puts the checkout on sys.path, where `zoo`, `callbacks` and `training`
 # would be second copies of the installed packages.
@@ -121,16 +122,12 @@ def _graphs_are_freed() -> Iterator[None]:
         _free_graphs()
 
 
-# Gradients of about ten calls of `fit`, which hold some 200 MB.
-_MANY = 20
-
-
 def _custom_gradients() -> list[str]:
     """Return the names of the gradients that TensorFlow has registered for traced calls.
 
     For every traced call of a `tf.custom_gradient`, which Keras uses, TensorFlow registers a
-    gradient under a new name. The registry is never emptied and holds the whole graph, 3 to 7 MB
-    per `fit`.
+    gradient under a new name. The registry is never emptied and holds the whole graph, 3 to 12
+    MB per `fit`.
     """
     from tensorflow.python.framework import ops
 

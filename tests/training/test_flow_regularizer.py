@@ -260,24 +260,20 @@ def test_outputs_and_saved_files_do_not_contain_it(tmp_path):
 
 @pytest.mark.slow
 def test_fit_with_several_kinds_of_layers():
-    def weights(weight):
+    def weights(weight, jit_compile=False):
         model = model_of(
             L.Bidirectional(L.SimpleRNN(UNITS, return_sequences=True)),
             keras.Sequential([MGU(UNITS)]),
             L.Dense(1),
             time=3,
         )
-        return fitted(model, weight, x=data(time=3)[0])
+        return fitted(model, weight, x=data(time=3)[0], jit_compile=jit_compile)
 
     plain, regularized = weights(0), weights(1.0)
     changed = [np.abs(b - a).max() > 1e-4 for a, b in zip(plain, regularized, strict=True)]
     kernels = [each for each, weight in zip(changed, plain, strict=True) if weight.ndim == 2]
     assert all(kernels[:-1])  # all kernels except that of the head
-
-
-@pytest.mark.slow
-def test_fit_under_xla():
-    assert_close(fitted(small_lstm(), 3.0, jit_compile=True), fitted_lstm(3.0), atol=1e-5)
+    assert_close(weights(1.0, jit_compile=True), regularized, atol=1e-5)
 
 
 @pytest.mark.slow
