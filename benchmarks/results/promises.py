@@ -438,9 +438,8 @@ split: a mean squared error (adding; a run stops below 0.01), nats (characters, 
 accuracy. The contrast trains for the same number of steps with one seed. A seed keeps a promise if
 its value is better than a limit that the contrast fails, or, for characters, if it is as good as
 the contrast. Where the claim is about fewer steps, the value of the contrast is that within the
-steps of the longest run of the entry. UnICORNN keeps its promise with one of three seeds, at
-60.0 %; the others have 59.0 and 59.8 % (limit 60 %, longer runs were not tried). Published numbers
-are of the paper's task and scale."""
+steps of the longest run of the entry. For UnICORNN, whose promise one of three seeds keeps, longer
+runs were not tried. Published numbers are of the paper's task and scale."""
 
 
 def _measure(config: BenchConfig) -> Iterator[Measurement]:

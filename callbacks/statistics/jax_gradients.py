@@ -133,7 +133,7 @@ def _real(tensor: jax.Array, dtype: str) -> jax.Array:
 
 
 def joined(arrays: Sequence[jax.Array], dtype: str) -> jax.Array:
-    """Return the elements of all arrays, [elements]."""
+    """Return the elements of all arrays as one array of this dtype, [elements]."""
     return jnp.concatenate([jnp.ravel(each).astype(dtype) for each in arrays])
 
 

@@ -66,7 +66,7 @@ def l2_norms(tensors: Sequence[torch.Tensor], dtype: str) -> torch.Tensor:
 
 
 def joined(arrays: Sequence[torch.Tensor], dtype: str) -> torch.Tensor:
-    """Return the elements of all arrays, [elements]."""
+    """Return the elements of all arrays as one array of this dtype, [elements]."""
     wanted = getattr(torch, dtype)
     return torch.cat([each.reshape(-1).to(wanted) for each in arrays])
 
