@@ -60,6 +60,27 @@ class FirstValues:
         return first
 
 
+class LatestValues:
+    """Latest known value of each of several series."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, float] = {}
+
+    def follow(self, names: Sequence[str], values: np.ndarray) -> np.ndarray:
+        """Return the latest value of each series up to each row, [rows, names]; NaN before any.
+
+        Args:
+            names: name of each column.
+            values: the next values, [rows, names]; NaN where unknown.
+        """
+        carried = np.array([[self._values.get(name, np.nan) for name in names]])
+        known = np.concatenate([carried, values])
+        rows = np.where(np.isnan(known), 0, np.arange(len(known))[:, None])
+        latest = np.take_along_axis(known, np.maximum.accumulate(rows, axis=0), axis=0)
+        self._values.update(zip(names, latest[-1].tolist(), strict=True))
+        return latest[1:]
+
+
 class Learning:
     """Comparison of the loss with the loss of the first step.
 

@@ -7,7 +7,7 @@ import numpy as np
 from gradkeeper._arguments import integer, number
 from gradkeeper.callbacks._text import span, with_count
 from gradkeeper.callbacks.finding import Finding
-from gradkeeper.callbacks.rules._activations import FirstValues, layer_of_call
+from gradkeeper.callbacks.rules._activations import FirstValues, LatestValues, layer_of_call
 from gradkeeper.callbacks.rules._series import Streaks
 from gradkeeper.callbacks.rules.advice import FirstStep, smaller_logits
 from gradkeeper.callbacks.rules.rule import Rule
@@ -29,7 +29,8 @@ class AttentionLogitGrowth(Rule):
         limit: largest logit of a healthy layer. Softmax depends on differences of logits, so that
             the limit does not depend on the scale of the model.
         ratio: ratio to the largest logit of the first measured step, above which it has grown.
-        patience: number of consecutive measured steps with both conditions.
+        patience: number of consecutive measured steps with both conditions. One step suffices if
+            the next gradient is not finite.
     """
 
     name = "attention_logit_growth"
@@ -44,28 +45,36 @@ class AttentionLogitGrowth(Rule):
         self._first = FirstStep()
         self._first_logits = FirstValues()
         self._streaks = Streaks()
+        self._latest_logits = LatestValues()
+        self._reported: set[tuple[str, int]] = set()
 
     def check(self, window: Window) -> Iterator[Finding]:
         self._first.follow(window)
         calls, logits = window.activations.names, window.activations.value("max_logit")
         first = self._first_logits.follow(calls, logits)
+        latest = self._latest_logits.follow(calls, logits)
         grown = (logits > self._limit) & (logits > self._ratio * first)
         lengths, starts = self._streaks.follow(calls, window.steps, grown, ~np.isnan(logits))
-        for row, column in np.argwhere(grown & (lengths == self._patience)).tolist():
+        fails = window.nonfinite.any(axis=1)[:, None] & (lengths > 0)
+        for row, column in np.argwhere(fails | (grown & (lengths == self._patience))).tolist():
             call, start, last = calls[column], int(starts[row, column]), int(window.steps[row])
-            layer, logit = layer_of_call(call), float(logits[row, column])
+            if (call, start) in self._reported:
+                continue
+            self._reported.add((call, start))
+            layer, logit = layer_of_call(call), float(latest[row, column])
+            steps, before = int(lengths[row, column]), float(first[row, column])
+            fault = f" The gradient of step {last} is not finite." if fails[row, column] else ""
             yield self._finding(
                 start,
                 layer=layer,
                 message=(
-                    f"For {with_count(self._patience, 'measured step')} ({span(start, last)}) the "
-                    f"largest attention logit of {call} has been above {self._limit:g} "
-                    f"({logit:.3g} in step {last}, {first[row, column]:.3g} in the first measured "
-                    "step)."
+                    f"For {with_count(steps, 'measured step')} ({span(start, last)}) the largest "
+                    f"attention logit of {call} has been above {self._limit:g} ({logit:.3g} in the "
+                    f"last, {before:.3g} in the first measured step).{fault}"
                 ),
                 advice=self._first.inputs_or(smaller_logits(window.facts, layer, from_start=False)),
                 logit=logit,
-                first_logit=float(first[row, column]),
-                steps=self._patience,
+                first_logit=before,
+                steps=steps,
                 last_step=last,
             )

@@ -181,6 +181,25 @@ def test_logits_grow_beyond_the_limit_and_their_first_value():
     assert "Divide the learning rate by 10" in finding.advice
 
 
+def test_a_large_logit_before_a_nan_is_growth():
+    large = np.where(np.arange(100)[:, None] < 34, late([150, 150, 90, NAN], 5.0), NAN)
+    broken = (np.arange(100) >= 34)[:, None] & np.ones(len(VARIABLES), bool)
+    history = dataclasses.replace(
+        run(max_logit=large),
+        values={**run().values, "nonfinite": np.where(broken, 7.0, 0.0)},
+    )
+    rule = AttentionLogitGrowth()
+    found = [each for start in (0, 34) for each in rule.check(history[start : start + 34])]
+    assert [(each.step, each.layer) for each in found] == [(30, "first"), (30, "second")]
+    assert found[0].evidence["logit"] == 150
+    assert found[0].evidence["last_step"] == 34
+    assert "The gradient of step 34 is not finite" in found[0].message
+    recovered = dataclasses.replace(
+        history, activations=run(max_logit=late(5.0, 150.0)).activations
+    )
+    assert not list(AttentionLogitGrowth().check(recovered[29:]))
+
+
 def nested():
     """Return a functional model with a nested model, a reshaped output and an operation."""
     inside = keras.Input((4,))
