@@ -55,7 +55,7 @@ class AttentionLogitGrowth(Rule):
         latest = self._latest_logits.follow(calls, logits)
         grown = (logits > self._limit) & (logits > self._ratio * first)
         lengths, starts = self._streaks.follow(calls, window.steps, grown, ~np.isnan(logits))
-        fails = window.nonfinite.any(axis=1)[:, None] & (lengths > 0)
+        fails = window.nonfinite.any(axis=1, keepdims=True) & (lengths > 0)
         for row, column in np.argwhere(fails | (grown & (lengths == self._patience))).tolist():
             call, start, last = calls[column], int(starts[row, column]), int(window.steps[row])
             if (call, start) in self._reported:
