@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 _STARTED = time.monotonic()
-_MANY = 20  # gradients of some ten calls of `fit`, see `_custom_gradients`
+_MANY = 10  # gradients of some five calls of `fit`, see `_custom_gradients`
 
 # `python -m pytest` puts the checkout on sys.path, where `zoo`, `callbacks` and `training`
 # would be second copies of the installed packages.
