@@ -63,12 +63,15 @@ class AttentionLogitGrowth(Rule):
             self._reported.add((call, start))
             layer, logit = layer_of_call(call), float(latest[row, column])
             steps, before = int(lengths[row, column]), float(first[row, column])
-            fault = f" The gradient of step {last} is not finite." if fails[row, column] else ""
+            when, fault = span(start, last), ""
+            if fails[row, column]:
+                when = f"from step {start}"
+                fault = f" The gradient of step {last} is not finite."
             yield self._finding(
                 start,
                 layer=layer,
                 message=(
-                    f"For {with_count(steps, 'measured step')} ({span(start, last)}) the largest "
+                    f"For {with_count(steps, 'measured step')} ({when}) the largest "
                     f"attention logit of {call} has been above {self._limit:g} ({logit:.3g} in the "
                     f"last, {before:.3g} in the first measured step).{fault}"
                 ),

@@ -193,7 +193,8 @@ def test_a_large_logit_before_a_nan_is_growth():
     assert [(each.step, each.layer) for each in found] == [(30, "first"), (30, "second")]
     assert found[0].evidence["logit"] == 150
     assert found[0].evidence["last_step"] == 34
-    assert "The gradient of step 34 is not finite" in found[0].message
+    assert found[0].message.startswith("For 4 measured steps (from step 30) the largest")
+    assert found[0].message.endswith("The gradient of step 34 is not finite.")
     recovered = dataclasses.replace(
         history, activations=run(max_logit=late(5.0, 150.0)).activations
     )
