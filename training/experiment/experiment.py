@@ -137,7 +137,8 @@ class Experiment:
             title: title of the progress bar; by default "<model> on <task>".
 
         Raises:
-            KeyboardInterrupt: if interrupted, after the run directory is complete.
+            KeyboardInterrupt: after Ctrl-C, when the step in progress has ended and the run
+                directory is complete; after a second Ctrl-C, at once.
             ValueError, TypeError: for an invalid argument of the model, task or optimizer.
             OSError: if the run directory exists, is missing, or is not writable.
         """

@@ -16,6 +16,7 @@ from gradkeeper.callbacks.rules import ReplicaDisagreement
 from gradkeeper.callbacks.sinks import read_all_workers
 from gradkeeper.training.distribution.strategies import chief_first, sharded, wait_for_all
 from gradkeeper.training.experiment.epoch_files import FlowFiles, MetricsFile
+from gradkeeper.training.experiment.interruption import InterruptBetweenSteps
 from gradkeeper.training.experiment.progress import StepTimer, TrainingProgress
 from gradkeeper.training.experiment.result import Result, first_of_each
 from gradkeeper.training.experiment.resumption import EpochBackup, status_of
@@ -118,14 +119,15 @@ class Session:
         )
         with chief_first(self._strategy):
             evaluation = sharded(self._task.evaluation_dataset(batch_size))
-        with progress:
+        interruption = InterruptBetweenSteps()
+        with progress, interruption:
             self._model.fit(
                 sharded(self._task.train_dataset(batch_size, endless=True).skip(seen)),
                 validation_data=evaluation,
                 initial_epoch=self._first_epoch,
                 epochs=self._config["epochs"],
                 steps_per_epoch=self._steps_per_epoch,
-                callbacks=[*attached, progress],
+                callbacks=[*attached, progress, interruption],
                 shuffle=False,
                 verbose=0,
             )
