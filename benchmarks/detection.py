@@ -9,8 +9,8 @@ ones. False alarms are: a finding in a healthy run, a finding that the fault doe
 finding that names a step before the fault. A note (severity "info") is not an alarm. The runs are
 defined in `injection/`.
 
-No run has a single bad batch between steps 101 and 131, where the monitor skips 16 steps to measure
-its own cost.
+No run has a single bad batch between steps 101 and 131, where the monitor measures steps twice to
+determine its own cost.
 """
 
 import csv

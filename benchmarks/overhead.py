@@ -9,8 +9,8 @@
     python benchmarks/overhead.py --others          # other tools that inspect gradients
     python benchmarks/overhead.py --variables       # cost per variable, up to 1,000 variables
 
-    KERAS_BACKEND=jax python benchmarks/overhead.py   # with JAX; not --optimizer, --others
-    KERAS_BACKEND=torch python benchmarks/overhead.py # with torch; the same
+    KERAS_BACKEND=jax python benchmarks/overhead.py   # with JAX; not --activations, --optimizer
+    KERAS_BACKEND=torch python benchmarks/overhead.py # with torch; nor --others on either
 
 Blocks of 50 monitored and 50 plain steps (10 on torch) alternate in one process. A ratio is the
 median over the blocks of the time of the monitored steps over that of the plain steps. Single steps
