@@ -8,7 +8,7 @@ import keras
 from gradkeeper.callbacks._backend import InstrumentedTrainFunction
 from gradkeeper.callbacks._backend_support import BackendSupport
 from gradkeeper.callbacks._fit_frame import FitFrame
-from gradkeeper.callbacks._keras_private import print_msg
+from gradkeeper.callbacks._keras_private import calls_of, print_msg
 from gradkeeper.callbacks.instrument.optimizers import bypasses_apply, optimizers_of
 from gradkeeper.callbacks.instrument.ownership import Owned
 from gradkeeper.callbacks.instrument.train_calls import ObservedTrainFunction, PendingCall
@@ -210,8 +210,19 @@ def no_gradients_warning(
 
 
 def steps_taken(model: keras.Model) -> int:
-    """Return the step count of the optimizer of a model; 0 without an optimizer."""
+    """Return the number of train steps that the optimizer of a model has seen; 0 without one.
+
+    Steps that loss scaling or a guard has skipped are not counted.
+    """
     optimizer = getattr(model, "optimizer", None)
-    if optimizer is None:
-        return 0
-    return int(keras.ops.convert_to_numpy(optimizer.iterations))
+    return 0 if optimizer is None else calls_taken(optimizer)
+
+
+def calls_taken(optimizer: keras.optimizers.Optimizer) -> int:
+    """Return the number of gradients that an optimizer has received, without skipped ones.
+
+    `optimizer.iterations` counts updates, of which accumulated gradients have one in several steps.
+    """
+    while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer
+    return int(keras.ops.convert_to_numpy(calls_of(optimizer)))

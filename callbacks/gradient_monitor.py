@@ -1,5 +1,6 @@
 """`GradientMonitor`: callback that records and checks the training gradients of a model."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ import keras
 
 from gradkeeper.callbacks._backend import Recorder
 from gradkeeper.callbacks._fit_frame import RunningFit
-from gradkeeper.callbacks._step_callback import StepCallback, steps_taken
+from gradkeeper.callbacks._step_callback import StepCallback, calls_taken, steps_taken
 from gradkeeper.callbacks._text import Names, listed, print_failure
 from gradkeeper.callbacks._workers import Worker, strategy_of
 from gradkeeper.callbacks.finding import Finding
@@ -82,11 +83,13 @@ class GradientMonitor(StepCallback[Recorder]):
             until the overhead is within the budget. A non-finite value is then found at the next
             measured step, and the finding names the steps between which the value arose.
         log_dir: directory for the history as Parquet parts. Use a separate directory for each
-            run. A resumed run continues at the step count of the optimizer: it loads the earlier
-            steps and replaces the later ones. Only one run at a time can write to the directory.
-            If writing fails, the exception is printed once and training continues. The missing
-            steps are written later, at the latest at the end of the run. With several workers,
-            each worker except the chief writes to a subdirectory, such as `worker-1`.
+            run. A resumed run loads the earlier steps and replaces the later ones. It continues at
+            the step count of the optimizer, or at the first step of `initial_epoch` if that is
+            later: optimizers do not count the steps that loss scaling or a guard has skipped. Only
+            one run at a time can write to the directory. If writing fails, the exception is
+            printed once and training continues. The missing steps are written later, at the
+            latest at the end of the run. With several workers, each worker except the chief
+            writes to a subdirectory, such as `worker-1`.
         tensorboard_dir: directory for TensorBoard event files.
         histograms: whether to write histograms of the gradient magnitudes to TensorBoard, for
             one in `flush_every` steps.
@@ -152,6 +155,8 @@ class GradientMonitor(StepCallback[Recorder]):
         self._loops: dict[tuple[int, ...], tuple[Recorder, LoopSteps | None]] = {}
         self._loop_names: dict[int, str] = {}
         self._has_reported_hidden = False
+        self._steps_before = 0
+        self._has_other_model = False
 
     @property
     def history(self) -> GradientHistory:
@@ -274,6 +279,8 @@ class GradientMonitor(StepCallback[Recorder]):
             recorder.acquire(self)
             flush = EagerFlush(self, self._schedule.flush_every)
             with StepPatches([recorder, flush], optimizers).applied():
+                if self._stream.numbering.next_step is None:
+                    self._begin_at(max(map(calls_taken, optimizers), default=0))
                 self._stream.follow(recorder, loop=steps)
                 yield self
             self._warn(optimizers)
@@ -282,8 +289,16 @@ class GradientMonitor(StepCallback[Recorder]):
             self._stream.loop_has_ended = True
             self.close()
 
+    def set_model(self, model: keras.Model) -> None:
+        former = self.model
+        super().set_model(model)
+        self._has_other_model = former is not None and former is not model
+
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_begin(logs)
+        if self._has_other_model:
+            self._rules.begin_run()
+        self._has_other_model = False
         self._sinks.open(RunningFit().is_running, Worker.of(strategy_of(self.model)))
         self._schedule.meter.fit_begins()
         self._end_overhead_comparison()
@@ -291,6 +306,7 @@ class GradientMonitor(StepCallback[Recorder]):
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.flush()
         self._epoch = EpochSummary()
+        self._steps_before = epoch * (self.params.get("steps") or 0)
 
     # on_train_batch_end is not defined, because with it Keras waits for the logs of each step
     # before it starts the next step.
@@ -346,7 +362,9 @@ class GradientMonitor(StepCallback[Recorder]):
         records = self._stream.read(self)
         if records is None:
             return
-        window = records.window
+        per_epoch = None if self._loop is not None else (self.params or {}).get("steps")
+        facts = dataclasses.replace(records.window.facts, steps_per_epoch=per_epoch)
+        window = dataclasses.replace(records.window, facts=facts)
         named = {self._optimizer_name(track): part for track, part in records.by_optimizer.items()}
         self._histories.add(window, named)
         try:
@@ -403,9 +421,12 @@ class GradientMonitor(StepCallback[Recorder]):
         if self._stream.numbering.next_step is not None:
             return
         # Not before the first batch: until then, BackupAndRestore may change the step count.
-        first = steps_taken(model)
-        self._stream.numbering.next_step = first
-        for window in self._sinks.truncate_from(first):
+        # Optimizers do not count the steps that were skipped.
+        self._begin_at(max(steps_taken(model), self._steps_before))
+
+    def _begin_at(self, step: int) -> None:
+        self._stream.numbering.next_step = step
+        for window in self._sinks.truncate_from(step):
             self._histories.total.append(window)
 
     def _optimizer_name(self, track: Track) -> str:

@@ -16,14 +16,18 @@ class RecurrentLayer:
 
     Attributes:
         path: path of the layer, such as `encoder/lstm`.
-        is_gated: whether the cell has gates; None if the cell weights do not show it.
+        is_gated: whether the cell has gates; None if the cell does not show it.
         activations: names of the cell activations by argument, such as
-            `{"activation": "tanh", "recurrent_activation": "sigmoid"}`.
+            `{"activation": "tanh", "recurrent_activation": "sigmoid"}`. Empty for a linear
+            recurrence, whose states are bounded for every activation.
+        can_begin_orthogonal: whether the cell takes recurrent_initializer='orthogonal' and has
+            another one.
     """
 
     path: str
     is_gated: bool | None = None
     activations: Mapping[str, str] = field(default_factory=dict)
+    can_begin_orthogonal: bool = False
 
     @property
     def unbounded(self) -> dict[str, str]:
@@ -47,6 +51,10 @@ class RunFacts:
             `{"dense": "relu"}`.
         output_layers: paths of the layers that compute the outputs of a functional or sequential
             model. Empty if unknown.
+        first_layer: path of the first layer with weights, trained or not. "" if unknown.
+        clipping: clipping argument of the optimizers: "global_clipnorm", "clipnorm" or "clipvalue".
+            "" without clipping, or if unknown.
+        steps_per_epoch: train steps per epoch of `fit`; None if unknown.
         shapes: shape of each recorded variable by path.
         has_loss: whether the loss of every step is recorded. If True, a NaN in `loss` is the value
             of the loss; if False, the loss may be missing.
@@ -60,6 +68,9 @@ class RunFacts:
     recurrent: tuple[RecurrentLayer, ...] = ()
     activations: Mapping[str, str] = field(default_factory=dict)
     output_layers: tuple[str, ...] = ()
+    first_layer: str = ""
+    clipping: str = ""
+    steps_per_epoch: int | None = None
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     has_loss: bool = False
     masks_lost: Mapping[str, str] = field(default_factory=dict)
@@ -74,6 +85,11 @@ class RunFacts:
             "shapes": {name: tuple(shape) for name, shape in values["shapes"].items()},
         }
         return cls(**{**values, **tuples})
+
+    @property
+    def clips_parts(self) -> bool:
+        """Whether the clipping limits each variable or element, and not the global norm."""
+        return self.clipping in ("clipnorm", "clipvalue")
 
     def recurrent_layer(self, path: str) -> RecurrentLayer | None:
         """Return the recurrent layer that has this path or contains it; None if none does."""

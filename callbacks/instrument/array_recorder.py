@@ -116,7 +116,7 @@ class ArrayRecorder(ArrayObserver):
 
     Attributes:
         optimizer_logs: the log of each optimizer call, in the order of the first calls.
-        loss: None: every row has the loss.
+        loss: None: the loss is part of the row.
         hidden_layers: none.
     """
 
@@ -140,7 +140,8 @@ class ArrayRecorder(ArrayObserver):
         self._rows: deque[tuple[int, Row]] = deque()
         self._steps = 0
         self._order: tuple[str, ...] = ()
-        self._facts: tuple[int, RunFacts] | None = None
+        self._has_loss = True
+        self._facts: tuple[tuple[int, bool], RunFacts] | None = None
 
     @property
     def measures_next(self) -> bool:  # type: ignore[override]
@@ -182,9 +183,10 @@ class ArrayRecorder(ArrayObserver):
             log.rings = {}
         for layout in dict.fromkeys(row.layout for row in rows):
             self._read(layout, rows)
-        if self._facts is None or self._facts[0] != len(self.optimizer_logs):
-            facts = facts_of(self._model(), self.optimizer_logs, has_loss=True)
-            self._facts = len(self.optimizer_logs), facts
+        key = len(self.optimizer_logs), self._has_loss
+        if self._facts is None or self._facts[0] != key:
+            facts = facts_of(self._model(), self.optimizer_logs, has_loss=self._has_loss)
+            self._facts = key, facts
         return collect(
             {0: self},
             Rows(np.arange(len(rows)), steps, 0),
@@ -232,6 +234,7 @@ class ArrayRecorder(ArrayObserver):
         period, every = LARGEST_EVERY * self.options.every, self.options.every
         largest = self.options.largest or call.number % period < every
         measured = statistics(gradients, dtype, largest)
+        self._has_loss &= trace.loss is not None
         of_step = [
             ops.full((), np.nan, dtype) if value is None else value
             for value in (trace.loss, call.learning_rate)

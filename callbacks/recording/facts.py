@@ -6,10 +6,15 @@ from typing import Any
 import keras
 
 from gradkeeper.callbacks._keras_private import output_layers
-from gradkeeper.callbacks.instrument.optimizers import nested_optimizers, with_nested
-from gradkeeper.callbacks.instrument.variable_names import layer_paths
+from gradkeeper.callbacks.instrument.optimizers import (
+    clipping_of,
+    nested_optimizers,
+    with_nested,
+)
+from gradkeeper.callbacks.instrument.variable_names import layer_paths, variable_names
 from gradkeeper.callbacks.recording.rows import CallLog
 from gradkeeper.callbacks.run_facts import RecurrentLayer, RunFacts
+from gradkeeper.callbacks.window import layer_of
 
 # Looked up by name, because some supported versions of Keras lack some of them.
 _ADAPTIVE = tuple(
@@ -58,6 +63,8 @@ def facts_of(
             if (activation := getattr(layer, "activation", None)) is not None
         },
         output_layers=tuple(path for path, layer in layers if id(layer) in outputs),
+        first_layer=_first_layer(model),
+        clipping=next(filter(None, map(clipping_of, optimizers)), ""),
         shapes={
             name: tuple(variable.shape)
             for optimizer_log in optimizer_logs
@@ -84,7 +91,37 @@ def _recurrent(path: str, layer: keras.layers.RNN) -> RecurrentLayer:
         for argument in ("activation", "recurrent_activation")
         if (activation := getattr(cell, argument, None)) is not None
     }
-    return RecurrentLayer(path, any(widths) if widths else None, activations)
+    has_gates = any(map(_has_gates, cells))
+    if all(map(_is_linear, cells)):
+        return RecurrentLayer(path, has_gates or None)
+    is_gated = has_gates or any(widths) if has_gates or widths else None
+    return RecurrentLayer(path, is_gated, activations, any(map(_can_begin_orthogonal, cells)))
+
+
+def _has_gates(cell: Any) -> bool:
+    """Return True if a cell has an activation for gates, or states that it has several."""
+    return hasattr(cell, "recurrent_activation") or getattr(cell, "gates", 1) > 1
+
+
+def _is_linear(cell: Any) -> bool:
+    """Return True for a cell of the zoo with a linear recurrence."""
+    return hasattr(cell, "coefficients")
+
+
+def _can_begin_orthogonal(cell: Any) -> bool:
+    """Return True if another initializer draws the recurrent kernel, which the cell multiplies by.
+
+    Some cells of the zoo compute their kernel from other weights (`compute_kernel`).
+    """
+    initializer = getattr(cell, "recurrent_initializer", None)
+    is_orthogonal = isinstance(initializer, keras.initializers.Orthogonal)
+    return initializer is not None and not is_orthogonal and not hasattr(cell, "compute_kernel")
+
+
+def _first_layer(model: keras.Model | None) -> str:
+    """Return the path of the first layer with weights; "" without one."""
+    weights = [] if model is None else model.weights
+    return layer_of(variable_names(model, weights)[0]) if weights else ""
 
 
 def _name(activation: Any) -> str:

@@ -30,7 +30,8 @@ class FirstStep:
         sizes: estimated root mean square of the inputs of each layer that has a kernel and a
             bias, by layer path, in the order of the model. Layers whose bias does not change the
             loss, and the projections of attention layers, are not included.
-        first_layer: path of the first layer with a variable; "" without one.
+        first_layer: path of the model's first layer with weights, trained or not, if known; else of
+            the first layer with a variable; "" without one.
         last_layer: path of the last layer with a kernel; "" without one.
         saturated: advice on the first recurrent layer, if its gradient is exactly zero in the
             first two steps with a finite gradient; otherwise "".
@@ -65,7 +66,8 @@ class FirstStep:
         self.loss = float(window.scalar("loss")[row])
         self.norm = float(window.global_norm[row])
         self.sizes = _input_sizes(window, row)
-        self.first_layer = next(map(layer_of, window.variables), "")
+        first = next(map(layer_of, window.variables), "")
+        self.first_layer = window.facts.first_layer or first
         owners = [layer_of(name) for name in window.variables if name.endswith("/kernel")]
         self.last_layer = owners[-1] if owners else ""
         return row
@@ -79,8 +81,8 @@ class FirstStep:
     def input_advice(self) -> str:
         """Return advice to standardize the inputs; "" if they are not large or not known.
 
-        They are known if the first layer with a variable has an estimate: behind a normalization,
-        an embedding or another layer without one, `sizes` has no inputs of the model.
+        They are known if the first layer with weights has an estimate: behind a normalization, an
+        embedding or a frozen layer, `sizes` has no inputs of the model.
         """
         layer, size = self.first_layer, self.sizes.get(self.first_layer, np.nan)
         if self.saturated or not size >= _LARGE_INPUT:
@@ -211,9 +213,10 @@ def recurrent_matrix(facts: RunFacts, layer: str) -> str:
     found = facts.recurrent_layer(layer)
     if found is None or found.is_gated is not False:
         return ""
+    orthogonal = ", or set recurrent_initializer='orthogonal'" if found.can_begin_orthogonal else ""
     return (
-        f"If that is not enough, use a layer with gates (LSTM, GRU) in place of {found.path}, or "
-        "set recurrent_initializer='orthogonal'."
+        f"If that is not enough, use a layer with gates (LSTM, GRU) in place of {found.path}"
+        f"{orthogonal}."
     )
 
 

@@ -22,7 +22,8 @@ class AttentionCollapse(Rule):
     diverge: Zhai et al.: "Stabilizing Transformer Training by Preventing Attention Entropy
     Collapse", 2023, arXiv 2303.06296. Attention may also be concentrated because the model has
     learned which key it needs. The rule therefore ignores a low entropy that arises during
-    training, if the loss is below `learned` times the loss of the first step.
+    training, if the loss is below `learned` times the loss of the first step. It also ignores an
+    entropy that is low from the start of a continued training.
 
     The rule requires `measurements=["activations"]`.
 
@@ -45,16 +46,20 @@ class AttentionCollapse(Rule):
         self._first_ratios = FirstValues()
         self._learning = Learning(self._learned)
         self._streaks = Streaks()
+        self._is_continued: bool | None = None
 
     def check(self, window: Window) -> Iterator[Finding]:
         self._first.follow(window)
+        if self._is_continued is None and len(window):
+            self._is_continued = int(window.steps[0]) > 0
         has_learned = self._learning.follow(window.scalar("loss"))
         calls, entropy = window.activations.names, window.activations.value("entropy")
         largest = window.activations.value("max_entropy")
         with np.errstate(divide="ignore", invalid="ignore"):
             ratios = np.where(largest > 0, entropy / largest, np.nan)
         from_start = self._first_ratios.follow(calls, ratios) < self._ratio
-        collapsed = (ratios < self._ratio) & (from_start | ~has_learned[:, None])
+        is_fault = np.where(from_start, not self._is_continued, ~has_learned[:, None])
+        collapsed = (ratios < self._ratio) & is_fault
         lengths, starts = self._streaks.follow(calls, window.steps, collapsed, ~np.isnan(ratios))
         for row, column in np.argwhere(collapsed & (lengths == self._patience)).tolist():
             call, first, last = calls[column], int(starts[row, column]), int(window.steps[row])

@@ -17,6 +17,8 @@ from gradkeeper.callbacks.rules.rule import Rule
 from gradkeeper.callbacks.run_facts import RunFacts
 from gradkeeper.callbacks.window import Window
 
+_CHANGED_BELOW = 0.9
+
 
 class ClipAlways(Rule):
     """Clipping that changes nearly every update.
@@ -24,7 +26,8 @@ class ClipAlways(Rule):
     With SGD without momentum, every step then has the same length, learning rate times limit:
     training becomes normalized gradient descent. With an adaptive optimizer (Adam, RMSprop,
     Lion), the step length does not scale with the gradient, and clipping changes little: the
-    finding is a note.
+    finding is a note. `clipvalue` and `clipnorm` limit each element or variable: an update counts
+    as changed if its norm falls by at least 10 %.
 
     Args:
         share: fraction of the updates changed by clipping from which the rule reports, 0 to 1.
@@ -53,7 +56,7 @@ class ClipAlways(Rule):
         with np.errstate(divide="ignore", invalid="ignore"):
             series = {
                 "step": window.steps,
-                "clipped": window.clipped,
+                "clipped": window.clipped & ~_changes_little(window),
                 "norm": norms_before_clipping(window),
                 "factor": 1.0 / window.clip_coefficient,
             }
@@ -108,11 +111,17 @@ def _advice(numbers: Mapping[str, Any], limit: Limit | None, facts: RunFacts) ->
             f"The step length of {listed(facts.optimizers)} does not scale with the gradient, so "
             f"this limit changes little. {keep}"
         )
-    factor = limit.value / numbers["limit"] if numbers["limit"] else numbers["factor"]
+    is_global = numbers["limit"] and not facts.clips_parts
+    factor = limit.value / numbers["limit"] if is_global else numbers["factor"]
     lowered = f" to {rate / factor:.2g}" if rate is not None else ""
+    effect = (
+        "The norm is reduced in every step."
+        if facts.clips_parts
+        else "Every step has the same length, learning rate times limit."
+    )
     lower = (
-        "Every step has the same length, learning rate times limit. To make the length follow "
-        f"the gradient, set {limit}, and lower the learning rate {factor:.2g}-fold{lowered}."
+        f"{effect} To make the length follow the gradient, set {limit}, and lower the learning "
+        f"rate {factor:.2g}-fold{lowered}."
     )
     if facts.is_adaptive is False:
         return lower
@@ -178,6 +187,13 @@ class ClipNever(Rule):
             recommended=useful.value if useful else None,
             last_step=last,
         )
+
+
+def _changes_little(window: Window) -> np.ndarray:
+    """Return True where clipping of elements or variables hardly changes the norm, [steps]."""
+    if not window.facts.clips_parts:
+        return np.zeros(len(window), bool)
+    return ~(window.clip_coefficient < _CHANGED_BELOW)
 
 
 def _updates(window: Window) -> np.ndarray:

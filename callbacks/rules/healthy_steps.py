@@ -16,7 +16,7 @@ class Judged(NamedTuple):
     """Explosion decisions for the steps of a window.
 
     Attributes:
-        rows: indices of the rows with a finite norm, [finite].
+        rows: indices of the rows with a finite positive norm, [finite].
         sudden: True where the norm jumped above the running median, bool [finite].
         explodes: True where the step is an explosion: the norm is `sudden`, or has grown above
             the first norms of the run, bool [finite].
@@ -52,8 +52,13 @@ class Explosions:
         self._first_norms, self._first_losses = FirstLevel(self.warmup), FirstLevel(self.warmup)
 
     def follow(self, window: Window) -> Judged:
-        """Classify the steps of the next window."""
-        rows = np.flatnonzero(np.isfinite(window.global_norm))
+        """Classify the steps of the next window.
+
+        A gradient of exactly zero, for example of examples with weight 0, is no level to compare
+        with.
+        """
+        is_finite = np.isfinite(window.global_norm)
+        rows = np.flatnonzero(is_finite & (window.global_norm > 0))
         norms, losses = window.global_norm[rows], window.scalar("loss")[rows]
         usual, peak = self._usual.follow(norms)
         first_norm = self._first_norms.follow(norms)
@@ -64,9 +69,7 @@ class Explosions:
         has_risen |= is_unknown & in_warmup
         grown = (norms > self.absolute) & (norms > self.ratio * first_norm) & has_risen
         explodes = sudden | grown
-        is_unhealthy = (
-            window.present.any(axis=1) & ~np.isfinite(window.global_norm) & ~window.skipped
-        )
+        is_unhealthy = window.present.any(axis=1) & ~is_finite & ~window.skipped
         is_unhealthy[rows[explodes]] = True
         return Judged(rows, sudden, explodes, np.where(sudden, usual, first_norm), is_unhealthy)
 
@@ -88,6 +91,7 @@ class Limit(NamedTuple):
         steps: number of these healthy steps.
         first: the first of these train steps.
         last: the last of these train steps.
+        replaces: the optimizer's clipping argument, which must be removed; "" for none.
     """
 
     value: float
@@ -95,11 +99,13 @@ class Limit(NamedTuple):
     steps: int
     first: int
     last: int
+    replaces: str = ""
 
     def __str__(self) -> str:
+        other = f" in place of {self.replaces}" if self.replaces else ""
         return (
-            f"global_clipnorm={self.value:.2g}, above the norm of {100 * self.share:.1f} % of "
-            f"{with_count(self.steps, 'healthy step')}, {span(self.first, self.last)}"
+            f"global_clipnorm={self.value:.2g}{other}, above the norm of {100 * self.share:.1f} % "
+            f"of {with_count(self.steps, 'healthy step')}, {span(self.first, self.last)}"
         )
 
 
@@ -126,13 +132,15 @@ class HealthyNorms:
         self.nonfinite = 0
         self._norms = np.zeros(0)
         self._steps = np.zeros(0, np.int64)
+        self._replaces = ""
 
     def follow(self, window: Window) -> Judged:
         """Read the next window and return its explosion decisions."""
         judged = self._explosions.follow(window)
+        self._replaces = window.facts.clipping if window.facts.clips_parts else ""
         exploded = window.global_norm[judged.rows[judged.explodes]]
         self.explosions = np.append(self.explosions, exploded)
-        self.nonfinite += len(window) - len(judged.rows)
+        self.nonfinite += int(np.sum(~np.isfinite(window.global_norm)))
         if self.end is not None:
             return judged
         entered = norms_before_clipping(window)
@@ -172,7 +180,7 @@ class HealthyNorms:
         median = np.median(logs)
         value = float(np.exp(median + _P95 * _MAD * np.median(np.abs(logs - median))))
         share = float(np.mean(norms <= value))
-        return Limit(value, share, len(norms), int(steps[0]), int(steps[-1]))
+        return Limit(value, share, len(norms), int(steps[0]), int(steps[-1]), self._replaces)
 
 
 def norms_before_clipping(window: Window) -> np.ndarray:

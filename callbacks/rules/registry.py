@@ -105,12 +105,21 @@ class RuleRunner:
         self._warmup = warmup
         self._verbose = verbose
         self._findings: dict[tuple[str, str], Finding] = {}
+        self._of_former_models: list[Finding] = []
         self._advised: dict[str, int] = {}  # the step for which a sentence was printed
 
     @property
     def findings(self) -> list[Finding]:
         """Findings in the order of their steps."""
-        return sorted(self._findings.values(), key=lambda finding: finding.step)
+        found = [*self._of_former_models, *self._findings.values()]
+        return sorted(found, key=lambda finding: finding.step)
+
+    def begin_run(self) -> None:
+        """Reset the rules for another model, whose findings are reported again."""
+        for rule in self._rules:
+            rule.reset()
+        self._of_former_models += self._findings.values()
+        self._findings = {}
 
     def check(self, window: Window) -> list[Finding]:
         """Apply the rules to the train steps of a window, and return the findings that it adds."""

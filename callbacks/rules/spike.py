@@ -18,6 +18,10 @@ _LEVEL_SEEN = 10
 _PEAKS = 50  # number of preceding steps whose largest norm a spike exceeds
 _LEAST_SPREAD = 0.05  # decades
 _BEYOND_DOUBT = 8.0  # robust deviations, or ratio to the largest preceding norm
+_LAST = (
+    "This is the last step of an epoch: if its batch has fewer examples than the others, a larger "
+    "gradient is expected, and drop_remainder=True prevents it. "
+)
 _MEDIAN_ERROR = 1.17  # over sqrt(n): relative standard error of a deviation from n distances
 
 
@@ -34,7 +38,8 @@ class GradientSpike(Rule):
 
     A spike is reported `settle` measured steps later, and only if no step within `settle` steps
     explodes (by the defaults of `ExplodingGradient`) or has a non-finite gradient. The finding is a
-    note ("info") if clipping reduced the applied norm to less than `ratio` times the median.
+    note ("info") if clipping reduced the applied norm to less than `ratio` times the median, or in
+    the last step of an epoch of `fit`, whose batch may have few examples and a larger gradient.
 
     Args:
         ratio: smallest ratio of the norm to the median of the 20 preceding norms.
@@ -118,6 +123,8 @@ class GradientSpike(Rule):
             float(norms[row]) for norms in (window.global_norm, window.applied_global_norm)
         )
         is_held = bool(window.clipped[row]) and applied < self._ratio * usual
+        per_epoch = window.facts.steps_per_epoch
+        is_last = per_epoch is not None and (int(window.steps[row]) + 1) % per_epoch == 0
         layer, layer_norm = largest_layer(window, row)
         padding = "an all-padding sequence, " if _has_sequences(window.facts) else ""
         limit = self._healthy.limit(int(window.steps[row]))
@@ -125,15 +132,15 @@ class GradientSpike(Rule):
         return self._finding(
             window.steps[row],
             layer=layer,
-            severity="info" if is_held else "warning",
+            severity="info" if is_held or is_last else "warning",
             message=(
                 f"The gradient norm jumps to {norm:.3g}, {norm / usual:.3g} times the median of "
                 f"the preceding steps ({usual:.3g}; z-score {z:.1f}). The largest layer norm is "
                 f"that of {layer} ({layer_norm:.3g})."
             ),
             advice=(
-                f"Check this step's batch for outliers, wrong labels, {padding}or a loss divided "
-                f"by a small number. {held}"
+                f"{_LAST if is_last else ''}Check this step's batch for outliers, wrong labels, "
+                f"{padding}or a loss divided by a small number. {held}"
             ),
             norm=norm,
             usual=usual,

@@ -69,10 +69,7 @@ class VanishingGradient(Rule):
 
 def _remedy(facts: RunFacts) -> str:
     if facts.layer_types and not facts.recurrent:
-        return (
-            "Use ReLU or GELU with he_normal initialization in place of sigmoid or tanh, residual "
-            "connections, or normalization layers"
-        )
+        return f"Use {_activation(facts)}residual connections, or normalization layers"
     if facts.recurrent and all(each.is_gated for each in facts.recurrent):
         return (
             "Use a shorter sequence, attention over the time steps, or residual connections and "
@@ -82,6 +79,14 @@ def _remedy(facts: RunFacts) -> str:
         "Use gated cells, residual connections or LayerNormalization, an activation that does not "
         "saturate (ReLU with an identity recurrent matrix), or a shorter sequence"
     )
+
+
+def _activation(facts: RunFacts) -> str:
+    """Return advice on the activations of layers without recurrence, followed by a comma."""
+    known = set(facts.activations.values())
+    if known and not known & {"sigmoid", "tanh", "hard_sigmoid", "hard_tanh", "softsign"}:
+        return "he_normal initialization, "
+    return "ReLU or GELU with he_normal initialization in place of sigmoid or tanh, "
 
 
 class VanishingWithDepth(Rule):
@@ -154,10 +159,10 @@ class VanishingWithDepth(Rule):
 
 def _advice(layers: list[str], facts: RunFacts) -> str:
     is_recurrent = any(facts.recurrent_layer(layer) for layer in layers)
-    activation = "ReLU or GELU with he_normal initialization in place of sigmoid or tanh, "
+    activation = "" if is_recurrent else _activation(facts)
     return (
-        f"Use {'' if is_recurrent else activation}residual connections, BatchNormalization or "
-        "LayerNormalization between the layers, or fewer layers."
+        f"Use {activation}residual connections, BatchNormalization or LayerNormalization between "
+        "the layers, or fewer layers."
     )
 
 

@@ -43,6 +43,8 @@ def finite_json(value: Any) -> Any:
         return {name: finite_json(each) for name, each in value.items()}
     if isinstance(value, (list, tuple)):
         return [finite_json(each) for each in value]
+    if isinstance(value, (np.generic, np.ndarray)):
+        return finite_json(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else f"{'-' if value < 0 else ''}Infinity"
     return value

@@ -97,9 +97,17 @@ class BackgroundSink(FaultTolerantSink):
             self._sink.write(part)
             self._unwritten -= len(part)
         self._unwritten = 0
-        while self._findings:
-            self._sink.write_finding(self._findings[0])
-            self._findings.popleft()
+        errors: list[Exception] = []
+        for _ in range(len(self._findings)):
+            try:
+                self._sink.write_finding(self._findings[0])
+            except Exception as error:  # noqa: BLE001 (a client may raise any exception)
+                errors.append(error)
+                self._findings.rotate(-1)  # one that always fails must not block the others
+            else:
+                self._findings.popleft()
+        if errors:
+            raise errors[0]
 
     def _finish(self, window: Window) -> None:
         try:

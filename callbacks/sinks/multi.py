@@ -76,8 +76,8 @@ class MultiSink(Sink):
             sink.open(is_running)
 
     def truncate_from(self, step: int) -> Iterator[Window]:
-        for sink in self._sinks:
-            yield from sink.truncate_from(step)
+        windows = [list(sink.truncate_from(step)) for sink in self._sinks]
+        yield from next(filter(None, windows), [])  # each readable sink has the same steps
         if self._log_dir is None or not self._worker.is_chief:
             return
         # When resuming with fewer workers, truncate the logs of the missing ones.

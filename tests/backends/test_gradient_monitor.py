@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from own_steps import GAN, OwnStep
+from own_steps import GAN, OwnStep, UnreadLoss
 
 import gradkeeper.callbacks
 from gradkeeper.callbacks import (
@@ -309,6 +309,17 @@ def test_several_devices_record_the_global_batch():
     several, one = norms(keras.distribution.DataParallel(devices=devices)), norms(None)
     np.testing.assert_allclose(several.norms, one.norms, rtol=1e-5)
     np.testing.assert_allclose(several.applied_norms, one.applied_norms, rtol=1e-5)
+
+
+def test_a_loss_that_cannot_be_read_is_unknown_and_not_nan():
+    model = UnreadLoss([keras.Input((4,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    monitor = GradientMonitor(verbose=0)
+    model.fit(np.ones((8, 4)), np.ones((8, 1)), batch_size=2, verbose=0, callbacks=[monitor])
+    assert np.isfinite(monitor.history.norms).all()
+    assert np.isnan(monitor.history.loss).all()
+    assert not monitor.history.since(-1).facts.has_loss
+    assert not monitor.findings
 
 
 def test_two_optimizers_in_a_step_have_a_history_each():

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from models import compiled, fit
 
-from gradkeeper.callbacks import GradientMonitor
+from gradkeeper.callbacks import GradientHistory, GradientMonitor
 
 
 def loop(model, compile_step):
@@ -62,6 +62,26 @@ def test_a_second_watch_of_a_compiled_loop_goes_on():
             for x, y in batches(data):
                 step(x, y)
     assert monitor.history.steps.tolist() == list(range(6))
+
+
+def test_a_loop_in_the_directory_of_an_earlier_one(tmp_path):
+    def watched(loop, batches):
+        optimizer, step = loop
+        monitor = GradientMonitor(log_dir=tmp_path, verbose=0)
+        with monitor.watch(optimizer, model.trainable_variables):
+            for x, y in batches:
+                step(x, y)
+        return monitor.history
+
+    model, data = compiled("dense")
+    first = loop(model, compile_step=False)
+    watched(first, batches(data))
+    history = watched(first, batches(data))  # continues with the optimizer
+    assert history.steps.tolist() == list(range(6))
+    new = watched(loop(model, compile_step=False), batches(data)[:2])
+    assert new.steps.tolist() == [0, 1]
+    stored = GradientHistory.load(tmp_path)
+    np.testing.assert_array_equal(stored.norms, new.norms)
 
 
 def test_only_the_given_variables_are_recorded():

@@ -10,6 +10,7 @@ import pytest
 from models import compiled, fit
 
 from gradkeeper.callbacks import GradientMonitor, NonFiniteGuard
+from gradkeeper.callbacks.rules import Rule
 
 pytestmark = pytest.mark.unbuilt_optimizer
 
@@ -247,6 +248,29 @@ class NestedFit(keras.callbacks.Callback):
 
 
 @pytest.mark.eager
+def test_another_model_is_another_run_for_the_rules():
+    class FirstStep(Rule):
+        name = "first_step"
+
+        def __init__(self):
+            self.reset()
+
+        def reset(self):
+            self.seen = False
+
+        def check(self, window):
+            if not self.seen:
+                self.seen = True
+                yield self._finding(window.steps[0], message="First.", advice="None.")
+
+    monitor = GradientMonitor(rules=[FirstStep()], verbose=0)
+    (one, data), (other, _) = compiled("dense"), compiled("dense")
+    for model in (one, one, other):
+        fit(model, data, callbacks=[monitor])
+    assert [finding.step for finding in monitor.findings] == [0, 6]
+    assert monitor.history.steps.tolist() == list(range(9))
+
+
 def test_a_fit_inside_a_fit_is_not_recorded_by_the_outer_monitor():
     model, data = compiled("dense")
     outer, inner = GradientMonitor(), GradientMonitor()

@@ -117,6 +117,18 @@ def test_the_inputs_are_large_only_if_the_first_layer_reads_them(before):
     assert ("gradients of dense indicate" in first.input_advice()) == (not before)
 
 
+def test_the_outputs_of_a_frozen_layer_are_no_inputs_of_the_model():
+    x, y = standardized(4)
+    frozen = L.Dense(8, kernel_initializer=LARGE, trainable=False, name="frozen")
+    monitor = fitted([frozen, L.Dense(1, name="out")], sgd(1e-4, global_clipnorm=1e-3), x, y)
+    assert monitor.history.since(-1).facts.first_layer == "frozen"
+    assert "inputs with a root mean square" not in str(monitor.findings)
+    first = FirstStep()
+    first.follow(monitor.history.since(-1))
+    assert first.sizes["out"] > 10
+    assert not first.input_advice()
+
+
 def sales():
     random = np.random.default_rng(0)
     series = 300_000 + 80_000 * np.sin(np.arange(400) / 9) + 5_000 * random.normal(size=400)

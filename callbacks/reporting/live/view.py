@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -64,12 +65,16 @@ class LiveView:
     def refresh(self) -> None:
         """Read the rows written since the last call; all rows if earlier ones were replaced."""
         try:
-            for window in self._rows:
-                self._add(window)
-            self._join(Window.concatenate([]))
+            self._read()
         except RowsReplacedError:
             self._restart()
-            self.refresh()
+            with suppress(RowsReplacedError):  # again; the next refresh reads the rows
+                self._read()
+
+    def _read(self) -> None:
+        for window in self._rows:
+            self._add(window)
+        self._join(Window.concatenate([]))
 
     @property
     def facts(self) -> dict[str, str]:

@@ -2,13 +2,15 @@
 
 import sys
 
+import keras
 import numpy as np
 import pytest
 from histories import window
 from models import compiled, fit
 
-from gradkeeper.callbacks import GradientHistory, GradientMonitor
+from gradkeeper.callbacks import GradientHistory, GradientMonitor, NonFiniteGuard
 from gradkeeper.callbacks._text import patterns_of
+from gradkeeper.callbacks.sinks import ParquetSink
 from gradkeeper.callbacks.window import Window
 
 REST = ["outer/rnn/cell/bias", "dense/kernel"]
@@ -190,6 +192,31 @@ def test_a_resumed_run_takes_up_the_steps_before(tmp_path):
     fit(model, data, callbacks=[resumed])
     assert resumed.history.steps.tolist() == list(range(7))
     assert GradientHistory.load(tmp_path).steps.tolist() == list(range(7))
+
+
+def test_a_resumed_run_counts_micro_batches_and_skipped_steps(tmp_path):
+    def trained(model, data, **epochs):
+        monitor = GradientMonitor(log_dir=tmp_path, verbose=0)
+        guard = NonFiniteGuard(policy="skip", capsule_dir=None)
+        fit(model, data, callbacks=[monitor, guard], **epochs)
+        return monitor.history
+
+    optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=3)
+    model, (x, y) = compiled("dense", optimizer=optimizer)
+    x[8] = np.nan  # one step in three is skipped
+    assert trained(model, (x, y), epochs=2).steps.tolist() == list(range(6))
+    assert trained(model, (x, y), epochs=3, initial_epoch=2).steps.tolist() == list(range(9))
+    # Without `initial_epoch`, the calls of the optimizer count: two in three steps.
+    assert trained(model, (x, y)).steps.tolist() == list(range(9))
+
+
+def test_the_history_of_a_resumed_run_has_each_step_once_with_two_readable_sinks(tmp_path):
+    model, data = compiled("dense")
+    for epoch in range(2):
+        sinks = [ParquetSink(tmp_path / "two")]
+        monitor = GradientMonitor(log_dir=tmp_path / "one", sinks=sinks, verbose=0)
+        fit(model, data, epochs=epoch + 1, initial_epoch=epoch, callbacks=[monitor])
+    assert monitor.history.steps.tolist() == list(range(6))
 
 
 def test_no_parts_is_a_clear_error(tmp_path):

@@ -1,5 +1,6 @@
 """Remedies of the rules: each advice keeps the run finite and reduces the loss."""
 
+import dataclasses
 import re
 
 import keras
@@ -8,7 +9,7 @@ import pytest
 from twin import trained
 
 from gradkeeper.callbacks import GradientMonitor
-from gradkeeper.callbacks.rules import default_rules
+from gradkeeper.callbacks.rules import ClipAlways, default_rules
 
 pytestmark = pytest.mark.slow
 
@@ -102,6 +103,21 @@ def test_a_limit_under_plain_descent_is_raised_and_the_learning_rate_lowered():
     mended = trained("SGD", rate, clip=limit)
     assert_trains(mended.scalar("loss"))
     assert np.mean(mended.clipped) < 0.2
+
+
+@pytest.mark.parametrize("clipping", ["clipvalue", "clipnorm"])
+def test_a_limit_of_parts_is_replaced_by_one_of_the_norm_if_it_reduces_the_norm(clipping):
+    run = trained("SGD", 0.02, steps=100)
+    facts = dataclasses.replace(run.facts, clipping=clipping)
+    for applied, reports in ((0.97, False), (0.1, True)):
+        values = {**run.values, "applied_norm": applied * run.values["norm"]}
+        limits = {**run.scalars, "clip_limit": np.full(len(run), 0.5)}
+        clipped = dataclasses.replace(run, values=values, scalars=limits, facts=facts)
+        findings = list(ClipAlways().check(clipped))
+        assert bool(findings) == reports
+    assert f" in place of {clipping}, above" in findings[0].advice
+    assert "Every step has the same length" not in findings[0].advice
+    assert "10-fold to 0.002" in findings[0].advice
 
 
 def test_a_limit_on_unscaled_targets_advises_scaling():

@@ -215,7 +215,8 @@ def test_the_facts_about_a_run_reach_the_rules_and_the_files(tmp_path):
     facts = []
     layers = [keras.Input((5, 2)), L.Bidirectional(L.SimpleRNN(3, "relu", name="rnn"), name="both")]
     model = keras.Sequential([*layers, L.Dense(1, name="out")])
-    model.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.Lion()), "mse")
+    inner = keras.optimizers.Lion(clipvalue=1.0)
+    model.compile(keras.optimizers.LossScaleOptimizer(inner), "mse")
     monitor = GradientMonitor(rules=[Seen()], log_dir=tmp_path, verbose=0)
     model.fit(np.ones((4, 5, 2)), np.ones((4, 1)), verbose=0, callbacks=[monitor])
     (known,) = facts
@@ -223,6 +224,8 @@ def test_the_facts_about_a_run_reach_the_rules_and_the_files(tmp_path):
     layer = known.recurrent_layer("both/forward_rnn/simple_rnn_cell")
     assert (layer.path, layer.is_gated) == ("both/forward_rnn", False)
     assert layer.unbounded == {"activation": "relu"}
+    assert known.first_layer == "both/forward_rnn/simple_rnn_cell"
+    assert (known.clipping, known.clips_parts, known.steps_per_epoch) == ("clipvalue", True, 1)
     assert known.layer_types["out"] == "Dense"
     assert known.recurrent_layer("out") is None
     assert known.shapes["out/kernel"] == (6, 1)

@@ -205,6 +205,30 @@ def test_a_spike_that_leads_to_an_explosion_or_to_nan_is_left_to_those():
         assert [finding.step for finding in GradientSpike().check(window(norms))] == steps
 
 
+@pytest.mark.parametrize(
+    ("per_epoch", "severity"), [(61, "info"), (None, "warning"), (60, "warning")]
+)
+def test_a_spike_in_the_last_step_of_an_epoch_is_a_note(per_epoch, severity):
+    norms = np.array(CALM * 100)
+    norms[60] *= 30
+    history = dataclasses.replace(window(norms), facts=RunFacts(steps_per_epoch=per_epoch))
+    (finding,) = GradientSpike().check(history)
+    assert finding.severity == severity
+    assert ("last step of an epoch" in finding.advice) == (severity == "info")
+
+
+@pytest.mark.parametrize("first", [0.0, 1.0])
+@pytest.mark.parametrize("zeros", [5, 20, 60])
+def test_a_gradient_after_steps_without_one_does_not_explode(first, zeros):
+    norms = np.array(CALM * 100)
+    norms[:zeros] = 0
+    norms[0] *= first
+    for rule in (ExplodingGradient(), GradientSpike()):
+        assert not list(rule.check(window(norms)))
+    norms[90] *= 1e6
+    assert [finding.step for finding in ExplodingGradient().check(window(norms))] == [90]
+
+
 def test_the_start_of_training_is_no_spike():
     start = np.array(CALM * 100) * np.linspace(1, 30, 100)[:, None] ** -1.5
     start[3] *= 50
@@ -272,6 +296,27 @@ def test_gates_are_advised_for_a_recurrent_layer_without_them(layer, advised):
     history = dataclasses.replace(window(norms), facts=RunFacts(recurrent=(layer,)))
     (finding,) = ExplodingGradient().check(history)
     assert ("gates (LSTM, GRU)" in finding.advice) == advised
+
+
+def test_an_orthogonal_start_is_advised_only_where_it_is_missing():
+    norms = np.array(CALM * 20 + [[900.0, 1.0, 1.0]])
+    for can_begin in (False, True):
+        layer = dataclasses.replace(SIMPLE_RNN, can_begin_orthogonal=can_begin)
+        facts = RunFacts(recurrent=(layer,))
+        (finding,) = ExplodingGradient().check(dataclasses.replace(window(norms), facts=facts))
+        assert ("recurrent_initializer='orthogonal'" in finding.advice) == can_begin
+
+
+@pytest.mark.parametrize("name", ["relu", "tanh"])
+def test_relu_is_advised_in_place_of_saturating_activations_only(name):
+    norms = np.random.default_rng(0).lognormal(sigma=0.1, size=(60, 6)) * 10.0 ** np.arange(-5, 1)
+    facts = RunFacts(
+        layer_types={"dense_0": "Dense"}, activations={f"dense_{i}": name for i in range(6)}
+    )
+    history = dataclasses.replace(window(norms, variables=DEEP), facts=facts)
+    (finding,) = VanishingWithDepth().check(history)
+    assert ("in place of sigmoid or tanh" in finding.advice) == (name == "tanh")
+    assert "he_normal" in finding.advice
 
 
 @pytest.mark.parametrize(

@@ -170,6 +170,17 @@ def test_attention_collapsed_from_the_start_is_reported_while_the_loss_decreases
     assert "MultiHeadAttention" in first.advice
 
 
+def test_attention_collapsed_before_the_monitor_was_attached_is_not_reported():
+    few = {"entropy": 0.02, "max_entropy": 2.0, "loss": 0.01}
+    assert list(AttentionCollapse().check(run(**few)))
+    continued = dataclasses.replace(run(**few), steps=np.arange(500, 600))
+    assert not list(AttentionCollapse().check(continued))
+    continued = dataclasses.replace(
+        run(**{**few, "entropy": late(0.02)}), steps=np.arange(500, 600)
+    )
+    assert [each.step for each in AttentionCollapse().check(continued)] == [530] * 4
+
+
 def test_attention_to_a_single_visible_key_is_not_collapsed():
     assert not list(AttentionCollapse().check(run(entropy=0.0, max_entropy=0.0)))
 

@@ -1,10 +1,12 @@
 """Alerts: each finding is sent once, to a function or to a webhook of a local server."""
 
+import dataclasses
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.error import HTTPError, URLError
 
+import numpy as np
 import pytest
 
 from gradkeeper.callbacks import Finding, GradientMonitor
@@ -64,6 +66,13 @@ def test_a_webhook_receives_the_attributes_of_the_finding(server):
         "advice": "Clip.",
         "evidence": {"norm": "Infinity", "n": [2]},
     }
+
+
+def test_evidence_may_have_numbers_of_numpy(server):
+    evidence = {"norm": np.float32("nan"), "steps": np.arange(2), "layers": [np.int64(3)]}
+    AlertSink(server.url).write_finding(dataclasses.replace(FINDING, evidence=evidence))
+    ((*_, body),) = server.requests
+    assert body["evidence"] == {"norm": "NaN", "steps": [0, 1], "layers": [3]}
 
 
 def test_slack_receives_an_escaped_text(server):

@@ -1,5 +1,6 @@
 """Sinks in a background thread: they may block or raise, and training does not wait for them."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -224,6 +225,24 @@ def test_a_finding_that_was_not_sent_is_sent_again(remote):
     run.sink.close()
     assert remote.findings == [FINDING] * 3
     assert remote.steps == list(range(30))
+
+
+def test_a_finding_that_always_fails_does_not_block_the_others(remote, capsys):
+    run, sent = Run(remote), []
+
+    def write_finding(finding):
+        if finding.rule == FINDING.rule:
+            raise KeyError("unknown")
+        sent.append(finding)
+
+    remote.write_finding = write_finding
+    other = dataclasses.replace(FINDING, rule="nonfinite")
+    run.flush(FINDING).wait()
+    run.flush(other).wait()
+    run.sink.close()
+    assert sent == [other]
+    assert remote.steps == list(range(20))
+    assert len(printed(capsys)) == 1
 
 
 def test_a_sink_of_findings_is_called_for_findings_only(capsys):

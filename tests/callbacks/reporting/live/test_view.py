@@ -64,6 +64,16 @@ def test_a_directory_that_another_run_replaces(tmp_path):
     assert view.layers == []
 
 
+def test_rows_that_two_runs_have_written_are_shown_as_far_as_they_are_in_order(tmp_path):
+    run = GrowingRun(tmp_path)
+    run.write(0, 40)
+    run.write(0, 20, scale=3.0)
+    view = LiveView(tmp_path)
+    for _ in range(2):
+        view.refresh()
+        assert steps_of(view) == list(range(40))
+
+
 def test_findings_are_those_of_the_default_rules(tmp_path):
     norms = np.ones((200, 3), np.float32)
     norms[120:123] = 1e6
