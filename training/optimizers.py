@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import keras
 
-from gradkeeper._arguments import choice, no_unknown, number
+from gradkeeper._arguments import boolean, choice, no_unknown, number
 from gradkeeper.training.schedules import make_schedule
 
 _K = keras.optimizers
@@ -131,6 +131,12 @@ def _checked_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
     } - own
     unknown = set(options) - allowed
     no_unknown(f"The optimizer {name!r}", unknown, allowed)
+    for option, value in options.items():
+        default = _parameters(name)[option].default
+        if isinstance(default, bool):
+            boolean(option, value)
+        elif isinstance(default, (int, float)) and isinstance(value, str):
+            number(option, value, "(-inf, inf)")
     return dict(options)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gradkeeper._arguments import choice, integer, number
+from gradkeeper._arguments import boolean, choice, integer, number
 from gradkeeper.zoo._model_info import ModelInfo
 from gradkeeper.zoo._typing import Activation, Initializer, LayerFactory
 
@@ -91,12 +91,23 @@ def _input_shape(shape: Any) -> tuple[int | None, ...]:
     return tuple(shape)
 
 
+_BOOLEANS = (
+    *("bidirectional", "residual", "layer_norm", "batch_norm", "block", "mask_zero", "stateful"),
+)
+
+
 def _check_values(options: ModelOptions) -> None:
+    for name in _BOOLEANS:
+        boolean(name, getattr(options, name))
     for name in ("output_units", "units", "num_layers"):
         integer(name, getattr(options, name))
     for name in ("vocabulary_size", "embedding_units", "batch_size", "convolution"):
         if getattr(options, name) is not None:
             integer(name, getattr(options, name))
+    if options.seed is not None:
+        integer("seed", options.seed, minimum=0)
+    if options.mask_value is not None:
+        number("mask_value", options.mask_value, "(-inf, inf)")
     number("dropout", options.dropout, "[0, 1)")
     number("recurrent_dropout", options.recurrent_dropout, "[0, 1)")
     choice("pooling", options.pooling, POOLINGS)

@@ -1,5 +1,6 @@
 """Recurrent layers of a model."""
 
+import dataclasses
 import importlib
 import inspect
 import zlib
@@ -8,7 +9,7 @@ from typing import Any
 import keras
 
 import gradkeeper.zoo.initializers  # noqa: F401 - entries name them as Keras configs
-from gradkeeper._arguments import no_unknown
+from gradkeeper._arguments import boolean, no_unknown
 from gradkeeper.zoo._masked import passes_masks
 from gradkeeper.zoo._model_info import ModelInfo
 from gradkeeper.zoo._options import ModelOptions
@@ -130,7 +131,12 @@ def _layer_arguments(info: ModelInfo, options: ModelOptions, index: int) -> Conf
         return {**user_arguments(options), **chosen}
     allowed = layer_arguments(info).keys()
     unknown = set(options.layer_options) - allowed
-    no_unknown(f"The recurrent layer of {info.name!r}", unknown, allowed)
+    if unknown:
+        every = {*allowed, *(each.name for each in dataclasses.fields(ModelOptions))}
+        no_unknown(f"The model {info.name!r}", unknown, every - {"layer_options"})
+    for name, value in chosen.items():
+        if isinstance(defaults.get(name), bool):
+            boolean(name, value)
     return {
         "units": options.units,
         "dropout": options.dropout,

@@ -14,20 +14,22 @@ class OfLength:
     """A setting that depends on the length T of the task's sequences.
 
     The value is factor * T ** power, rounded to an integer if `power` is positive, or
-    factor * log(T) if `power` is 0.
+    factor * log(T) if `power` is 0; at most `maximum`.
     """
 
     factor: float
     power: float = 1.0
+    maximum: float = math.inf
 
     def at(self, length: int) -> float:
         if self.power == 0:
-            return self.factor * math.log(length)
-        value = self.factor * length**self.power
+            return min(self.factor * math.log(length), self.maximum)
+        value = min(self.factor * length**self.power, self.maximum)
         return round(value) if self.power > 0 else value
 
     def __repr__(self) -> str:
-        return f"{self.factor:g} * {'log T' if self.power == 0 else f'T^{self.power:g}'}"
+        value = f"{self.factor:g} * {'log T' if self.power == 0 else f'T^{self.power:g}'}"
+        return value if math.isinf(self.maximum) else f"min({self.maximum:g}, {value})"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,6 +38,13 @@ def number(name: str, value: object, interval: str = "(0, inf)") -> float:
     raise ValueError(f"`{name}` must be {allowed}. Received: {name}={value!r}")
 
 
+def boolean(name: str, value: T) -> T:
+    """Return `value`; raise ValueError unless it is True or False."""
+    if isinstance(value, bool):
+        return value
+    raise ValueError(f"`{name}` must be True or False. Received: {name}={value!r}")
+
+
 def interval(name: str, value: object) -> tuple[float, float]:
     """Return two floats; raise ValueError unless 0 < first <= second < 1."""
     pair = tuple(value) if isinstance(value, (list, tuple)) else ()

@@ -378,6 +378,10 @@ REFUSED = [
         r"one value per layer, num_layers=2. Received: activation=\['relu'\]",
     ),
     ({"batch_size": 0}, r"`batch_size` must be .* Received: batch_size=0"),
+    ({"bidirectional": "False"}, r"`bidirectional` must be True or False.*='False'"),
+    ({"use_bias": "no"}, r"`use_bias` must be True or False.*='no'"),
+    ({"seed": -1}, r"`seed` must be an integer of at least 0.*seed=-1"),
+    ({"mask_value": "x"}, r"`mask_value` must be a finite number.*mask_value='x'"),
     ({"mask_zero": True}, r"`mask_zero` is for integer tokens.* Received: .*mask_zero=True"),
     ({"embedding_units": 4}, r"`embedding_units` is for integer tokens.* embedding_units=4"),
     ({"input_shape": (5,), "vocabulary_size": 3, "mask_value": 0.0}, r"`mask_zero=True`.*=0.0"),
@@ -420,5 +424,7 @@ def test_refuses_for_an_encoder_decoder(option):
 
 @pytest.mark.parametrize("name", ["gru", "ln_gru"])
 def test_refuses_unknown_layer_options(name):
-    with pytest.raises(TypeError, match=r"takes the arguments .* use_bias.* Received: dropuot$"):
+    with pytest.raises(
+        TypeError, match=r"takes the arguments .*num_layers.* use_bias.* Received: dropuot$"
+    ):
         build(name, dropuot=0.1)

@@ -26,6 +26,7 @@ def recipe(**changes):
         (OfLength(1.25), 250, "1.25 * T^1"),
         (OfLength(5, -1), 0.025, "5 * T^-1"),
         (OfLength(-1, 0), -math.log(200), "-1 * log T"),
+        (OfLength(500, -1, maximum=1.0), 1.0, "min(1, 500 * T^-1)"),
     ],
 )
 def test_value_for_a_length(setting, value, text):

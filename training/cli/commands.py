@@ -90,7 +90,7 @@ def predict(
         typer.echo(found.to_csv(), nl=False)
     else:
         write_text(out, found.to_csv())
-        console.print(f"Predictions: {out}", soft_wrap=True)
+        console.print(f"Predictions: {out}", soft_wrap=True, markup=False)
 
 
 @app.command()
@@ -170,7 +170,7 @@ def report(
         from gradkeeper.training.experiment.result import Result
         from gradkeeper.training.reporting.reports import write_run_report
     directory = write_run_report(Result.load(run_dir))
-    console.print(f"Report: {directory.report}", soft_wrap=True)
+    console.print(f"Report: {directory.report}", soft_wrap=True, markup=False)
 
 
 @app.command()

@@ -25,7 +25,7 @@ _BETWEEN_OPTIONS = re.compile(r",(?=\s*[\w-]+\s*=)")
         "(simple_rnn:activation=relu), where KEY is an argument of zoo.create_model or "
         "Experiment. Write remedies for a predefined set of variants.",
     ),
-    *options.setting_options(without=["model_options", "recipe"]),
+    *options.setting_options(without=["model_options", "recipe"], has_recipes=False),
     options.RUN_DIR,
     options.OVERWRITE,
 )
@@ -36,6 +36,7 @@ def compare(*, models: list[str], run_dir: Path | None, overwrite: bool, **given
     its KEY=VALUE options (as some remedies have), every model is trained once.
     """
     settings = options.settings_of(given)
+    options.require_task(settings)
     with loading():
         from gradkeeper.training import compare as run_all
     clip = {name: settings.pop(name) for name in CLIPS if name in settings}
@@ -48,7 +49,7 @@ def compare(*, models: list[str], run_dir: Path | None, overwrite: bool, **given
     console.print()
     console.print(comparison.table())
     for path in comparison.files:
-        console.print(f"{path}", soft_wrap=True)
+        console.print(f"{path}", soft_wrap=True, markup=False)
 
 
 def models_of(texts: Sequence[str]) -> "Models":

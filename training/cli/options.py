@@ -88,8 +88,15 @@ _OF_TASKS = (
 )
 
 
-def setting_options(*, without: Collection[str] = ()) -> list[inspect.Parameter]:
-    """Return an option for each setting but the model and those in `without`, by panel."""
+def setting_options(
+    *, without: Collection[str] = (), has_recipes: bool = True
+) -> list[inspect.Parameter]:
+    """Return an option for each setting but the model and those in `without`, by panel.
+
+    Args:
+        without: names of settings.
+        has_recipes: whether the command uses recipes, which the help text then mentions.
+    """
 
     def options() -> Iterator[tuple[str, inspect.Parameter]]:
         for field in dataclasses.fields(ExperimentConfig):
@@ -97,16 +104,18 @@ def setting_options(*, without: Collection[str] = ()) -> list[inspect.Parameter]
             if field.name == "task_options":
                 yield from ((panel, each) for each in _OF_TASKS)
             if field.name not in (*without, "model") and panel != NO_OPTION:
-                yield panel, _setting(field)
+                yield panel, _setting(field, has_recipes=has_recipes)
 
     found = sorted(options(), key=lambda each: _PANELS.index(each[0]))
     return [parameter for _, parameter in found]
 
 
-def _setting(field: dataclasses.Field) -> inspect.Parameter:
+def _setting(field: dataclasses.Field, *, has_recipes: bool) -> inspect.Parameter:
     kind: Any
     kinds = get_args(field.type) or (field.type,)
     flag, text = f"--{field.name.replace('_', '-')}", field.metadata["help"]
+    if not has_recipes:
+        text = text.replace(" the recipe's, or", "")
     if get_origin(field.type) is dict:
         # Repeated as key=value: --option, --model-option, --optimizer-option.
         flag, kind, text = flag.removesuffix("s"), list[str], f"{text}; can be repeated."
@@ -118,6 +127,15 @@ def _setting(field: dataclasses.Field) -> inspect.Parameter:
     if not text.endswith("."):
         text += f"; default {field.default}."
     return _option(field.metadata["panel"], flag, kind, text)
+
+
+def require_task(settings: Mapping[str, Any]) -> None:
+    """Raise ValueError if the settings lack a task."""
+    if "task" not in settings:
+        raise ValueError(
+            "`--task` is missing; `gradkeeper list` shows all. For your own data, use `--text`, or "
+            "`--csv` with `--target`. Received: task=None"
+        )
 
 
 def settings_of(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,5 +160,11 @@ def settings_of(options: Mapping[str, Any]) -> dict[str, Any]:
     ):
         if flag in found:
             found[name] = pairs(f"--{flag.replace('_', '-')}", found.pop(flag))
-    of_task.update(pairs("--option", found.pop("option", ())))
+    further = pairs("--option", found.pop("option", ()))
+    twice = sorted(set(of_task) & set(further))
+    if twice:
+        raise ValueError(
+            f"An option of the task is given twice. Received: --{twice[0]} and --option {twice[0]}"
+        )
+    of_task.update(further)
     return {**found, "task_options": of_task} if of_task else found

@@ -56,7 +56,7 @@ def replay(
     _print_verdict(verdict)
     if plot is not None:
         plot_verdict(verdict).savefig(plot)
-        console.print(f"Picture: {plot}", soft_wrap=True)
+        console.print(f"Picture: {plot}", soft_wrap=True, markup=False)
 
 
 def _model(place: str) -> "keras.Model":
@@ -123,10 +123,12 @@ def _print_capsule(capsule: "Capsule") -> None:
     facts, versions = capsule.facts, capsule.facts["versions"]
     backend = next(each for each in ("tensorflow", "jax", "torch") if each in versions)
     console.print(
-        f"[bold]Step {capsule.step:,}[/] of {facts['model']['name']} "
+        f"Step {capsule.step:,} of {facts['model']['name']} "
         f"(keras {versions['keras']}, {backend} {versions[backend]}): "
         f"loss {facts['loss']:.4g}, gradient norm {facts['norm']:.4g}, policy {facts['policy']}",
         soft_wrap=True,
+        markup=False,
+        style="bold",
     )
     for text in capsule.left_out:
         console.print(f"  left out: {text}", style="yellow", markup=False, soft_wrap=True)

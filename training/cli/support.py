@@ -1,5 +1,6 @@
 """Helpers of all commands: one-line errors, quiet loading of Keras, `key=value` options."""
 
+import ast
 import contextlib
 import json
 import os
@@ -76,7 +77,9 @@ def _error_stream_set_aside() -> Iterator[None]:
 
 
 def pairs(option: str, texts: Sequence[str] | None) -> dict[str, Any]:
-    """Parse `key=value` texts into a dict; a value is JSON if it parses, otherwise text.
+    """Parse `key=value` texts into a dict.
+
+    A value is JSON or a Python literal (`True`, `None`) if it is one, otherwise text.
 
     Raises:
         ValueError: if a text has no key, or a key occurs twice.
@@ -87,8 +90,12 @@ def pairs(option: str, texts: Sequence[str] | None) -> dict[str, Any]:
         name = key.strip().replace("-", "_")
         if not sign or not name or name in found:
             raise ValueError(f"`{option}` takes key=value, each key once. Received: {text!r}")
-        try:
-            found[name] = json.loads(value)
-        except json.JSONDecodeError:
-            found[name] = value
+        found[name] = _value(value)
     return found
+
+
+def _value(text: str) -> Any:
+    for read in (json.loads, ast.literal_eval):
+        with contextlib.suppress(ValueError, SyntaxError):
+            return read(text)
+    return text

@@ -31,6 +31,10 @@ def train(
     """Train MODEL on a task with the gradient monitor, and write a run directory."""
     settings = options.settings_of(given)
     _require_enough(settings, run_dir, resume)
+    if allow_changed_data and not resume:
+        raise ValueError(
+            "`--allow-changed-data` is an option of `--resume`. Received: resume=False"
+        )
     if run_dir is not None:
         RunDirectory(run_dir).check(overwrite=overwrite, resume=resume)
     with loading():
@@ -41,7 +45,7 @@ def train(
         "resume": resume,
         "allow_changed_data": allow_changed_data,
     }
-    if run_dir is not None and "model" not in settings:
+    if run_dir is not None and resume:
         _run(Experiment.from_config(run_dir, **settings, **places))
     else:
         _run(Experiment(**settings, **places))
@@ -55,11 +59,8 @@ def _require_enough(settings: dict[str, Any], run_dir: Path | None, resume: bool
             "A model is missing; `gradkeeper list` shows all. It can only be omitted with "
             "`--resume`. Received: model=None"
         )
-    if not resume and "task" not in settings:
-        raise ValueError(
-            "`--task` is missing; `gradkeeper list` shows all. For your own data, use `--text`, or "
-            "`--csv` with `--target`. Received: task=None"
-        )
+    if not resume:
+        options.require_task(settings)
 
 
 def _run(experiment: "Experiment") -> None:
@@ -70,6 +71,7 @@ def _run(experiment: "Experiment") -> None:
             f"\nThe run up to here is saved in {experiment.run_dir}. Continue it with: "
             f"gradkeeper train --run-dir {experiment.run_dir} --resume",
             soft_wrap=True,
+            markup=False,
         )
         raise
     _print_result(result)
@@ -85,5 +87,5 @@ def _print_result(result: "Result") -> None:
     console.print()
     console.print(comparison.table())
     if result.baseline is not None:
-        console.print(f"Baseline: {result.baseline_label}.", soft_wrap=True)
-    console.print(f"Report: {result.run_dir / 'report.html'}", soft_wrap=True)
+        console.print(f"Baseline: {result.baseline_label}.", soft_wrap=True, markup=False)
+    console.print(f"Report: {result.run_dir / 'report.html'}", soft_wrap=True, markup=False)

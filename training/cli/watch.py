@@ -48,6 +48,7 @@ def watch(
         return
     with PageServer(view, _PORT if port is None else port) as server:
         address = f"http://127.0.0.1:{server.server_port}"
-        console.print(f"Live view of {view.log_dir}: {address} (Ctrl-C ends it)", soft_wrap=True)
+        text = f"Live view of {view.log_dir}: {address} (Ctrl-C ends it)"
+        console.print(text, soft_wrap=True, markup=False)
         with suppress(KeyboardInterrupt):  # the regular end
             server.serve_forever()

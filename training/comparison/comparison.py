@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich import box
 from rich.console import Console, Group
 from rich.table import Table
+from rich.text import Text
 
 from gradkeeper.training.experiment.result import Result
 from gradkeeper.training.experiment.run_directory import write_text
@@ -135,7 +136,7 @@ class Comparison:
 def _table(group: str, runs: Mapping[str, Result], width: int, names: list[str]) -> Table:
     baseline = next(iter(runs.values())).baseline
     table = Table(
-        title=group if baseline is None else f"{group} (baseline {number(baseline)})",
+        title=Text(group if baseline is None else f"{group} (baseline {number(baseline)})"),
         title_style="bold",
         title_justify="left",
         box=box.SIMPLE_HEAD,
@@ -149,6 +150,6 @@ def _table(group: str, runs: Mapping[str, Result], width: int, names: list[str])
     for label, result in runs.items():
         colour = "green" if result.beats_baseline else "red"
         shown = {**cells(result), "findings": str(len(result.findings))}
-        shown[LOSS] = f"[{colour}]{shown[LOSS]}[/]"
-        table.add_row(label, *(shown[name] for name in names))
+        colours = {LOSS: colour}
+        table.add_row(Text(label), *(Text(shown[name], colours.get(name, "")) for name in names))
     return table

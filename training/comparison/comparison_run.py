@@ -8,7 +8,7 @@ from typing import Any
 from gradkeeper.callbacks._workers import Worker
 from gradkeeper.training.comparison.comparison import Comparison
 from gradkeeper.training.comparison.model_variants import Models, variants
-from gradkeeper.training.experiment.config import CLIPS, NO_RECIPE, PATH_OPTIONS
+from gradkeeper.training.experiment.config import CLIPS, NO_RECIPE
 from gradkeeper.training.experiment.experiment import Experiment, build_model, task_of
 from gradkeeper.training.experiment.result import Result
 from gradkeeper.training.experiment.run_directory import (
@@ -19,6 +19,7 @@ from gradkeeper.training.experiment.run_directory import (
     write_json,
 )
 from gradkeeper.training.reporting.result_text import clipping
+from gradkeeper.training.tasks import Task
 
 MARKER = "comparison.json"
 CLIPPINGS: tuple[Mapping[str, float], ...] = ({}, {"global_clipnorm": 1.0})
@@ -166,10 +167,14 @@ def _require_sound(experiments: Sequence[Experiment]) -> None:
             "A comparison runs on one machine. To use several workers, train each model with "
             "`Experiment`. Received: strategy='multi_worker'"
         )
-    read: list[dict[str, Any]] = []
+    tasks: dict[str, Task] = {}
+    built = set()
     for config in (experiment.config for experiment in experiments):
-        if config.model_options:
-            build_model(config, task_of(config), 1)
-        elif PATH_OPTIONS & set(config.task_options) and config.task_options not in read:
-            read.append(config.task_options)
-            task_of(config)
+        of_task = repr((config.task, config.task_options, config.seed, config.data_dir))
+        model = of_task, config.model, config.units, config.num_layers, repr(config.model_options)
+        if model in built:
+            continue
+        built.add(model)
+        if of_task not in tasks:
+            tasks[of_task] = task_of(config)
+        build_model(config, tasks[of_task], 1)

@@ -108,7 +108,7 @@ def _finish(comparison: Comparison, console: Console) -> None:
         console.print(f"• {sentence}", soft_wrap=True, markup=False)
     console.print("\nPictures and report:")
     for name in ("comparison.png", "explosion.png", "comparison.csv", "report.html"):
-        console.print(f"  {comparison.run_dir / name}", soft_wrap=True)
+        console.print(f"  {comparison.run_dir / name}", soft_wrap=True, markup=False)
 
 
 def story(runs: Mapping[str, Result]) -> list[str]:

@@ -89,6 +89,7 @@ def _recipe(info: "ModelInfo", name: str, task: str) -> "Recipe":
 
     if name == NO_RECIPE:
         return Recipe()
+    choice("recipe", name, (AUTO, NO_RECIPE, *(recipe.task for recipe in info.recipes)))
     return info.recipe_for(task) if name == AUTO else info.recipe_named(name)
 
 

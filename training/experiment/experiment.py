@@ -10,6 +10,7 @@ import keras
 from rich.console import Console
 
 from gradkeeper import zoo
+from gradkeeper._arguments import integer
 from gradkeeper.callbacks import GradientMonitor
 from gradkeeper.callbacks._text import with_count
 from gradkeeper.callbacks._workers import Worker
@@ -179,6 +180,11 @@ class Experiment:
     def _session(self, directory: RunDirectory, task: Task, digest: Mapping[str, str]) -> Session:
         """Create the model and, for a new run, the directory."""
         steps = self.config.steps_per_epoch or task.steps_per_epoch(self.config.batch_size)
+        if steps % self.config.steps_per_execution:
+            raise ValueError(
+                "`steps_per_epoch` must be a multiple of `steps_per_execution`. Received: "
+                f"steps_per_epoch={steps}, steps_per_execution={self.config.steps_per_execution}"
+            )
         with scope_of(self.strategy):
             model = enable_multi_worker(build_model(self.config, task, steps))
         stored = {**self.config.to_dict(), **digest}
@@ -241,7 +247,8 @@ def build_optimizer(config: ExperimentConfig, *, total_steps: int) -> keras.opti
     """Create the optimizer of a configuration; its schedule decays over `total_steps`."""
     options = dict(config.optimizer_options)
     if "decay_steps" in SCHEDULES[config.schedule or "constant"]:
-        options.setdefault("decay_steps", max(1, total_steps - options.get("warmup_steps", 0)))
+        warmup = integer("warmup_steps", options.get("warmup_steps", 0), minimum=0)
+        options.setdefault("decay_steps", max(1, total_steps - warmup))
     return make_optimizer(
         config.optimizer,
         config.learning_rate,

@@ -70,7 +70,8 @@ class TrainingProgress(keras.callbacks.Callback):
             done = self._first_epoch * self.params["steps"]
             self._task = self._bar.add_task(self._title, total=total, completed=done, state="…")
         else:
-            self._console.print(f"{self._title}: {self.model.count_params():,} parameters")
+            title = f"{self._title}: {self.model.count_params():,} parameters"
+            self._console.print(title, markup=False, soft_wrap=True)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._epoch = epoch
@@ -94,7 +95,7 @@ class TrainingProgress(keras.callbacks.Callback):
             self._bar.update(self._task, completed=completed, state=state)
         else:
             seconds = time.perf_counter() - self._began
-            self._console.print(f"  {state}  {seconds:.1f} s", soft_wrap=True)
+            self._console.print(f"  {state}  {seconds:.1f} s", soft_wrap=True, markup=False)
 
     def _state(self, logs: dict[str, Any]) -> str:
         numbers = "  ".join(
@@ -114,19 +115,20 @@ def print_finding(console: Console, finding: Finding) -> None:
     """Print a finding: a coloured heading, the message and the advice."""
     colour = {"error": "red", "warning": "yellow"}.get(finding.severity, "blue")
     place = f" in {finding.layer}" if finding.layer else ""
-    console.print(f"  [{colour}]▲ {finding.rule} at step {finding.step}{place}[/]")
+    heading = f"  ▲ {finding.rule} at step {finding.step}{place}"
+    console.print(heading, markup=False, style=colour)
     console.print(f"    {finding.message}", markup=False, style="default")
     console.print(f"    {finding.advice}", markup=False, style="dim")
 
 
 def _bar(console: Console) -> Progress:
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=16),
         TimeRemainingColumn(
             compact=True, elapsed_when_finished=True, table_column=Column(min_width=5)
         ),
-        TextColumn("{task.fields[state]}"),
+        TextColumn("{task.fields[state]}", markup=False),
         console=console,
     )
 

@@ -116,8 +116,9 @@ def require_vacant(path: Path, *, marker: str, overwrite: bool) -> None:
         return
     if not overwrite:
         raise FileExistsError(
-            "The run directory exists. Delete its content with `overwrite` (--overwrite), continue "
-            "the run with `resume` (--resume), or choose another directory. "
+            "The run directory exists. Delete its content with `overwrite` (--overwrite), choose "
+            "another directory, or continue the run of one model with `resume` (gradkeeper train "
+            "--resume). "
             f"Received: run_dir={str(path)!r}"
         )
     if not (path / marker).is_file():

@@ -77,7 +77,9 @@ class NormalizedSumsCell(LayerNormCell, ComputedKernelCell):
 
     def projector(self) -> Callable[[Tensor], Tensor]:
         parts = zip(
-            self._split_groups(self.kernel), self._split_groups(self.input_gain), strict=True
+            self._split_groups(self.kernel),
+            self._split_groups(_widen(self.input_gain)),
+            strict=True,
         )
         kernels = [
             ops.cast(_center(_widen(kernel)) * gain, self.compute_dtype) for kernel, gain in parts
@@ -98,7 +100,9 @@ class NormalizedSumsCell(LayerNormCell, ComputedKernelCell):
     def normalize_groups(self, sums: Tensor) -> list[Tensor]:
         """Normalize the products with `compute_kernel` and return them by group."""
         parts = zip(
-            self._split_groups(_widen(sums)), self._split_groups(self.recurrent_gain), strict=True
+            self._split_groups(_widen(sums)),
+            self._split_groups(_widen(self.recurrent_gain)),
+            strict=True,
         )
         return [
             ops.cast(each * (_inverse_deviation(each, self.epsilon) * gain), sums.dtype)

@@ -151,7 +151,7 @@ ENTRIES = (
                 task="adding",
                 task_options={"length": 500},
                 # The authors' 0.0242 for 2,000 steps.
-                model={"units": 128, "step_size": OfLength(48.4, -1)},
+                model={"units": 128, "step_size": OfLength(48.4, -1, maximum=1.0)},
                 training={
                     "optimizer": "adam",
                     "learning_rate": 2.6e-3,

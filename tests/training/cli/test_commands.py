@@ -46,6 +46,9 @@ def test_list_of_one_model(run):
     assert "dt is step_size" in output
 
 
+ADDING = ("--task", "adding")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -64,11 +67,17 @@ def test_list_of_one_model(run):
             "one kind of clipping",
         ),
         (["compare", "gru", "gru", "--task", "adding"], "each model only once"),
-        (["compare", "gru:units=3", "gru:units=3"], "each model only once"),
-        (["compare", "gru:layer_norm"], "takes key=value, each key once. Received: 'layer_norm'"),
-        (["compare", "gru:norm=true"], "Received: norm"),
-        (["compare", "gru:task=copying"], "Received: model_options={'task': 'copying'}"),
-        (["compare", "remedies", "--clipnorm", "1"], "of 'leaky ReLU clipped'"),
+        (["compare", "gru:units=3", "gru:units=3", *ADDING], "each model only once"),
+        (["compare", "gru:layer_norm", *ADDING], "each key once. Received: 'layer_norm'"),
+        (["compare", "gru:norm=true", *ADDING], "Received: norm"),
+        (["compare", "gru:task=copying", *ADDING], "Received: model_options={'task': 'copying'}"),
+        (["compare", "remedies", "--clipnorm", "1", *ADDING], "of 'leaky ReLU clipped'"),
+        (["compare", "gru"], "`--task` is missing"),
+        (["train", "gru", *ADDING, "--recipe", "non"], "Did you mean 'none'?"),
+        (["train", "gru", *ADDING, "--length", "8", "--option", "length=9"], "given twice"),
+        (["train", "gru", *ADDING, "--allow-changed-data"], "an option of `--resume`"),
+        (["train", "gru", *ADDING, "--optimizer-option", "epsilon=abc"], "epsilon='abc'"),
+        (["train", "gru", *ADDING, "--optimizer-option", "amsgrad=no"], "amsgrad='no'"),
         (["list", "*transformer*"], "pattern='*transformer*'"),
         (["report", "nowhere"], "Not a run directory"),
         (["watch", "logs", "--port", "80"], "`--port` requires `--serve`"),

@@ -81,6 +81,6 @@ def test_variants_of_a_model():
 
 
 def test_remedies(arguments_of):
-    models, options = arguments_of("remedies", "gru")
+    models, options = arguments_of("remedies", "gru", "--task", "adding")
     assert models == {**REMEDIES, "gru": {"model": "gru", "model_options": {}}}
     assert options["name"] == "remedies, gru"

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -140,6 +141,23 @@ def test_interrupted_training_ends_with_130_and_prints_how_to_resume(tmp_path, s
     assert "--resume" in output
     assert "Traceback" not in errors
     assert Result.load(tmp_path / "run").status == "interrupted"
+
+
+@pytest.mark.slow
+@pytest.mark.eager
+@pytest.mark.usefixtures("undrawn")
+def test_names_with_brackets_are_printed_as_they_are(run, work):
+    (work / "load.csv").write_text(
+        (work / "load.csv").read_text().replace("load", "power [kW] [/s]", 1)
+    )
+    data = ("--csv", "load.csv", "--target", "power [kW] [/s]", "--window", 4)
+    size = ("--units", 3, "--batch-size", 4, "--epochs", 1, "--steps-per-epoch", 2)
+    done = run("train", "gru", *data, *size, "--run-dir", "out[a]")
+    assert done.exit_code == 0, done.output
+    assert "power [kW] [/s]" in done.output
+    assert f"Report: {Path('out[a]') / 'report.html'}" in done.output.replace("\n", "")
+    # Resuming takes the settings of the run.
+    assert run("train", "gru", "--run-dir", "out[a]", "--resume").exit_code == 0
 
 
 @pytest.mark.slow

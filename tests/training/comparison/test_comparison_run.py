@@ -172,6 +172,12 @@ def test_existing_comparison_is_refused(compared, small):
             TypeError,
             "Received: gates",
         ),
+        (
+            {"good": {"model": "gru"}, "bad": {"model": "residual_lstm", "num_layers": 1}},
+            ValueError,
+            "Residual connections start at layer 2",
+        ),
+        (["gru", "seq2seq_attention"], ValueError, "needs a model with the head 'regression'"),
     ],
 )
 def test_invalid_models_are_refused_before_training(models, error, message, settings, tmp_path):

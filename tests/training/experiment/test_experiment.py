@@ -247,6 +247,13 @@ def test_unwritable_run_directory_is_refused_before_training(small, tmp_path):
         Experiment(**small, run_dir=tmp_path / "file" / "run").run(verbose=0)
 
 
+def test_an_epoch_of_part_of_an_execution_is_refused_before_writing(small, tmp_path):
+    settings = {**small, "steps_per_epoch": 5, "steps_per_execution": 2}
+    with pytest.raises(ValueError, match=r"a multiple .*steps_per_epoch=5, steps_per_execution=2"):
+        Experiment(**settings, run_dir=tmp_path / "run").run(verbose=0)
+    assert not (tmp_path / "run").exists()
+
+
 def test_only_a_run_is_resumed(small, tmp_path):
     with pytest.raises(FileNotFoundError, match="Not a run directory"):
         Experiment(**small, run_dir=tmp_path / "none", resume=True).run(verbose=0)
@@ -263,6 +270,11 @@ def test_resuming_with_another_configuration_is_refused(finished, clipped):
     [
         ({"clipnorm": 1.0, "clipvalue": 1.0}, "one kind of clipping.*clipnorm=1.0, clipvalue=1.0"),
         ({"overwrite": True}, "Received: run_dir=None"),
+        ({"optimizer_options": {"epsilon": "abc"}}, "epsilon='abc'"),
+        (
+            {"schedule": "cosine", "optimizer_options": {"warmup_steps": "abc"}},
+            "warmup_steps='abc'",
+        ),
         ({"overwrite": True, "resume": True, "run_dir": "x"}, "either `overwrite`.*or `resume`"),
     ],
 )

@@ -100,6 +100,15 @@ def test_dropout_equals_keras_rnn_over_the_cell_and_changes_the_outputs(name):
 
 
 @every_cell
+def test_weights_of_half_precision(name):
+    layer = make(name, return_sequences=True, dtype="float16", recurrent_initializer="zeros")
+    outputs = layer(random_inputs())
+    assert {keras.backend.standardize_dtype(each.dtype) for each in layer.weights} == {"float16"}
+    assert keras.backend.standardize_dtype(outputs.dtype) == "float16"
+    assert np.isfinite(array(keras.ops.cast(outputs, "float32"))).all()
+
+
+@every_cell
 def test_float16_is_near_float32(name, sample):
     inputs = random_inputs()
     options = {"dropout": 0.1, "recurrent_dropout": 0.1}

@@ -88,6 +88,12 @@ class CsvFile(TargetTask, InMemoryTask):
     ) -> None:
         shares = _shares(evaluation_fraction, test_fraction)
         choice("missing", missing, (DROP, REFUSE))
+        if window is None and horizon != 1:
+            raise ValueError(
+                "`horizon` counts the rows after a window. Set `window`, or remove `horizon`. "
+                f"Received: horizon={horizon!r}, window=None"
+            )
+        target = str(target)
         table = Table.read(file, delimiter=delimiter)
         table.require([target])
         head = head_of(head, table, target, window)
@@ -118,7 +124,7 @@ class CsvFile(TargetTask, InMemoryTask):
                 "target": target,
                 "window": window,
                 "horizon": horizon,
-                "features": None if features is None else list(features),
+                "features": None if features is None else list(self._format.inputs),
                 "head": head,
                 "missing": missing,
                 "delimiter": delimiter,
@@ -261,7 +267,8 @@ def _report(
         f"{name} {start + 1:,} to {stop:,} ({len(part[0]):,} examples)"
         for name, (start, stop), part in zip(_PARTS, bounds, parts, strict=True)
     )
-    read = f"{table.file}: {len(table):,} rows; target {form.target}; inputs "
+    kind = f" ({len(form.classes):,} classes)" if form.classes else ""
+    read = f"{table.file}: {len(table):,} rows; target {form.target}{kind}; inputs "
     read += f"{', '.join(form.inputs)}; not used: {', '.join(others) or 'none'}"
     missing = f"{gaps}; their examples are left out" if gaps else "none"
     return f"{read}\nMissing values: {missing}\nRows: {rows}"

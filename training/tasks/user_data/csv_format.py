@@ -53,9 +53,15 @@ HEADS = ("classification", "regression")
 
 
 def head_of(head: str | None, table: Table, target: str, window: int | None) -> str:
-    """Return the requested head, or derive it from the cells of the target."""
+    """Return the requested head, or derive it from the cells of the target.
+
+    Raises:
+        ValueError: The cells are neither numbers nor a few classes.
+    """
     if head is None:
         head = "regression" if window or table.is_numeric(target) else "classification"
+        if head == "classification":
+            _require_classes(table, target)
     choice("head", head, HEADS)
     if head == "classification" and window is not None:
         raise ValueError(
@@ -65,12 +71,34 @@ def head_of(head: str | None, table: Table, target: str, window: int | None) -> 
     return head
 
 
+def _require_classes(table: Table, target: str) -> None:
+    """Raise a ValueError if most cells of a column are numbers, or nearly all are different."""
+    numeric = table.numeric(target)
+    if 2 * numeric.sum() > len(numeric):
+        bad = int(np.flatnonzero(~numeric & ~table.missing(target))[0])
+        raise ValueError(
+            "The target has numbers and other cells. Correct the file, or set "
+            "head='classification' (--option head=classification) if each value is a class. "
+            f"Received: {table.columns[target][bad]!r} in line {table.lines[bad]} of "
+            f"file={table.file!r}, target={target!r}"
+        )
+    classes = len(classes_of(table, target))
+    if classes > max(20, len(table) / 2):
+        raise ValueError(
+            "The target has nearly as many different values as rows. Numbers must have a decimal "
+            "point and no thousands separator. If each value is a class, set "
+            f"head='classification'. Received: {classes} values in {len(table)} rows of "
+            f"file={table.file!r}, target={target!r}"
+        )
+
+
 def inputs_of(
     table: Table, target: str, features: Sequence[str] | None, window: int | None
 ) -> tuple[str, ...]:
     """Return the requested input columns, or all numeric columns."""
     if features is not None:
-        names = (features,) if isinstance(features, str) else tuple(features)
+        given = [features] if isinstance(features, (str, int)) else features
+        names = tuple(map(str, given))
         table.require(names)
         own = window is None and target in names
         if not names or len(set(names)) < len(names) or own:
@@ -179,8 +207,9 @@ class CsvFormat:
         report = missing_report({name: table.missing(name) for name in names}, table.lines)
         if report and self.missing == REFUSE:
             raise ValueError(
-                "The file has missing values. Fill them in, or drop the examples with missing "
-                f"values by `missing='drop'` (--option missing=drop). Received: {report}, "
+                "The file has missing values. Fill them in, or train with `missing='drop'` "
+                "(--option missing=drop), which drops the examples that contain them. "
+                f"Received: {report}, "
                 f"file={table.file!r}"
             )
         return report

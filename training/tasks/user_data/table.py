@@ -39,10 +39,17 @@ class Table:
             ValueError: The file is not UTF-8, has no rows, names a column twice, or has a row
                 with more or fewer cells than the first line.
         """
+        delimiter = "\t" if delimiter == r"\t" else delimiter  # as written on a command line
         if not isinstance(delimiter, str) or len(delimiter) != 1:
             raise ValueError(f"`delimiter` must be one character. Received: {delimiter!r}")
         reader = csv.reader(io.StringIO(read_text(file)), delimiter=delimiter)
-        rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if row]
+        try:
+            rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if row]
+        except csv.Error as error:
+            raise ValueError(
+                f"The file is not a CSV file: {error} (a quotation mark may be unbalanced). "
+                f"Received: line {reader.line_num} of file={str(file)!r}"
+            ) from None
         if len(rows) < 2:
             raise ValueError(
                 "A CSV file must have a line with the column names, and at least one row. "
@@ -72,7 +79,7 @@ class Table:
         if not others and other and first not in names:
             raise ValueError(
                 f"The file has one column, whose name contains {other!r}. If {other!r} separates "
-                f"the columns, set delimiter={other!r} (--option delimiter={other!r}). "
+                f"the columns, train with delimiter={other!r} (--option delimiter={other!r}). "
                 f"Received: file={self.file!r}"
             )
         for name in names:
@@ -87,6 +94,10 @@ class Table:
             return bool(np.isfinite(self.numbers([name])).any())
         except ValueError:
             return False
+
+    def numeric(self, name: str) -> np.ndarray:
+        """Return a bool array [rows], True where the cell of a column is a finite number."""
+        return np.isfinite([_number(cell) for cell in self.columns[name]])
 
     def numbers(self, names: Sequence[str]) -> np.ndarray:
         """Return the cells of some columns, float64 [rows, columns]; NaN for a missing value.

@@ -212,8 +212,48 @@ def test_invalid_files_are_refused(tmp_path, text, message):
 def test_delimiter_of_a_file_with_semicolons_is_suggested(tmp_path):
     file = tmp_path / "table.csv"
     file.write_text("day;load\n1;2\n")
-    with pytest.raises(ValueError, match=r"set delimiter=';' \(--option delimiter=';'\)"):
+    with pytest.raises(ValueError, match=r"train with delimiter=';' \(--option delimiter=';'\)"):
         load_task("csv", file=file, target="load", window=1)
+
+
+def test_a_tab_may_be_written_as_on_a_command_line(tmp_path):
+    file = tmp_path / "table.csv"
+    file.write_text("day\tload\n" + "1\t2\n" * 40)
+    task = load_task("csv", file=file, target="load", window=2, delimiter=r"\t")
+    assert task.input_shape == (2, 2)
+
+
+def test_a_horizon_without_a_window_is_refused(series):
+    with pytest.raises(ValueError, match=r"Set `window`, or remove `horizon`.*horizon=5"):
+        series(window=None, horizon=5)
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ([*map(str, range(40)), "oops"], r"'oops' in line 42"),
+        ([f"{i},5" for i in range(40)], r"no thousands separator.*40 values in 40 rows"),
+    ],
+)
+def test_a_target_of_numbers_is_not_taken_for_classes(tmp_path, cells, message):
+    file = tmp_path / "table.csv"
+    file.write_text("day;load\n" + "".join(f"{i};{cell}\n" for i, cell in enumerate(cells)))
+    with pytest.raises(ValueError, match=message):
+        load_task("csv", file=file, target="load", delimiter=";")
+
+
+def test_the_report_names_the_number_of_classes(tmp_path):
+    file = tmp_path / "table.csv"
+    file.write_text("day,kind,2020\n" + "".join(f"{i},{'ab'[i % 2]},{i}\n" for i in range(40)))
+    task = load_task("csv", file=file, target="kind", features=2020)
+    assert "target kind (2 classes); inputs 2020; not used: day" in task.report
+
+
+def test_an_unbalanced_quotation_mark_is_named(tmp_path):
+    file = tmp_path / "table.csv"
+    file.write_text('day,load\n"1,2\n' + "3,4\n" * 40_000)
+    with pytest.raises(ValueError, match=r"a quotation mark may be unbalanced.*Received: line"):
+        load_task("csv", file=file, target="load")
 
 
 def test_folder_is_no_csv_file(tmp_path):
