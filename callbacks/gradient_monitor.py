@@ -306,7 +306,7 @@ class GradientMonitor(StepCallback[Recorder]):
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.flush()
         self._epoch = EpochSummary()
-        self._steps_before = epoch * (self.params.get("steps") or 0)
+        self._steps_before = epoch * (self._steps_per_epoch or 0)
 
     # on_train_batch_end is not defined, because with it Keras waits for the logs of each step
     # before it starts the next step.
@@ -362,8 +362,7 @@ class GradientMonitor(StepCallback[Recorder]):
         records = self._stream.read(self)
         if records is None:
             return
-        per_epoch = None if self._loop is not None else (self.params or {}).get("steps")
-        facts = dataclasses.replace(records.window.facts, steps_per_epoch=per_epoch)
+        facts = dataclasses.replace(records.window.facts, steps_per_epoch=self._steps_per_epoch)
         window = dataclasses.replace(records.window, facts=facts)
         named = {self._optimizer_name(track): part for track, part in records.by_optimizer.items()}
         self._histories.add(window, named)
@@ -423,6 +422,11 @@ class GradientMonitor(StepCallback[Recorder]):
         # Not before the first batch: until then, BackupAndRestore may change the step count.
         # Optimizers do not count the steps that were skipped.
         self._begin_at(max(steps_taken(model), self._steps_before))
+
+    @property
+    def _steps_per_epoch(self) -> int | None:
+        """Train steps per epoch of `fit`; None if unknown, and in a custom loop."""
+        return None if self._loop is not None else (self.params or {}).get("steps")
 
     def _begin_at(self, step: int) -> None:
         self._stream.numbering.next_step = step

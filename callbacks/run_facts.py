@@ -49,8 +49,9 @@ class RunFacts:
         recurrent: the recurrent layers of the model.
         activations: name of the activation of each layer that has one by path, such as
             `{"dense": "relu"}`.
-        output_layers: paths of the layers that compute the outputs of a functional or sequential
-            model. Empty if unknown.
+        output_layers: paths of the layers that compute the outputs of the model. Those of a
+            subclassed model are known with `measurements=["activations"]`, if the train step calls
+            `compute_loss`. Empty if unknown.
         first_layer: path of the first layer with weights, trained or not. "" if unknown.
         clipping: clipping argument of the optimizers: "global_clipnorm", "clipnorm" or "clipvalue".
             "" without clipping, or if unknown.

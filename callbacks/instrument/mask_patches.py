@@ -45,7 +45,7 @@ def lost_by_loss(
     The list is empty if the loss has a weight for each time step, because the weights can replace
     the mask.
     """
-    arguments = _arguments(compute_loss, args, kwargs)
+    arguments = arguments_of(compute_loss, args, kwargs)
     weights = [
         each for each in keras.tree.flatten(arguments.get("sample_weight")) if tf.is_tensor(each)
     ]
@@ -82,7 +82,7 @@ def _following(observers: Observers, layer: keras.layers.Layer) -> Callable:
 
     @tf.autograph.experimental.do_not_convert
     def follow(outputs: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        arguments = _arguments(original, args, kwargs)
+        arguments = arguments_of(original, args, kwargs)
         inputs = [value for name, value in arguments.items() if name not in names]
         masks = [*(arguments.get(name) for name in names), mask_of(inputs)]
         has_mask = any(each is not None for each in keras.tree.flatten(masks))
@@ -102,7 +102,7 @@ def _following(observers: Observers, layer: keras.layers.Layer) -> Callable:
     return call
 
 
-def _arguments(
+def arguments_of(
     function: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the arguments of a call by name."""

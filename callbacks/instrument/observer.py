@@ -62,6 +62,9 @@ class StepObserver:
     def on_output(self, context: StepContext, output: LayerOutput) -> None:
         """Called with each tensor that a layer returns in the forward pass of a train step."""
 
+    def on_predictions(self, context: StepContext, predictions: Sequence[tf.Tensor]) -> None:
+        """Called with the tensors whose loss `compute_loss` has computed, after its return."""
+
     def on_hidden_outputs(self, path: str) -> None:
         """Called with the path of a layer whose outputs the graph of the step cannot read."""
 

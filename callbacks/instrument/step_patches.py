@@ -11,7 +11,11 @@ import tensorflow as tf
 from gradkeeper.callbacks._keras_private import metric_variables
 from gradkeeper.callbacks.instrument.graph import may_have_functions
 from gradkeeper.callbacks.instrument.losses import mean_loss, returned_loss, tensors_in
-from gradkeeper.callbacks.instrument.mask_patches import lost_by_loss, mask_patches
+from gradkeeper.callbacks.instrument.mask_patches import (
+    arguments_of,
+    lost_by_loss,
+    mask_patches,
+)
 from gradkeeper.callbacks.instrument.observer import Observers, StepObserver
 from gradkeeper.callbacks.instrument.optimizer_patches import OptimizerPatches
 from gradkeeper.callbacks.instrument.output_patches import output_patches
@@ -142,16 +146,21 @@ class StepPatches:
             context = self._contexts.current()
             if context.depth:
                 self._computes_loss = True
-                self._note_lost_masks(original, args, kwargs)
+                self._note_predictions(context, original, args, kwargs)
                 self._set_loss(context, value)
             return value
 
         return compute_loss
 
     @tf.autograph.experimental.do_not_convert
-    def _note_lost_masks(self, compute_loss: Callable, args: Any, kwargs: Any) -> None:
+    def _note_predictions(
+        self, context: StepContext, compute_loss: Callable, args: Any, kwargs: Any
+    ) -> None:
         if layers := lost_by_loss(compute_loss, args, kwargs):
             self._observers.notify(lambda each: each.on_mask_lost(layers, None))
+        if self._observers.read_outputs:
+            predictions = tensors_in(arguments_of(compute_loss, args, kwargs).get("y_pred"))
+            self._observers.notify(lambda each: each.on_predictions(context, predictions))
 
     @tf.autograph.experimental.do_not_convert
     def _set_loss(self, context: StepContext, value: Any) -> None:

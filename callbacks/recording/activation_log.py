@@ -52,6 +52,11 @@ class ActivationLog:
         if all(output.tensor is not each.tensor for each in self._outputs):
             self._outputs.append(output)
 
+    def layers_of(self, tensors: Sequence[tf.Tensor]) -> list[str]:
+        """Return the paths of the layers that have returned these tensors in this step."""
+        returned = set(map(id, tensors))
+        return [each.path for each in self._outputs if id(each.tensor) in returned]
+
     def end_step(self) -> None:
         """Record the outputs of the step, in the graph. Call this before `ReplicaLog.end_step`."""
         outputs, self._outputs = self._outputs, []

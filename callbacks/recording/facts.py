@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from gradkeeper.callbacks._keras_private import output_layers
+from gradkeeper.callbacks._keras_private import output_layers as layers_of_outputs
 from gradkeeper.callbacks.instrument.optimizers import (
     clipping_of,
     nested_optimizers,
@@ -33,6 +33,7 @@ def facts_of(
     *,
     has_loss: bool = False,
     masks_lost: Mapping[str, str] | None = None,
+    output_layers: Sequence[str] = (),
 ) -> RunFacts:
     """Return the facts about a run.
 
@@ -41,6 +42,7 @@ def facts_of(
         optimizer_logs: the log of each optimizer call, in the order of the first calls.
         has_loss: whether the loss of every step is recorded.
         masks_lost: layers that do not pass a mask on; see `RunFacts`.
+        output_layers: layers that have returned an argument of the loss, if this is known.
     """
     optimizers = [
         each
@@ -49,7 +51,8 @@ def facts_of(
         if not nested_optimizers(each)
     ]
     layers = [] if model is None else layer_paths(model)
-    outputs = set() if model is None else set(map(id, output_layers(model)))
+    outputs = set() if model is None else set(map(id, layers_of_outputs(model)))
+    known = tuple(path for path, layer in layers if id(layer) in outputs)
     return RunFacts(
         optimizers=tuple(dict.fromkeys(type(each).__name__ for each in optimizers)),
         is_adaptive=_is_adaptive(optimizers),
@@ -62,7 +65,7 @@ def facts_of(
             for path, layer in layers
             if (activation := getattr(layer, "activation", None)) is not None
         },
-        output_layers=tuple(path for path, layer in layers if id(layer) in outputs),
+        output_layers=known or tuple(output_layers),
         first_layer=_first_layer(model),
         clipping=next(filter(None, map(clipping_of, optimizers)), ""),
         shapes={

@@ -78,8 +78,9 @@ class Recorder(ReusableObserver):
         self._reader = RowReader()
         self._order: tuple[str, ...] = ()
         self._replicas = 1
-        self._facts: tuple[tuple[int, bool, dict[str, str]], RunFacts] | None = None
+        self._facts: tuple[tuple[Any, ...], RunFacts] | None = None
         self._masks_lost: dict[str, str] = {}
+        self._output_layers: dict[str, None] = {}
         self.hidden_layers: dict[str, None] = {}
         self.reads_outputs = any(each.event == "outputs" for each in options.measurements)
         self._activations: dict[int, ActivationLog] = {}
@@ -133,10 +134,15 @@ class Recorder(ReusableObserver):
         optimizer_logs = self._logs[min(self._logs)].optimizer_logs
         has_loss = all(log.has_loss for log in self._logs.values())
         masks_lost = dict(self._masks_lost)
-        key = len(optimizer_logs), has_loss, masks_lost
+        outputs = tuple(self._output_layers)
+        key = len(optimizer_logs), has_loss, masks_lost, outputs
         if self._facts is None or self._facts[0] != key:
             facts = facts_of(
-                self._model(), optimizer_logs, has_loss=has_loss, masks_lost=masks_lost
+                self._model(),
+                optimizer_logs,
+                has_loss=has_loss,
+                masks_lost=masks_lost,
+                output_layers=outputs,
             )
             self._facts = key, facts
         return self._facts[1]
@@ -156,6 +162,11 @@ class Recorder(ReusableObserver):
     def on_output(self, context: StepContext, output: LayerOutput) -> None:
         if self.reads_outputs and self.options.selects(output.path):
             self._activations[context.replica.index].add(output)
+
+    def on_predictions(self, context: StepContext, predictions: Sequence[tf.Tensor]) -> None:
+        if self.reads_outputs:
+            layers = self._activations[context.replica.index].layers_of(predictions)
+            self._output_layers.update(dict.fromkeys(layers))
 
     def on_hidden_outputs(self, path: str) -> None:
         if self.reads_outputs and self.options.selects(path):

@@ -17,7 +17,7 @@ def layer_of_call(call: str) -> str:
 def is_hidden(window: Window) -> np.ndarray:
     """Return False for the calls of layers that compute an output of the model, bool [calls].
 
-    If the outputs are unknown, as in a subclassed model, the last call counts as the output.
+    If the outputs are unknown, the last call counts as the output.
     """
     layers = [layer_of_call(call) for call in window.activations.names]
     outputs = window.facts.output_layers or layers[-1:]

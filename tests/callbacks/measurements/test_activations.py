@@ -273,6 +273,28 @@ def test_a_custom_step_records_only_what_it_can_read(capsys):
     assert "recomputed, in_function" in line
 
 
+class TwoHeads(keras.Model):
+    """Subclassed model of which each head calls the same trunk."""
+
+    def __init__(self):
+        super().__init__()
+        self.trunk = layers.Dense(3, "tanh", name="trunk")
+        self.rare = layers.Dense(1, "sigmoid", name="rare")
+        self.size = layers.Dense(1, name="size")
+
+    def call(self, x):
+        hidden = self.trunk(x)
+        return {"rare": self.rare(hidden), "size": self.size(hidden)}
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_output_layers_of_a_subclassed_model_are_those_in_the_loss(eager):
+    targets = {"rare": Y, "size": Y}
+    monitor = monitored(TwoHeads(), (X, targets), compiling={"run_eagerly": eager})
+    facts = monitor.history.since(-1).facts
+    assert facts.output_layers == ("rare", "size")
+
+
 def fragile():
     """Return a model whose rounding changes if an output has one more consumer."""
     keras.utils.set_random_seed(4)
