@@ -203,6 +203,9 @@ def check_script(path: str, *arguments: str) -> None:
             assert f'"{option}"' in code or f"{name.replace('-', '_')}: " in code, option
 
 
+UNAVAILABLE = {"tiny_shakespeare", "--resume", "--csv", "--text", "arrays", "tfrecord"}
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
