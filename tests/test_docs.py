@@ -203,6 +203,7 @@ def check_script(path: str, *arguments: str) -> None:
             assert f'"{option}"' in code or f"{name.replace('-', '_')}: " in code, option
 
 
+# Parts of commands whose data are not available.
 UNAVAILABLE = {"tiny_shakespeare", "--resume", "--csv", "--text", "arrays", "tfrecord"}
 
 
@@ -215,9 +216,7 @@ UNAVAILABLE = {"tiny_shakespeare", "--resume", "--csv", "--text", "arrays", "tfr
         for page in PAGES
         for command in commands_of(page)
         if command[:2] in (["gradkeeper", "list"], ["gradkeeper", "train"])
-        # commands whose data are not available
-        and not {"tiny_shakespeare", "--resume", "--csv", "--text", "arrays", "tfrecord"}
-        & set(command)
+        and not UNAVAILABLE & set(command)
         # two replicas are slow to trace: the README's command stands for the others
         and (page == "README.md" or "--strategy" not in command)
     }.values(),

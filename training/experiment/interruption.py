@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 import keras
@@ -35,15 +35,10 @@ class InterruptBetweenSteps(keras.callbacks.Callback):
         if self._installed:
             signal.signal(signal.SIGINT, self._request)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._installed:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        if error is None:
+        if not any(error):
             self._raise_if_requested()
 
     def _request(self, number: int, frame: FrameType | None) -> None:

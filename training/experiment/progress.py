@@ -1,7 +1,6 @@
 """Training progress on the terminal, and the time per train step."""
 
 import time
-from types import TracebackType
 from typing import Any
 
 import keras
@@ -55,12 +54,7 @@ class TrainingProgress(keras.callbacks.Callback):
         if self._console.is_terminal:
             self._bar.start()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._console.is_terminal:
             self._bar.stop()
 
