@@ -82,8 +82,12 @@ class Comparison:
         """Return the table for the terminal; a loss is green if it beats the baseline, else red."""
         width = max((len(label) for _, label, _ in self), default=0)
         names = headings(result for _, _, result in self)
-        tables = (_table(group, runs, width, names) for group, runs in self.groups.items())
-        return Group(*tables)
+        parts: list[Text | Table] = []
+        for group, runs in self.groups.items():
+            baseline = next(iter(runs.values())).baseline
+            reached = "" if baseline is None else f" (baseline {number(baseline)})"
+            parts += [Text(f"{group}{reached}", "bold"), _table(runs, width, names)]
+        return Group(*parts)
 
     def plot(self, path: str | Path | None = None) -> "Figure":
         """Plot losses and gradient norms side by side; save the figure if `path` is given."""
@@ -133,16 +137,8 @@ class Comparison:
         )
 
 
-def _table(group: str, runs: Mapping[str, Result], width: int, names: list[str]) -> Table:
-    baseline = next(iter(runs.values())).baseline
-    table = Table(
-        title=Text(group if baseline is None else f"{group} (baseline {number(baseline)})"),
-        title_style="bold",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 0),
-        pad_edge=False,
-    )
+def _table(runs: Mapping[str, Result], width: int, names: list[str]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False)
     table.add_column("run", min_width=min(width, _RUN_WIDTH), overflow="fold")
     names = [name for name in names if name != BASELINE]
     for name in names:
@@ -150,6 +146,6 @@ def _table(group: str, runs: Mapping[str, Result], width: int, names: list[str])
     for label, result in runs.items():
         colour = "green" if result.beats_baseline else "red"
         shown = {**cells(result), "findings": str(len(result.findings))}
-        colours = {LOSS: colour}
-        table.add_row(Text(label), *(Text(shown[name], colours.get(name, "")) for name in names))
+        texts = [Text(shown[name], colour if name == LOSS else "") for name in names]
+        table.add_row(Text(label), *texts)
     return table

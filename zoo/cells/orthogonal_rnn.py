@@ -39,7 +39,7 @@ class OrthogonalRNNCell(ComputedKernelCell):
         bias: b, [units]; None if `use_bias=False`, so that modReLU is linear.
 
     Args: those of `keras.layers.SimpleRNNCell`, and
-        mod_relu: whether h_t = modReLU(z). If False, h_t = activation(z + b).
+        mod_relu: whether h_t = modReLU(z), without `activation`. If False, h_t = activation(z + b).
         angle_scale: a, above 0; 1 in the paper. Optimizers such as RMSprop and Adam take steps of
             about the learning rate, whatever the size of the gradient. With a = 0.1, they move Q a
             tenth as fast as the other weights, which the authors recommend (Lezcano/expRNN,
@@ -51,7 +51,8 @@ class OrthogonalRNNCell(ComputedKernelCell):
             (orthogonal.py:71, 94), and b is uniform in [-0.01, 0.01].
 
     Raises:
-        ValueError: if `angle_scale` is not above 0.
+        ValueError: if `angle_scale` is not above 0; for another activation than tanh, which modReLU
+            does not use, with `mod_relu=True`.
     """
 
     def __init__(
@@ -74,6 +75,11 @@ class OrthogonalRNNCell(ComputedKernelCell):
             bias_initializer=bias_initializer,
             **options,
         )
+        if mod_relu and self.activation is not keras.activations.tanh:
+            raise ValueError(
+                "modReLU takes the place of `activation`. Set `mod_relu=False` to use it. "
+                f"Received: mod_relu=True, activation={options['activation']!r}"
+            )
         self.mod_relu = mod_relu
         self.angle_scale = number("angle_scale", angle_scale)
 

@@ -94,6 +94,11 @@ def test_fast_cells_start_with_the_given_scalars():
         layers.FastRNN(2, alpha=None)
 
 
+def test_orthogonal_rnn_with_modrelu_refuses_an_activation():
+    with pytest.raises(ValueError, match=r"Set `mod_relu=False`.*activation='relu'"):
+        layers.OrthogonalRNN(4, activation="relu")
+
+
 def test_orthogonal_rnn_without_modrelu_applies_the_activation():
     layer = layers.OrthogonalRNN(4, mod_relu=False, activation="tanh")
     assert np.abs(array(layer(10 * np.ones((1, 3, 2), "float32")))).max() <= 1
