@@ -71,11 +71,13 @@ def generate_text(
     Raises:
         ValueError: if the model is not a language model, if the prompt is empty, if the prompt
             has characters that are not in the vocabulary, if the sizes of the vocabulary and the
-            model differ, or if the temperature is negative.
+            model differ, or if the temperature or the seed is negative.
     """
     _check_model(model)
     integer("length", length)
     number("temperature", temperature, "[0, inf)")
+    if seed is not None:
+        integer("seed", seed, minimum=0)
     words = _vocabulary(vocabulary, model.output_shape[-1])
     tokens = _prompt_tokens(prompt, words, model.output_shape[-1])
     without_state = (SequenceAttention, keras.layers.DepthwiseConv1D)

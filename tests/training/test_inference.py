@@ -117,6 +117,10 @@ def test_predict_command(series, other, tmp_path, monkeypatch):
     out = ("--out", tmp_path / "out.csv")
     assert run("predict", series, "--csv", other, *out, monkeypatch=monkeypatch).exit_code == 0
     assert out[1].read_text() == printed.stdout
+    for place in (tmp_path, tmp_path / "none" / "out.csv"):
+        refused = run("predict", series, "--csv", other, "--out", place, monkeypatch=monkeypatch)
+        assert refused.exit_code == 2
+        assert "must be a file in an existing folder" in refused.stderr
     table = list(csv.DictReader(printed.stdout.splitlines()))
     assert [row["row"] for row in table] == ["4", "5", "6", "7", "8"]
     assert float(table[0]["load+1"]) == predict(series, other).values["load+1"][0]

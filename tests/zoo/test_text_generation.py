@@ -93,6 +93,7 @@ def test_takes_a_vocabulary_object_and_leaves_the_model_alone(model):
         ({"vocabulary": "abcdd"}, "5 different characters.* Received: 5, 4 of them different"),
         ({"temperature": -1}, "at least 0. Received: temperature=-1"),
         ({"temperature": float("nan")}, "at least 0. Received: temperature=nan"),
+        ({"seed": -1}, "at least 0. Received: seed=-1"),
         ({"length": 0}, "`length` must be .* Received: length=0"),
     ],
 )

@@ -81,6 +81,10 @@ def predict(
     best: Best = False,
 ) -> None:
     """Predict the target of a RUN from a CSV file, in the units of the training data."""
+    if out is not None and (out.is_dir() or not out.parent.is_dir()):
+        raise FileNotFoundError(
+            f"`--out` must be a file in an existing folder. Received: --out {out}"
+        )
     with loading():
         from gradkeeper.training.inference import predict as predict_file
     found = predict_file(run, csv, best=best)
