@@ -29,7 +29,12 @@ def test_command_that_does_not_need_tensorflow(run, arguments):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["train", "gru", "--task", "adding"], ["compare", "gru", "lstm"], ["demo"]]
+    "arguments",
+    [
+        ["train", "gru", "--task", "adding"],
+        ["compare", "gru", "lstm", "--task", "adding"],
+        ["demo"],
+    ],
 )
 def test_command_that_needs_tensorflow_says_so(run, arguments, tmp_path):
     done = run(*arguments)
