@@ -120,6 +120,31 @@ def test_a_limit_of_parts_is_replaced_by_one_of_the_norm_if_it_reduces_the_norm(
     assert "10-fold to 0.002" in findings[0].advice
 
 
+@pytest.mark.parametrize("clipping", [{"clipvalue": 0.01}, {"clipnorm": 0.1}])
+def test_the_limit_of_the_norm_in_place_of_one_of_parts_works(clipping):
+    random = np.random.default_rng(0)
+    x = random.normal(size=(640, 8))
+    y = x @ random.normal(size=(8, 1)) * 3
+
+    def trained(rate, **clipping):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((8,)), L.Dense(16, "tanh"), L.Dense(1)])
+        model.compile(keras.optimizers.SGD(rate, **clipping), "mse", jit_compile=False)
+        monitor = GradientMonitor(rules=["clip_always"], verbose=0)
+        options = {"batch_size": 32, "epochs": 10, "shuffle": False, "verbose": 0}
+        losses = model.fit(x, y, callbacks=[monitor], **options).history["loss"]
+        return losses[-1], monitor
+
+    loss, monitor = trained(0.05, **clipping)
+    (finding,) = monitor.findings
+    limit = number(r"global_clipnorm=([\d.e+-]+) in place of", finding.advice)
+    rate = number(r"-fold to ([\d.e-]+)\.$", finding.advice)
+    mended, monitor = trained(rate, global_clipnorm=limit)
+    assert mended < loss
+    assert monitor.history.clip_fraction < 0.2
+    assert not monitor.findings
+
+
 def test_a_limit_on_unscaled_targets_advises_scaling():
     finding = found(trained("SGD", 0.02, targets=1e5, clip=1.0), "clip_always")
     assert "Standardize the targets" in finding.advice
