@@ -1,7 +1,7 @@
 """Options of a model, with checks of single options and of combinations."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from gradkeeper._arguments import boolean, choice, integer, number
@@ -91,14 +91,10 @@ def _input_shape(shape: Any) -> tuple[int | None, ...]:
     return tuple(shape)
 
 
-_BOOLEANS = (
-    *("bidirectional", "residual", "layer_norm", "batch_norm", "block", "mask_zero", "stateful"),
-)
-
-
 def _check_values(options: ModelOptions) -> None:
-    for name in _BOOLEANS:
-        boolean(name, getattr(options, name))
+    for each in fields(options):
+        if each.type is bool:
+            boolean(each.name, getattr(options, each.name))
     for name in ("output_units", "units", "num_layers"):
         integer(name, getattr(options, name))
     for name in ("vocabulary_size", "embedding_units", "batch_size", "convolution"):

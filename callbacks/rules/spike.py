@@ -20,7 +20,7 @@ _LEAST_SPREAD = 0.05  # decades
 _BEYOND_DOUBT = 8.0  # robust deviations, or ratio to the largest preceding norm
 _LAST = (
     "This is the last step of an epoch: if its batch has fewer examples than the others, a larger "
-    "gradient is expected, and drop_remainder=True prevents it. "
+    "gradient is expected. To leave it out, use dataset.batch(size, drop_remainder=True). "
 )
 _MEDIAN_ERROR = 1.17  # over sqrt(n): relative standard error of a deviation from n distances
 
@@ -39,7 +39,7 @@ class GradientSpike(Rule):
     A spike is reported `settle` measured steps later, and only if no step within `settle` steps
     explodes (by the defaults of `ExplodingGradient`) or has a non-finite gradient. The finding is a
     note ("info") if clipping reduced the applied norm to less than `ratio` times the median, or in
-    the last step of an epoch of `fit`, whose batch may have few examples and a larger gradient.
+    the last of several steps of an epoch, whose batch may have few examples and a larger gradient.
 
     Args:
         ratio: smallest ratio of the norm to the median of the 20 preceding norms.
@@ -123,8 +123,8 @@ class GradientSpike(Rule):
             float(norms[row]) for norms in (window.global_norm, window.applied_global_norm)
         )
         is_held = bool(window.clipped[row]) and applied < self._ratio * usual
-        per_epoch = window.facts.steps_per_epoch
-        is_last = per_epoch is not None and (int(window.steps[row]) + 1) % per_epoch == 0
+        per_epoch = window.facts.steps_per_epoch or 1
+        is_last = per_epoch > 1 and (int(window.steps[row]) + 1) % per_epoch == 0
         layer, layer_norm = largest_layer(window, row)
         padding = "an all-padding sequence, " if _has_sequences(window.facts) else ""
         limit = self._healthy.limit(int(window.steps[row]))

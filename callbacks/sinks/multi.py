@@ -76,8 +76,12 @@ class MultiSink(Sink):
             sink.open(is_running)
 
     def truncate_from(self, step: int) -> Iterator[Window]:
-        windows = [list(sink.truncate_from(step)) for sink in self._sinks]
-        yield from next(filter(None, windows), [])  # each readable sink has the same steps
+        source: Sink | None = None
+        for sink in self._sinks:
+            for window in sink.truncate_from(step):
+                source = source or sink
+                if sink is source:  # each readable sink has the same steps
+                    yield window
         if self._log_dir is None or not self._worker.is_chief:
             return
         # When resuming with fewer workers, truncate the logs of the missing ones.

@@ -34,7 +34,8 @@ def number(name: str, value: object, interval: str = "(0, inf)") -> float:
     allowed = f"a number in {interval}"
     if math.isinf(high):
         finite = "" if interval[-1] == "]" else "finite "
-        allowed = f"a {finite}number {'of at least' if interval[0] == '[' else 'above'} {low:g}"
+        least = f" {'of at least' if interval[0] == '[' else 'above'} {low:g}"
+        allowed = f"a {finite}number{'' if math.isinf(low) else least}"
     raise ValueError(f"`{name}` must be {allowed}. Received: {name}={value!r}")
 
 

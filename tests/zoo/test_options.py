@@ -381,7 +381,7 @@ REFUSED = [
     ({"bidirectional": "False"}, r"`bidirectional` must be True or False.*='False'"),
     ({"use_bias": "no"}, r"`use_bias` must be True or False.*='no'"),
     ({"seed": -1}, r"`seed` must be an integer of at least 0.*seed=-1"),
-    ({"mask_value": "x"}, r"`mask_value` must be a finite number.*mask_value='x'"),
+    ({"mask_value": "x"}, r"`mask_value` must be a finite number\. Received: mask_value='x'"),
     ({"mask_zero": True}, r"`mask_zero` is for integer tokens.* Received: .*mask_zero=True"),
     ({"embedding_units": 4}, r"`embedding_units` is for integer tokens.* embedding_units=4"),
     ({"input_shape": (5,), "vocabulary_size": 3, "mask_value": 0.0}, r"`mask_zero=True`.*=0.0"),

@@ -1,6 +1,5 @@
 """Helpers of all commands: one-line errors, quiet loading of Keras, `key=value` options."""
 
-import ast
 import contextlib
 import json
 import os
@@ -17,6 +16,7 @@ console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 # Errors caused by bad input; any other error is a bug and shows its traceback.
 _BAD_INPUT = (ValueError, TypeError, OSError, ImportError)
+_PYTHON = {"True": True, "False": False, "None": None}
 
 
 class Commands(typer.core.TyperGroup):
@@ -79,7 +79,7 @@ def _error_stream_set_aside() -> Iterator[None]:
 def pairs(option: str, texts: Sequence[str] | None) -> dict[str, Any]:
     """Parse `key=value` texts into a dict.
 
-    A value is JSON or a Python literal (`True`, `None`) if it is one, otherwise text.
+    A value is JSON, or True, False or None as in Python; otherwise it is text.
 
     Raises:
         ValueError: if a text has no key, or a key occurs twice.
@@ -90,12 +90,8 @@ def pairs(option: str, texts: Sequence[str] | None) -> dict[str, Any]:
         name = key.strip().replace("-", "_")
         if not sign or not name or name in found:
             raise ValueError(f"`{option}` takes key=value, each key once. Received: {text!r}")
-        found[name] = _value(value)
+        try:
+            found[name] = json.loads(value)
+        except json.JSONDecodeError:
+            found[name] = _PYTHON.get(value, value)
     return found
-
-
-def _value(text: str) -> Any:
-    for read in (json.loads, ast.literal_eval):
-        with contextlib.suppress(ValueError, SyntaxError):
-            return read(text)
-    return text

@@ -206,7 +206,7 @@ def test_a_spike_that_leads_to_an_explosion_or_to_nan_is_left_to_those():
 
 
 @pytest.mark.parametrize(
-    ("per_epoch", "severity"), [(61, "info"), (None, "warning"), (60, "warning")]
+    ("per_epoch", "severity"), [(61, "info"), (None, "warning"), (60, "warning"), (1, "warning")]
 )
 def test_a_spike_in_the_last_step_of_an_epoch_is_a_note(per_epoch, severity):
     norms = np.array(CALM * 100)
