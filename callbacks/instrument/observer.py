@@ -102,6 +102,13 @@ class StepObserver:
 class ReusableObserver(StepObserver, Owned):
     """Step observer that callbacks with equal options reuse, one after the other."""
 
+    def for_next_call(self) -> "ReusableObserver":
+        """Return the observer of the train steps in the next call of the train function.
+
+        The train function is traced for each observer that this method returns.
+        """
+        return self
+
 
 class GradientTransform(ReusableObserver):
     """Observer that can change or reject gradients.

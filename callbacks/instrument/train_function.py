@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import keras
 
+from gradkeeper.callbacks.instrument.graph import may_have_functions
 from gradkeeper.callbacks.instrument.observer import GradientTransform, ReusableObserver
 from gradkeeper.callbacks.instrument.optimizers import optimizers_of
 from gradkeeper.callbacks.instrument.patch import find_train_function, is_made_by_keras
@@ -56,10 +57,22 @@ class InstrumentedTrainFunction(ObservedTrainFunction):
         self, arguments: tuple[Any, ...], observers: tuple[ReusableObserver, ...]
     ) -> Any:
         (iterator,) = arguments
-        settled = self._settled.get(observers)
         for observer in observers:
             if observer.timer is not None:
                 observer.timer.call_begins(observer)
+        settled = self._settled.get(observers)
+        if settled is not None and settled.can_alternate:
+            chosen = tuple(observer.for_next_call() for observer in observers)
+            result = self._run(iterator, chosen)
+        else:
+            result = self._run(iterator, observers)
+        for observer in observers:
+            if observer.timer is not None:
+                observer.timer.call_ends(observer)
+        return result
+
+    def _run(self, iterator: Any, observers: tuple[ReusableObserver, ...]) -> Any:
+        settled = self._settled.get(observers)
         if settled is None:  # the set of patches may still change
             patches = self._patches_for(observers)
             with patches.applied():
@@ -68,9 +81,6 @@ class InstrumentedTrainFunction(ObservedTrainFunction):
         else:
             with settled.patches.applied() if settled.patches else nullcontext():
                 result = settled.twin(_shown(iterator, settled.holding))
-        for observer in observers:
-            if observer.timer is not None:
-                observer.timer.call_ends(observer)
         return result
 
     def _call(self, iterator: Any, observers: tuple[ReusableObserver, ...]) -> Any:
@@ -98,7 +108,10 @@ class InstrumentedTrainFunction(ObservedTrainFunction):
         ):
             patches.patch_within_step_only()
             to_apply = None if patches.are_called_by(twin) else patches
-            self._settled[observers] = _Settled(to_apply, twin, _holding(observers))
+            # A `tf.function` that the train step calls is traced once, with one of the observers.
+            can_alternate = not may_have_functions(self._model.train_step)
+            holding = _holding(observers)
+            self._settled[observers] = _Settled(to_apply, twin, holding, can_alternate)
 
     def _patches_for(self, observers: tuple[ReusableObserver, ...]) -> StepPatches:
         patches = self._patches.get(observers)
@@ -128,11 +141,13 @@ class _Settled(NamedTuple):
             3.15.
         twin: the instrumented train function, made by Keras.
         holding: the gradient transforms that receive each batch.
+        can_alternate: whether other calls may run with other observers (`for_next_call`).
     """
 
     patches: StepPatches | None
     twin: Callable
     holding: list[GradientTransform]
+    can_alternate: bool
 
 
 def _holding(observers: Sequence[ReusableObserver]) -> list[GradientTransform]:

@@ -27,6 +27,7 @@ from gradkeeper.callbacks.recording.facts import facts_of
 from gradkeeper.callbacks.recording.reader import Records, collect
 from gradkeeper.callbacks.recording.replica_log import OptimizerLog, ReplicaLog, row_of
 from gradkeeper.callbacks.recording.rows import Options
+from gradkeeper.callbacks.recording.step_counter import StepCounter
 from gradkeeper.callbacks.recording.step_log import RowReader
 from gradkeeper.callbacks.run_facts import RunFacts
 from gradkeeper.callbacks.statistics.gradients import (
@@ -84,6 +85,10 @@ class Recorder(ReusableObserver):
         self.hidden_layers: dict[str, None] = {}
         self.reads_outputs = any(each.event == "outputs" for each in options.measurements)
         self._activations: dict[int, ActivationLog] = {}
+        self._every = options.every
+        self._counter = StepCounter(self._logs, optimizers)
+        # The number of train steps after the calls made so far; None until it is read.
+        self._steps: int | None = None
 
     def reset(self) -> None:
         """Discard the records, and restore the sampling that `options` specifies."""
@@ -97,6 +102,7 @@ class Recorder(ReusableObserver):
 
     def measure_every(self, period: int) -> None:
         """Measure one of every `period` train steps."""
+        self._every = period
         for log in self._logs.values():
             log.measure_every(period)
 
@@ -109,8 +115,28 @@ class Recorder(ReusableObserver):
         """Wait for running train steps, and return the total number of steps."""
         return max((log.wait() for log in self._logs.values()), default=0)
 
+    def for_next_call(self) -> ReusableObserver:
+        model = self._model()
+        # Several workers must run the same graph, but the budget of each has its own interval.
+        if not self.options.switchable or model is None or self._replicas > len(self._logs):
+            return self
+        if self._steps is None:
+            self._steps = self.wait()
+        begin, self._steps = self._steps, self._steps + model.steps_per_execution
+        return self if any(map(self._records, range(begin, self._steps))) else self._counter
+
+    def _records(self, step: int) -> bool:
+        """Return True if something is stored in the train step with this number."""
+        histograms = self.options.histograms
+        return (
+            step % self._every == 0
+            or (self._reads("previous_gradients") and (step + 1) % self._every == 0)
+            or (histograms > 0 and step % histograms == 0)
+        )
+
     def drain(self) -> Records | None:
         """Read and clear the rows written since the last call; return None if there are none."""
+        self._steps = None  # a call may have raised before the end of its steps
         if not self.has_seen_gradients:
             return None
         rows = self._reader.read([self._logs[replica] for replica in sorted(self._logs)])

@@ -282,7 +282,11 @@ class ReplicaLog(StepLog):
             self.loss.write(self.row_index, loss.value)
         self.when_measuring(lambda: self.commit(self.row_index, self._steps))
         if self._options.switchable:
-            self._steps.assign_add(1)
+            self.count_step()
+
+    def count_step(self) -> None:
+        """Count a train step, which may have no row, in the graph."""
+        self._steps.assign_add(1)
 
     def wait(self) -> int:
         """Wait for running train steps, and return the number of completed steps."""

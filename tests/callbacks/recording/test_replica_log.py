@@ -20,9 +20,9 @@ OPTIMIZERS = {
 
 
 @functools.cache
-def trained(strategy, name="dense", optimizer="adam", monitored=True, run_eagerly=False):
+def trained(strategy, name="dense", optimizer="adam", monitored=True, run_eagerly=False, every=1):
     """Return history and weights of a training of two epochs (strategy None: no distribution)."""
-    monitor = GradientMonitor(verbose=0)
+    monitor = GradientMonitor(every_n_steps=every, verbose=0)
     with (strategy or tf.distribute.get_strategy()).scope():
         model, data = compiled(name, optimizer=OPTIMIZERS[optimizer](), run_eagerly=run_eagerly)
     fit(model, data, epochs=2, callbacks=[monitor] if monitored else [])
@@ -75,12 +75,15 @@ def test_each_replica_has_the_norms_of_its_part(two_replicas):
 
 def test_four_replicas(four_replicas):
     watched, weights = trained(four_replicas)
+    downsampled, others = trained(four_replicas, every=2)
     single, _ = trained(None, "dense", "adam")
     _, plain = trained(four_replicas, monitored=False)
     assert watched.replica_norms.shape == (6, 4, 4)
     np.testing.assert_allclose(watched.norms, single.norms, rtol=1e-4)
-    for one, other in zip(weights, plain, strict=True):
-        np.testing.assert_array_equal(one, other)
+    assert downsampled.steps.tolist() == [0, 2, 4]
+    np.testing.assert_array_equal(downsampled.replica_norms, watched.replica_norms[::2])
+    for one, other, last in zip(weights, others, plain, strict=True):
+        np.testing.assert_array_equal([one, other], [last, last])
 
 
 def test_run_eagerly(two_replicas):

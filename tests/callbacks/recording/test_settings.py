@@ -10,8 +10,9 @@ import pytest
 import tensorflow as tf
 from models import compiled, fit
 
-from gradkeeper.callbacks import Finding, GradientHistory, GradientMonitor
+from gradkeeper.callbacks import Finding, GradientHistory, GradientMonitor, NonFiniteGuard
 from gradkeeper.callbacks.recording import settings
+from gradkeeper.callbacks.recording.recorder import Recorder
 from gradkeeper.callbacks.recording.settings import Overhead
 from gradkeeper.callbacks.rules import Rule
 
@@ -26,6 +27,40 @@ def test_every_so_many_steps(how):
     np.testing.assert_array_equal(downsampled.history.norms, whole.history.norms[::3])
     fit(model, data, callbacks=[downsampled, whole])  # which is not traced again
     assert downsampled.history.steps.tolist() == [0, 3, 6, 9]
+
+
+def batches_of_unknown_number(x, y):
+    return tf.data.Dataset.from_tensor_slices((x, y)).batch(5).filter(lambda x, y: True)
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+@pytest.mark.parametrize("per_call", [1, 2])
+def test_calls_without_a_measured_step_run_another_graph(monkeypatch, per_call):
+    plain, (x, y) = compiled("dense", steps_per_execution=per_call, jit_compile=False)
+    watched, _ = compiled("dense", steps_per_execution=per_call, jit_compile=False)
+    x = x.copy()
+    x[12] = np.nan  # in the third batch
+    # Five batches: the last call of an epoch has fewer steps, or finds no batch.
+    data = batches_of_unknown_number(x, y)
+    whole, downsampled = GradientMonitor(verbose=0), GradientMonitor(every_n_steps=4, verbose=0)
+    guards = [NonFiniteGuard("skip", capsule_dir=None, verbose=0) for _ in range(2)]
+    plain.fit(data, epochs=2, shuffle=False, verbose=0, callbacks=[guards[0], whole])
+    chosen, choose = [], Recorder.for_next_call
+
+    def noted(recorder):
+        chosen.append(choose(recorder))
+        return chosen[-1]
+
+    monkeypatch.setattr(Recorder, "for_next_call", noted)
+    watched.fit(data, epochs=2, shuffle=False, verbose=0, callbacks=[guards[1], downsampled])
+    assert downsampled.history.steps.tolist() == [0, 4, 8]
+    np.testing.assert_array_equal(downsampled.history.norms, whole.history.norms[::4])
+    for each, other in zip(plain.get_weights(), watched.get_weights(), strict=True):
+        np.testing.assert_array_equal(each, other)
+    assert [each.step for each in guards[1].events] == [2, 7]
+    # All calls but the first, also those that find no batch.
+    letters = "".join(type(each).__name__[0] for each in chosen)
+    assert letters == {1: "SSSRSSSSRSS", 2: "SRSSRSR"}[per_call]
 
 
 def test_a_nan_between_measured_steps_is_located_between_them():
