@@ -16,7 +16,6 @@ from gradkeeper.callbacks.instrument.array_step import (
     Call,
     Clip,
     ObservedStep,
-    StepTrace,
 )
 from gradkeeper.callbacks.instrument.optimizers import accumulates, clip_limit_of
 from gradkeeper.callbacks.instrument.variable_names import names_in_call
@@ -165,7 +164,7 @@ class ArrayRecorder(ArrayObserver):
         self._every = self.options.every
 
     def on_step(self, step: ObservedStep, carry: Any) -> tuple[Any, Any]:
-        return carry, self.row_of(step.trace)
+        return carry, self._row_of(step)
 
     def end_step(self, outputs: Row | None, data: Any, state: Any) -> None:
         if outputs is not None:
@@ -207,16 +206,16 @@ class ArrayRecorder(ArrayObserver):
                 log.rings[name] = ArrayColumn(np.full((len(rows), width), missing, values.dtype))
             log.rings[name].values[chosen] = values[:, start:end]
 
-    def row_of(self, trace: StepTrace) -> Row | None:
-        """Return the statistics of a step, traced; None without an observed optimizer call."""
+    def _row_of(self, step: ObservedStep) -> Row | None:
+        """Return the statistics of a step; None without an observed optimizer call."""
         parts: dict[tuple[int, str], Any] = {}
-        for call in trace.calls:
+        for call in step.trace.calls:
             if not self.observes(call.optimizer):
                 continue
             self.has_seen_gradients = True
             index = self._log_of(call)
             if self.optimizer_logs[index].names:
-                found = self._statistics(self.optimizer_logs[index], call, trace)
+                found = self._statistics(self.optimizer_logs[index], call, step)
                 parts |= {(index, name): values for name, values in found.items()}
         if not parts:
             return None
@@ -224,15 +223,16 @@ class ArrayRecorder(ArrayObserver):
         values = list(parts.values())
         return Row(values[0] if len(values) == 1 else ops.concatenate(values), layout)
 
-    def _statistics(self, log: ArrayCallLog, call: Call, trace: StepTrace) -> dict[str, Any]:
-        columns, dtype = log.columns, log.dtype
+    def _statistics(self, log: ArrayCallLog, call: Call, step: ObservedStep) -> dict[str, Any]:
+        trace, columns, dtype = step.trace, log.columns, log.dtype
         values = zip(call.gradients, call.variables, call.before, call.after, strict=True)
         present = [each for each in values if each[0] is not None and id(each[1]) in columns]
         gradients = [_true(gradient, call.scale, dtype) for gradient, *_ in present]
         variables = [variable for _, variable, *_ in present]
-        # The number of the call counts all steps, of which one in `every` is measured.
+        # The number counts all steps, of which one in `every` is measured.
         period, every = LARGEST_EVERY * self.options.every, self.options.every
-        largest = self.options.largest or call.number % period < every
+        number = call.number if step.is_compiled else self._steps
+        largest = self.options.largest or number % period < every
         measured = statistics(gradients, dtype, largest)
         self._has_loss &= trace.loss is not None
         of_step = [

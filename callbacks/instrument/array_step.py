@@ -1,8 +1,9 @@
 """Train steps on JAX and torch: the record of a step, and the base class of its observers."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import keras
@@ -47,7 +48,8 @@ class Call:
         scale: the factor of the loss, and so of each gradient; None for 1.
         learning_rate: the learning rate; None if there is none.
         rates: the learning rates of the optimizer and those nested in it.
-        number: number of calls of the optimizer before this one, a scalar.
+        number: number of calls of the optimizer before this one, a scalar; None in a step that runs
+            eagerly.
         clips: the calls of the clipping.
         is_plain: whether the given gradients are applied unchanged in every step.
     """
@@ -161,23 +163,30 @@ def is_update_of(optimizer: keras.optimizers.Optimizer) -> Any:
 def replaced(owner: Any, name: str, replacement: Callable) -> Iterator[None]:
     """Call `replacement(owner, method, ...)` instead of a method inside the block."""
     method = getattr(owner, name)
-    with assigned(owner, name, lambda *args, **named: replacement(owner, method, *args, **named)):
+    with assigned([(owner, name, partial(replacement, owner, method))]):
         yield
 
 
 @contextmanager
-def assigned(owner: Any, name: str, function: Callable) -> Iterator[None]:
-    """Call a function instead of a method inside the block."""
-    attributes = vars(owner)
-    before = attributes.get(name)
-    attributes[name] = function
+def assigned(functions: Iterable[tuple[Any, str, Callable]]) -> Iterator[None]:
+    """Call functions instead of methods inside the block.
+
+    Args:
+        functions: the owner and the name of each method, and the function.
+    """
+    before: list[tuple[dict[str, Any], str, Any]] = []
     try:
+        for owner, name, function in functions:
+            attributes = vars(owner)
+            before.append((attributes, name, attributes.get(name)))
+            attributes[name] = function
         yield
     finally:
-        if before is None:
-            del attributes[name]
-        else:
-            attributes[name] = before
+        for attributes, name, former in reversed(before):
+            if former is None:
+                del attributes[name]
+            else:
+                attributes[name] = former
 
 
 def state_variables(model: keras.Model) -> list[list[Any]]:

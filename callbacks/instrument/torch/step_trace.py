@@ -6,7 +6,7 @@ run eagerly.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import contextmanager
 from threading import get_ident
 from typing import Any, NamedTuple
 
@@ -16,7 +16,6 @@ import torch
 from gradkeeper.callbacks._keras_private import (
     APPLY_GRADIENTS,
     CLIP_GRADIENTS,
-    calls_of,
     variables_of,
 )
 from gradkeeper.callbacks.instrument.array_step import Call, StepTrace, assigned
@@ -92,29 +91,30 @@ class TorchStepTrace(StepTrace):
     def recording(self) -> Iterator[None]:
         self.calls, self.is_refused, self.first_values = [], None, []
         self._value, self._is_unscaled = None, False
-        with ExitStack() as stack:
-            stack.enter_context(self._reads_loss())
-            for optimizer in self._optimizers:
-                stack.enter_context(self._replaced(optimizer, "apply", self._apply))
-                if not self._is_compiled:  # `torch.compile` would divide the step there
-                    stack.enter_context(self._replaced(optimizer, "scale_loss", self._scale_loss))
-                for each in self._parts[id(optimizer)].nested:
-                    function = self._apply_gradients
-                    stack.enter_context(self._replaced(each, APPLY_GRADIENTS, function))
-                    stack.enter_context(self._replaced(each, CLIP_GRADIENTS, self._clip))
+        with self._reads_loss(), assigned(self._replacements()):
             yield
 
-    def _replaced(
+    def _replacements(self) -> Iterator[tuple[Any, str, Callable]]:
+        """Yield the owner and the name of each replaced method, and its replacement."""
+        for optimizer in self._optimizers:
+            yield self._replacement(optimizer, "apply", self._apply)
+            if not self._is_compiled:  # `torch.compile` would divide the step there
+                yield self._replacement(optimizer, "scale_loss", self._scale_loss)
+            for each in self._parts[id(optimizer)].nested:
+                yield self._replacement(each, APPLY_GRADIENTS, self._apply_gradients)
+                yield self._replacement(each, CLIP_GRADIENTS, self._clip)
+
+    def _replacement(
         self, owner: Any, name: str, replacement: Callable
-    ) -> AbstractContextManager[None]:
-        """Call `replacement(owner, method, ...)` instead of a method inside the block."""
+    ) -> tuple[Any, str, Callable]:
+        """Return a function that calls `replacement(owner, method, ...)`, with its place."""
         key = id(owner), name
 
         def call(*args: Any, **named: Any) -> Any:
             return replacement(owner, self._methods[key], *args, **named)
 
         self._methods[key] = getattr(owner, name)
-        return assigned(owner, name, self._eager(key, call))
+        return owner, name, self._eager(key, call)
 
     def _eager(self, key: tuple[int, str], function: Callable) -> Callable:
         """Return the function of the first call with this key, which runs eagerly."""
@@ -168,7 +168,6 @@ class TorchStepTrace(StepTrace):
             if self._keeps_values
             else [None] * len(variables),
             scale=_copied(loss_scale(optimizer, variables)),
-            number=_copied(calls_of(optimizer)),
             is_plain=self._parts[id(optimizer)].is_plain,
         )
         call.learning_rate = _copied(getattr(optimizer, "learning_rate", None))
@@ -197,4 +196,6 @@ def _copied(value: Any) -> Any:
     """Return the current value of a variable or scalar as a tensor; None for None."""
     if value is None:
         return None
+    if isinstance(value, keras.Variable):
+        return copy_of(value)
     return keras.ops.convert_to_tensor(value).detach().clone()
