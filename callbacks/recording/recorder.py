@@ -115,14 +115,18 @@ class Recorder(ReusableObserver):
         """Wait for running train steps, and return the total number of steps."""
         return max((log.wait() for log in self._logs.values()), default=0)
 
+    @property
+    def steps_per_call(self) -> int:
+        """Return the number of train steps in a call of the train function."""
+        return getattr(self._model(), "steps_per_execution", 1)
+
     def for_next_call(self) -> ReusableObserver:
-        model = self._model()
         # Several workers must run the same graph, but the budget of each has its own interval.
-        if not self.options.switchable or model is None or self._replicas > len(self._logs):
+        if not self.options.switchable or self._replicas > len(self._logs):
             return self
         if self._steps is None:
             self._steps = self.wait()
-        begin, self._steps = self._steps, self._steps + model.steps_per_execution
+        begin, self._steps = self._steps, self._steps + self.steps_per_call
         return self if any(map(self._records, range(begin, self._steps))) else self._counter
 
     def _records(self, step: int) -> bool:

@@ -203,8 +203,8 @@ class ReplicaLog(StepLog):
         self.row_index = tf.reshape(number % self.capacity, [1])
         if self._options.switchable:
             self._is_measured = tf.equal(self._steps % self._period.read_value(), 0)
-        if self._options.comparable or self._largest_every:
-            compares = self._options.comparable
+        compares = self._options.compared_with == "twice"
+        if compares or self._largest_every:
             mask = self._review_mask.read_value() if compares else self._usual_mask
             now = tf.equal(tf.bitwise.bitwise_and(number, mask), 0)
             self.review = Review(now, number, self._largest_every, compares)
@@ -248,7 +248,7 @@ class ReplicaLog(StepLog):
         The function is called again in the steps that are measured twice.
         """
         result = function.where(self._is_measured) if self._options.switchable else function()
-        if self._options.comparable:
+        if self._options.compared_with == "twice":
             is_repeated = tf.equal(self._review_mask.read_value(), 0)
             with tf.control_dependencies([function.where(is_repeated)]):
                 result = tf.identity(result)

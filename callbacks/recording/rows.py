@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -34,7 +34,8 @@ class Options:
         histograms: record a histogram of magnitudes in one of this many train steps; 0 for none.
         layers: patterns for layers or variables, of which one must match; empty for all.
         switchable: whether the sampling period can be changed during training.
-        comparable: whether steps can be measured twice, to determine the cost of measuring.
+        compared_with: the steps with which measured steps are compared, to determine the cost of
+            measuring: steps that are measured "twice", or "unmeasured" steps; None for none.
     """
 
     capacity: int
@@ -44,7 +45,7 @@ class Options:
     histograms: int = 0
     layers: tuple[str, ...] = ()
     switchable: bool = False
-    comparable: bool = False
+    compared_with: Literal["twice", "unmeasured"] | None = None
 
     def selects(self, name: str) -> bool:
         """Return True if the variable with this path is recorded."""

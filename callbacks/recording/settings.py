@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import keras
 import numpy as np
@@ -98,11 +98,13 @@ class Settings:
             unread = model.steps_per_execution + self._options.capacity
             capacity = 1 << max(unread - 1, 255).bit_length()  # a power of two, at least 256
             compiled = bool(model.jit_compile) and not model.run_eagerly
-        # A branch in a step that XLA compiles makes the host wait for the device, so a branch is
-        # added only if another setting needs it.
-        comparable = self._options.switchable or not compiled
-        comparable &= keras.backend.backend() == "tensorflow"
-        return dataclasses.replace(self._options, capacity=capacity, comparable=comparable)
+        # A branch in a step that XLA compiles makes the host wait for the device.
+        compared_with: Literal["twice", "unmeasured"] | None = None if compiled else "twice"
+        if self._options.switchable and model is not None:
+            compared_with = "unmeasured"
+        if keras.backend.backend() != "tensorflow":
+            compared_with = None
+        return dataclasses.replace(self._options, capacity=capacity, compared_with=compared_with)
 
 
 def _refuse_if_unavailable(**given: Any) -> None:
@@ -148,7 +150,8 @@ class Overhead:
 
     Attributes:
         measuring: extra time of a measured step relative to an unmeasured step, estimated from
-            steps that are measured alternately once and twice; NaN if no steps were compared.
+            steps that are alternately measured and not, or measured once and twice; NaN if no steps
+            were compared.
         quartiles: lower and upper quartile of `measuring` over the pairs of adjacent steps.
         pairs: number of compared pairs of steps.
         every: one in `every` steps is measured.
@@ -183,12 +186,14 @@ class Overhead:
 
 
 class OverheadMeter:
-    """Timer that compares train steps measured once with train steps measured twice.
+    """Timer that determines the cost of measuring a train step.
 
     The comparison starts after 100 calls of the train function, when tracing and caches have
-    settled. It takes 32 calls, every second one of which is measured twice, so that no step is
-    left unmeasured. With a budget, the interval between measured steps is then increased until
-    the overhead is within the budget, and the comparison is repeated every 5000 calls.
+    settled. It takes 32 calls, every second one of which is different. If some steps are not
+    measured, calls with one measured step and calls without one alternate. Otherwise, every second
+    call is measured twice, so that no step is left unmeasured. With a budget, the interval between
+    measured steps is then increased until the overhead is within the budget, and the comparison is
+    repeated every 5000 calls.
 
     Args:
         every: the smallest interval: at most one in `every` steps is measured.
@@ -205,7 +210,8 @@ class OverheadMeter:
         self._seconds: tuple[list[float], list[float]] = ([], [])
         self._ratios: np.ndarray = np.zeros(0)
         self._in_steps = self._on_host = self._look = self._looked = self._start = 0.0
-        self._comparing = False
+        self._compared_with: str | None = None
+        self._costs_more = False
 
     @property
     def overhead(self) -> Overhead:
@@ -220,27 +226,31 @@ class OverheadMeter:
         self._calls, self._began, self._seconds = 0, _FIRST_CALL, ([], [])
 
     def call_begins(self, recorder: Recorder) -> None:
-        """Start the timer. In a comparison, measure every second call twice."""
+        """Start the timer. In a comparison, choose what the call measures."""
         number = self._calls - self._began
-        self._comparing = recorder.options.comparable and 0 <= number < 2 * _PAIRS
-        if self._comparing:
-            recorder.measure_every(1)
-            recorder.measure_twice(number % 2 == 1)
+        self._compared_with = recorder.options.compared_with if 0 <= number < 2 * _PAIRS else None
+        if self._compared_with == "twice":
+            self._costs_more = number % 2 == 1
+            recorder.measure_twice(self._costs_more)
             recorder.wait()
+        elif self._compared_with == "unmeasured":
+            period = 2 * recorder.steps_per_call
+            recorder.measure_every(period)
+            self._costs_more = -recorder.wait() % period < recorder.steps_per_call
         self._start = time.perf_counter()
 
     def call_ends(self, recorder: Recorder) -> None:
         """Stop the timer. After the last call of a comparison, evaluate the comparison."""
         number = self._calls - self._began
-        if self._comparing:
+        if self._compared_with is not None:
             recorder.wait()
         seconds = time.perf_counter() - self._start
         self._calls += 1
         if self._calls > 1:  # the first call traces
             self._in_steps += seconds
             self._timed += 1
-        if self._comparing:
-            self._seconds[number % 2].append(seconds)
+        if self._compared_with is not None:
+            self._seconds[self._costs_more].append(seconds)
             if number == 2 * _PAIRS - 1:
                 self._conclude(recorder)
 
@@ -258,16 +268,22 @@ class OverheadMeter:
         return self._look < _AFFORDABLE * (time.perf_counter() - self._looked)
 
     def _conclude(self, recorder: Recorder) -> None:
-        once, twice = map(np.array, self._seconds)
-        share = np.minimum(twice / once - 1, _MOST)  # relative to a step measured once
-        self._ratios = share / (1 - share)
-        recorder.measure_twice(False)
+        # An execution of several steps that ends early shifts the calls by one.
+        pairs = min(map(len, self._seconds))
+        less, more = (np.array(each[:pairs]) for each in self._seconds)
+        if self._compared_with == "twice":
+            share = np.minimum(more / less - 1, _MOST)  # relative to a step measured once
+            self._ratios = share / (1 - share)
+            recorder.measure_twice(False)
+        else:
+            self._ratios = (more / less - 1) * recorder.steps_per_call
         self._seconds = ([], [])
         if self._budget is not None:
             self._began = self._calls + _AGAIN_AFTER
             left = max(self._budget - self.overhead.host, self._budget / 10)
-            needed = math.ceil(max(0.0, self.overhead.measuring) / left)
-            self.every = max(self._least, needed)
+            if pairs:
+                needed = math.ceil(max(0.0, self.overhead.measuring) / left)
+                self.every = max(self._least, needed)
         recorder.measure_every(self.every)
 
 

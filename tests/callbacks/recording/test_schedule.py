@@ -12,10 +12,11 @@ from gradkeeper.callbacks.recording.settings import Overhead, OverheadMeter, Sch
 class Recorder:
     """Recorder whose steps take 1 s, and a share longer if they are measured."""
 
-    def __init__(self, clock, share):
-        self.clock, self.share = clock, share
-        self.options = SimpleNamespace(comparable=True)
+    def __init__(self, clock, share, compared_with="twice", steps_per_call=1):
+        self.clock, self.share, self.steps_per_call = clock, share, steps_per_call
+        self.options = SimpleNamespace(compared_with=compared_with)
         self.every, self.twice, self.changes = 1, False, []
+        self.steps = 0
 
     def measure_every(self, period):
         self.every = period
@@ -25,10 +26,14 @@ class Recorder:
         self.twice = twice
 
     def wait(self):
-        pass
+        return self.steps
 
-    def step(self):
-        self.clock.now += 1.0 + self.share * (2 if self.twice else 1)
+    def call(self):
+        for _ in range(self.steps_per_call):
+            self.clock.now += 1.0
+            if self.steps % self.every == 0:
+                self.clock.now += self.share * (2 if self.twice else 1)
+            self.steps += 1
 
 
 @pytest.fixture
@@ -46,7 +51,7 @@ def run(meter, recorder, calls):
         meter.call_begins(recorder)
         if recorder.twice:
             twice.append(call)
-        recorder.step()
+        recorder.call()
         meter.call_ends(recorder)
     return twice
 
@@ -62,15 +67,28 @@ def test_every_second_of_32_calls_measures_twice(clock):
     assert overhead.quartiles == (pytest.approx(0.25), pytest.approx(0.25))
 
 
-def test_a_comparison_measures_every_step_and_then_one_in_so_many(clock):
-    recorder = Recorder(clock, 0.25)
-    run(OverheadMeter(3, None), recorder, 133)
-    assert recorder.changes == [1] * 32 + [3]
+@pytest.mark.parametrize("steps_per_call", [1, 4])
+def test_calls_with_and_without_a_measured_step_are_compared(clock, steps_per_call):
+    recorder = Recorder(clock, 0.25, "unmeasured", steps_per_call)
+    meter = OverheadMeter(3, None)
+    assert run(meter, recorder, 133) == []
+    assert recorder.changes == [2 * steps_per_call] * 32 + [3]
+    assert (meter.overhead.pairs, meter.overhead.every) == (16, 3)
+    assert meter.overhead.measuring == pytest.approx(0.25)
+
+
+def test_steps_that_are_not_recorded_give_no_overhead(clock):
+    recorder = Recorder(clock, 0.25, "unmeasured")
+    recorder.wait = lambda: 0
+    meter = OverheadMeter(2, 0.05)
+    run(meter, recorder, 200)
+    assert math.isnan(meter.overhead.measuring)
+    assert recorder.every == 2
 
 
 @pytest.mark.parametrize(("budget", "every"), [(0.05, 5), (0.025, 10), (0.5, 2)])
 def test_a_budget_increases_the_interval(clock, budget, every):
-    recorder = Recorder(clock, 0.25)
+    recorder = Recorder(clock, 0.25, "unmeasured")
     meter = OverheadMeter(2 if budget == 0.5 else 1, budget)
     run(meter, recorder, 200)
     assert recorder.every == meter.overhead.every == every
@@ -78,9 +96,9 @@ def test_a_budget_increases_the_interval(clock, budget, every):
 
 
 def test_a_budget_repeats_the_comparison(clock):
-    recorder = Recorder(clock, 0.25)
-    twice = run(OverheadMeter(1, 0.05), recorder, 5200)
-    assert twice == [*range(101, 133, 2), *range(5133, 5165, 2)]
+    recorder = Recorder(clock, 0.25, "unmeasured")
+    run(OverheadMeter(1, 0.05), recorder, 5200)
+    assert recorder.changes == [*[2] * 32, 5] * 2
 
 
 def test_few_calls_give_no_overhead(clock):

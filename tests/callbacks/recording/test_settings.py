@@ -194,8 +194,11 @@ def test_a_budget_thins_the_measuring(monkeypatch):
         property(measured_steps_take_half_as_long_again),
     )
     fit(model, (x[:1].repeat(200, 0), y[:1].repeat(200, 0)), batch_size=1, callbacks=[monitor])
-    # An overhead of 0.5 with a budget of 0.05 gives one step of ten after the comparison.
-    assert np.diff(monitor.history.steps)[-5:].tolist() == [10] * 5
+    steps = monitor.history.steps
+    assert steps[:100].tolist() == list(range(100))
+    assert steps[100:116].tolist() == list(range(100, 132, 2))  # the comparison
+    # An overhead of 0.5 with a budget of 0.05 gives one step of ten.
+    assert np.diff(steps)[-5:].tolist() == [10] * 5
 
 
 class Always(Rule):
