@@ -11,19 +11,19 @@ from gradkeeper.training.experiment.run_directory import RunDirectory
 from gradkeeper.training.tasks import Task, load_task
 from gradkeeper.zoo.pretrained import write_weights
 
-# Table and model of a run: name of its weights in the zoo, and description of their loss.
+_ADDING = ("adding", "mean squared error, 1,000 fixed sequences")
+_CHARACTERS = ("tiny_shakespeare", "nats per character, validation split")
+# Table and run directory: name of the weights in the zoo, and description of their loss.
 EXPORTED = {
-    ("tiny_shakespeare", "gru"): ("tiny_shakespeare", "nats per character, validation split"),
-    ("tiny_shakespeare", "lstm"): ("tiny_shakespeare", "nats per character, validation split"),
-    ("jsb_chorales", "gru"): ("jsb_chorales", "nats per frame, validation split"),
-    ("adding_600", "gru"): ("adding", "mean squared error, 1,000 fixed sequences"),
-    **{
-        ("promises", model): ("adding", "mean squared error, 1,000 fixed sequences")
-        for model in ("co_rnn", "ind_rnn")
-    },
-    ("promises", "min_gru"): ("selective_copying", "nats per symbol, validation split"),
-    ("promises", "s_lstm"): ("parity", "nats per sequence, validation split"),
-    ("promises", "seq2seq_attention"): ("reverse", "nats per digit, validation split"),
+    ("promises", "atr-contrast"): _CHARACTERS,  # of the GRU
+    ("promises", "cfn-contrast"): _CHARACTERS,  # of the LSTM
+    ("jsb_chorales", "gru-seed0"): ("jsb_chorales", "nats per frame, validation split"),
+    ("adding_600", "gru-seed0"): _ADDING,
+    ("promises", "co_rnn-seed0"): _ADDING,
+    ("promises", "ind_rnn-seed0"): _ADDING,
+    ("promises", "min_gru-seed0"): ("selective_copying", "nats per symbol, validation split"),
+    ("promises", "s_lstm-seed0"): ("parity", "nats per sequence, validation split"),
+    ("promises", "seq2seq_attention-seed0"): ("reverse", "nats per digit, validation split"),
 }
 _NOT_IN_THE_RECIPE = ("data_dir", "strategy", "flow")
 
@@ -39,19 +39,20 @@ def export_weights(runs: Path, out: Path, *, data_dir: Path | None = None) -> li
     Raises:
         ValueError: if none of the runs exists.
     """
-    folders = {key: runs / key[0] / f"{key[1]}-seed0" for key in EXPORTED}
+    folders = {key: runs.joinpath(*key) for key in EXPORTED}
     found = [key for key in EXPORTED if RunDirectory(folders[key]).best_model.is_file()]
     if not found:
         raise ValueError(f"No trained run was found. Received: runs={str(runs)!r}")
     out.mkdir(parents=True, exist_ok=True)
-    return [path for key in found for path in _export(*key, folders[key], out, data_dir)]
+    return [path for key in found for path in _export(key, folders[key], out, data_dir)]
 
 
-def _export(table: str, model: str, folder: Path, out: Path, data_dir: Path | None) -> list[Path]:
-    result = Result.load(folder)
+def _export(key: tuple[str, str], folder: Path, out: Path, data_dir: Path | None) -> list[Path]:
+    result, (table, _) = Result.load(folder), key
     config, losses = result.config, result.metrics["val_loss"]
+    model = config["model"]
     task = load_task(config["task"], data_dir=data_dir, **config["task_options"])
-    name, description = EXPORTED[table, model]
+    name, description = EXPORTED[key]
     facts: dict[str, Any] = {
         "model": model,
         "name": name,

@@ -51,6 +51,19 @@ class Measurement:
         return self.model, self.setting
 
 
+LOWEST, MEDIAN, HIGHEST = "lowest", "median", "highest"
+
+
+def spread(values: Iterable[float]) -> dict[str, float]:
+    """Return the lowest value, the median and the highest, by name.
+
+    NaN, the loss of a run that diverged, is higher than any number.
+    """
+    ordered = sorted(values, key=lambda value: (math.isnan(value), value))
+    middle = ordered[(len(ordered) - 1) // 2], ordered[len(ordered) // 2]
+    return {LOWEST: ordered[0], MEDIAN: sum(middle) / 2, HIGHEST: ordered[-1]}
+
+
 COLUMNS = tuple(field.name for field in fields(Measurement))
 _NUMBERS = {"value": float, "published": float, "seconds": float, "steps": int}
 

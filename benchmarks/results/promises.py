@@ -5,18 +5,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from gradkeeper.training import ExperimentConfig
-from results.measurement import Measurement
+from results.measurement import HIGHEST, LOWEST, MEDIAN, Measurement, spread
 from results.plots import LINE, MEASURED, PUBLISHED, new_figure, style_axes
 from results.runs import Run, train
 from results.table import BenchConfig, Table
 
 SEEDS = (0, 1, 2)
 ERROR, NATS, ACCURACY = "mean squared error", "nats", "accuracy"
-LOWEST, MEDIAN, HIGHEST, CONTRAST = "lowest", "median", "highest", "contrast"
+CONTRAST = "contrast"
 KEPT = "seeds that keep it"
 SOLVED = 0.01
 UNSOLVED = 0.1  # a mean squared error of adding near the 0.167 of guessing
@@ -485,7 +484,7 @@ def _value(promise: Promise, run: Run, steps: float = math.inf) -> float:
 
 
 def _measurements(promise: Promise, runs: list[Run], contrast: Run) -> Iterator[Measurement]:
-    values = sorted(_value(promise, run) for run in runs)
+    values = [_value(promise, run) for run in runs]
     longest = max(run.result.metrics["step"][-1] for run in runs)
     other = _value(promise, contrast, longest if promise.is_faster else math.inf)
     kept = sum(promise.is_kept(value, other) for value in values)
@@ -495,8 +494,7 @@ def _measurements(promise: Promise, runs: list[Run], contrast: Run) -> Iterator[
         "seeds": ", ".join(str(run.result.config["seed"]) for run in runs),
         "source": promise.source,
     }
-    measured = {LOWEST: values[0], MEDIAN: float(np.median(values)), HIGHEST: values[-1]}
-    for quantity, value in {**measured, KEPT: kept}.items():
+    for quantity, value in {**spread(values), KEPT: kept}.items():
         yield runs[0].measurement(quantity, value, **common)
     yield contrast.measurement(CONTRAST, other, **{**common, "seeds": "0"})
 

@@ -46,7 +46,9 @@ def describe_machine() -> str:
     """Describe processor, cores, GPUs and versions in one line."""
     versions = [f"Python {platform.python_version()}"]
     versions += [f"{name} {version(name)}" for name in ("tensorflow", "keras")]
-    return f"{_processor()}, {_cores()} cores, {_gpus()}; {', '.join(versions)}"
+    cores = _cores()
+    count = f"{cores} core{'s' if cores > 1 else ''}"
+    return f"{_processor()}, {count}, {_gpus()}; {', '.join(versions)}"
 
 
 def _progress_text(measurement: Measurement) -> str:

@@ -20,18 +20,9 @@ if TYPE_CHECKING:
 TABLES = {
     "growth": ("growth", "gradient growth per step, against spectral radius and singular value"),
     "adding_600": ("bai_2018", "adding problem, 600 steps"),
-    "adding_zoo": (
-        "adding_zoo",
-        "adding problem, 100 steps, every model: steps until it is solved",
-    ),
-    "adding_zoo_200": (
-        "adding_zoo",
-        "adding problem, 200 steps, every model: steps until it is solved",
-    ),
     "copying_1000": ("bai_2018", "copying problem after 1,000 steps"),
     "jsb_chorales": ("bai_2018", "Bach's chorales, nats per frame"),
     "clipping": ("clipping", "clipping on and off, SimpleRNN on Bach's chorales"),
-    "tiny_shakespeare": ("tiny_shakespeare", "Shakespeare, nats per character"),
     "promises": ("promises", "what each entry's paper promises, with its recipe, three seeds"),
     "leaderboard": (
         "leaderboard",
