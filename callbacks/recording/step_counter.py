@@ -1,6 +1,7 @@
 """Observer of the train steps of which a recorder stores nothing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -33,6 +34,11 @@ class StepCounter(ReusableObserver):
     def on_gradients(self, call: OptimizerCall, gradients: Gradients) -> None:
         self.has_seen_gradients |= self.observes(call.optimizer)
 
-    def on_step_end(self, context: StepContext, done: Sequence[tf.Tensor]) -> None:
-        with tf.control_dependencies(done):
+    def on_step_begin(self, context: StepContext, data: Any) -> None:
+        # TensorFlow also runs operations that do not depend on the batch if there is none. As a
+        # dependency, the results of the step would make a step of an LSTM 8 % longer.
+        batch = [
+            each for each in tf.nest.flatten(data, expand_composites=True) if tf.is_tensor(each)
+        ]
+        with tf.control_dependencies(batch[:1]):
             self._logs[context.replica.index].count_step()
