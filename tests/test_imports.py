@@ -17,7 +17,7 @@ USES_TENSORFLOW = {
     *("guard.transform", "guard.checks", "guard.skip_log", "guard.capture", "guard.loop"),
     *("clipping.transform", "flow.derivatives"),
     *("recording.recorder", "recording.replica_log", "recording.activation_log"),
-    "recording.step_log",
+    *("recording.step_log", "recording.step_counter"),
 }
 KERAS_PRIVATE = {
     "callbacks/_keras_private.py",
