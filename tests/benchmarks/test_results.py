@@ -23,6 +23,7 @@ from gradkeeper.training.experiment.result import Result
 pytest.importorskip("results", reason="needs benchmarks/ of a checkout")
 
 from results import bai_2018, clipping, leaderboard, promises, runs, stability
+from results.export_weights import EXPORTED
 from results.measurement import (
     COLUMNS,
     Measurement,
@@ -215,6 +216,17 @@ def test_promises_share_a_contrast_only_if_its_experiment_is_the_same():
     by_model = {promise.model: promise for promise in promises.PROMISES}
     label = {name: promises.contrast_label(by_model[name]) for name in ("mgu", "ugrnn", "irnn")}
     assert label == {"mgu": "mgu-contrast", "ugrnn": "mgu-contrast", "irnn": "irnn-contrast"}
+
+
+def test_exported_weights_are_those_of_runs_of_the_tables():
+    labels = {f"{promise.model}-seed0" for promise in promises.PROMISES}
+    labels |= {promises.contrast_label(promise) for promise in promises.PROMISES}
+    for table, label in EXPORTED:
+        assert label in labels if table == "promises" else table in TABLES
+    by_model = {promise.model: promise for promise in promises.PROMISES}
+    for name, model in (("atr", "gru"), ("cfn", "lstm")):
+        contrast = promises.contrast_arguments(by_model[name])
+        assert (contrast["model"], contrast["task"]) == (model, "tiny_shakespeare")
 
 
 @pytest.mark.parametrize(
