@@ -32,13 +32,14 @@ class Activations:
     Statistics, float [steps, calls] each:
         mean, std: mean and (population) standard deviation of the elements.
         max_abs: largest magnitude of an element; NaN if an element is NaN.
-        zeros: share of the elements that are zero, 0 to 1.
+        zeros: share of the elements that are zero, 0 to 1; NaN if an element is not finite.
         saturated: share of the elements, 0 to 1, at which the derivative of the layer's activation
             is at most 5 % of its largest value. In terms of the output y: sigmoid, y (1 - y) <=
             0.0125; tanh, 1 - y^2 <= 0.05; softmax, p (1 - p) <= 0.0125 for the largest
             probability p, where all elements of the distribution count; hard_sigmoid, 0 or 1;
-            hard_tanh, -1 or 1; relu, 0; relu6 and `ReLU(max_value)`, 0 or the largest value; elu
-            and selu with the lower bound -a, y + a <= 0.05 max(a, 1). NaN for other activations.
+            hard_tanh, -1 or 1; relu, 0 (the same as `zeros`); relu6 and `ReLU(max_value)`, 0 or
+            the largest value; elu and selu with the lower bound -a, y + a <= 0.05 max(a, 1). NaN
+            for other activations.
         dead_units: share of the units (indices of the last axis), 0 to 1, whose output was zero at
             every position of the last 50 measured steps, or of all if fewer were measured. Known
             at the last step of each flush, NaN at other steps.

@@ -4,6 +4,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import keras
@@ -151,15 +152,15 @@ class GraphFunction:
     """
 
     def __init__(self, compute: Callable[[], tf.Tensor], size: int, dtype: tf.DType) -> None:
-        self._size, self._dtype = size, dtype
-        self._function: Any = compute
-        if not tf.executing_eagerly():
-            traced = tf.function(compute, autograph=False)
-            self._function = traced.get_concrete_function()
+        self._compute, self._size, self._dtype = compute, size, dtype
+
+    @cached_property
+    def _function(self) -> Any:
+        return tf.function(self._compute, autograph=False).get_concrete_function()
 
     def __call__(self) -> tf.Tensor:
-        """Return the vector."""
-        return self._function()
+        """Return the vector, from operations of the surrounding graph."""
+        return self._compute()
 
     def where(self, condition: tf.Tensor) -> tf.Tensor:
         """Return the vector if the condition is true, else zeros."""
@@ -168,7 +169,7 @@ class GraphFunction:
             return tf.zeros([self._size], self._dtype)
 
         if tf.executing_eagerly():
-            return self._function() if condition else zeros()
+            return self._compute() if condition else zeros()
         inputs = self._function.captured_inputs
         specs = [tf.TensorSpec(x.shape, x.dtype, f"input_{i}") for i, x in enumerate(inputs)]
         (result,) = tf.raw_ops.StatelessIf(

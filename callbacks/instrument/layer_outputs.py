@@ -120,8 +120,11 @@ def _scores_of_heads(
     rank = len(equation.rpartition(">")[2])
 
     def logits() -> tf.Tensor:
-        scaled = _wide(query) / math.sqrt(query.shape[-1])
-        return tf.einsum(equation, _wide(key), scaled)
+        # As in the layer, so that TensorFlow merges both products into one.
+        queries, keys, scale = _wide(query), _wide(key), 1 / math.sqrt(query.shape[-1])
+        if rank == 4 and not layer.dropout:
+            return scale * tf.einsum("BTNH,BSNH->BNTS", queries, keys, optimize="optimal")
+        return tf.einsum(equation, keys, scale * queries)
 
     def visible() -> tf.Tensor | None:
         seen = None if mask is None else tf.cast(mask, tf.bool)

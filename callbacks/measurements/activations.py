@@ -7,7 +7,6 @@ import tensorflow as tf
 from gradkeeper.callbacks.instrument.graph import unmerged_output
 from gradkeeper.callbacks.instrument.layer_outputs import AttentionScores, LayerOutput
 from gradkeeper.callbacks.measurements.registry import MEASUREMENTS, Measurement
-from gradkeeper.callbacks.statistics.reductions import sum_of_rows
 from gradkeeper.callbacks.statistics.saturation import Saturation, is_zero, saturation_of
 
 # Columns of an output: the number of elements and their statistics, and the number of queries of an
@@ -63,47 +62,39 @@ def _sums(
     """
     dtype, mask = tensor.dtype, output.mask
     count = tf.cast(tf.size(tensor), dtype)
-    units = units_of(output)
-    examples = tf.shape(tensor)[0] if (tensor.shape.rank or 0) > 2 else 1
-
-    def matrices_of(each: tf.Tensor) -> tf.Tensor:
-        return tf.reshape(each, [examples, -1, units])
-
+    values = tf.reshape(tensor, [-1, units_of(output)])
     there = None
     if mask is not None:
         more = tensor.shape.rank - mask.shape.rank
         count *= tf.reduce_mean(tf.cast(mask, dtype))
         there = tf.reshape(mask, tf.concat([tf.shape(mask), tf.ones([more], tf.int32)], 0))
-        there = matrices_of(there & tf.ones_like(tensor, tf.bool))
-    values = matrices_of(tensor)
+        there = tf.reshape(there & tf.ones_like(tensor, tf.bool), tf.shape(values))
 
     def counted(each: tf.Tensor) -> tf.Tensor:
         return each if there is None else tf.where(there, each, tf.zeros_like(each))
 
-    def by_unit(each: tf.Tensor) -> tf.Tensor:
-        return sum_of_rows(tf.cast(counted(each), dtype))
-
-    def sum_of(each: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_sum(by_unit(each))
-
-    total = sum_of(values)
-    zeros_by_unit = by_unit(tf.equal(values, 0))
-    zeros = tf.reduce_sum(zeros_by_unit)
+    # 1 for each element that is not zero, in a single operation; NaN for one that is not finite.
+    is_active = counted(tf.math.divide_no_nan(values, values))
+    active = tf.reduce_sum(is_active, axis=0)
+    zeros = count - tf.reduce_sum(active)
     if saturation is None:
         saturated = tf.constant(float("nan"), dtype)
+    elif saturation is is_zero:
+        saturated = zeros
     else:
-        saturated = zeros if saturation is is_zero else sum_of(saturation(values))
+        saturated = tf.reduce_sum(tf.cast(counted(saturation(values)), dtype))
+    total = tf.reduce_sum(counted(values))
+    differences = counted(tf.math.squared_difference(values, total / count))
     row = [
         count,
         total,
-        sum_of(tf.math.squared_difference(values, total / count)),
+        tf.reduce_sum(differences),
         tf.reduce_max(counted(values)),
         tf.reduce_min(counted(values)),
         zeros,
         saturated,
     ]
-    positions = tf.cast(tf.size(tensor) // units, dtype) if there is None else by_unit(there)
-    return row, zeros_by_unit < positions
+    return row, active != 0
 
 
 def _of_attention(

@@ -57,8 +57,14 @@ class ActivationLog:
         returned = set(map(id, tensors))
         return [each.path for each in self._outputs if id(each.tensor) in returned]
 
-    def end_step(self) -> None:
-        """Record the outputs of the step, in the graph. Call this before `ReplicaLog.end_step`."""
+    def end_step(self, done: Sequence[tf.Tensor]) -> None:
+        """Record the outputs of the step, in the graph. Call this before `ReplicaLog.end_step`.
+
+        The outputs are measured as soon as they are known, and recorded after the step.
+
+        Args:
+            done: tensors that are known at the end of the step.
+        """
         outputs, self._outputs = self._outputs, []
         if not outputs:
             return
@@ -73,11 +79,12 @@ class ActivationLog:
 
         size = len(outputs) * len(COLUMNS)
         values = log.measured(GraphFunction(measure, size + sum(calls.units) + 1, dtype))
-        # A row of a step that is not measured is overwritten by the next step.
-        calls.ring.write(log.row_index, values[:size])
         active, is_measured = values[size:-1] > 0, values[-1]
-        more = calls.zero_steps + is_measured
-        calls.zero_steps.assign(tf.where(active, tf.zeros_like(more), more))
+        with tf.control_dependencies(done):
+            # A row of a step that is not measured is overwritten by the next step.
+            calls.ring.write(log.row_index, values[:size])
+            more = calls.zero_steps + is_measured
+            calls.zero_steps.assign(tf.where(active, tf.zeros_like(more), more))
 
     def _calls_of(self, outputs: Sequence[LayerOutput], dtype: tf.DType) -> _Calls:
         names, units = tuple(_names(outputs)), tuple(map(units_of, outputs))

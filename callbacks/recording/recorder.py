@@ -289,9 +289,9 @@ class Recorder(ReusableObserver):
         log.when_measuring(write)
 
     def on_step_end(self, context: StepContext, done: Sequence[tf.Tensor]) -> None:
+        if self.reads_outputs:
+            self._activations[context.replica.index].end_step(done)
         with tf.control_dependencies(done):
-            if self.reads_outputs:
-                self._activations[context.replica.index].end_step()
             self._logs[context.replica.index].end_step(context.loss)
 
     def _write_before(self, call: OptimizerCall, grads_and_vars: list[GradAndVar]) -> None:

@@ -295,6 +295,19 @@ def test_output_layers_of_a_subclassed_model_are_those_in_the_loss(eager):
     assert facts.output_layers == ("rare", "size")
 
 
+def with_heads(**attention):
+    """Return a function that builds a model with attention over five steps of six inputs."""
+
+    def build():
+        keras.utils.set_random_seed(4)
+        x = keras.Input((6,))
+        steps = layers.Reshape((5, 8))(layers.Dense(40)(x))
+        h = steps + layers.MultiHeadAttention(2, 4, **attention)(steps, steps)
+        return keras.Model(x, layers.Dense(1)(layers.Flatten()(layers.LayerNormalization()(h))))
+
+    return build
+
+
 def fragile():
     """Return a model whose rounding changes if an output has one more consumer."""
     keras.utils.set_random_seed(4)
@@ -306,22 +319,47 @@ def fragile():
     return keras.Model(x, layers.Dense(1)(h))
 
 
+def weights_after_training(build, callbacks):
+    model = build()
+    model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
+    model.fit(X, Y, batch_size=8, verbose=0, shuffle=False, callbacks=callbacks)
+    return model.get_weights()
+
+
 def test_training_is_bit_identical():
     keras.config.set_dtype_policy("mixed_bfloat16")
     watching = [GradientMonitor(measurements=["activations"], every_n_steps=n) for n in (1, 2)]
     try:
-        weights = []
-        for callbacks in ([], *([each] for each in watching)):
-            model = fragile()
-            model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
-            model.fit(X, Y, batch_size=8, verbose=0, shuffle=False, callbacks=callbacks)
-            weights.append(model.get_weights())
+        plain, *watched = (
+            weights_after_training(fragile, each) for each in ([], *([m] for m in watching))
+        )
     finally:
         keras.config.set_dtype_policy("float32")
-    for plain, *watched in zip(*weights, strict=True):
-        np.testing.assert_array_equal([plain, plain], watched)
+    for each in watched:
+        for before, after in zip(plain, each, strict=True):
+            np.testing.assert_array_equal(before, after)
     assert [len(each.history.activations.names) for each in watching] == [11, 11]
     assert [len(each.history) for each in watching] == [3, 2]
+
+
+@pytest.mark.parametrize("attention", [{}, {"dropout": 0.3}], ids=str)
+def test_training_with_a_merged_product_is_bit_identical(attention):
+    build = with_heads(**attention)
+    plain = weights_after_training(build, [])
+    watched = weights_after_training(build, [GradientMonitor(measurements=["activations"])])
+    for before, after in zip(plain, watched, strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_an_output_that_is_not_finite():
+    x = np.ones((8, 3), "float32")
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(3, "relu", name="out")])
+    model.set_weights([np.diag([np.inf, 0, 1]), np.zeros(3)])
+    activations = monitored(model, (x, np.ones((8, 3)))).history.activations
+    found = dict(zip(STATISTICS, recorded(activations, "out")[0], strict=False))
+    assert found["max_abs"] == np.inf
+    assert np.isnan([found["std"], found["zeros"], found["saturated"]]).all()
+    assert activations.value("dead_units")[-1, 0] == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize(
