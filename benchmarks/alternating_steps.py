@@ -22,9 +22,10 @@ elif BACKEND == "torch":
 Times: TypeAlias = tuple[np.ndarray, np.ndarray]
 Build: TypeAlias = Callable[[], Built]
 
-# On TensorFlow, the monitor measures its own cost in the first steps. Steps of recurrent layers on
-# torch take up to a second.
-BLOCK, SETTLE = (10, 10) if BACKEND == "torch" else (50, 150)
+# In the first steps, the monitor measures its own cost: on TensorFlow always, elsewhere with a
+# budget. Steps of recurrent layers on torch take up to a second.
+SETTLED = 150
+BLOCK, SETTLE = (10, 10) if BACKEND == "torch" else (50, SETTLED)
 ON_JAX = BACKEND == "jax"
 # Steps of one model in a row. On JAX, the host runs ahead of the device, as in `fit`.
 IN_A_ROW = BLOCK if ON_JAX else 1
@@ -103,11 +104,14 @@ def state_of(model: keras.Model) -> tuple[list, ...]:
     return tuple([jax.numpy.array(each.value) for each in group] for group in groups)
 
 
-def compare(one: Runner, other: Runner, seconds: float) -> Times:
-    """Train two runners alternately; return the seconds per step of each, [blocks]."""
+def compare(one: Runner, other: Runner, seconds: float, settle: int = SETTLE) -> Times:
+    """Train two runners alternately; return the seconds per step of each, [blocks].
+
+    The first `settle` steps do not count.
+    """
     times: list[tuple[float, float]] = []
     with one.training(), other.training():
-        for _ in range(SETTLE // IN_A_ROW):
+        for _ in range(settle // IN_A_ROW):
             one.seconds(), other.seconds()
         end = time.perf_counter() + seconds
         while time.perf_counter() < end or len(times) < 3:
@@ -118,11 +122,15 @@ def compare(one: Runner, other: Runner, seconds: float) -> Times:
 
 
 def with_callback(
-    build: Build, jit_compile: bool, seconds: float, callback: keras.callbacks.Callback
+    build: Build,
+    jit_compile: bool,
+    seconds: float,
+    callback: keras.callbacks.Callback,
+    settle: int = SETTLE,
 ) -> Times:
     """Time a model without and with a callback; both use the same compiled model."""
     model, data = compiled(build, jit_compile)
-    return compare(Runner(model, data, []), Runner(model, data, [callback]), seconds)
+    return compare(Runner(model, data, []), Runner(model, data, [callback]), seconds, settle)
 
 
 def with_change(
@@ -138,7 +146,8 @@ def with_change(
 def monitored(build: Build, jit_compile: bool, seconds: float, **options: Any) -> Times:
     """Time the steps without and with a GradientMonitor."""
     monitor = GradientMonitor(**options, verbose=0)
-    times = with_callback(build, jit_compile, seconds, monitor)
+    settle = SETTLED if "budget" in options else SETTLE
+    times = with_callback(build, jit_compile, seconds, monitor, settle)
     rows = 3 * BLOCK // options.get("every_n_steps", 1)
     assert len(monitor.history) >= rows, "the monitor did not record the steps"
     return times

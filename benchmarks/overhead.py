@@ -5,6 +5,7 @@
     python benchmarks/overhead.py --guard           # also NonFiniteGuard(), and its lower bound
     python benchmarks/overhead.py --activations     # also with measurements=["activations"]
     python benchmarks/overhead.py --optimizer       # also with measurements=["optimizer"]
+    python benchmarks/overhead.py --budget          # also with budget=0.02
     python benchmarks/overhead.py --floor           # lower bound of a monitor, and pure noise
     python benchmarks/overhead.py --others          # other tools that inspect gradients
     python benchmarks/overhead.py --variables       # cost per variable, up to 1,000 variables
@@ -51,6 +52,7 @@ def main(
     guard: bool = False,
     activations: bool = False,
     optimizer: bool = False,
+    budget: bool = False,
     floor: bool = False,
     others: bool = False,
     variables: bool = False,
@@ -93,6 +95,10 @@ def main(
                 name: measure,
                 f"{name}, every 10": functools.partial(measure, every_n_steps=10),
             }
+    if budget:
+        ways["budget=0.02"] = functools.partial(
+            monitored, jit_compile=jit_compile, seconds=seconds, budget=0.02
+        )
     if floor and BACKEND == "tensorflow":
         ways["norms alone"] = lambda build: tools.norms_alone(build, jit_compile, seconds)
     if floor:

@@ -355,7 +355,7 @@ class GradientMonitor(StepCallback[Recorder]):
     def flush(self) -> None:
         """Read the steps recorded since the last flush, and apply the rules to them."""
         self._schedule.flushed()
-        with self._schedule.meter.on_host():
+        with self._schedule.meter.on_host(self._stream.recorder):
             self._read()
 
     def _read(self) -> None:

@@ -35,6 +35,7 @@ from gradkeeper.callbacks.statistics.array_gradients import (
     l2_norms,
     statistics,
     to_host,
+    wait_for,
     widest_dtype,
 )
 
@@ -152,11 +153,19 @@ class ArrayRecorder(ArrayObserver):
         self._every = period
 
     def measure_twice(self, twice: bool) -> None:
-        """Do nothing: the cost of measuring is not determined during the training."""
+        """Do nothing: measured steps are compared with unmeasured ones."""
 
-    def wait(self) -> int:
-        """Return the total number of steps."""
+    def wait(self, result: Any = None) -> int:
+        """Wait for the measured train steps and for `result`; return the total number of steps."""
+        wait_for([result, *(row.values for _, row in list(self._rows)[-1:])])
         return self._steps
+
+    @property
+    def steps_per_call(self) -> int:
+        """Return the number of train steps in a call of the train function."""
+        # On torch, Keras trains one step in each call.
+        is_jax = keras.backend.backend() == "jax"
+        return getattr(self._model(), "steps_per_execution", 1) if is_jax else 1
 
     def reset(self) -> None:
         """Discard the records, and restore the sampling that `options` specifies."""

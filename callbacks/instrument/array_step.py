@@ -287,7 +287,7 @@ class ArrayTrainFunction(ObservedTrainFunction):
         result = self._run(arguments, observers)
         for observer in observers:
             if observer.timer is not None:
-                observer.timer.call_ends(observer)
+                observer.timer.call_ends(observer, result)
         return result
 
     def _run(self, arguments: tuple[Any, ...], observers: tuple[ArrayObserver, ...]) -> Any:

@@ -19,8 +19,13 @@ class CallTimer(Protocol):
     def call_begins(self, observer: Any) -> None:
         """Called before each call of the train function."""
 
-    def call_ends(self, observer: Any) -> None:
-        """Called after the train function has returned."""
+    def call_ends(self, observer: Any, result: Any = None) -> None:
+        """Called after the train function has returned.
+
+        Args:
+            observer: the observer.
+            result: what the train function has returned, on JAX and torch.
+        """
 
 
 class Owned:

@@ -111,7 +111,7 @@ class Recorder(ReusableObserver):
         for log in self._logs.values():
             log.measure_twice(twice)
 
-    def wait(self) -> int:
+    def wait(self, result: object = None) -> int:
         """Wait for running train steps, and return the total number of steps."""
         return max((log.wait() for log in self._logs.values()), default=0)
 

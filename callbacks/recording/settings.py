@@ -59,8 +59,8 @@ class Settings:
         _refuse_if_unavailable(
             measurements=[each for each in measurements if each in _NOT_ON_JAX],
             histograms=histograms,
-            budget=schedule.budget,
         )
+        self._has_budget = schedule.budget is not None
         watch = (watch,) if isinstance(watch, str) else tuple(watch)
         if not set(watch) <= set(_WATCHABLE):
             raise ValueError(f"watch accepts {', '.join(_WATCHABLE)}. Received: watch={watch}")
@@ -85,8 +85,15 @@ class Settings:
         """Return the options of a recorder for a model; for a custom loop without one.
 
         Raises:
-            ValueError: if layer outputs are measured in a custom loop.
+            ValueError: if layer outputs are measured in a custom loop; if there is a budget on JAX
+                with several processes.
         """
+        if self._has_budget and _processes_on_jax() > 1:
+            raise ValueError(
+                "budget requires a single process on JAX: all processes must run the same step, "
+                "but each would choose its own interval. Use every_n_steps. Received: "
+                f"jax.process_count()={_processes_on_jax()}"
+            )
         outputs = [each.name for each in self._options.measurements if each.event == "outputs"]
         if model is None and outputs:
             raise ValueError(
@@ -99,12 +106,20 @@ class Settings:
             capacity = 1 << max(unread - 1, 255).bit_length()  # a power of two, at least 256
             compiled = bool(model.jit_compile) and not model.run_eagerly
         # A branch in a step that XLA compiles makes the host wait for the device.
-        compared_with: Literal["twice", "unmeasured"] | None = None if compiled else "twice"
+        can_repeat = not compiled and keras.backend.backend() == "tensorflow"
+        compared_with: Literal["twice", "unmeasured"] | None = "twice" if can_repeat else None
         if self._options.switchable and model is not None:
             compared_with = "unmeasured"
-        if keras.backend.backend() != "tensorflow":
-            compared_with = None
         return dataclasses.replace(self._options, capacity=capacity, compared_with=compared_with)
+
+
+def _processes_on_jax() -> int:
+    """Return the number of processes of a training on JAX; 1 on other backends."""
+    if keras.backend.backend() != "jax":
+        return 1
+    import jax
+
+    return jax.process_count()
 
 
 def _refuse_if_unavailable(**given: Any) -> None:
@@ -192,8 +207,8 @@ class OverheadMeter:
     settled. It takes 32 calls, every second one of which is different. If some steps are not
     measured, calls with one measured step and calls without one alternate. Otherwise, every second
     call is measured twice, so that no step is left unmeasured. With a budget, the interval between
-    measured steps is then increased until the overhead is within the budget, and the comparison is
-    repeated every 5000 calls.
+    measured steps is then increased until the overhead, with the upper quartile of the comparison,
+    is within the budget, and the comparison is repeated every 5000 calls.
 
     Args:
         every: the smallest interval: at most one in `every` steps is measured.
@@ -239,11 +254,11 @@ class OverheadMeter:
             self._costs_more = -recorder.wait() % period < recorder.steps_per_call
         self._start = time.perf_counter()
 
-    def call_ends(self, recorder: Recorder) -> None:
+    def call_ends(self, recorder: Recorder, result: Any = None) -> None:
         """Stop the timer. After the last call of a comparison, evaluate the comparison."""
         number = self._calls - self._began
         if self._compared_with is not None:
-            recorder.wait()
+            recorder.wait(result)
         seconds = time.perf_counter() - self._start
         self._calls += 1
         if self._calls > 1:  # the first call traces
@@ -255,9 +270,16 @@ class OverheadMeter:
                 self._conclude(recorder)
 
     @contextmanager
-    def on_host(self) -> Iterator[None]:
-        """Time the block, in which records are read, checked by rules and written to sinks."""
+    def on_host(self, recorder: Recorder | None) -> Iterator[None]:
+        """Time the block, in which records are read, checked by rules and written to sinks.
+
+        Wait before for the train steps of `recorder` that are still running.
+        """
+        called = time.perf_counter()
+        if recorder is not None:
+            recorder.wait()
         start = time.perf_counter()
+        self._in_steps += start - called
         yield
         self._looked = time.perf_counter()
         self._look = self._looked - start
@@ -282,7 +304,9 @@ class OverheadMeter:
             self._began = self._calls + _AGAIN_AFTER
             left = max(self._budget - self.overhead.host, self._budget / 10)
             if pairs:
-                needed = math.ceil(max(0.0, self.overhead.measuring) / left)
+                # The median of steps of 2 to 3 ms varies by 5 %, and is often too low on JAX.
+                _, high = self.overhead.quartiles
+                needed = math.ceil(max(0.0, high) / left)
                 self.every = max(self._least, needed)
         recorder.measure_every(self.every)
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING or keras.backend.backend() == "jax":
         l2_norms,
         statistics,
         to_host,
+        wait_for,
         widest_dtype,
     )
 else:
@@ -18,7 +19,8 @@ else:
         l2_norms,
         statistics,
         to_host,
+        wait_for,
         widest_dtype,
     )
 
-__all__ = ["joined", "l2_norms", "statistics", "to_host", "widest_dtype"]
+__all__ = ["joined", "l2_norms", "statistics", "to_host", "wait_for", "widest_dtype"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -143,6 +144,11 @@ def to_host(arrays: Sequence[jax.Array]) -> np.ndarray:
         for each in arrays:
             each.copy_to_host_async()
     return np.stack([np.asarray(each) for each in arrays])
+
+
+def wait_for(arrays: Any) -> None:
+    """Wait until the device has computed all arrays of a tree."""
+    jax.block_until_ready(arrays)
 
 
 def widest_dtype() -> str:

@@ -76,6 +76,12 @@ def to_host(arrays: Sequence[torch.Tensor]) -> np.ndarray:
     return torch.stack(list(arrays)).cpu().numpy()
 
 
+def wait_for(arrays: Any) -> None:
+    """Wait until the device has computed all arrays."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
 def widest_dtype() -> str:
     """Return the widest real dtype of torch."""
     return "float64"

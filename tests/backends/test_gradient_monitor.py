@@ -19,6 +19,7 @@ from gradkeeper.callbacks import (
     NonFiniteGuard,
 )
 from gradkeeper.callbacks.instrument import array_recorder as recorder
+from gradkeeper.callbacks.recording.settings import Overhead, OverheadMeter
 
 BACKEND = keras.backend.backend()
 if BACKEND == "jax":
@@ -396,6 +397,37 @@ def test_one_step_in_three_is_measured():
     assert monitor.history.steps.tolist() == [0, 3, 6, 9]
 
 
+def test_a_budget_chooses_the_interval(monkeypatch):
+    model, (x, y) = compiled("dense")
+    monitor = GradientMonitor(rules=[], budget=0.05, flush_every=10)
+    # Measured steps take half as long again, and the host takes no time.
+    known = Overhead(measuring=0.5, quartiles=(0.5, 0.5), pairs=16, every=1, host=0.0)
+    monkeypatch.setattr(OverheadMeter, "overhead", property(lambda meter: known))
+    model.fit(x, y, batch_size=1, epochs=5, verbose=0, callbacks=[monitor])
+    steps = monitor.history.steps
+    assert steps[:100].tolist() == list(range(100))
+    assert steps[100:116].tolist() == list(range(100, 132, 2))  # the comparison
+    assert np.diff(steps)[-5:].tolist() == [10] * 5
+
+
+def test_measured_steps_are_compared_with_others():
+    model, (x, y) = compiled("dense")
+    monitor = GradientMonitor(rules=[], every_n_steps=2, flush_every=10)
+    model.fit(x, y, batch_size=1, epochs=4, verbose=0, callbacks=[monitor])
+    cost = monitor.overhead
+    assert cost.pairs == 16
+    assert cost.quartiles[0] <= cost.measuring <= cost.quartiles[1]
+    assert cost.host > 0
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="torch trains in separate processes")
+def test_a_budget_in_several_processes_is_refused(monkeypatch):
+    model, data = compiled("dense")
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(ValueError, match=r"budget requires a single .* jax.process_count\(\)=2"):
+        fit(model, data, GradientMonitor(budget=0.1))
+
+
 def test_largest_magnitudes_are_recorded_in_one_of_eight_steps_or_in_each():
     model, data = compiled("dense")
     monitor, every = GradientMonitor(rules=[]), GradientMonitor(rules=[], watch=["max_abs"])
@@ -408,9 +440,8 @@ def test_largest_magnitudes_are_recorded_in_one_of_eight_steps_or_in_each():
 
 @pytest.mark.parametrize(
     "options",
-    [{"measurements": ["activations"]}, {"measurements": ["optimizer"]}, {"budget": 0.1},
-     {"histograms": True}],
-)  # fmt: skip
+    [{"measurements": ["activations"]}, {"measurements": ["optimizer"]}, {"histograms": True}],
+)
 def test_settings_that_need_tensorflow_are_refused(options):
     with pytest.raises(ValueError, match=f"on the TensorFlow backend, not on {BACKEND}"):
         GradientMonitor(**options)

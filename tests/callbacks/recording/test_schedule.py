@@ -25,7 +25,7 @@ class Recorder:
     def measure_twice(self, twice):
         self.twice = twice
 
-    def wait(self):
+    def wait(self, result=None):
         return self.steps
 
     def call(self):
@@ -79,7 +79,7 @@ def test_calls_with_and_without_a_measured_step_are_compared(clock, steps_per_ca
 
 def test_steps_that_are_not_recorded_give_no_overhead(clock):
     recorder = Recorder(clock, 0.25, "unmeasured")
-    recorder.wait = lambda: 0
+    recorder.wait = lambda result=None: 0
     meter = OverheadMeter(2, 0.05)
     run(meter, recorder, 200)
     assert math.isnan(meter.overhead.measuring)
@@ -111,7 +111,7 @@ def test_few_calls_give_no_overhead(clock):
 def test_time_on_the_host_is_relative_to_the_time_of_steps(clock):
     meter = OverheadMeter(1, None)
     run(meter, Recorder(clock, 0.0), 101)
-    with meter.on_host():
+    with meter.on_host(None):
         clock.now += 4.0
     assert meter.overhead.host == pytest.approx(0.04)
 
@@ -161,7 +161,7 @@ def test_by_default_a_flush_waits_for_400_steps_at_most(monkeypatch):
 
 def test_a_flush_is_affordable_if_it_took_a_thousandth_of_the_time_since(clock):
     meter = OverheadMeter(1, None)
-    with meter.on_host():
+    with meter.on_host(None):
         clock.now += 1.0
     clock.now += 999
     assert not meter.look_is_affordable()
