@@ -146,9 +146,10 @@ def with_change(
 def monitored(build: Build, jit_compile: bool, seconds: float, **options: Any) -> Times:
     """Time the steps without and with a GradientMonitor."""
     monitor = GradientMonitor(**options, verbose=0)
-    settle = SETTLED if "budget" in options else SETTLE
-    times = with_callback(build, jit_compile, seconds, monitor, settle)
-    rows = 3 * BLOCK // options.get("every_n_steps", 1)
+    has_budget = "budget" in options
+    times = with_callback(build, jit_compile, seconds, monitor, SETTLED if has_budget else SETTLE)
+    # A budget measures each of the first 100 steps.
+    rows = 100 if has_budget else 3 * BLOCK // options.get("every_n_steps", 1)
     assert len(monitor.history) >= rows, "the monitor did not record the steps"
     return times
 
