@@ -26,6 +26,7 @@ end of a block only, because it runs ahead of the device in `fit`.
 
 import functools
 from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 import typer
@@ -36,6 +37,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 COUNTS = (10, 100, 300, 1000)
+
+Way: TypeAlias = Callable[[Build], Times]
 
 
 def ratio(traces: list[Times]) -> tuple[str, float]:
@@ -63,7 +66,54 @@ def main(
     if variables:
         Console().print(per_variable(seconds, traces, jit_compile))
         return
-    ways: dict[str, Callable[[Build], Times]] = {
+    ways = ways_of(
+        jit_compile,
+        seconds,
+        guard=guard,
+        measurements=[
+            name
+            for name, is_chosen in (("activations", activations), ("optimizer", optimizer))
+            if is_chosen
+        ],
+        budget=budget,
+        floor=floor,
+        others=others,
+    )
+    program = {"jax": "JAX", "torch": "torch"}.get(BACKEND, "XLA" if jit_compile else "graph")
+    title = f"Time of a step relative to a plain step, {program}"
+    table = Table("model", "plain step", *ways, title=title)
+    medians: dict[str, list[float]] = {way: [] for way in ways}
+    with Progress(transient=True) as progress:
+        work = progress.add_task("", total=len(chosen) * len(ways))
+        for build in chosen:
+            cells = []
+            for way, measure in ways.items():
+                progress.update(work, description=f"{build.__name__}, {way}")
+                times = [measure(build) for _ in range(traces)]
+                text, middle = ratio(times)
+                cells.append(text)
+                medians[way].append(middle)
+                progress.advance(work)
+            plain = np.concatenate([one for one, _ in times])
+            table.add_row(build.__name__, f"{1e3 * np.median(plain):.2f} ms", *cells)
+    ends = [f"{np.median(each):.3f}, worst {max(each):.3f}" for each in medians.values()]
+    table.add_section()
+    table.add_row("median of the models", "", *ends)
+    Console().print(table)
+
+
+def ways_of(
+    jit_compile: bool,
+    seconds: float,
+    *,
+    guard: bool,
+    measurements: list[str],
+    budget: bool,
+    floor: bool,
+    others: bool,
+) -> dict[str, Way]:
+    """Return the functions that time a model with each chosen callback or tool, by name."""
+    ways: dict[str, Way] = {
         "GradientMonitor()": lambda build: monitored(build, jit_compile, seconds)
     }
     if others and BACKEND != "tensorflow":
@@ -86,15 +136,13 @@ def main(
                 build, jit_compile, seconds, reading=True
             ),
         }
-    for name, is_chosen in (("activations", activations), ("optimizer", optimizer)):
+    for name in measurements:
         measure = functools.partial(
             monitored, jit_compile=jit_compile, seconds=seconds, measurements=[name]
         )
-        if is_chosen:
-            ways |= {
-                name: measure,
-                f"{name}, every 10": functools.partial(measure, every_n_steps=10),
-            }
+        ways |= {name: measure, f"{name}, every 10": functools.partial(measure, every_n_steps=10)}
+        if budget:
+            ways[f"{name}, budget=0.02"] = functools.partial(measure, budget=0.02)
     if budget:
         ways["budget=0.02"] = functools.partial(
             monitored, jit_compile=jit_compile, seconds=seconds, budget=0.02
@@ -109,27 +157,7 @@ def main(
             "check_numerics": lambda build: tools.under(tools.check_numerics, build, seconds),
             "Debugger V2": lambda build: tools.under(tools.debugger_v2, build, seconds),
         }
-    program = {"jax": "JAX", "torch": "torch"}.get(BACKEND, "XLA" if jit_compile else "graph")
-    title = f"Time of a step relative to a plain step, {program}"
-    table = Table("model", "plain step", *ways, title=title)
-    medians: dict[str, list[float]] = {way: [] for way in ways}
-    with Progress(transient=True) as progress:
-        work = progress.add_task("", total=len(chosen) * len(ways))
-        for build in chosen:
-            cells = []
-            for way, measure in ways.items():
-                progress.update(work, description=f"{build.__name__}, {way}")
-                times = [measure(build) for _ in range(traces)]
-                text, middle = ratio(times)
-                cells.append(text)
-                medians[way].append(middle)
-                progress.advance(work)
-            plain = np.concatenate([one for one, _ in times])
-            table.add_row(build.__name__, f"{1e3 * np.median(plain):.2f} ms", *cells)
-    ends = [f"{np.median(each):.3f}, worst {max(each):.3f}" for each in medians.values()]
-    table.add_section()
-    table.add_row("median of the models", "", *ends)
-    Console().print(table)
+    return ways
 
 
 def per_variable(seconds: float, traces: int, jit_compile: bool) -> Table:

@@ -157,7 +157,7 @@ class ArrayRecorder(ArrayObserver):
 
     def wait(self, result: Any = None) -> int:
         """Wait for the measured train steps and for `result`; return the total number of steps."""
-        wait_for([result, *(row.values for _, row in list(self._rows)[-1:])])
+        wait_for([result, self._rows[-1][1].values if self._rows else None])
         return self._steps
 
     @property

@@ -140,10 +140,11 @@ def branch(
 
 
 class GraphFunction:
-    """Function of tensors of the graph under trace, whose operations run only where it is called.
+    """Function of tensors of the graph under trace, for every step or for some steps.
 
-    Unlike the branches of `tf.cond`, the operations are not part of the surrounding graph, where
-    TensorFlow visits each of them even if the branch is not taken.
+    A call adds the operations to the surrounding graph, where TensorFlow merges equal ones. `where`
+    calls a separate graph: unlike the branches of `tf.cond`, TensorFlow does not visit each
+    operation in the steps that leave them out.
 
     Args:
         compute: returns a vector; uses no variables.

@@ -120,7 +120,8 @@ def _scores_of_heads(
     rank = len(equation.rpartition(">")[2])
 
     def logits() -> tf.Tensor:
-        # As in the layer, so that TensorFlow merges both products into one.
+        # TensorFlow merges this product with that of the layer, because both are written alike: the
+        # first as in Keras's `dot_product_attention`, the second as in the layer with dropout.
         queries, keys, scale = _wide(query), _wide(key), 1 / math.sqrt(query.shape[-1])
         if rank == 4 and not layer.dropout:
             return scale * tf.einsum("BTNH,BSNH->BNTS", queries, keys, optimize="optimal")

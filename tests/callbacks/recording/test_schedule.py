@@ -95,6 +95,21 @@ def test_a_budget_increases_the_interval(clock, budget, every):
     assert meter.overhead.total <= budget or budget == 0.5
 
 
+def test_a_budget_uses_the_upper_quartile(clock):
+    recorder = Recorder(clock, 0.1, "unmeasured")
+    meter = OverheadMeter(1, 0.11)
+    call = recorder.call
+
+    def measured_steps_vary():
+        recorder.share = 0.3 if recorder.steps >= 116 else 0.1
+        call()
+
+    recorder.call = measured_steps_vary
+    run(meter, recorder, 200)
+    assert meter.overhead.measuring == pytest.approx(0.2)
+    assert recorder.every == 3  # at least 0.3 / 0.11
+
+
 def test_a_budget_repeats_the_comparison(clock):
     recorder = Recorder(clock, 0.25, "unmeasured")
     run(OverheadMeter(1, 0.05), recorder, 5200)
@@ -114,6 +129,19 @@ def test_time_on_the_host_is_relative_to_the_time_of_steps(clock):
     with meter.on_host(None):
         clock.now += 4.0
     assert meter.overhead.host == pytest.approx(0.04)
+
+
+def test_steps_that_still_run_at_a_flush_are_not_time_on_the_host(clock):
+    recorder, meter = Recorder(clock, 0.0), OverheadMeter(1, None)
+    run(meter, recorder, 101)
+
+    def wait():
+        clock.now += 100.0
+
+    recorder.wait = wait
+    with meter.on_host(recorder):
+        clock.now += 4.0
+    assert meter.overhead.host == pytest.approx(0.02)
 
 
 def test_the_overhead_in_words():
